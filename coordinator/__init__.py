@@ -1,0 +1,1 @@
+"""The process that owns the cluster state and publishes it."""

@@ -1,0 +1,1 @@
+"""A broker process: partitions in LMDB, served on a ROUTER socket."""

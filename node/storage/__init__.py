@@ -1,0 +1,1 @@
+"""The log, its indexes and the producer table, in one LMDB environment."""

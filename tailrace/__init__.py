@@ -1,0 +1,1 @@
+"""Tailrace: a durable, partitioned, replicated log."""

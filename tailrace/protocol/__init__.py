@@ -1,0 +1,1 @@
+"""What processes agree on: formats, messages, errors, limits. Pure: no socket, file, thread or clock."""

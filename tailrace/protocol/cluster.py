@@ -1,0 +1,174 @@
+"""The cluster state: what the coordinator owns, publishes, and everybody else holds a copy of.
+
+A change is an event of the coordinator after it was decided and stored. The coordinator, the
+nodes and the clients apply the same changes in the same order with `ClusterState.apply`, so
+that a copy at version N is the coordinator's state at version N.
+"""
+
+import difflib
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from .limits import (
+    NAME_LENGTH_MAX,
+    NODES_MAX,
+    PARTITIONS_PER_TOPIC_MAX,
+    REPLICATION_FACTOR_MAX,
+    TOPICS_MAX,
+)
+
+NO_LEADER = -1
+
+Name = Annotated[str, Meta(max_length=NAME_LENGTH_MAX)]
+Endpoint = Annotated[str, Meta(max_length=1024)]
+TopicId = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+PartitionIndex = Annotated[int, Meta(ge=0, lt=PARTITIONS_PER_TOPIC_MAX)]
+NodeIds = Annotated[tuple[Int32, ...], Meta(max_length=REPLICATION_FACTOR_MAX)]
+
+
+class Listener(Struct, frozen=True, array_like=True):
+    """Where a process can be reached: `tcp://host:port`, and `ipc://path` on the host of `boot_id`."""
+
+    tcp: Endpoint
+    ipc: Endpoint = ""
+    boot_id: Annotated[str, Meta(max_length=64)] = ""
+
+
+class NodeInfo(Struct, frozen=True, array_like=True):
+    """A registered node. `node_epoch` is new at each registration (KIP-380)."""
+
+    node_id: Int32
+    node_epoch: Int64
+    listener: Listener
+    storage_id: Annotated[str, Meta(max_length=64)]
+    alive: bool
+    rack: Name = ""
+
+
+class TopicConfig(Struct, frozen=True, array_like=True):
+    """What can be set for each topic. -1 means no bound. Times in milliseconds, sizes in bytes."""
+
+    retention_ms: Int64 = -1
+    retention_bytes: Int64 = -1
+    min_insync_replicas: Annotated[int, Meta(ge=1, le=REPLICATION_FACTOR_MAX)] = 1
+
+
+class PartitionInfo(Struct, frozen=True, array_like=True):
+    """Who holds a partition. `leader` is NO_LEADER while no eligible replica is alive.
+
+    `leader_epoch` goes up by one with each election, `partition_epoch` with each change.
+    """
+
+    replicas: NodeIds
+    leader: Int32
+    leader_epoch: Int32
+    partition_epoch: Int32
+    isr: NodeIds
+    elr: NodeIds = ()
+
+
+class TopicInfo(Struct, frozen=True, array_like=True):
+    """A topic; its partitions are numbered by their place in `partitions`."""
+
+    topic_id: TopicId
+    name: Name
+    config: TopicConfig
+    partitions: Annotated[tuple[PartitionInfo, ...], Meta(max_length=PARTITIONS_PER_TOPIC_MAX)]
+
+
+class NodeChanged(Struct, frozen=True, array_like=True, tag=1):
+    """A node was registered, or is alive or dead now."""
+
+    node: NodeInfo
+
+
+class NodeRemoved(Struct, frozen=True, array_like=True, tag=2):
+    """A node left for good."""
+
+    node_id: Int32
+
+
+class TopicChanged(Struct, frozen=True, array_like=True, tag=3):
+    """A topic was created, or its config or number of partitions changed."""
+
+    topic: TopicInfo
+
+
+class TopicRemoved(Struct, frozen=True, array_like=True, tag=4):
+    """A topic was deleted; nodes drop its logs."""
+
+    topic_id: TopicId
+
+
+class PartitionChanged(Struct, frozen=True, array_like=True, tag=5):
+    """A partition has another leader, ISR or set of replicas."""
+
+    topic_id: TopicId
+    index: PartitionIndex
+    partition: PartitionInfo
+
+
+Change = NodeChanged | NodeRemoved | TopicChanged | TopicRemoved | PartitionChanged
+
+
+class Snapshot(Struct, frozen=True, array_like=True):
+    """The whole state at one version."""
+
+    controller_epoch: Int64
+    version: Int64
+    nodes: Annotated[tuple[NodeInfo, ...], Meta(max_length=NODES_MAX)]
+    topics: Annotated[tuple[TopicInfo, ...], Meta(max_length=TOPICS_MAX)]
+
+
+class ClusterState:
+    """Nodes and topics at one version. Belongs to one thread; the structs in it are immutable."""
+
+    def __init__(self, snapshot: Snapshot | None = None) -> None:
+        self.controller_epoch = 0
+        self.version = 0
+        self.nodes: dict[int, NodeInfo] = {}
+        self.topics: dict[bytes, TopicInfo] = {}
+        self.topic_ids: dict[str, bytes] = {}
+        if snapshot is not None:
+            self.controller_epoch = snapshot.controller_epoch
+            self.version = snapshot.version
+            self.nodes = {node.node_id: node for node in snapshot.nodes}
+            self.topics = {topic.topic_id: topic for topic in snapshot.topics}
+            self.topic_ids = {topic.name: topic.topic_id for topic in snapshot.topics}
+
+    def snapshot(self) -> Snapshot:
+        """The state as one immutable value."""
+        return Snapshot(
+            self.controller_epoch, self.version, tuple(self.nodes.values()), tuple(self.topics.values())
+        )
+
+    def topic(self, name: str) -> TopicInfo | None:
+        """The topic of this name, or None."""
+        topic_id = self.topic_ids.get(name)
+        return None if topic_id is None else self.topics[topic_id]
+
+    def similar_topics(self, name: str) -> list[str]:
+        """Up to three names that the user may have meant, best first."""
+        return difflib.get_close_matches(name, self.topic_ids, n=3, cutoff=0.6)
+
+    def apply(self, change: Change) -> None:
+        """Make one change. The caller sets `version`, since one version may hold several."""
+        match change:
+            case NodeChanged(node):
+                self.nodes[node.node_id] = node
+            case NodeRemoved(node_id):
+                self.nodes.pop(node_id, None)
+            case TopicChanged(topic):
+                self.topics[topic.topic_id] = topic
+                self.topic_ids[topic.name] = topic.topic_id
+            case TopicRemoved(topic_id):
+                removed = self.topics.pop(topic_id, None)
+                if removed is not None:
+                    self.topic_ids.pop(removed.name, None)
+            case PartitionChanged(topic_id, index, partition):
+                topic = self.topics[topic_id]
+                partitions = (*topic.partitions[:index], partition, *topic.partitions[index + 1 :])
+                self.topics[topic_id] = TopicInfo(topic_id, topic.name, topic.config, partitions)

@@ -1,0 +1,319 @@
+"""The errors of the system: a code on the wire, an exception class in Python.
+
+An error is a code, whether a retry can help, and a message that says what to do. A peer sends
+the code and the message (`ErrorInfo`); `error_from` makes the exception again on the other side.
+"""
+
+from enum import IntEnum
+from typing import ClassVar, Final
+
+
+class ErrorCode(IntEnum):
+    """Codes on the wire. A number never changes its meaning."""
+
+    NONE = 0
+    UNKNOWN = 1
+    MALFORMED_REQUEST = 2
+    UNSUPPORTED_VERSION = 3
+    REQUEST_TOO_LARGE = 4
+    BUSY = 5
+    SHUTTING_DOWN = 6
+    TIMED_OUT = 7
+    CORRUPT_BATCH = 10
+    BATCH_TOO_LARGE = 11
+    INVALID_TIMESTAMP = 12
+    INVALID_RECORD = 13
+    UNKNOWN_TOPIC = 20
+    UNKNOWN_PARTITION = 21
+    TOPIC_EXISTS = 22
+    INVALID_TOPIC = 23
+    INVALID_CONFIG = 24
+    NOT_ENOUGH_NODES = 25
+    LIMIT_EXCEEDED = 26
+    NOT_LEADER = 30
+    FENCED_LEADER_EPOCH = 31
+    UNKNOWN_LEADER_EPOCH = 32
+    LEADER_NOT_AVAILABLE = 33
+    OFFSET_OUT_OF_RANGE = 40
+    OUT_OF_ORDER_SEQUENCE = 50
+    FENCED_PRODUCER = 51
+    UNKNOWN_PRODUCER_ID = 52
+    STORAGE_FULL = 60
+    STORAGE_FAULT = 61
+    STALE_CONTROLLER_EPOCH = 70
+    STALE_NODE_EPOCH = 71
+    UNKNOWN_NODE = 72
+    NODE_ID_IN_USE = 73
+    CONNECTION_FAILED = 100
+    CLOSED = 101
+    BUFFER_FULL = 102
+    DELIVERY_FAILED = 103
+    INVALID_ARGUMENT = 104
+    DATA_FOLDER = 105
+    SERIALIZATION = 106
+
+
+class TailraceError(Exception):
+    """Base of every error that Tailrace raises on purpose.
+
+    `code` is the number on the wire, `retriable` says whether the same call may succeed later.
+    """
+
+    code: ClassVar[ErrorCode] = ErrorCode.UNKNOWN
+    retriable: ClassVar[bool] = False
+
+
+class MalformedRequestError(TailraceError):
+    """A peer sent bytes that are no message of the protocol."""
+
+    code = ErrorCode.MALFORMED_REQUEST
+
+
+class UnsupportedVersionError(TailraceError):
+    """A peer speaks a protocol version that this process does not."""
+
+    code = ErrorCode.UNSUPPORTED_VERSION
+
+
+class RequestTooLargeError(TailraceError):
+    """A message or a list in it is over its bound in `tailrace.protocol.limits`."""
+
+    code = ErrorCode.REQUEST_TOO_LARGE
+
+
+class BusyError(TailraceError):
+    """A bound on work in flight is reached; slow down and retry."""
+
+    code = ErrorCode.BUSY
+    retriable = True
+
+
+class ShuttingDownError(TailraceError):
+    """The process is stopping."""
+
+    code = ErrorCode.SHUTTING_DOWN
+    retriable = True
+
+
+class TimedOutError(TailraceError, TimeoutError):
+    """No answer in time; the message says from whom and how long was waited."""
+
+    code = ErrorCode.TIMED_OUT
+    retriable = True
+
+
+class CorruptBatchError(TailraceError):
+    """A batch whose checksum, lengths or columns do not hold."""
+
+    code = ErrorCode.CORRUPT_BATCH
+
+
+class BatchTooLargeError(TailraceError):
+    """A record or batch is over its bound."""
+
+    code = ErrorCode.BATCH_TOO_LARGE
+
+
+class InvalidTimestampError(TailraceError):
+    """A timestamp lies too far in the node's future, or before 1970."""
+
+    code = ErrorCode.INVALID_TIMESTAMP
+
+
+class InvalidRecordError(TailraceError):
+    """A record the node cannot take, such as one without the key that its topic needs."""
+
+    code = ErrorCode.INVALID_RECORD
+
+
+class UnknownTopicError(TailraceError):
+    """There is no such topic; the message names similar ones."""
+
+    code = ErrorCode.UNKNOWN_TOPIC
+
+
+class UnknownPartitionError(TailraceError):
+    """The topic exists, but not this partition of it."""
+
+    code = ErrorCode.UNKNOWN_PARTITION
+
+
+class TopicExistsError(TailraceError):
+    """A topic of this name exists."""
+
+    code = ErrorCode.TOPIC_EXISTS
+
+
+class InvalidTopicError(TailraceError):
+    """A topic name outside `[A-Za-z0-9._-]{1,249}`."""
+
+    code = ErrorCode.INVALID_TOPIC
+
+
+class InvalidConfigError(TailraceError):
+    """A configuration key or value that does not exist or does not fit."""
+
+    code = ErrorCode.INVALID_CONFIG
+
+
+class NotEnoughNodesError(TailraceError):
+    """Fewer live nodes than the replication factor asks for."""
+
+    code = ErrorCode.NOT_ENOUGH_NODES
+    retriable = True
+
+
+class LimitExceededError(TailraceError):
+    """A bound on topics, partitions or nodes is reached."""
+
+    code = ErrorCode.LIMIT_EXCEEDED
+
+
+class NotLeaderError(TailraceError):
+    """This node does not lead the partition (any more, or not yet)."""
+
+    code = ErrorCode.NOT_LEADER
+    retriable = True
+
+
+class FencedLeaderEpochError(TailraceError):
+    """The request names an older leader epoch than the node's: refresh the cluster state."""
+
+    code = ErrorCode.FENCED_LEADER_EPOCH
+    retriable = True
+
+
+class UnknownLeaderEpochError(TailraceError):
+    """The request names a newer leader epoch than the node has heard of yet."""
+
+    code = ErrorCode.UNKNOWN_LEADER_EPOCH
+    retriable = True
+
+
+class LeaderNotAvailableError(TailraceError):
+    """The partition has no live leader at the moment."""
+
+    code = ErrorCode.LEADER_NOT_AVAILABLE
+    retriable = True
+
+
+class OffsetOutOfRangeError(TailraceError):
+    """The offset lies outside what the partition holds."""
+
+    code = ErrorCode.OFFSET_OUT_OF_RANGE
+
+
+class OutOfOrderSequenceError(TailraceError):
+    """A batch does not follow the last one of its producer: one before it is missing."""
+
+    code = ErrorCode.OUT_OF_ORDER_SEQUENCE
+
+
+class FencedProducerError(TailraceError):
+    """A newer producer with the same id has taken over."""
+
+    code = ErrorCode.FENCED_PRODUCER
+
+
+class UnknownProducerIdError(TailraceError):
+    """The partition does not know this producer id, and the batch is not its first."""
+
+    code = ErrorCode.UNKNOWN_PRODUCER_ID
+
+
+class StorageFullError(TailraceError):
+    """The disk or the node's quota is full; reads go on, writing resumes when space is freed."""
+
+    code = ErrorCode.STORAGE_FULL
+    retriable = True
+
+
+class StorageFaultError(TailraceError):
+    """The node's storage failed; it has stopped taking part."""
+
+    code = ErrorCode.STORAGE_FAULT
+    retriable = True
+
+
+class StaleControllerEpochError(TailraceError):
+    """The peer has seen a newer coordinator."""
+
+    code = ErrorCode.STALE_CONTROLLER_EPOCH
+
+
+class StaleNodeEpochError(TailraceError):
+    """The node has been registered again, or declared dead, since; it must register anew."""
+
+    code = ErrorCode.STALE_NODE_EPOCH
+
+
+class UnknownNodeError(TailraceError):
+    """The coordinator does not know this node."""
+
+    code = ErrorCode.UNKNOWN_NODE
+
+
+class NodeIdInUseError(TailraceError):
+    """Another live process, with other storage, is registered under this node id."""
+
+    code = ErrorCode.NODE_ID_IN_USE
+
+
+class ConnectionFailedError(TailraceError, ConnectionError):
+    """An address could not be reached, or the connection broke; the message says which and why."""
+
+    code = ErrorCode.CONNECTION_FAILED
+    retriable = True
+
+
+class ClosedError(TailraceError):
+    """The producer, consumer or admin client was closed."""
+
+    code = ErrorCode.CLOSED
+
+
+class BufferFullError(TailraceError):
+    """`buffer_memory` stayed full for `max_block_ms`."""
+
+    code = ErrorCode.BUFFER_FULL
+    retriable = True
+
+
+class DeliveryFailedError(TailraceError):
+    """Records were not acknowledged; raised by `flush()` and on leaving a `with` block."""
+
+    code = ErrorCode.DELIVERY_FAILED
+
+
+class InvalidArgumentError(TailraceError, ValueError):
+    """An argument of a call does not fit; the message says what would."""
+
+    code = ErrorCode.INVALID_ARGUMENT
+
+
+class DataFolderError(TailraceError):
+    """A data folder is in use, of a newer format, or not one of ours."""
+
+    code = ErrorCode.DATA_FOLDER
+
+
+class SerializationError(TailraceError):
+    """A serializer or deserializer raised, or gave something that is not bytes."""
+
+    code = ErrorCode.SERIALIZATION
+
+
+def _classes() -> dict[ErrorCode, type[TailraceError]]:
+    return {cls.code: cls for cls in globals().values() if isinstance(cls, type) and issubclass(cls, TailraceError)}
+
+
+ERROR_CLASSES: Final = _classes()
+
+
+def error_from(code: int, message: str) -> TailraceError:
+    """The exception for a code from the wire; an unknown code gives the base class."""
+    try:
+        cls = ERROR_CLASSES[ErrorCode(code)]
+    except (ValueError, KeyError):
+        return TailraceError(f"error {code} from a newer peer: {message}")
+    return cls(message)

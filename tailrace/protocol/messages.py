@@ -1,0 +1,336 @@
+"""The messages of the wire protocol: one struct a request and a reply.
+
+A message is one header frame, then payload frames. The header is a msgpack array
+`[kind, version, request id, fields...]`; the payload frames are batches, one a frame, in the
+order of the entries that speak of them. Replies repeat the request id. The grammar is in
+`docs/protocol.md`.
+"""
+
+from typing import Annotated, Final, TypeAlias
+
+from msgspec import Meta, Struct
+
+from .cluster import (
+    Change,
+    Int32,
+    Int64,
+    Listener,
+    Name,
+    NodeInfo,
+    PartitionIndex,
+    Snapshot,
+    TopicId,
+    TopicInfo,
+)
+from .limits import (
+    FETCH_BYTES_MAX,
+    FETCH_WAIT_MS_MAX,
+    PARTITIONS_MAX,
+    PARTITIONS_PER_REQUEST_MAX,
+    PRODUCE_BATCHES_MAX,
+    TOPICS_MAX,
+)
+
+PROTOCOL_VERSION: Final = 1
+
+EARLIEST: Final = -2
+"""In place of a timestamp in `ListOffsets`: the log start offset."""
+LATEST: Final = -1
+"""In place of a timestamp in `ListOffsets`: the high watermark."""
+
+ACKS_NONE: Final = 0
+ACKS_LEADER: Final = 1
+ACKS_ALL: Final = -1
+
+Text = Annotated[str, Meta(max_length=4096)]
+
+
+class Message(Struct, frozen=True, array_like=True):
+    """What every message starts with. `request_id` is chosen by the one who asks."""
+
+    request_id: Int64
+    version: Int32 = PROTOCOL_VERSION
+
+
+class ErrorInfo(Struct, frozen=True, array_like=True):
+    """A failure: a code of `ErrorCode` and a message that says what to do. Code 0 is success."""
+
+    code: Int32 = 0
+    message: Text = ""
+
+
+OK: Final = ErrorInfo()
+
+# ------------------------------------------------------------------ to a node
+
+
+class ProduceEntry(Struct, frozen=True, array_like=True):
+    """Where the batch in the payload frame of the same place goes."""
+
+    topic_id: TopicId
+    partition: PartitionIndex
+    leader_epoch: Int32
+
+
+class Produce(Message, frozen=True, tag=1):
+    """Append batches. Answered by `Produced`, after the commit; with acks=0 not at all."""
+
+    acks: Annotated[int, Meta(ge=-1, le=1)] = ACKS_ALL
+    entries: Annotated[list[ProduceEntry], Meta(min_length=1, max_length=PRODUCE_BATCHES_MAX)] = []
+
+
+class ProduceResult(Struct, frozen=True, array_like=True):
+    """What became of one batch. `base_offset` is its first record's offset, -1 on an error."""
+
+    error: ErrorInfo
+    base_offset: Int64
+    log_start_offset: Int64
+
+
+class Produced(Message, frozen=True, tag=101):
+    """Results in the order of the request's entries."""
+
+    results: Annotated[list[ProduceResult], Meta(max_length=PRODUCE_BATCHES_MAX)] = []
+
+
+class FetchEntry(Struct, frozen=True, array_like=True):
+    """One partition to read from `offset`, at most `max_bytes` (but always one whole batch)."""
+
+    topic_id: TopicId
+    partition: PartitionIndex
+    leader_epoch: Int32
+    offset: Int64
+    max_bytes: Annotated[int, Meta(ge=1, le=FETCH_BYTES_MAX)]
+
+
+class Fetch(Message, frozen=True, tag=2):
+    """Read many partitions; waits up to `max_wait_ms` until `min_bytes` are there or an entry fails."""
+
+    max_wait_ms: Annotated[int, Meta(ge=0, le=FETCH_WAIT_MS_MAX)] = 0
+    min_bytes: Annotated[int, Meta(ge=0, le=FETCH_BYTES_MAX)] = 1
+    max_bytes: Annotated[int, Meta(ge=1, le=FETCH_BYTES_MAX)] = FETCH_BYTES_MAX
+    entries: Annotated[list[FetchEntry], Meta(min_length=1, max_length=PARTITIONS_PER_REQUEST_MAX)] = []
+
+
+class FetchResult(Struct, frozen=True, array_like=True):
+    """News of one partition: `batches` payload frames belong to it. Offsets are -1 where unknown."""
+
+    topic_id: TopicId
+    partition: PartitionIndex
+    error: ErrorInfo
+    high_watermark: Int64
+    log_start_offset: Int64
+    batches: Annotated[int, Meta(ge=0)]
+
+
+class Fetched(Message, frozen=True, tag=102):
+    """Only the partitions with batches, errors or a changed high watermark, then their batches."""
+
+    results: Annotated[list[FetchResult], Meta(max_length=PARTITIONS_PER_REQUEST_MAX)] = []
+
+
+class OffsetQuery(Struct, frozen=True, array_like=True):
+    """`timestamp`: milliseconds since 1970, or EARLIEST, or LATEST."""
+
+    topic_id: TopicId
+    partition: PartitionIndex
+    leader_epoch: Int32
+    timestamp: Int64
+
+
+class ListOffsets(Message, frozen=True, tag=3):
+    """Find offsets by time."""
+
+    queries: Annotated[list[OffsetQuery], Meta(min_length=1, max_length=PARTITIONS_PER_REQUEST_MAX)] = []
+
+
+class OffsetResult(Struct, frozen=True, array_like=True):
+    """The first offset whose timestamp is at or after the asked one; -1, -1 if there is none."""
+
+    error: ErrorInfo
+    offset: Int64
+    timestamp: Int64
+
+
+class OffsetsListed(Message, frozen=True, tag=103):
+    """Results in the order of the queries."""
+
+    results: Annotated[list[OffsetResult], Meta(max_length=PARTITIONS_PER_REQUEST_MAX)] = []
+
+
+class DescribeLogs(Message, frozen=True, tag=4):
+    """What does this node hold?"""
+
+
+class LogInfo(Struct, frozen=True, array_like=True):
+    """One partition's log on one node. `size_bytes` counts the stored batches."""
+
+    topic_id: TopicId
+    partition: PartitionIndex
+    log_start_offset: Int64
+    log_end_offset: Int64
+    high_watermark: Int64
+    size_bytes: Int64
+
+
+class LogsDescribed(Message, frozen=True, tag=104):
+    """The node's logs, and its space: quota and use, in bytes."""
+
+    logs: Annotated[list[LogInfo], Meta(max_length=PARTITIONS_MAX)] = []
+    used_bytes: Int64 = 0
+    quota_bytes: Int64 = 0
+
+
+class Ping(Message, frozen=True, tag=5):
+    """Are you there? Both nodes and coordinators answer."""
+
+
+class Pong(Message, frozen=True, tag=105):
+    """Yes."""
+
+
+# ---------------------------------------------------------- to the coordinator
+
+
+class GetSnapshot(Message, frozen=True, tag=20):
+    """The cluster state, and where its updates are published."""
+
+
+class SnapshotTaken(Message, frozen=True, tag=120):
+    """The state and the PUB socket's endpoints."""
+
+    cluster_id: Annotated[str, Meta(max_length=64)] = ""
+    publisher: Listener = Listener("")
+    snapshot: Snapshot = Snapshot(0, 0, (), ())
+
+
+class RegisterNode(Message, frozen=True, tag=21):
+    """A node starts. `topic_ids` are the topics it has logs of."""
+
+    node_id: Int32 = 0
+    listener: Listener = Listener("")
+    storage_id: Annotated[str, Meta(max_length=64)] = ""
+    rack: Name = ""
+    clean: bool = True
+    topic_ids: Annotated[list[TopicId], Meta(max_length=TOPICS_MAX)] = []
+
+
+class NodeRegistered(Message, frozen=True, tag=121):
+    """The node's new epoch, how often to beat, and which of its topics were deleted meanwhile."""
+
+    node: NodeInfo | None = None
+    session_timeout_ms: Int64 = 0
+    deleted_topics: Annotated[list[TopicId], Meta(max_length=TOPICS_MAX)] = []
+    snapshot: Snapshot = Snapshot(0, 0, (), ())
+
+
+class Heartbeat(Message, frozen=True, tag=22):
+    """A node lives, and has applied the state up to `applied_version`."""
+
+    node_id: Int32 = 0
+    node_epoch: Int64 = 0
+    applied_version: Int64 = 0
+
+
+class HeartbeatSeen(Message, frozen=True, tag=122):
+    """The node's session goes on."""
+
+    controller_epoch: Int64 = 0
+
+
+class LeaveCluster(Message, frozen=True, tag=23):
+    """A node stops cleanly: do not wait for its session to time out."""
+
+    node_id: Int32 = 0
+    node_epoch: Int64 = 0
+
+
+class ClusterLeft(Message, frozen=True, tag=123):
+    """The node is marked dead."""
+
+
+class CreateTopic(Message, frozen=True, tag=24):
+    """Answered when the leaders of all partitions have heard of it, or `timeout_ms` is over."""
+
+    name: Text = ""
+    partitions: Int32 = 1
+    replication_factor: Int32 = 1
+    config: Annotated[dict[str, str | int], Meta(max_length=64)] = {}
+    timeout_ms: Annotated[int, Meta(ge=0, le=600_000)] = 30_000
+
+
+class TopicCreated(Message, frozen=True, tag=124):
+    """The topic as it is now."""
+
+    topic: TopicInfo | None = None
+
+
+class DeleteTopic(Message, frozen=True, tag=25):
+    """Delete a topic and its records."""
+
+    name: Text = ""
+
+
+class TopicDeleted(Message, frozen=True, tag=125):
+    """The topic is gone from the state; nodes drop its logs as they hear of it."""
+
+
+class InitProducer(Message, frozen=True, tag=26):
+    """A producer id: a new one for -1, else the same with the next epoch (KIP-360)."""
+
+    producer_id: Int64 = -1
+    producer_epoch: Int32 = -1
+
+
+class ProducerReady(Message, frozen=True, tag=126):
+    """The producer id and epoch to put into batches."""
+
+    producer_id: Int64 = -1
+    producer_epoch: Int32 = -1
+
+
+class Failed(Message, frozen=True, tag=100):
+    """The whole request failed."""
+
+    error: ErrorInfo = OK
+
+
+# ------------------------------------------------------------------- published
+
+
+class Update(Struct, frozen=True, array_like=True, tag=200):
+    """Changes that lead from `version - 1` to `version`."""
+
+    controller_epoch: Int64
+    version: Int64
+    changes: list[Change]
+
+
+class Beat(Struct, frozen=True, array_like=True, tag=201):
+    """The coordinator lives and is at this version; lets a subscriber notice a gap."""
+
+    controller_epoch: Int64
+    version: Int64
+
+
+NodeRequest: TypeAlias = Produce | Fetch | ListOffsets | DescribeLogs | Ping
+CoordinatorRequest: TypeAlias = (
+    GetSnapshot | RegisterNode | Heartbeat | LeaveCluster | CreateTopic | DeleteTopic | InitProducer | Ping
+)
+Request: TypeAlias = NodeRequest | CoordinatorRequest
+Reply: TypeAlias = (
+    Failed
+    | Produced
+    | Fetched
+    | OffsetsListed
+    | LogsDescribed
+    | Pong
+    | SnapshotTaken
+    | NodeRegistered
+    | HeartbeatSeen
+    | ClusterLeft
+    | TopicCreated
+    | TopicDeleted
+    | ProducerReady
+)
+Published: TypeAlias = Update | Beat

@@ -1,0 +1,104 @@
+"""Header frames to messages and back."""
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from .errors import MalformedRequestError, RequestTooLargeError, TailraceError, UnsupportedVersionError
+from .limits import HEADER_BYTES_MAX
+from .messages import (
+    PROTOCOL_VERSION,
+    CoordinatorRequest,
+    ErrorInfo,
+    Failed,
+    NodeRequest,
+    Published,
+    Reply,
+    Request,
+)
+
+M = TypeVar("M")
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_node_requests: Final = msgspec.msgpack.Decoder(NodeRequest)
+_coordinator_requests: Final = msgspec.msgpack.Decoder(CoordinatorRequest)
+_replies: Final = msgspec.msgpack.Decoder(Reply)
+_published: Final = msgspec.msgpack.Decoder(Published)
+_prefix: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+
+def encode(message: Request | Reply | Published) -> bytes:
+    """The header frame of a message."""
+    return _encoder.encode(message)
+
+
+def decode_node_request(header: bytes | memoryview) -> NodeRequest:
+    """Raises MalformedRequestError, UnsupportedVersionError, RequestTooLargeError."""
+    return _checked(_decode(_node_requests, header))
+
+
+def decode_coordinator_request(header: bytes | memoryview) -> CoordinatorRequest:
+    """Raises MalformedRequestError, UnsupportedVersionError, RequestTooLargeError."""
+    return _checked(_decode(_coordinator_requests, header))
+
+
+def decode_reply(header: bytes | memoryview) -> Reply:
+    """Raises MalformedRequestError, UnsupportedVersionError, RequestTooLargeError."""
+    return _checked(_decode(_replies, header))
+
+
+def decode_published(header: bytes | memoryview) -> Published:
+    """Raises MalformedRequestError, UnsupportedVersionError, RequestTooLargeError."""
+    return _decode(_published, header)
+
+
+def request_id_of(header: bytes | memoryview) -> int:
+    """The request id of a header that did not decode, so that its error reply can be matched; -1 if unreadable."""
+    if len(header) > HEADER_BYTES_MAX:
+        return -1
+    try:
+        fields = _prefix.decode(header)
+        return msgspec.msgpack.decode(fields[1], type=int)
+    except (msgspec.MsgspecError, IndexError, UnicodeDecodeError, RecursionError):
+        return -1
+
+
+def failure(request_id: int, error: TailraceError) -> Failed:
+    """The reply that reports `error` for a whole request."""
+    return Failed(request_id, error=error_info(error))
+
+
+def error_info(error: TailraceError) -> ErrorInfo:
+    """An exception as it travels."""
+    return ErrorInfo(int(error.code), str(error)[:4096])
+
+
+def _decode(decoder: "msgspec.msgpack.Decoder[M]", header: bytes | memoryview) -> M:
+    if len(header) > HEADER_BYTES_MAX:
+        raise RequestTooLargeError(f"header of {len(header)} bytes, at most {HEADER_BYTES_MAX}")
+    try:
+        return decoder.decode(header)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        version = _version_of(header)
+        if version is not None and version != PROTOCOL_VERSION:
+            raise _unsupported(version) from None
+        raise MalformedRequestError(f"not a message of this protocol: {error}") from None
+
+
+def _checked(message: M) -> M:
+    version = message.version  # type: ignore[attr-defined]
+    if version != PROTOCOL_VERSION:
+        raise _unsupported(version)
+    return message
+
+
+def _unsupported(version: int) -> UnsupportedVersionError:
+    return UnsupportedVersionError(f"protocol version {version}, this process speaks {PROTOCOL_VERSION}")
+
+
+def _version_of(header: bytes | memoryview) -> int | None:
+    try:
+        return msgspec.msgpack.decode(_prefix.decode(header)[2], type=int)
+    except (msgspec.MsgspecError, IndexError, UnicodeDecodeError, RecursionError):
+        return None
+
