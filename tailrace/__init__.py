@@ -1,1 +1,51 @@
-"""Tailrace: a durable, partitioned, replicated log."""
+"""Tailrace: a durable, partitioned, replicated log for Python.
+
+The public face. Names are imported when they are first used, so that the command line starts fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tailrace.client.admin import Admin
+    from tailrace.consumer.consumer import Consumer
+    from tailrace.producer.producer import Producer
+    from tailrace.protocol import errors
+    from tailrace.protocol.errors import TailraceError
+    from tailrace.protocol.record import Record, TopicPartition
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Admin",
+    "Consumer",
+    "Producer",
+    "Record",
+    "TailraceError",
+    "TopicPartition",
+    "__version__",
+    "errors",
+]
+
+_HOMES = {
+    "Admin": "tailrace.client.admin",
+    "Consumer": "tailrace.consumer.consumer",
+    "Producer": "tailrace.producer.producer",
+    "Record": "tailrace.protocol.record",
+    "TailraceError": "tailrace.protocol.errors",
+    "TopicPartition": "tailrace.protocol.record",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "errors":
+        return import_module("tailrace.protocol.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tailrace' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

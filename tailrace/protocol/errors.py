@@ -304,7 +304,8 @@ class SerializationError(TailraceError):
 
 
 def _classes() -> dict[ErrorCode, type[TailraceError]]:
-    return {cls.code: cls for cls in globals().values() if isinstance(cls, type) and issubclass(cls, TailraceError)}
+    named = (value for value in globals().values() if isinstance(value, type))
+    return {cls.code: cls for cls in named if issubclass(cls, TailraceError)}
 
 
 ERROR_CLASSES: Final = _classes()

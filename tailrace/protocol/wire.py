@@ -20,10 +20,12 @@ from .messages import (
 M = TypeVar("M")
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_node_requests: Final = msgspec.msgpack.Decoder(NodeRequest)
-_coordinator_requests: Final = msgspec.msgpack.Decoder(CoordinatorRequest)
-_replies: Final = msgspec.msgpack.Decoder(Reply)
-_published: Final = msgspec.msgpack.Decoder(Published)
+_node_requests: Final[msgspec.msgpack.Decoder[NodeRequest]] = msgspec.msgpack.Decoder(NodeRequest)
+_coordinator_requests: Final[msgspec.msgpack.Decoder[CoordinatorRequest]] = msgspec.msgpack.Decoder(
+    CoordinatorRequest
+)
+_replies: Final[msgspec.msgpack.Decoder[Reply]] = msgspec.msgpack.Decoder(Reply)
+_published: Final[msgspec.msgpack.Decoder[Published]] = msgspec.msgpack.Decoder(Published)
 _prefix: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
@@ -53,7 +55,7 @@ def decode_published(header: bytes | memoryview) -> Published:
 
 
 def request_id_of(header: bytes | memoryview) -> int:
-    """The request id of a header that did not decode, so that its error reply can be matched; -1 if unreadable."""
+    """The request id of a header that did not decode, for its error reply; -1 if unreadable."""
     if len(header) > HEADER_BYTES_MAX:
         return -1
     try:
@@ -73,7 +75,7 @@ def error_info(error: TailraceError) -> ErrorInfo:
     return ErrorInfo(int(error.code), str(error)[:4096])
 
 
-def _decode(decoder: "msgspec.msgpack.Decoder[M]", header: bytes | memoryview) -> M:
+def _decode(decoder: msgspec.msgpack.Decoder[M], header: bytes | memoryview) -> M:
     if len(header) > HEADER_BYTES_MAX:
         raise RequestTooLargeError(f"header of {len(header)} bytes, at most {HEADER_BYTES_MAX}")
     try:
@@ -101,4 +103,3 @@ def _version_of(header: bytes | memoryview) -> int | None:
         return msgspec.msgpack.decode(_prefix.decode(header)[2], type=int)
     except (msgspec.MsgspecError, IndexError, UnicodeDecodeError, RecursionError):
         return None
-
