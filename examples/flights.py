@@ -1,0 +1,321 @@
+"""Every flight that left New York in 2013, through a cluster of three nodes and back: exactly once.
+
+    python examples/flights.py                       # a sample of 2,000 rows
+    python examples/flights.py flights.csv.gz        # your copy of the whole file
+
+Two producer processes send their half of the rows each, as JSON keyed by carrier; three consumer
+processes read four partitions each. Then everything is checked against the file. The second run
+does the same while every process of the cluster is killed (SIGKILL) and started again.
+"""
+
+import argparse
+import contextlib
+import csv
+import gzip
+import json
+import multiprocessing as mp
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from tailrace import Admin, Consumer, Producer, TopicPartition
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "examples" / "data" / "flights-sample.csv"
+CONFIG = ROOT / "configs" / "three-nodes.yaml"
+TOPIC = "flights"
+PARTITIONS = 12
+PRODUCERS = 2
+CONSUMERS = 3
+UNACKED_AT_THE_KILL = 1_000
+READY_WITHIN_S = 30.0
+DONE_WITHIN_S = 300.0
+
+console = Console(stderr=True)
+spawn = mp.get_context("spawn")
+
+
+# ------------------------------------------------------------------ the cluster
+
+
+class Cluster:
+    """`tailrace up configs/three-nodes.yaml` in a folder of its own, on a free port that it keeps."""
+
+    def __init__(self, data_dir: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.data_dir = data_dir
+        self.bootstrap_servers = f"127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        """Start every process; returns when the cluster is ready."""
+        command = ["up", CONFIG, "--data-dir", self.data_dir, "--port", self.port, "--json"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tailrace", *map(str, command)], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        ready = json.loads(self.process.stdout.readline() or "{}")
+        if ready.get("event") != "ready":
+            raise SystemExit("the cluster did not start; its messages are above")
+        self.pids = [self.process.pid, *(process["pid"] for process in ready["processes"])]
+
+    def kill(self) -> None:
+        """SIGKILL for the supervisor, the coordinator and every node."""
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._reap()
+
+    def stop(self) -> None:
+        """Stop cleanly."""
+        self.process.terminate()
+        self._reap()
+
+    def _reap(self) -> None:
+        self.process.wait(READY_WITHIN_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+# ------------------------------------------------------------- client processes
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the processes tell each other. Counters have one slot a process, so they need no lock."""
+
+    sent: Any = field(default_factory=lambda: spawn.RawArray("q", PRODUCERS))
+    acked: Any = field(default_factory=lambda: spawn.RawArray("q", PRODUCERS))
+    read: Any = field(default_factory=lambda: spawn.RawArray("q", CONSUMERS))
+    gate: Any = field(default_factory=spawn.Event)
+    all_acked: Any = field(default_factory=spawn.Event)
+    results: Any = field(default_factory=spawn.Queue)
+
+    def unacked(self) -> int:
+        """Records that were sent and not acknowledged yet."""
+        return sum(self.sent) - sum(self.acked)
+
+
+def rows_of(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file, compressed or not."""
+    with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as lines:
+        yield from csv.DictReader(lines)
+
+
+def produce(index: int, path: Path, total: int, bootstrap_servers: str, hold_at: int, shared: Shared) -> None:
+    """Send this process's half of the file; wait at the gate after `hold_at` rows."""
+    mine = range(index * total // PRODUCERS, (index + 1) * total // PRODUCERS)
+    acked = 0
+
+    def on_ack(_: object) -> None:
+        nonlocal acked
+        acked += 1
+        shared.acked[index] = acked
+
+    with Producer(
+        bootstrap_servers, linger_ms=100, value_serializer=to_json, key_serializer=str.encode
+    ) as producer:
+        for number, row in enumerate(rows_of(path)):
+            if number not in mine:
+                continue
+            sent = number - mine.start
+            if sent == hold_at:
+                producer.flush()
+                shared.gate.wait()
+            at = datetime.fromisoformat(row["time_hour"])
+            delivery = producer.send(
+                TOPIC,
+                key=row["carrier"],
+                value={"producer": index, "row": number, **row},
+                timestamp_ms=int(at.timestamp() * 1000),
+            )
+            delivery.add_callback(on_ack)
+            shared.sent[index] = sent + 1
+
+
+def to_json(value: object) -> bytes:
+    """A value as it is sent."""
+    return json.dumps(value).encode()
+
+
+def consume(index: int, bootstrap_servers: str, shared: Shared) -> None:
+    """Read this process's partitions until all that was acknowledged is read; report the rows in order."""
+    share = PARTITIONS // CONSUMERS
+    partitions = [TopicPartition(TOPIC, number) for number in range(index * share, (index + 1) * share)]
+    rows: list[tuple[str, int, int]] = []
+    with Consumer(
+        bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest", value_deserializer=json.loads
+    ) as consumer:
+        consumer.assign(partitions)
+        while True:
+            last_round = shared.all_acked.is_set()
+            for records in consumer.poll(timeout_ms=200).values():
+                rows.extend((r.key.decode(), r.value["producer"], r.value["row"]) for r in records)
+            shared.read[index] = len(rows)
+            if last_round and all(
+                consumer.position(p) == end for p, end in consumer.end_offsets(partitions).items()
+            ):
+                break
+    shared.results.put((index, rows))
+
+
+# -------------------------------------------------------------------- the runs
+
+
+def run(path: Path, expected: Counter[str], *, crash: bool) -> dict[str, float]:
+    """One run on a fresh cluster; raises AssertionError if a row is lost, doubled or out of order."""
+    total = expected.total()
+    shared = Shared()
+    with tempfile.TemporaryDirectory(prefix="flights-") as folder:
+        cluster = Cluster(Path(folder))
+        try:
+            with Admin(cluster.bootstrap_servers) as admin:
+                admin.create_topic(TOPIC, partitions=PARTITIONS)
+            started = time.monotonic()
+            unacked = move_rows(path, total, cluster, shared, crash=crash)
+            results = collect(shared)
+            seconds = time.monotonic() - started
+        finally:
+            cluster.stop()
+    check(results, expected)
+    figures = {
+        "rows": total,
+        "carriers": len(expected),
+        "seconds": round(seconds, 2),
+        "rows_per_s": round(total / seconds),
+    }
+    return figures | ({"unacked_at_the_kill": unacked} if crash else {})
+
+
+def move_rows(path: Path, total: int, cluster: Cluster, shared: Shared, *, crash: bool) -> int:
+    """Start the client processes and see them through; the number of unacked records at the kill."""
+    hold_at = total // PRODUCERS // 4 if crash else -1
+    where = cluster.bootstrap_servers
+    producers = [
+        spawn.Process(target=produce, args=(n, path, total, where, hold_at, shared), daemon=True)
+        for n in range(PRODUCERS)
+    ]
+    consumers = [
+        spawn.Process(target=consume, args=(n, where, shared), daemon=True) for n in range(CONSUMERS)
+    ]
+    for process in producers + consumers:
+        process.start()
+    unacked = 0
+    with progress_bar(total) as show:
+        if crash:
+            wait(lambda: sum(shared.acked) >= PRODUCERS * hold_at, producers + consumers, shared, show)
+            shared.gate.set()
+            wait(
+                lambda: shared.unacked() >= UNACKED_AT_THE_KILL,
+                producers + consumers,
+                shared,
+                show,
+                every_s=0.0002,
+            )
+            cluster.kill()
+            unacked = shared.unacked()
+            assert unacked >= UNACKED_AT_THE_KILL, f"only {unacked} records were unacked at the kill"
+            cluster.start()
+        wait(lambda: sum(shared.acked) == total, producers + consumers, shared, show)
+        shared.all_acked.set()
+        wait(lambda: sum(shared.read) >= total, consumers, shared, show)
+    for process in producers:
+        process.join(DONE_WITHIN_S)
+        assert process.exitcode == 0, f"a producer process ended with {process.exitcode}"
+    return unacked
+
+
+def collect(shared: Shared) -> list[list[tuple[str, int, int]]]:
+    """What each consumer process read, in the order in which it read it."""
+    try:
+        return [shared.results.get(timeout=DONE_WITHIN_S)[1] for _ in range(CONSUMERS)]
+    except queue.Empty:
+        raise SystemExit("a consumer process did not report") from None
+
+
+def check(results: list[list[tuple[str, int, int]]], expected: Counter[str]) -> None:
+    """Every row exactly once; the rows of one producer and key in the order in which they were sent."""
+    numbers = [number for rows in results for _, _, number in rows]
+    assert len(numbers) == len(set(numbers)), f"{len(numbers) - len(set(numbers))} rows came twice"
+    assert len(numbers) == expected.total(), f"{expected.total() - len(numbers)} rows are missing"
+    last: dict[tuple[str, int], int] = {}
+    for rows in results:
+        for key, producer, number in rows:
+            assert last.get((key, producer), -1) < number, f"row {number} of {key} came out of order"
+            last[key, producer] = number
+    counts = Counter(key for rows in results for key, _, _ in rows)
+    assert counts == expected, "the counts per carrier differ from the file's"
+
+
+# --------------------------------------------------------------------- showing
+
+
+@contextlib.contextmanager
+def progress_bar(total: int) -> Iterator[Any]:
+    """Bars for what was acknowledged and what was read."""
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        tasks: list[TaskID] = [progress.add_task(name, total=total) for name in ("acked", "read")]
+
+        def show(shared: Shared) -> None:
+            progress.update(tasks[0], completed=sum(shared.acked))
+            progress.update(tasks[1], completed=sum(shared.read))
+
+        yield show
+
+
+def wait(condition: Any, processes: list[Any], shared: Shared, show: Any, every_s: float = 0.02) -> None:
+    """Until the condition holds; a process that failed or a long silence ends the run."""
+    deadline = time.monotonic() + DONE_WITHIN_S
+    while not condition():
+        if any(process.exitcode for process in processes):
+            raise SystemExit("a client process failed; its messages are above")
+        if time.monotonic() > deadline:
+            raise SystemExit(
+                f"no end after {DONE_WITHIN_S:.0f} s: {sum(shared.acked)} acked, {sum(shared.read)} read"
+            )
+        show(shared)
+        time.sleep(every_s)
+    show(shared)
+
+
+def main() -> None:
+    """Both runs, and their figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("csv", nargs="?", type=Path, default=SAMPLE, help="the flights, as .csv or .csv.gz")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    options = parser.parse_args()
+    expected = Counter(row["carrier"] for row in rows_of(options.csv))
+    figures = {}
+    for name, crash in (("plain", False), ("everything killed", True)):
+        console.print(f"[bold]{name}[/bold]: {expected.total():,} rows, {len(expected)} carriers")
+        figures[name] = run(options.csv, expected, crash=crash)
+    if options.json:
+        print(json.dumps(figures))
+        return
+    for name, result in figures.items():
+        print(f"{name}: " + ", ".join(f"{key} {value:,}" for key, value in result.items()))
+    print("every row exactly once, in order per key and producer; counts per carrier as in the file")
+    for carrier, count in sorted(expected.items(), key=lambda item: -item[1]):
+        print(f"  {carrier} {count:>7,}")
+
+
+if __name__ == "__main__":
+    main()
