@@ -6,6 +6,8 @@ that a copy at version N is the coordinator's state at version N.
 """
 
 import difflib
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -168,7 +170,26 @@ class ClusterState:
                 removed = self.topics.pop(topic_id, None)
                 if removed is not None:
                     self.topic_ids.pop(removed.name, None)
-            case PartitionChanged(topic_id, index, partition):
-                topic = self.topics[topic_id]
-                partitions = (*topic.partitions[:index], partition, *topic.partitions[index + 1 :])
-                self.topics[topic_id] = TopicInfo(topic_id, topic.name, topic.config, partitions)
+            case PartitionChanged(topic_id):
+                self._apply_partitions(topic_id, (change,))
+
+    def apply_all(self, changes: Iterable[Change]) -> None:
+        """Make changes in order; a run of changes to partitions of one topic costs one rebuild of it."""
+        for topic_id, run in groupby(changes, _partition_of):
+            if topic_id is None:
+                for change in run:
+                    self.apply(change)
+            else:
+                self._apply_partitions(topic_id, run)
+
+    def _apply_partitions(self, topic_id: bytes, changes: Iterable[Change]) -> None:
+        topic = self.topics[topic_id]
+        partitions = list(topic.partitions)
+        for change in changes:
+            if isinstance(change, PartitionChanged):
+                partitions[change.index] = change.partition
+        self.topics[topic_id] = TopicInfo(topic_id, topic.name, topic.config, tuple(partitions))
+
+
+def _partition_of(change: Change) -> bytes | None:
+    return change.topic_id if isinstance(change, PartitionChanged) else None

@@ -38,6 +38,8 @@ FETCH_BYTES_MAX: Final = 64 * MIB
 FETCH_WAIT_MS_MAX: Final = 60_000
 SEND_HIGH_WATER_MESSAGES: Final = 10_000
 RECEIVE_HIGH_WATER_MESSAGES: Final = 1_000
+SOCKETS_PER_PROCESS_MAX: Final = 8_192
+"""ZeroMQ sockets; a connection takes three."""
 
 # --- node --------------------------------------------------------------------
 GROUP_COMMIT_BYTES_MAX: Final = 16 * MIB
@@ -62,8 +64,42 @@ NODES_MAX: Final = 1_000
 REPLICATION_FACTOR_MAX: Final = 16
 TOMBSTONES_MAX: Final = 100_000
 """Deleted topic ids that the coordinator remembers for nodes that were away."""
+PRODUCER_EPOCH_MAX: Final = 2**15 - 1
+"""A batch holds it in 16 bits; after it a producer gets a new id."""
+PRODUCER_EPOCHS_MAX: Final = 100_000
+"""Producer ids whose epoch was raised; beyond this a producer gets a new id instead."""
+SNAPSHOT_BYTES_MAX: Final = HEADER_BYTES_MAX - 512 * KIB
+"""The encoded cluster state; the rest of the header is for what travels beside it."""
+COORDINATOR_BURST_MAX: Final = 1_000
+"""Requests that are decided together and stored in one transaction."""
+PARKED_CREATIONS_MAX: Final = 1_000
+"""CreateTopic requests that wait for the leaders to open the topic's partitions."""
+COORDINATOR_MAP_BYTES: Final = 1 * GIB
+COORDINATOR_ROOM_BYTES: Final = 16 * MIB
+"""Disk that the coordinator's store takes at once, so that a full disk does not stop it later."""
+LOGGED_PEERS_MAX: Final = 1_024
+"""Peers that a process remembers to have complained about."""
+
+# --- clients -----------------------------------------------------------------
+RETRY_BACKOFF_MS_FIRST: Final = 10
+RETRY_BACKOFF_MS_MAX: Final = 1_000
+"""Pauses between attempts double from the first to the longest."""
+UNSENT_REQUESTS_MAX: Final = 10_000
+"""Requests that wait for one destination's connection."""
+RECEIVE_BURST_MESSAGES: Final = 256
+"""Messages taken from one connection before the others have their turn."""
+CONNECT_PATIENCE_MS_FIRST: Final = 300
+CONNECT_PATIENCE_MS_MAX: Final = 3_000
+"""How long a connection may take before another address is tried; doubles with each round."""
+REFRESH_INTERVAL_MS_MIN: Final = 5
+"""A client asks for the cluster state at most this often of its own accord."""
+BEAT_SILENCE_MS_MAX: Final = 3_500
+"""Without a beat of the coordinator for so long, a client subscribes anew."""
+UPDATES_BUFFERED_MAX: Final = 1_000
+"""Updates kept while a snapshot is on its way; more only mean another snapshot."""
 
 assert IN_FLIGHT_BATCHES_MAX * 2 <= PRODUCER_WINDOW_BATCHES
 assert RECORD_BYTES_MAX < BATCH_BYTES_MAX <= BATCH_BODY_BYTES_MAX <= FETCH_BYTES_MAX
 assert BATCH_BYTES_MAX <= GROUP_COMMIT_BYTES_MAX <= IN_FLIGHT_BYTES_PER_CLIENT_MAX <= IN_FLIGHT_BYTES_MAX
 assert PRODUCE_BATCHES_MAX < FRAMES_PER_MESSAGE_MAX
+assert TOPICS_MAX * 20 + SNAPSHOT_BYTES_MAX < HEADER_BYTES_MAX
