@@ -1,0 +1,106 @@
+"""Bind a socket to a tcp and an ipc endpoint, with errors that say what is wrong and what to do."""
+
+import errno
+import os
+import socket as plain_socket
+import stat
+from pathlib import Path
+from typing import Final
+
+import zmq
+
+from tailrace.protocol.cluster import Listener
+from tailrace.protocol.errors import ConnectionFailedError
+
+from .context import Socket
+from .endpoint import boot_id
+
+IPC_PATH_BYTES_MAX: Final = 107
+"""What fits into a `sockaddr_un` on Linux, less the closing zero."""
+_WILDCARDS: Final = ("0.0.0.0", "*", "[::]")
+
+_CAUSES: Final = {
+    errno.EADDRINUSE: "address already in use: another process listens there; stop it or choose another port",
+    errno.EADDRNOTAVAIL: "no interface of this machine has that address",
+    errno.ENODEV: "no interface of this machine has that address",
+    errno.EACCES: "permission denied; ports below 1024 need privileges",
+}
+
+
+def bind(socket: Socket, *, tcp: str, ipc: str = "") -> Listener:
+    """Bind both endpoints and return the real ones; port 0 takes any free port.
+
+    Raises ConnectionFailedError with the address, the cause and what to do.
+    """
+    _bind_one(socket, _numeric(tcp))
+    bound = socket.getsockopt(zmq.LAST_ENDPOINT)
+    assert isinstance(bound, bytes)
+    listener = Listener(_reachable(bound.rstrip(b"\0").decode()))
+    if ipc:
+        _prepare(ipc)
+        _bind_one(socket, ipc)
+        listener = Listener(listener.tcp, ipc, boot_id())
+    return listener
+
+
+def _bind_one(socket: Socket, endpoint: str) -> None:
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        cause = _CAUSES.get(error.errno or 0) or str(error).lower()
+        raise ConnectionFailedError(f"cannot listen on {endpoint}: {cause}") from None
+
+
+def _numeric(endpoint: str) -> str:
+    """ZeroMQ binds to numbers only: look a host name up."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    if host in _WILDCARDS or host.startswith("["):
+        return endpoint
+    try:
+        address = plain_socket.gethostbyname(host)
+    except OSError as error:
+        raise ConnectionFailedError(f"cannot listen on {endpoint}: {error.strerror or error}") from None
+    return f"tcp://{address}:{port}"
+
+
+def _reachable(endpoint: str) -> str:
+    """A wildcard address means nothing to others: tell them the host's name in its place."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return f"tcp://{plain_socket.gethostname()}:{port}" if host in _WILDCARDS else endpoint
+
+
+def _prepare(ipc: str) -> None:
+    """Make the socket's folder private, and refuse a path that another process listens on.
+
+    ZeroMQ unlinks whatever is at the path: right for the file of a killed process, wrong for that
+    of a live one.
+    """
+    path = Path(ipc.removeprefix("ipc://"))
+    length = len(os.fsencode(path))
+    if length > IPC_PATH_BYTES_MAX:
+        raise ConnectionFailedError(
+            f"cannot listen on {ipc}: the path has {length} bytes, at most {IPC_PATH_BYTES_MAX} are possible"
+        )
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(path.parent)
+    except OSError as error:
+        raise ConnectionFailedError(f"cannot listen on {ipc}: {error.strerror}") from None
+    with plain_socket.socket(plain_socket.AF_UNIX, plain_socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise ConnectionFailedError(f"cannot listen on {ipc}: {_CAUSES[errno.EADDRINUSE]}")
+
+
+def _make_private(folder: Path) -> None:
+    """Sockets follow the umask, so the folder guards them: mode 0700.
+
+    A folder with other things in it, such as a system's, is refused rather than closed to others.
+    """
+    if not folder.stat().st_mode & 0o077:
+        return
+    with os.scandir(folder) as entries:
+        if not all(stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode) for entry in entries):
+            raise PermissionError(
+                errno.EPERM, f"folder {folder} is open to other users; sockets need a folder of mode 0700"
+            )
+    folder.chmod(0o700)

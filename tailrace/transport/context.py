@@ -1,0 +1,52 @@
+"""ZeroMQ contexts and sockets with every bound set.
+
+All sockets of the system are made by `new_socket`, so that none is without a limit on message
+size and queue length, without ZMTP heartbeats, or with a `close` that waits.
+"""
+
+from typing import Final, TypeAlias
+
+import zmq
+
+from tailrace.protocol.limits import (
+    FRAME_BYTES_MAX,
+    RECEIVE_HIGH_WATER_MESSAGES,
+    SEND_HIGH_WATER_MESSAGES,
+    SOCKETS_PER_PROCESS_MAX,
+)
+
+Context: TypeAlias = zmq.Context[zmq.Socket[bytes]]
+Socket: TypeAlias = zmq.Socket[bytes]
+
+HEARTBEAT_INTERVAL_MS: Final = 2_000
+HEARTBEAT_TIMEOUT_MS: Final = 4_000
+"""A peer that does not answer a heartbeat for so long is disconnected: a stopped process or machine."""
+HEARTBEAT_TTL_MS: Final = 6_000
+"""What we ask the peer to allow us; at least the two above together."""
+HANDSHAKE_TIMEOUT_MS: Final = 3_000
+"""Connections that say nothing hold a file descriptor no longer than this."""
+
+assert HEARTBEAT_INTERVAL_MS + HEARTBEAT_TIMEOUT_MS <= HEARTBEAT_TTL_MS
+
+
+def new_context() -> Context:
+    """A context with one I/O thread. Not to be used across a fork."""
+    context: Context = zmq.Context(io_threads=1)
+    context.set(zmq.MAX_SOCKETS, SOCKETS_PER_PROCESS_MAX)
+    return context
+
+
+def new_socket(context: Context, kind: zmq.SocketType, endpoint: str) -> Socket:
+    """An unconnected socket of `kind` for `endpoint`, with limits, heartbeats and no linger."""
+    socket = context.socket(kind)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
+    socket.setsockopt(zmq.SNDHWM, SEND_HIGH_WATER_MESSAGES)
+    socket.setsockopt(zmq.RCVHWM, RECEIVE_HIGH_WATER_MESSAGES)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_INTERVAL_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TTL_MS)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT_MS)
+    if endpoint.startswith("tcp://["):
+        socket.setsockopt(zmq.IPV6, 1)
+    return socket

@@ -1,0 +1,98 @@
+"""Addresses: how users write them, which of two to take, and why one does not answer."""
+
+import functools
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tailrace.protocol.cluster import Listener
+from tailrace.protocol.errors import InvalidArgumentError
+
+DIAGNOSE_TIMEOUT_S: Final = 1.0
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+@functools.cache
+def boot_id() -> str:
+    """Names this run of this machine's kernel; empty where there is no such thing."""
+    return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
+
+
+def choose(listener: Listener) -> str:
+    """The ipc endpoint if it is on this machine and may be used by this user, else the tcp one."""
+    path = listener.ipc.removeprefix("ipc://")
+    if path and listener.boot_id and listener.boot_id == boot_id() and os.access(path, os.W_OK):
+        return listener.ipc
+    return listener.tcp
+
+
+def parse_bootstrap(servers: str | Sequence[str]) -> list[str]:
+    """Endpoints of `host:port`, `tcp://host:port` or `ipc://path`: a list, or separated by commas.
+
+    Raises InvalidArgumentError with the part that is wrong.
+    """
+    parts = servers.split(",") if isinstance(servers, str) else list(servers)
+    endpoints = [_parse(part.strip()) for part in parts if part.strip()]
+    if not endpoints:
+        raise InvalidArgumentError("bootstrap_servers is empty; give host:port, such as 127.0.0.1:7070")
+    return list(dict.fromkeys(endpoints))
+
+
+def diagnose(endpoint: str) -> str:
+    """Why nobody answers at `endpoint`, in a few words, found out by a plain connect (at most 1 s)."""
+    try:
+        with _plain_connect(endpoint):
+            return "it accepts connections but does not answer: not a Tailrace process, or a stopped one"
+    except socket.gaierror:
+        return "no such host"
+    except TimeoutError:
+        return f"no answer within {DIAGNOSE_TIMEOUT_S:g} s"
+    except ConnectionRefusedError:
+        return "connection refused: no process listens there"
+    except FileNotFoundError:
+        return "no such socket: no process listens there"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+
+
+def _plain_connect(endpoint: str) -> socket.socket:
+    if not endpoint.startswith("ipc://"):
+        return socket.create_connection(split_tcp(endpoint), timeout=DIAGNOSE_TIMEOUT_S)
+    plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    plain.settimeout(DIAGNOSE_TIMEOUT_S)
+    try:
+        plain.connect(endpoint.removeprefix("ipc://"))
+    except BaseException:
+        plain.close()
+        raise
+    return plain
+
+
+def split_tcp(endpoint: str) -> tuple[str, int]:
+    """Host and port of `host:port` or `tcp://host:port`; an IPv6 host loses its brackets.
+
+    Raises InvalidArgumentError.
+    """
+    host, colon, port = endpoint.removeprefix("tcp://").rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not bare or (":" in bare and bare == host) or "/" in host:
+        raise InvalidArgumentError(f"{endpoint!r} is no address; write host:port, such as 127.0.0.1:7070")
+    if not (port.isascii() and port.isdigit()) or int(port) > 0xFFFF:
+        raise InvalidArgumentError(f"{endpoint!r}: the port must be a number up to 65535")
+    return bare, int(port)
+
+
+def _parse(server: str) -> str:
+    scheme, separator, rest = server.partition("://")
+    if separator and scheme == "ipc":
+        if not rest:
+            raise InvalidArgumentError(f"{server!r} has no path")
+        return server
+    if separator and scheme != "tcp":
+        raise InvalidArgumentError(f"{server!r}: the scheme must be tcp:// or ipc://")
+    host, port = split_tcp(server)
+    if port == 0:
+        raise InvalidArgumentError(f"{server!r}: port 0 is no address to connect to")
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"

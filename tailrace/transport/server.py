@@ -1,0 +1,114 @@
+"""The ROUTER socket that a node or coordinator serves its requests on."""
+
+import logging
+from collections.abc import Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+import zmq
+
+from tailrace.protocol.limits import FRAMES_PER_MESSAGE_MAX
+
+from .binding import bind
+from .context import Context, Socket, new_socket
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+COPY_BYTES_MAX: Final = 64 * 1024
+"""Frames up to this are copied into the message: cheaper than to keep track of their buffer."""
+BACKLOG: Final = 1_024
+"""Connections that wait to be accepted."""
+_PEERS_LOGGED_MAX: Final = 1_000
+
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+
+logger = logging.getLogger(__name__)
+
+
+class Incoming(NamedTuple):
+    """A request. `frames` are writable and own their memory; `peer` names the connection."""
+
+    peer: bytes
+    header: memoryview
+    frames: list[memoryview]
+
+
+class Server:
+    """One ROUTER socket on a tcp and an ipc endpoint. Belongs to one thread.
+
+    Raises ConnectionFailedError when it cannot bind.
+    """
+
+    def __init__(self, context: Context, *, tcp: str, ipc: str = "") -> None:
+        self._socket: Socket = new_socket(context, zmq.ROUTER, tcp)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
+        self._socket.copy_threshold = COPY_BYTES_MAX + 1
+        self._peers_logged: set[bytes] = set()
+        try:
+            self.listener = bind(self._socket, tcp=tcp, ipc=ipc)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def pollables(self) -> Sequence[Socket]:
+        """What a `Poller` watches."""
+        return (self._socket,)
+
+    def receive(self) -> Incoming | None:
+        """The next request, or None when there is none now.
+
+        What is no message of ours (no header, too many frames) is dropped and logged once a peer.
+        """
+        receive = self._socket.recv
+        while True:
+            try:
+                peer = receive(_NOBLOCK)
+            except zmq.Again:
+                return None
+            # The parts of a message arrive together, so these do not raise Again.
+            frame = receive(_NOBLOCK, copy=False)
+            header = frame.buffer
+            frames: list[memoryview] = []
+            count = 0
+            while frame.more:
+                frame = receive(_NOBLOCK, copy=False)
+                count += 1
+                if count < FRAMES_PER_MESSAGE_MAX:
+                    frames.append(frame.buffer)
+            if header and count < FRAMES_PER_MESSAGE_MAX:
+                return Incoming(peer, header, frames)
+            self._log_drop(peer, f"a message of {count + 1} frames with a header of {len(header)} bytes")
+
+    def send(self, peer: bytes, header: bytes, frames: Sequence[Buffer] = ()) -> bool:
+        """Send a reply; False when the peer is gone or does not take its messages: nothing was sent.
+
+        Frames over COPY_BYTES_MAX are not copied: their memory must not change until they are out,
+        which nobody reports. `bytes` never do.
+        """
+        send = self._socket.send
+        try:
+            send(peer, _NOBLOCK_MORE)
+        except zmq.Again:
+            self._log_drop(peer, "a reply to it, since it does not take its messages")
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return False
+        last = len(frames)
+        send(header, _NOBLOCK_MORE if last else _NOBLOCK)
+        for number, frame in enumerate(frames, 1):
+            send(frame, _NOBLOCK if number == last else _NOBLOCK_MORE, copy=False)
+        return True
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Close, after at most `linger_ms` for replies that are not out yet."""
+        self._socket.close(linger=linger_ms)
+
+    def _log_drop(self, peer: bytes, what: str) -> None:
+        if peer not in self._peers_logged:
+            if len(self._peers_logged) >= _PEERS_LOGGED_MAX:
+                self._peers_logged.clear()
+            self._peers_logged.add(peer)
+            logger.warning("peer %s: dropped %s", peer.hex(), what)

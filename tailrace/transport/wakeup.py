@@ -1,0 +1,46 @@
+"""Wake a thread that sleeps in `Poller.poll`, from any thread or signal handler."""
+
+import os
+import threading
+from collections.abc import Sequence
+
+
+class Wakeup:
+    """A flag with a file descriptor: readable from `set()` until `clear()`.
+
+    `set` may be called by any thread and by signal handlers, also during and after `close`.
+    """
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Reentrant: a signal handler may call set() while its own thread is inside set() or close().
+        # Without a lock a late set() could write into a file that got the closed descriptor's number.
+        self._lock = threading.RLock()
+
+    def set(self) -> None:
+        """Wake the sleeper; many calls before a `clear` are one. Does nothing once closed."""
+        with self._lock:
+            if self._fd >= 0:
+                os.eventfd_write(self._fd, 1)
+
+    def clear(self) -> None:
+        """Take the flag back. Look at what was handed over after this, not before."""
+        try:
+            os.eventfd_read(self._fd)
+        except BlockingIOError:
+            return
+
+    def fileno(self) -> int:
+        """The descriptor to poll for input."""
+        return self._fd
+
+    def pollables(self) -> Sequence[int]:
+        """What a `Poller` watches."""
+        return (self._fd,)
+
+    def close(self) -> None:
+        """Give the descriptor back. Take it out of its poller first."""
+        with self._lock:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
