@@ -19,6 +19,8 @@ BATCH_RECORDS_MAX: Final = 1_000_000
 RECORD_BYTES_MAX: Final = 8 * MIB
 """Key + value + headers of one record."""
 HEADERS_PER_RECORD_MAX: Final = 1_000
+BATCH_HEADERS_MAX: Final = 1_000_000
+"""Headers of all records of a batch; a decoded one costs many times its bytes on the wire."""
 PRODUCER_WINDOW_BATCHES: Final = 64
 """Batches a partition remembers of each producer id, to recognise a retry."""
 IN_FLIGHT_BATCHES_MAX: Final = 32
@@ -95,6 +97,8 @@ REFRESH_INTERVAL_MS_MIN: Final = 5
 """A client asks for the cluster state at most this often of its own accord."""
 BEAT_SILENCE_MS_MAX: Final = 3_500
 """Without a beat of the coordinator for so long, a client subscribes anew."""
+SNAPSHOT_TIMEOUT_MS: Final = 5_000
+"""For the coordinator's answer to a request for a snapshot, the time to connect included."""
 UPDATES_BUFFERED_MAX: Final = 1_000
 """Updates kept while a snapshot is on its way; more only mean another snapshot."""
 

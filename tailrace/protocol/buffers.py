@@ -1,0 +1,117 @@
+"""The buffers of a column, both ways: offsets, bitmaps and the values between two offsets.
+
+The layout is Arrow's: int32 offsets [n + 1] from 0, little endian; bitmaps least significant bit first.
+Everything here is C-built calls over whole columns; nothing runs a line of Python for each record.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from io import BytesIO
+from itertools import accumulate, chain, repeat
+from operator import sub
+from typing import Final
+
+from .errors import BatchTooLargeError, CorruptBatchError
+from .limits import BATCH_BODY_BYTES_MAX, KIB
+
+ALIGNMENT: Final = 8
+
+_DIGITS_OF_FLAGS: Final = bytes.maketrans(b"\x00\x01", b"01")
+_FLAGS_OF_DIGITS: Final = bytes.maketrans(b"01", b"\x00\x01")
+
+_EVEN_COUNT_MAX: Final = 16 * KIB
+"""Items up to which the offsets of a fixed-width column come from a cache (64 KiB an entry)."""
+_EVEN_WIDTH_MAX: Final = 4 * KIB
+_EVEN_RUN: Final = 256
+"""Items of a fixed width that one compiled struct unpacks."""
+
+
+def padding(length: int) -> int:
+    """Zero bytes that follow a buffer of this length."""
+    return -length % ALIGNMENT
+
+
+def pack_offsets(lengths: Sequence[int]) -> tuple[bytes, int]:
+    """The offsets of items of these lengths, and where the last one ends. `lengths` must not be empty.
+
+    Raises BatchTooLargeError before an offset could pass a body's bound, and so int32.
+    """
+    count = len(lengths)
+    width = lengths[0]
+    if count <= _EVEN_COUNT_MAX and width <= _EVEN_WIDTH_MAX and lengths.count(width) == count:
+        return _even_offsets(width)[: 4 * (count + 1)], count * width
+    ends = list(accumulate(lengths, initial=0))
+    if ends[-1] > BATCH_BODY_BYTES_MAX:
+        raise BatchTooLargeError(f"a column of {ends[-1]} bytes, at most {BATCH_BODY_BYTES_MAX} a batch")
+    return struct.pack(f"<{count + 1}i", *ends), ends[-1]
+
+
+def unpack_offsets(body: bytes, start: int, count: int, data_length: int, what: str) -> list[int]:
+    """`count + 1` offsets, checked: from 0, never descending, to the end of the data."""
+    offsets = list(struct.unpack_from(f"<{count + 1}i", body, start))
+    if offsets[0] != 0 or offsets[-1] != data_length or sorted(offsets) != offsets:
+        raise CorruptBatchError(f"{what} offsets do not ascend from 0 to {data_length}")
+    return offsets
+
+
+def even_width(body: bytes, start: int, count: int, data_length: int) -> int:
+    """The width that all items have, if that can be seen at a glance at their offsets; else 0."""
+    width, rest = divmod(data_length, count)
+    if rest or not 0 < width <= _EVEN_WIDTH_MAX or count > _EVEN_COUNT_MAX:
+        return 0
+    size = 4 * (count + 1)
+    return width if body[start : start + size] == _even_offsets(width)[:size] else 0
+
+
+@lru_cache(maxsize=32)
+def _even_offsets(width: int) -> bytes:
+    if width == 0:
+        return bytes(4 * (_EVEN_COUNT_MAX + 1))
+    return struct.pack(f"<{_EVEN_COUNT_MAX + 1}i", *range(0, width * _EVEN_COUNT_MAX + 1, width))
+
+
+def even_items(body: bytes, start: int, count: int, width: int) -> list[bytes]:
+    """The `count` items of `width` bytes each from `start` on."""
+    run = _run_of(width)
+    runs, rest = divmod(count, _EVEN_RUN)
+    middle = start + runs * run.size
+    items = list(chain.from_iterable(run.iter_unpack(memoryview(body)[start:middle])))
+    stream = BytesIO(body)
+    stream.seek(middle)
+    items += map(stream.read, repeat(width, rest))
+    return items
+
+
+@lru_cache(maxsize=128)
+def _run_of(width: int) -> struct.Struct:
+    return struct.Struct(f"{width}s" * _EVEN_RUN)
+
+
+def items_between(body: bytes, start: int, offsets: Sequence[int]) -> list[bytes]:
+    """The items whose offsets from `start` are given."""
+    stream = BytesIO(body)
+    stream.seek(start)
+    return list(map(stream.read, map(sub, offsets[1:], offsets)))
+
+
+def pack_bitmap(flags: Iterable[bool]) -> bytes:
+    """A bitmap of at least one flag."""
+    digits = bytes(flags).translate(_DIGITS_OF_FLAGS)
+    return int(digits[::-1], 2).to_bytes((len(digits) + 7) // 8, "little")
+
+
+def unpack_bitmap(bitmap: bytes, count: int, what: str) -> bytes:
+    """One byte, 0 or 1, for each of `count` flags. The bits after the last one must be 0."""
+    bits = int.from_bytes(bitmap, "little")
+    if len(bitmap) != (count + 7) // 8 or bits >> count:
+        raise CorruptBatchError(f"{what} validity: {len(bitmap)} bytes do not hold {count} bits")
+    return f"{bits:0{count}b}"[::-1].encode().translate(_FLAGS_OF_DIGITS)
+
+
+_NULLS: Final[dict[int, None]] = {0: None}
+
+
+def with_nulls(flags: bytes, items: list[bytes]) -> list[bytes | None]:
+    """The items, None where the flag is 0."""
+    return list(map(_NULLS.get, flags, items))

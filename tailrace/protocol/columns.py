@@ -1,0 +1,258 @@
+"""The native body (magic 0x54): the columns of a batch as buffers, in Arrow's layout. Writing.
+
+    batch        := header (61 bytes, batch.py), 3 zero bytes, body
+    body         := columns                              when the compression bits are 0
+                  | size u64, codec(columns)             else; `size` is that of the columns
+    columns      := directory, buffer*
+    directory    := count u16, zero u16, zero u32, entry{count}
+    entry        := kind u8, zero u8[3], length u32      kinds ascend
+    buffer       := byte{length}, zero bytes up to a multiple of 8
+
+Little endian; buffers in the order of the directory. The kinds, where n is the record count and h the
+number of all headers:
+
+     1  key offsets             i32[n+1]   1, 2 absent: no record has a key
+     2  key data
+     3  key validity            bit[n]     absent: every record has a key (attribute bit 0x100)
+     4  value offsets           i32[n+1]   always there
+     5  value data
+     6  value validity          bit[n]     absent: no value is null
+     7  timestamps              i64[n]     absent: all equal the base timestamp
+     8  header counts           i32[n+1]   headers before record i; 8-12 absent: no record has headers
+     9  header key offsets      i32[h+1]
+    10  header key data         UTF-8, each key by itself
+    11  header value offsets    i32[h+1]
+    12  header value data
+    13  header value validity   bit[h]     absent: no header value is null
+    14  offset deltas           i32[n]     absent: 0, 1, ... n-1; else ascending to the last offset delta
+
+A bit is 1 where there is a value; bitmaps start at the least significant bit and end in zero bits.
+Whatever deviates is corrupt, unknown kinds included: an extension needs another magic or attribute bit.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from itertools import accumulate, chain, repeat
+from operator import add, is_not, length_hint, sub
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, MAGIC_COLUMNS, seal
+from .buffers import pack_bitmap, pack_offsets, padding
+from .compression import Compression, compress
+from .errors import BatchTooLargeError, InvalidArgumentError
+from .limits import (
+    BATCH_BODY_BYTES_MAX,
+    BATCH_HEADERS_MAX,
+    BATCH_RECORDS_MAX,
+    HEADERS_PER_RECORD_MAX,
+    RECORD_BYTES_MAX,
+)
+from .record import Headers
+
+
+class Kind(IntEnum):
+    """The buffers of a body, in their order."""
+
+    KEY_OFFSETS = 1
+    KEY_DATA = 2
+    KEY_VALIDITY = 3
+    VALUE_OFFSETS = 4
+    VALUE_DATA = 5
+    VALUE_VALIDITY = 6
+    TIMESTAMPS = 7
+    HEADER_COUNTS = 8
+    HEADER_KEY_OFFSETS = 9
+    HEADER_KEY_DATA = 10
+    HEADER_VALUE_OFFSETS = 11
+    HEADER_VALUE_DATA = 12
+    HEADER_VALUE_VALIDITY = 13
+    OFFSET_DELTAS = 14
+
+
+class BinaryKinds(NamedTuple):
+    """The buffers of one column of bytes. Without `validity` it holds no nulls."""
+
+    offsets: Kind
+    data: Kind
+    validity: Kind | None
+
+
+KEYS: Final = BinaryKinds(Kind.KEY_OFFSETS, Kind.KEY_DATA, Kind.KEY_VALIDITY)
+VALUES: Final = BinaryKinds(Kind.VALUE_OFFSETS, Kind.VALUE_DATA, Kind.VALUE_VALIDITY)
+HEADER_KEYS: Final = BinaryKinds(Kind.HEADER_KEY_OFFSETS, Kind.HEADER_KEY_DATA, None)
+HEADER_VALUES: Final = BinaryKinds(
+    Kind.HEADER_VALUE_OFFSETS, Kind.HEADER_VALUE_DATA, Kind.HEADER_VALUE_VALIDITY
+)
+
+DIRECTORY_HEAD: Final = struct.Struct("<HHI")
+DIRECTORY_ENTRY: Final = struct.Struct("<B3sI")
+SIZE_PREFIX: Final = struct.Struct("<Q")
+
+Items: TypeAlias = Sequence[bytes | None]
+_Buffer: TypeAlias = tuple[Kind, int, Iterable[Any]]
+"""Its kind, its length, and the bytes-like objects that make it up."""
+
+_GAP: Final = bytes(COLUMNS_AT - HEADER_BYTES)
+_NULLABLE_BYTES: Final = {bytes, bytearray, memoryview, type(None)}
+
+
+class _Column(NamedTuple):
+    """The buffers of a column, and the length of every item."""
+
+    buffers: list[_Buffer]
+    lengths: Sequence[int]
+    has_nulls: bool
+
+
+def encode(
+    values: Items,
+    keys: Items | None = None,
+    timestamps: int | Sequence[int] = 0,
+    headers: Sequence[Headers] | None = None,
+    *,
+    compression: Compression = Compression.NONE,
+    producer_id: int = -1,
+    producer_epoch: int = -1,
+    base_sequence: int = -1,
+) -> bytes:
+    """One whole native batch of at least one record, base offset 0.
+
+    Values and keys are bytes (or bytes-like objects, whose bytes are copied) or None; `timestamps` are
+    milliseconds since 1970, one for all or one for each. A body that its codec does not make smaller
+    is stored plain. Raises InvalidArgumentError, BatchTooLargeError.
+    """
+    count = len(values)
+    _check_count(
+        count, keys=keys, headers=headers, timestamps=None if isinstance(timestamps, int) else timestamps
+    )
+    key_column = None if keys is None or keys.count(None) == count else _binary("keys", keys, KEYS)
+    value_column = _binary("values", values, VALUES)
+    header_column = _headers(headers) if headers is not None and any(headers) else None
+    base_timestamp, max_timestamp, stamps = _timestamps(timestamps)
+
+    attributes = ALL_KEYS if key_column is not None and not key_column.has_nulls else 0
+    columns = [column for column in (key_column, value_column, stamps, header_column) if column is not None]
+    pieces, size = _body(columns)
+    try:
+        if compression is not Compression.NONE:
+            compression, pieces, size = _compressed(compression, pieces, size)
+        return seal(
+            MAGIC_COLUMNS,
+            (attributes | compression, count - 1, base_timestamp, max_timestamp,
+             producer_id, producer_epoch, base_sequence, count),
+            [_GAP, *pieces],
+            len(_GAP) + size,
+        )  # fmt: skip
+    except TypeError:
+        _check_types("values", values)
+        _check_types("keys", keys or ())
+        raise InvalidArgumentError("a header's value is neither bytes nor None") from None
+
+
+def _check_count(count: int, **others: Sequence[Any] | None) -> None:
+    if count < 1:
+        raise InvalidArgumentError("a batch has at least one record")
+    if count > BATCH_RECORDS_MAX:
+        raise BatchTooLargeError(f"{count} records, at most {BATCH_RECORDS_MAX} a batch")
+    for name, column in others.items():
+        if column is not None and len(column) != count:
+            raise InvalidArgumentError(f"{len(column)} {name} for {count} values")
+
+
+def _binary(name: str, items: Items, kinds: BinaryKinds) -> _Column:
+    try:
+        lengths = list(map(len, items))  # type: ignore[arg-type]
+    except TypeError:
+        return _nullable(name, items, kinds)
+    offsets, size = pack_offsets(lengths)
+    buffers: list[_Buffer] = [(kinds.offsets, len(offsets), (offsets,)), (kinds.data, size, items)]
+    return _Column(buffers, lengths, False)
+
+
+def _nullable(name: str, items: Items, kinds: BinaryKinds) -> _Column:
+    """A column with nulls, which are of length 0, and a validity bitmap."""
+    _check_types(name, items)
+    assert kinds.validity is not None
+    lengths = list(map(length_hint, items))
+    offsets, size = pack_offsets(lengths)
+    validity = pack_bitmap(map(is_not, items, repeat(None)))
+    buffers: list[_Buffer] = [
+        (kinds.offsets, len(offsets), (offsets,)),
+        (kinds.data, size, list(filter(None, items))),
+        (kinds.validity, len(validity), (validity,)),
+    ]
+    return _Column(buffers, lengths, True)
+
+
+def _check_types(name: str, items: Sequence[object]) -> None:
+    """Raises InvalidArgumentError that names the first item that is neither bytes-like nor None."""
+    if not _NULLABLE_BYTES.issuperset(map(type, items)):
+        place, item = next((i, item) for i, item in enumerate(items) if type(item) not in _NULLABLE_BYTES)
+        raise InvalidArgumentError(f"{name}[{place}] is {type(item).__name__}, not bytes or None")
+
+
+def _timestamps(timestamps: int | Sequence[int]) -> tuple[int, int, _Column | None]:
+    """Base, maximum, and the column unless all are equal."""
+    if isinstance(timestamps, int):
+        return timestamps, timestamps, None
+    base = timestamps[0]
+    try:
+        if timestamps.count(base) == len(timestamps):
+            return base, base, None
+        buffer = struct.pack(f"<{len(timestamps)}q", *timestamps)
+        return base, max(timestamps), _Column([(Kind.TIMESTAMPS, len(buffer), (buffer,))], (), False)
+    except (struct.error, TypeError) as error:
+        raise InvalidArgumentError(f"timestamps are int64 milliseconds: {error}") from None
+
+
+def _headers(headers: Sequence[Headers]) -> _Column:
+    try:
+        counts = list(map(len, headers))
+        names, values = zip(*chain.from_iterable(headers), strict=True)
+        encoded = list(map(str.encode, names))
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"headers are lists of (str, bytes or None) pairs: {error}") from None
+    if max(counts) > HEADERS_PER_RECORD_MAX:
+        raise BatchTooLargeError(f"{max(counts)} headers in a record, at most {HEADERS_PER_RECORD_MAX}")
+    if len(names) > BATCH_HEADERS_MAX:
+        raise BatchTooLargeError(f"{len(names)} headers, at most {BATCH_HEADERS_MAX} a batch")
+    starts, _ = pack_offsets(counts)
+    key_column = _binary("header keys", encoded, HEADER_KEYS)
+    value_column = _binary("header values", values, HEADER_VALUES)
+    ends = list(accumulate(map(add, key_column.lengths, value_column.lengths), initial=0))
+    marks = list(map(ends.__getitem__, accumulate(counts, initial=0)))
+    buffers = [(Kind.HEADER_COUNTS, len(starts), (starts,)), *key_column.buffers, *value_column.buffers]
+    return _Column(buffers, list(map(sub, marks[1:], marks)), False)
+
+
+def _body(columns: list[_Column]) -> tuple[list[bytes], int]:
+    """The pieces of an uncompressed body, and its size."""
+    buffers = list(chain.from_iterable(column.buffers for column in columns))
+    pieces = [DIRECTORY_HEAD.pack(len(buffers), 0, 0)]
+    pieces += (DIRECTORY_ENTRY.pack(kind, b"", length) for kind, length, _ in buffers)
+    size = DIRECTORY_HEAD.size + DIRECTORY_ENTRY.size * len(buffers)
+    for _, length, parts in buffers:
+        pieces += parts
+        pieces.append(bytes(padding(length)))
+        size += length + padding(length)
+    if size > RECORD_BYTES_MAX:
+        _check_sizes(size, [column.lengths for column in columns if column.lengths])
+    return pieces, size
+
+
+def _check_sizes(size: int, lengths: list[Sequence[int]]) -> None:
+    largest = max(map(sum, zip(*lengths, strict=True)))
+    if largest > RECORD_BYTES_MAX:
+        raise BatchTooLargeError(f"a record of {largest} bytes, at most {RECORD_BYTES_MAX}")
+    if size > BATCH_BODY_BYTES_MAX:
+        raise BatchTooLargeError(f"{size} bytes of records, at most {BATCH_BODY_BYTES_MAX} a batch")
+
+
+def _compressed(codec: Compression, pieces: list[bytes], size: int) -> tuple[Compression, list[bytes], int]:
+    """The compressed body, or the plain one where that is not larger."""
+    plain = b"".join(pieces)
+    packed = compress(codec, plain)
+    if SIZE_PREFIX.size + len(packed) >= size:
+        return Compression.NONE, [plain], size
+    return codec, [SIZE_PREFIX.pack(len(plain)), packed], SIZE_PREFIX.size + len(packed)

@@ -1,0 +1,105 @@
+"""A batch of either magic, decoded: columns first, records when asked for."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import repeat
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from .batch import MAGIC_COLUMNS, BatchHeader, check_crc, parse_header
+from .crc import Buffer
+from .read_columns import Columns
+from .record import Headers, Record
+from .rows import Rows
+
+if TYPE_CHECKING:
+    import pyarrow
+
+BytesRecord: TypeAlias = Record[bytes | None, bytes | None]
+
+
+class Body(Protocol):
+    """What both kinds of body give: one list a column, the records' order."""
+
+    def values(self) -> list[bytes | None]: ...
+    def keys(self) -> list[bytes | None]: ...
+    def timestamps(self) -> list[int]: ...
+    def headers(self) -> list[Headers]: ...
+    def offset_deltas(self) -> Sequence[int]: ...
+
+
+def decode(batch: Buffer) -> "Batch":
+    """Check a whole batch, its CRC and every length and offset in it, and give access to its columns.
+
+    Raises CorruptBatchError; BatchTooLargeError for a size or record count over its bound.
+    """
+    header = parse_header(batch)
+    check_crc(batch, header)
+    whole = batch if isinstance(batch, bytes) else bytes(batch)
+    body: Body = Columns(whole, header) if header.magic == MAGIC_COLUMNS else Rows(whole, header)
+    return Batch(header, body)
+
+
+class Batch:
+    """The records of one batch as columns. Each is decoded at its first use and then kept.
+
+    The lists belong to the batch: whoever wants to change one copies it first.
+    """
+
+    def __init__(self, header: BatchHeader, body: Body) -> None:
+        self.header = header
+        self.base_offset = header.base_offset
+        self.last_offset = header.last_offset
+        self.count = header.record_count
+        self.body = body
+
+    def __len__(self) -> int:
+        return self.count
+
+    @cached_property
+    def values(self) -> list[bytes | None]:
+        """Every record's value."""
+        return self.body.values()
+
+    @cached_property
+    def keys(self) -> list[bytes | None]:
+        """Every record's key."""
+        return self.body.keys()
+
+    @cached_property
+    def timestamps(self) -> list[int]:
+        """Every record's timestamp, in milliseconds since 1970."""
+        return self.body.timestamps()
+
+    @cached_property
+    def headers(self) -> list[Headers]:
+        """Every record's headers, a tuple of (name, value) pairs each."""
+        return self.body.headers()
+
+    @cached_property
+    def offsets(self) -> Sequence[int]:
+        """Every record's offset: a range, or a list where compaction has left gaps."""
+        deltas = self.body.offset_deltas()
+        if isinstance(deltas, range):
+            return range(self.base_offset, self.base_offset + self.count)
+        return list(map(self.base_offset.__add__, deltas))
+
+    def records(self, topic: str, partition: int, start_offset: int | None = None) -> list[BytesRecord]:
+        """The records at `start_offset` and after it; all of them for None."""
+        skip = 0 if start_offset is None else bisect_left(self.offsets, start_offset)
+        columns: tuple[Sequence[object], ...] = (
+            self.offsets, self.timestamps, self.keys, self.values, self.headers,
+        )  # fmt: skip
+        if skip:
+            columns = tuple(column[skip:] for column in columns)
+        return list(map(Record, repeat(topic), repeat(partition), *columns))
+
+    def to_arrow(self) -> "pyarrow.RecordBatch":
+        """The records as a `pyarrow.RecordBatch`: a view of this batch's memory where it can be one.
+
+        Columns: offset int64, timestamp in ms UTC, key and value binary, headers as lists of structs.
+        Raises ImportError without the extra: `pip install "tailrace[arrow]"`.
+        """
+        from .arrow import record_batch
+
+        return record_batch(self)

@@ -1,0 +1,202 @@
+"""The native body (magic 0x54), whose grammar stands in columns.py. Reading, without trusting any length."""
+
+import struct
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, BatchHeader
+from .buffers import even_items, even_width, items_between, padding, unpack_bitmap, unpack_offsets, with_nulls
+from .columns import (
+    DIRECTORY_ENTRY,
+    DIRECTORY_HEAD,
+    HEADER_KEYS,
+    HEADER_VALUES,
+    KEYS,
+    SIZE_PREFIX,
+    VALUES,
+    BinaryKinds,
+    Kind,
+)
+from .compression import Compression, decompress
+from .errors import CorruptBatchError
+from .limits import BATCH_HEADERS_MAX
+from .record import Headers
+
+_LAST_KIND: Final = max(Kind)
+_KEY_KINDS: Final = frozenset((Kind.KEY_OFFSETS, Kind.KEY_DATA, Kind.KEY_VALIDITY))
+_HEADER_KINDS: Final = frozenset(kind for kind in Kind if kind.name.startswith("HEADER_"))
+
+
+class Span(NamedTuple):
+    """Where a buffer lies in the body."""
+
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        """Bytes of the buffer, without its padding."""
+        return self.end - self.start
+
+
+class BinaryColumn:
+    """A checked column of bytes or nulls; decoded when asked for."""
+
+    def __init__(self, body: bytes, spans: dict[int, Span], kinds: BinaryKinds, count: int) -> None:
+        what = kinds.data.name
+        self.offsets = _sized(spans, kinds.offsets, 4 * (count + 1))
+        self.data = _sized(spans, kinds.data, None)
+        self.validity = None if kinds.validity is None else spans.get(kinds.validity)
+        self._body = body
+        self.count = count
+        self._width = even_width(body, self.offsets.start, count, self.data.length)
+        self._ends: list[int] = []
+        self._flags = b""
+        if not self._width:
+            self._ends = unpack_offsets(body, self.offsets.start, count, self.data.length, what)
+        if self.validity is not None:
+            self._flags = unpack_bitmap(body[self.validity.start : self.validity.end], count, what)
+
+    def items(self) -> list[bytes | None]:
+        """The values, in order."""
+        items: list[bytes]
+        if self._width:
+            items = even_items(self._body, self.data.start, self.count, self._width)
+        else:
+            items = items_between(self._body, self.data.start, self._ends)
+        return with_nulls(self._flags, items) if self._flags else list[bytes | None](items)
+
+
+class Columns:
+    """The columns of one batch, all lengths checked. `body` holds the buffers that the spans name."""
+
+    def __init__(self, batch: bytes, header: BatchHeader) -> None:
+        self.header = header
+        self.count = header.record_count
+        self.body, start = _plain_body(batch, header)
+        self.spans = spans = _read_directory(self.body, start)
+        self.value_column = BinaryColumn(self.body, spans, VALUES, self.count)
+        self.key_column: BinaryColumn | None = None
+        if not spans.keys().isdisjoint(_KEY_KINDS):
+            self.key_column = BinaryColumn(self.body, spans, KEYS, self.count)
+        if header.all_keys != (self.key_column is not None and self.key_column.validity is None):
+            raise CorruptBatchError(f"attribute bit {ALL_KEYS:#x} does not agree with the key column")
+        self._check_timestamps()
+        self.deltas = self._read_deltas()
+        self.header_columns: tuple[Span, BinaryColumn, BinaryColumn] | None = None
+        self._headers = self._read_headers()
+
+    def values(self) -> list[bytes | None]:
+        """Every record's value."""
+        return self.value_column.items()
+
+    def keys(self) -> list[bytes | None]:
+        """Every record's key."""
+        return [None] * self.count if self.key_column is None else self.key_column.items()
+
+    def timestamps(self) -> list[int]:
+        """Every record's timestamp."""
+        span = self.spans.get(Kind.TIMESTAMPS)
+        if span is None or self.header.log_append_time:
+            return [self.header.max_timestamp] * self.count
+        return list(struct.unpack_from(f"<{self.count}q", self.body, span.start))
+
+    def headers(self) -> list[Headers]:
+        """Every record's headers."""
+        return self._headers if self._headers else [()] * self.count
+
+    def offset_deltas(self) -> Sequence[int]:
+        """Every record's distance from the base offset."""
+        return self.deltas if self.deltas else range(self.count)
+
+    def _check_timestamps(self) -> None:
+        if Kind.TIMESTAMPS in self.spans:
+            _sized(self.spans, Kind.TIMESTAMPS, 8 * self.count)
+        elif not self.header.log_append_time and self.header.base_timestamp != self.header.max_timestamp:
+            raise CorruptBatchError("no timestamp column, but base and max timestamp differ")
+
+    def _read_deltas(self) -> tuple[int, ...]:
+        last = self.header.last_offset_delta
+        if Kind.OFFSET_DELTAS not in self.spans:
+            if last != self.count - 1:
+                raise CorruptBatchError(
+                    f"{self.count} records up to offset delta {last}, but no offset deltas"
+                )
+            return ()
+        span = _sized(self.spans, Kind.OFFSET_DELTAS, 4 * self.count)
+        deltas = struct.unpack_from(f"<{self.count}i", self.body, span.start)
+        if (
+            deltas[0] < 0
+            or deltas[-1] != last
+            or len(set(deltas)) != self.count
+            or sorted(deltas) != list(deltas)
+        ):
+            raise CorruptBatchError(f"offset deltas do not ascend to {last}")
+        return deltas
+
+    def _read_headers(self) -> list[Headers]:
+        if self.spans.keys().isdisjoint(_HEADER_KINDS):
+            return []
+        counts = _sized(self.spans, Kind.HEADER_COUNTS, 4 * (self.count + 1))
+        total = _sized(self.spans, Kind.HEADER_KEY_OFFSETS, None).length // 4 - 1
+        if not 0 < total <= BATCH_HEADERS_MAX:
+            raise CorruptBatchError(f"header columns for {total} headers, 1 to {BATCH_HEADERS_MAX} a batch")
+        starts = unpack_offsets(self.body, counts.start, self.count, total, "header count")
+        names = BinaryColumn(self.body, self.spans, HEADER_KEYS, total)
+        values = BinaryColumn(self.body, self.spans, HEADER_VALUES, total)
+        self.header_columns = counts, names, values
+        try:
+            pairs = tuple(zip(map(bytes.decode, names.items()), values.items(), strict=True))  # type: ignore[arg-type]
+        except UnicodeDecodeError as error:
+            raise CorruptBatchError(f"header key: {error}") from None
+        return list(map(pairs.__getitem__, map(slice, starts, starts[1:])))
+
+
+def _plain_body(batch: bytes, header: BatchHeader) -> tuple[bytes, int]:
+    """The bytes that hold the columns, and where the directory starts in them."""
+    if len(batch) < COLUMNS_AT or any(batch[HEADER_BYTES:COLUMNS_AT]):
+        raise CorruptBatchError("the header is not padded to 64 bytes with zeros")
+    codec = header.compression
+    if codec is Compression.NONE:
+        return batch, COLUMNS_AT
+    at = COLUMNS_AT + SIZE_PREFIX.size
+    if len(batch) < at:
+        raise CorruptBatchError("a compressed body without its size")
+    (size,) = SIZE_PREFIX.unpack_from(batch, COLUMNS_AT)
+    return decompress(codec, memoryview(batch)[at:], size), 0
+
+
+def _read_directory(body: bytes, start: int) -> dict[int, Span]:
+    """The spans of all buffers: known kinds, ascending, within the body, padded with zeros, to its end."""
+    at = start + DIRECTORY_HEAD.size
+    if len(body) < at:
+        raise CorruptBatchError("the column directory is cut off")
+    count, *reserved = DIRECTORY_HEAD.unpack_from(body, start)
+    end = at + count * DIRECTORY_ENTRY.size
+    if any(reserved) or count > len(Kind) or end > len(body):
+        raise CorruptBatchError(f"a column directory of {count} entries that does not fit")
+    spans: dict[int, Span] = {}
+    last_kind = 0
+    for kind, zeros, length in DIRECTORY_ENTRY.iter_unpack(body[at:end]):
+        stop = end + length
+        after = stop + padding(length)
+        if not last_kind < kind <= _LAST_KIND or any(zeros):
+            raise CorruptBatchError(f"column kind {kind} after {last_kind}")
+        if after > len(body) or any(body[stop:after]):
+            raise CorruptBatchError(
+                f"column {kind} of {length} bytes does not fit, or is not padded with zeros"
+            )
+        spans[kind] = Span(end, stop)
+        last_kind, end = kind, after
+    if end != len(body):
+        raise CorruptBatchError(f"{len(body) - end} bytes after the last column")
+    return spans
+
+
+def _sized(spans: dict[int, Span], kind: Kind, length: int | None) -> Span:
+    """The span of a column that must be there, of this length if one is given."""
+    span = spans.get(kind)
+    if span is None or (length is not None and span.length != length):
+        found = "is missing" if span is None else f"has {span.length} bytes, not {length}"
+        raise CorruptBatchError(f"column {kind.name} {found}")
+    return span
