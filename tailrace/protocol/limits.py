@@ -102,6 +102,16 @@ SNAPSHOT_TIMEOUT_MS: Final = 5_000
 UPDATES_BUFFERED_MAX: Final = 1_000
 """Updates kept while a snapshot is on its way; more only mean another snapshot."""
 
+# --- consumer ----------------------------------------------------------------
+FETCH_BUFFER_BYTES_MAX: Final = 64 * MIB
+"""Fetched batches of one consumer that wait to be handed over; no fetch goes out above it."""
+FETCHES_PER_NODE_MAX: Final = 4
+"""Fetches of one consumer at one node. A partition is in one of them at most; the second lets a busy
+partition go on while quiet ones wait for records."""
+MAX_POLL_RECORDS_MAX: Final = 1_000_000
+OFFSET_STORE_MAP_BYTES: Final = 64 * MIB
+"""The address space, and so the bound, of one partition's environment in a local offset store."""
+
 assert IN_FLIGHT_BATCHES_MAX * 2 <= PRODUCER_WINDOW_BATCHES
 assert RECORD_BYTES_MAX < BATCH_BYTES_MAX <= BATCH_BODY_BYTES_MAX <= FETCH_BYTES_MAX
 assert BATCH_BYTES_MAX <= GROUP_COMMIT_BYTES_MAX <= IN_FLIGHT_BYTES_PER_CLIENT_MAX <= IN_FLIGHT_BYTES_MAX
