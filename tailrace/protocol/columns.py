@@ -126,7 +126,7 @@ def encode(
     _check_count(
         count, keys=keys, headers=headers, timestamps=None if isinstance(timestamps, int) else timestamps
     )
-    key_column = None if keys is None or keys.count(None) == count else _binary("keys", keys, KEYS)
+    key_column = None if keys is None else _key_column(keys)
     value_column = _binary("values", values, VALUES)
     header_column = _headers(headers) if headers is not None and any(headers) else None
     base_timestamp, max_timestamp, stamps = _timestamps(timestamps)
@@ -158,6 +158,12 @@ def _check_count(count: int, **others: Sequence[Any] | None) -> None:
     for name, column in others.items():
         if column is not None and len(column) != count:
             raise InvalidArgumentError(f"{len(column)} {name} for {count} values")
+
+
+def _key_column(keys: Items) -> _Column | None:
+    """None if no record has a key. Looked for last: comparing with None is slow where there are keys."""
+    column = _binary("keys", keys, KEYS)
+    return None if column.has_nulls and keys.count(None) == len(keys) else column
 
 
 def _binary(name: str, items: Items, kinds: BinaryKinds) -> _Column:
