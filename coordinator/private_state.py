@@ -1,0 +1,44 @@
+"""What the coordinator stores beside the cluster state, and nobody else sees.
+
+Private changes are stored in the same transaction as the published ones they belong to.
+"""
+
+from msgspec import Struct
+
+
+class ControllerEpochRaised(Struct, frozen=True, array_like=True, tag=1):
+    """A coordinator has taken over; stored before it serves anybody."""
+
+    controller_epoch: int
+
+
+class ProducerIdIssued(Struct, frozen=True, array_like=True, tag=2):
+    """A producer got this id; the next one gets a higher one."""
+
+    producer_id: int
+
+
+class ProducerEpochRaised(Struct, frozen=True, array_like=True, tag=3):
+    """The producer's older epochs are fenced. An issued id that was never raised is in epoch 0."""
+
+    producer_id: int
+    producer_epoch: int
+
+
+class TopicBuried(Struct, frozen=True, array_like=True, tag=4):
+    """A deleted topic is remembered, for nodes that were away. `version` orders the tombstones."""
+
+    topic_id: bytes
+    version: int
+
+
+class TombstoneDropped(Struct, frozen=True, array_like=True, tag=5):
+    """The oldest tombstone gave way to a newer one."""
+
+    topic_id: bytes
+    version: int
+
+
+PrivateChange = (
+    ControllerEpochRaised | ProducerIdIssued | ProducerEpochRaised | TopicBuried | TombstoneDropped
+)

@@ -1,0 +1,26 @@
+"""How long a part of the cluster state can get in msgpack, whatever values it takes later.
+
+The whole state travels in one header. So its size is bounded when something is added to it;
+elections and epochs never make it larger than what is counted here.
+"""
+
+from tailrace.protocol.cluster import NodeInfo, TopicInfo
+
+_NODE_FIXED_BYTES = 48
+_TOPIC_FIXED_BYTES = 64
+_PARTITION_FIXED_BYTES = 25
+_REPLICA_BYTES = 10  # once in `replicas`, once in `isr` or `elr`
+
+
+def node_bytes(node: NodeInfo) -> int:
+    """At most this many bytes for a node in a snapshot."""
+    listener = node.listener
+    texts = (listener.tcp, listener.ipc, listener.boot_id, node.storage_id, node.rack)
+    return _NODE_FIXED_BYTES + sum(len(text.encode()) for text in texts)
+
+
+def topic_bytes(topic: TopicInfo) -> int:
+    """At most this many bytes for a topic in a snapshot."""
+    replicas = sum(len(partition.replicas) for partition in topic.partitions)
+    partitions = len(topic.partitions) * _PARTITION_FIXED_BYTES + replicas * _REPLICA_BYTES
+    return _TOPIC_FIXED_BYTES + len(topic.name.encode()) + partitions
