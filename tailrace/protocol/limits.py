@@ -51,6 +51,21 @@ IN_FLIGHT_BYTES_PER_CLIENT_MAX: Final = 64 * MIB
 IN_FLIGHT_BYTES_MAX: Final = 256 * MIB
 """Produce bytes of all connections that wait for the writer."""
 PARKED_FETCHES_MAX: Final = 10_000
+"""Fetches that wait for records or for the reader thread."""
+PARKED_PARTITIONS_MAX: Final = 200_000
+"""Partitions that parked fetches wait for, summed over the fetches."""
+FETCHES_PER_CLIENT_MAX: Final = 256
+"""Fetches of one connection that wait."""
+FETCH_REPLY_BYTES_MAX: Final = 8 * MIB
+"""A reply ends after the batch that passes this, however much the fetch allows: what one peer reads at
+a time is what the others wait for."""
+FETCH_REPLY_BATCHES_MAX: Final = FRAMES_PER_MESSAGE_MAX - 1
+READS_QUEUED_MAX: Final = 1_000
+"""Reads that wait for the reader thread."""
+REQUEST_BURST_MAX: Final = 128
+"""Requests taken in before replies, heartbeats and parked fetches have their turn."""
+DELETED_TOPICS_REMEMBERED_MAX: Final = 10_000
+"""Topic ids of which a node can say that they were deleted."""
 PARTITIONS_PER_NODE_MAX: Final = 4_000
 """LMDB named databases cost 10 us a read transaction at this number."""
 STORAGE_RESERVE_BYTES: Final = 64 * MIB
@@ -116,4 +131,6 @@ assert IN_FLIGHT_BATCHES_MAX * 2 <= PRODUCER_WINDOW_BATCHES
 assert RECORD_BYTES_MAX < BATCH_BYTES_MAX <= BATCH_BODY_BYTES_MAX <= FETCH_BYTES_MAX
 assert BATCH_BYTES_MAX <= GROUP_COMMIT_BYTES_MAX <= IN_FLIGHT_BYTES_PER_CLIENT_MAX <= IN_FLIGHT_BYTES_MAX
 assert PRODUCE_BATCHES_MAX < FRAMES_PER_MESSAGE_MAX
+assert FETCHES_PER_CLIENT_MAX <= PARKED_FETCHES_MAX
+assert PARTITIONS_PER_REQUEST_MAX <= PARKED_PARTITIONS_MAX
 assert TOPICS_MAX * 20 + SNAPSHOT_BYTES_MAX < HEADER_BYTES_MAX

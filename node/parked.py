@@ -1,0 +1,112 @@
+"""Fetches that wait for records: which of them an append wakes, and which have waited enough.
+
+Pure: time is an argument, in seconds of any monotonic clock. A commit costs in proportion to the
+fetches that wait for the partitions it moved, not to all that wait.
+"""
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from tailrace.protocol.messages import Fetch
+
+from .storage.partition_log import PartitionKey
+
+_STALE_DEADLINES_MIN: Final = 64
+
+
+@dataclass(slots=True, eq=False)
+class ParkedFetch:
+    """A fetch that found too little. It is due at `deadline`, or once `missing_bytes` were appended."""
+
+    peer: bytes
+    request: Fetch
+    deadline: float
+    missing_bytes: int
+    ticket: int = -1
+
+    @property
+    def keys(self) -> list[PartitionKey]:
+        """The partitions it waits for."""
+        return [(entry.topic_id, entry.partition) for entry in self.request.entries]
+
+
+class ParkedFetches:
+    """At most `fetches_max` fetches that wait for at most `waits_max` partitions, all taken together."""
+
+    def __init__(self, *, fetches_max: int, waits_max: int) -> None:
+        self._fetches_max = fetches_max
+        self._waits_max = waits_max
+        self._fetches: dict[int, ParkedFetch] = {}
+        self._waiting: dict[PartitionKey, set[int]] = {}
+        self._waits = 0
+        self._deadlines: list[tuple[float, int]] = []
+        self._tickets = 0
+
+    def __len__(self) -> int:
+        return len(self._fetches)
+
+    def park(self, fetch: ParkedFetch) -> bool:
+        """Keep the fetch; False when there is no room for it."""
+        waits = len(fetch.request.entries)
+        if len(self._fetches) >= self._fetches_max or self._waits + waits > self._waits_max:
+            return False
+        self._tickets += 1
+        fetch.ticket = self._tickets
+        self._fetches[fetch.ticket] = fetch
+        for key in fetch.keys:
+            self._waiting.setdefault(key, set()).add(fetch.ticket)
+        self._waits += waits
+        heapq.heappush(self._deadlines, (fetch.deadline, fetch.ticket))
+        return True
+
+    def appended(self, sizes: Mapping[PartitionKey, int]) -> list[ParkedFetch]:
+        """So many bytes were appended to these partitions: the fetches that have enough now."""
+        woken: list[ParkedFetch] = []
+        for key, size in sizes.items():
+            for ticket in tuple(self._waiting.get(key, ())):
+                fetch = self._fetches[ticket]
+                fetch.missing_bytes -= size
+                if fetch.missing_bytes <= 0:
+                    woken.append(self._remove(fetch))
+        return woken
+
+    def changed(self, keys: Iterable[PartitionKey]) -> list[ParkedFetch]:
+        """These partitions are led anew, or no longer, or were deleted: whoever waits for them."""
+        tickets = {ticket for key in keys for ticket in self._waiting.get(key, ())}
+        return [self._remove(self._fetches[ticket]) for ticket in sorted(tickets)]
+
+    def expired(self, now: float) -> list[ParkedFetch]:
+        """The fetches whose wait is over."""
+        due: list[ParkedFetch] = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            fetch = self._fetches.get(heapq.heappop(self._deadlines)[1])
+            if fetch is not None:
+                due.append(self._remove(fetch))
+        return due
+
+    def next_deadline(self) -> float | None:
+        """When `expired` has something to say at the earliest (it may turn out to have nothing)."""
+        while self._deadlines and self._deadlines[0][1] not in self._fetches:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def remove_all(self) -> list[ParkedFetch]:
+        """The node stops: whoever waits."""
+        return [self._remove(fetch) for fetch in tuple(self._fetches.values())]
+
+    def _remove(self, fetch: ParkedFetch) -> ParkedFetch:
+        del self._fetches[fetch.ticket]
+        self._waits -= len(fetch.request.entries)
+        for key in fetch.keys:
+            waiting = self._waiting.get(key)
+            if waiting is not None:
+                waiting.discard(fetch.ticket)
+                if not waiting:
+                    del self._waiting[key]
+        # Deadlines of woken fetches stay in the heap; it is rebuilt when most of it is such.
+        if len(self._deadlines) > 2 * len(self._fetches) + _STALE_DEADLINES_MIN:
+            self._deadlines = [(fetch.deadline, ticket) for ticket, fetch in self._fetches.items()]
+            heapq.heapify(self._deadlines)
+        return fetch
