@@ -1,0 +1,46 @@
+"""A file that takes space while there is enough, and is given up when deleting needs room."""
+
+import os
+from typing import Final
+
+from tailrace.protocol.limits import BALLAST_BYTES
+
+from .folder import BALLAST, FILE_MODE, DataFolder
+from .space import Space
+
+RESERVE_SHARE: Final = 4
+"""The ballast is at most this part of the reserve."""
+
+
+class Ballast:
+    """Belongs to the writer thread."""
+
+    def __init__(self, folder: DataFolder, space: Space) -> None:
+        self._path = folder.file(BALLAST)
+        self._space = space
+        self._bytes = min(BALLAST_BYTES, space.reserve_bytes // RESERVE_SHARE)
+        self.there = self._path.exists()
+
+    def restore(self) -> None:
+        """Make the file again if the disk has room for it beside the reserve."""
+        if (
+            self.there
+            or self._bytes == 0
+            or self._space.disk_free() < self._space.reserve_bytes + self._bytes
+        ):
+            return
+        handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+        try:
+            os.posix_fallocate(handle, 0, self._bytes)
+            self.there = True
+        except OSError:
+            self._path.unlink(missing_ok=True)
+        finally:
+            os.close(handle)
+
+    def drop(self) -> bool:
+        """Give the space back to the disk; False if there was none to give."""
+        dropped = self.there
+        self._path.unlink(missing_ok=True)
+        self.there = False
+        return dropped

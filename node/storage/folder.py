@@ -1,0 +1,169 @@
+"""The data folder of one node: who may open it, and what must be on disk when.
+
+format      text: `tailrace-storage <format version>`; written last when a folder is made
+lock        held with flock while a process has the folder open; names its pid
+data.mdb    LMDB's data
+lock.mdb    LMDB's reader table; nothing but LMDB may ever open it (closing it drops LMDB's locks)
+ballast     space to give up when the disk is full
+ephemeral   there while a process runs without syncing; if it is still there, the data is void
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from tailrace.protocol.errors import DataFolderError
+
+from .schema import FORMAT_VERSION
+
+FORMAT: Final = "format"
+LOCK: Final = "lock"
+DATA: Final = "data.mdb"
+LMDB_LOCK: Final = "lock.mdb"
+BALLAST: Final = "ballast"
+EPHEMERAL: Final = "ephemeral"
+OUR_FILES: Final = frozenset({FORMAT, LOCK, DATA, LMDB_LOCK, BALLAST, EPHEMERAL})
+
+FOLDER_MODE: Final = 0o700
+FILE_MODE: Final = 0o600
+
+_FORMAT_LINE: Final = re.compile(r"tailrace-storage (\d{1,9})\n")
+
+
+class DataFolder:
+    """A folder that this process alone has open, until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the folder if it is not there, and lock it.
+
+        Raises DataFolderError if it is in use, of a newer format, or holds something else.
+        """
+        self.path: Final = path
+        try:
+            _make(path)
+            _refuse_foreign(path)
+            self._lock = _lock(path)
+        except OSError as error:
+            raise DataFolderError(f"data folder {path}: {error}") from error
+        try:
+            self.check_format()
+        except BaseException:
+            self.close()
+            raise
+
+    def file(self, name: str) -> Path:
+        """The path of one of our files."""
+        return self.path / name
+
+    def check_format(self) -> None:
+        """Raises DataFolderError if a newer version wrote the folder."""
+        try:
+            text = self.file(FORMAT).read_text("ascii")
+        except FileNotFoundError:
+            return
+        except UnicodeDecodeError:
+            text = ""
+        match = _FORMAT_LINE.fullmatch(text)
+        if match is None:
+            raise DataFolderError(f"{self.file(FORMAT)} is not a format file of Tailrace")
+        refuse_newer(self.path, int(match[1]))
+
+    def complete(self) -> None:
+        """The environment has been made and committed to: make the folder last through a power loss."""
+        fsync_folder(self.path)
+        fsync_folder(self.path.parent)
+        if not self.file(FORMAT).exists():
+            write_durably(self.file(FORMAT), f"tailrace-storage {FORMAT_VERSION}\n".encode())
+
+    def begin_ephemeral(self) -> None:
+        """From here on the data may not survive a stop that is not clean."""
+        write_durably(self.file(EPHEMERAL), b"")
+
+    def end_ephemeral(self) -> None:
+        """The data is synced."""
+        self.file(EPHEMERAL).unlink(missing_ok=True)
+        fsync_folder(self.path)
+
+    def wipe_if_void(self) -> None:
+        """Drop what an ephemeral node left behind that did not stop cleanly. LMDB must not be open."""
+        if self.file(EPHEMERAL).exists():
+            for name in (DATA, LMDB_LOCK):
+                self.file(name).unlink(missing_ok=True)
+            fsync_folder(self.path)
+
+    def close(self) -> None:
+        """Give the folder back."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def refuse_newer(path: Path, version: int) -> None:
+    """Raises DataFolderError for a format that this version does not know."""
+    if version != FORMAT_VERSION:
+        raise DataFolderError(
+            f"data folder {path} has format {version}, this version of Tailrace reads {FORMAT_VERSION};"
+            " start it with the version that wrote it, or choose another folder"
+        )
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """The whole file or none of it is there after a power loss."""
+    draft = path.with_name(path.name + ".new")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+    try:
+        os.write(handle, content)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    draft.replace(path)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _make(path: Path) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=FOLDER_MODE)
+        fsync_folder(path.parent)
+
+
+def _refuse_foreign(path: Path) -> None:
+    names = {entry.name.removesuffix(".new") for entry in path.iterdir()}
+    foreign = sorted(names - OUR_FILES - {"lost+found"})
+    if foreign and FORMAT not in names:
+        raise DataFolderError(
+            f"data folder {path} holds other files ({', '.join(foreign[:3])}); choose an empty or new folder"
+        )
+    if path.stat().st_mode & 0o077:
+        path.chmod(FOLDER_MODE)
+
+
+def _lock(path: Path) -> int:
+    handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, FILE_MODE)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, b"%d\n" % os.getpid(), 0)
+    except BlockingIOError:
+        owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
+        os.close(handle)
+        raise DataFolderError(
+            f"data folder {path} is in use by process {owner or '?'}; stop it first, or choose another folder"
+        ) from None
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.close(handle)
+        raise
+    return handle

@@ -1,0 +1,27 @@
+"""Which end of each log is surely in the page cache: the last bytes this process appended, over all logs."""
+
+from collections import deque
+from typing import Final
+
+from tailrace.protocol.limits import MIB
+
+from .partition_log import PartitionLog
+
+HOT_BYTES: Final = 64 * MIB
+
+
+class HotTail:
+    """Moves the logs' `hot_offset` on as bytes are appended. Belongs to the writer thread."""
+
+    def __init__(self) -> None:
+        self._appends: deque[tuple[PartitionLog, int, int]] = deque()
+        self._bytes = 0
+
+    def appended(self, log: PartitionLog, size: int) -> None:
+        """`size` bytes were appended and committed, up to the log's present end."""
+        self._appends.append((log, log.log_end_offset, size))
+        self._bytes += size
+        while self._bytes > HOT_BYTES:
+            oldest, end_offset, oldest_size = self._appends.popleft()
+            self._bytes -= oldest_size
+            oldest.hot_offset = end_offset

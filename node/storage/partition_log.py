@@ -1,0 +1,101 @@
+"""One partition's log as the node's threads see it."""
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from .schema import PartitionRow
+
+if TYPE_CHECKING:
+    from lmdb import _Database as Database
+
+PartitionKey = tuple[bytes, int]
+"""Topic id and partition number."""
+
+
+class Head(NamedTuple):
+    """The oldest batch of a log, as far as retention needs it."""
+
+    last_offset: int
+    max_timestamp: int
+    size: int
+
+
+class PartitionLog:
+    """The state of a log after its last commit.
+
+    Only the writer thread changes it, and only after the commit; other threads read single
+    attributes. `high_watermark` follows the log end by itself while `sole_replica` is set;
+    otherwise the node raises it. Batches from `hot_offset` on were appended lately by this
+    process, so that reading them does not wait for a disk.
+    """
+
+    __slots__ = (
+        "database",
+        "head",
+        "high_watermark",
+        "hot_offset",
+        "leader_epoch",
+        "live_pages",
+        "log_end_offset",
+        "log_start_offset",
+        "max_timestamp",
+        "partition",
+        "partition_id",
+        "producers_checked_ms",
+        "producers_checked_up_to",
+        "removed",
+        "size_bytes",
+        "sole_replica",
+        "topic_id",
+    )
+
+    def __init__(self, partition_id: int, row: PartitionRow, database: "Database", live_pages: int) -> None:
+        self.partition_id: Final = partition_id
+        self.topic_id: Final = row.topic_id
+        self.partition: Final = row.partition
+        self.database = database
+        self.live_pages = live_pages
+        self.log_start_offset = row.log_start_offset
+        self.log_end_offset = row.log_end_offset
+        self.high_watermark = row.high_watermark
+        self.leader_epoch = row.leader_epoch
+        self.max_timestamp = row.max_timestamp
+        self.size_bytes = row.size_bytes
+        self.hot_offset = row.log_end_offset
+        self.sole_replica = True
+        self.removed = False
+        self.head: Head | None = None
+        self.producers_checked_ms = 0
+        self.producers_checked_up_to = 0
+
+    @property
+    def key(self) -> PartitionKey:
+        """Where `Storage.logs` holds it."""
+        return self.topic_id, self.partition
+
+    @property
+    def name(self) -> str:
+        """For messages: topic id and partition number."""
+        return f"{self.topic_id.hex()}-{self.partition}"
+
+    def row(self) -> PartitionRow:
+        """As it is stored."""
+        return PartitionRow(
+            topic_id=self.topic_id,
+            partition=self.partition,
+            flags=0,
+            log_start_offset=self.log_start_offset,
+            log_end_offset=self.log_end_offset,
+            high_watermark=self.high_watermark,
+            leader_epoch=self.leader_epoch,
+            max_timestamp=self.max_timestamp,
+            size_bytes=self.size_bytes,
+        )
+
+    def adopt(self, row: PartitionRow) -> None:
+        """Take over what was committed. A reader may see one attribute new and another old."""
+        self.leader_epoch = row.leader_epoch
+        self.max_timestamp = row.max_timestamp
+        self.size_bytes = row.size_bytes
+        self.log_start_offset = row.log_start_offset
+        self.log_end_offset = row.log_end_offset
+        self.high_watermark = row.high_watermark

@@ -1,0 +1,64 @@
+"""How much may be stored: pages, quota, free disk and the reserve. Sizes in bytes."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tailrace.protocol.errors import InvalidConfigError
+from tailrace.protocol.limits import MIB
+
+if TYPE_CHECKING:
+    from lmdb import Transaction
+    from lmdb import _Database as Database
+
+PAGE_BYTES: Final = 4096
+PAGE_HEADER_BYTES: Final = 16
+NODE_BYTES: Final = 8 + 8 + 2
+"""An entry of a leaf besides its value: LMDB's node header, the key, the slot that points to it."""
+INLINE_BYTES_MAX: Final = 2038 - 16
+"""A longer value goes to pages of its own."""
+
+QUOTA_BYTES_MIN: Final = 4 * MIB
+RESERVE_QUOTA_SHARE: Final = 8
+"""The reserve is at most this part of the quota and of the disk, so that a small one is of use."""
+
+
+def stored_bytes(size: int) -> int:
+    """What a batch takes in the file, rounded up."""
+    if size > INLINE_BYTES_MAX:
+        pages = (PAGE_HEADER_BYTES - 1 + size) // PAGE_BYTES + 1
+        return pages * PAGE_BYTES + 2 * NODE_BYTES
+    fitting = (PAGE_BYTES - PAGE_HEADER_BYTES) // (size + NODE_BYTES + 1)
+    return PAGE_BYTES // fitting + 1
+
+
+def live_pages(transaction: "Transaction[bytes]", database: "Database") -> int:
+    """Pages of one database, as LMDB counts them."""
+    stat = transaction.stat(database)
+    return stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+
+
+class Space:
+    """The room for live data in one environment's file, on its disk."""
+
+    def __init__(self, data_file: Path, quota_bytes: int, reserve_bytes: int) -> None:
+        """Raises InvalidConfigError for a quota that holds nothing."""
+        if quota_bytes < QUOTA_BYTES_MIN:
+            raise InvalidConfigError(f"quota_bytes is {quota_bytes}, at least {QUOTA_BYTES_MIN} are needed")
+        if reserve_bytes < 0:
+            raise InvalidConfigError(f"reserve_bytes is {reserve_bytes}")
+        self._data_file = data_file
+        disk = os.statvfs(data_file.parent)
+        share = min(quota_bytes, disk.f_blocks * disk.f_frsize) // RESERVE_QUOTA_SHARE
+        self.quota_bytes: Final = quota_bytes
+        self.reserve_bytes: Final = min(reserve_bytes, share)
+
+    def disk_free(self) -> int:
+        """Bytes that this process may still allocate on the disk."""
+        disk = os.statvfs(self._data_file.parent)
+        return disk.f_bavail * disk.f_frsize
+
+    def capacity(self) -> int:
+        """Live bytes that may be stored now: the quota, or what the disk allows, less the reserve."""
+        on_disk = self._data_file.stat().st_blocks * 512
+        return max(0, min(self.quota_bytes, on_disk + self.disk_free()) - self.reserve_bytes)

@@ -1,0 +1,156 @@
+"""Opens the LMDB environment and its tables."""
+
+import os
+import uuid
+from typing import TYPE_CHECKING, Final, Literal
+
+import lmdb
+
+from tailrace.protocol.errors import DataFolderError, InvalidConfigError, StorageFaultError
+from tailrace.protocol.limits import PARTITIONS_PER_NODE_MAX
+
+from . import schema
+from .faults import storage_error
+from .folder import DATA, FILE_MODE, DataFolder, refuse_newer
+from .space import Space, live_pages
+
+if TYPE_CHECKING:
+    from lmdb import Environment, Transaction
+    from lmdb import _Database as Database
+
+Flush = Literal["commit", "relaxed"]
+
+EMPTY_DATA_BYTES_MAX: Final = 2 * 4096
+"""LMDB's two meta pages: a data file that is not longer holds nothing."""
+SPARE_TRANSACTIONS: Final = 4
+"""Read transactions that LMDB keeps for reuse: one a thread that reads."""
+
+
+class Tables:
+    """The environment and the handles of the tables that all partitions share."""
+
+    def __init__(self, folder: DataFolder, space: Space, flush: Flush, ephemeral: bool) -> None:
+        """Open or make them. Raises DataFolderError, StorageFullError, StorageFaultError."""
+        self.folder: Final = folder
+        self.space: Final = space
+        self.ephemeral: Final = ephemeral
+        folder.wipe_if_void()
+        if ephemeral:
+            folder.begin_ephemeral()
+        self.environment: Final = _open(folder, space.quota_bytes, flush, ephemeral)
+        try:
+            self.storage_id, self.clean = self._start()
+            folder.complete()
+            if not ephemeral:
+                folder.end_ephemeral()
+        except lmdb.Error as error:
+            self.environment.close()
+            raise storage_error(error, f"opening {folder.path}", space.disk_free()) from error
+        except BaseException:
+            self.environment.close()
+            raise
+
+    def _start(self) -> tuple[str, bool]:
+        with self.environment.begin(write=True) as transaction:
+            if transaction.stat()["entries"] == 0:
+                self._open_tables(transaction, create=True)
+                self._make(transaction)
+            else:
+                self._refuse_foreign(transaction)
+                self._open_tables(transaction, create=False)
+            storage_id = transaction.get(schema.NODE_STORAGE_ID, db=self.node)
+            if storage_id is None:
+                raise DataFolderError(f"data folder {self.folder.path}: the storage id is missing")
+            clean = self.number(transaction, schema.NODE_CLEAN) == 1
+            self.put_number(transaction, schema.NODE_CLEAN, 0)
+        return storage_id.decode("ascii"), clean
+
+    def _refuse_foreign(self, transaction: "Transaction[bytes]") -> None:
+        if transaction.get(schema.NODE) is None:
+            raise DataFolderError(
+                f"data folder {self.folder.path}: {DATA} is not Tailrace's; choose another folder"
+            )
+        self.node = self.environment.open_db(schema.NODE, txn=transaction, create=False)
+        refuse_newer(self.folder.path, self.number(transaction, schema.NODE_FORMAT_VERSION))
+
+    def _open_tables(self, transaction: "Transaction[bytes]", create: bool) -> None:
+        def table(name: bytes) -> "Database":
+            return self.environment.open_db(name, txn=transaction, create=create)
+
+        self.partitions = table(schema.PARTITIONS)
+        self.time_index = table(schema.TIME_INDEX)
+        self.epochs = table(schema.EPOCHS)
+        self.producers = table(schema.PRODUCERS)
+        self.aborted_transactions = table(schema.ABORTED_TRANSACTIONS)
+        self.node = table(schema.NODE)
+
+    def _make(self, transaction: "Transaction[bytes]") -> None:
+        transaction.put(schema.NODE_STORAGE_ID, str(uuid.uuid4()).encode(), db=self.node)
+        self.put_number(transaction, schema.NODE_FORMAT_VERSION, schema.FORMAT_VERSION)
+        self.put_number(transaction, schema.NODE_CLEAN, 1)
+
+    def log_database(self, transaction: "Transaction[bytes]", partition_id: int, create: bool) -> "Database":
+        """The handle of one partition's log."""
+        return self.environment.open_db(
+            schema.log_name(partition_id), txn=transaction, create=create, integerkey=True
+        )
+
+    def number(self, transaction: "Transaction[bytes]", name: bytes) -> int:
+        """A number of the node table, 0 if it was never put."""
+        value = transaction.get(name, db=self.node)
+        return 0 if value is None else schema.read_number(value)
+
+    def put_number(self, transaction: "Transaction[bytes]", name: bytes, number: int) -> None:
+        """Set a number of the node table."""
+        transaction.put(name, schema.pack_number(number), db=self.node)
+
+    def table_pages(self, transaction: "Transaction[bytes]") -> int:
+        """Pages of everything but the logs and LMDB's list of free pages."""
+        stat = transaction.stat()
+        root = stat["branch_pages"] + stat["leaf_pages"]
+        shared = (
+            self.partitions,
+            self.time_index,
+            self.epochs,
+            self.producers,
+            self.aborted_transactions,
+            self.node,
+        )
+        return root + sum(live_pages(transaction, table) for table in shared)
+
+    def close(self, clean: bool) -> None:
+        """Close, and mark the stop as clean if it is. The folder is the caller's to close."""
+        try:
+            if clean:
+                with self.environment.begin(write=True) as transaction:
+                    self.put_number(transaction, schema.NODE_CLEAN, 1)
+                self.environment.sync(True)
+        except lmdb.Error as error:
+            raise StorageFaultError(f"closing {self.folder.path}: {error}") from error
+        finally:
+            self.environment.close()
+        if clean and self.ephemeral:
+            self.folder.end_ephemeral()
+
+
+def _open(folder: DataFolder, map_bytes: int, flush: Flush, ephemeral: bool) -> "Environment":
+    data = folder.file(DATA)
+    new = not data.exists() or data.stat().st_size <= EMPTY_DATA_BYTES_MAX
+    if new:
+        data.unlink(missing_ok=True)
+    try:
+        return lmdb.open(
+            os.fspath(folder.path),
+            map_size=map_bytes,
+            max_dbs=PARTITIONS_PER_NODE_MAX + len(schema.TABLES),
+            mode=FILE_MODE,
+            readahead=True,
+            sync=not ephemeral,
+            metasync=flush == "commit",
+            max_spare_txns=SPARE_TRANSACTIONS,
+            lib_version=0,
+        )
+    except lmdb.MemoryError as error:
+        raise InvalidConfigError(f"a quota of {map_bytes} bytes cannot be mapped: {error}") from error
+    except lmdb.Error as error:
+        raise DataFolderError(f"data folder {folder.path}: {error}") from error

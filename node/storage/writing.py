@@ -1,0 +1,64 @@
+"""Carries a plan out: one LMDB transaction, one fsync, then the new state becomes visible."""
+
+from typing import TYPE_CHECKING
+
+from tailrace.protocol.batch import stamp
+from tailrace.protocol.errors import StorageFaultError
+
+from . import schema
+from .hot import HotTail
+from .planner import LogPlan, Plan
+from .producer_table import ProducerTable
+from .space import live_pages
+from .tables import Tables
+
+if TYPE_CHECKING:
+    from lmdb import Transaction
+
+
+class PlanWriter:
+    """Writes plans. Belongs to the writer thread."""
+
+    def __init__(self, tables: Tables, producers: ProducerTable) -> None:
+        self._tables = tables
+        self._producers = producers
+        self._hot = HotTail()
+
+    def write(self, plan: Plan) -> int:
+        """Store the plan, all or nothing; then publish it. Returns by how many pages the logs grew.
+
+        Raises lmdb.Error, after which nothing of the plan is stored; StorageFaultError if a log
+        does not end where it should.
+        """
+        plans = list(plan.logs.values())
+        with self._tables.environment.begin(write=True) as transaction:
+            pages = [self._put(transaction, log_plan) for log_plan in plans]
+        grown = 0
+        for log_plan, now_live in zip(plans, pages, strict=True):
+            log = log_plan.log
+            grown += now_live - log.live_pages
+            appended = log_plan.size_bytes - log.size_bytes
+            self._producers.committed(log, log_plan.producers)
+            log.live_pages = now_live
+            log.adopt(log_plan.row())
+            self._hot.appended(log, appended)
+        return grown
+
+    def _put(self, transaction: "Transaction[bytes]", plan: LogPlan) -> int:
+        """All of one log; returns the pages it then has."""
+        log, tables = plan.log, self._tables
+        for base_offset, (_, batch) in zip(plan.base_offsets, plan.batches, strict=True):
+            stamp(batch, base_offset, log.leader_epoch)
+        with transaction.cursor(db=log.database) as cursor:
+            entries = [(schema.offset_key(last_offset), batch) for last_offset, batch in plan.batches]
+            _, added = cursor.putmulti(entries, append=True)
+        if added != len(entries):
+            raise StorageFaultError(
+                f"the log of partition {log.name} does not end at {log.log_end_offset - 1}"
+            )
+        for timestamp, last_offset in plan.index:
+            key = schema.time_key(log.partition_id, timestamp)
+            transaction.put(key, schema.pack_number(last_offset), db=tables.time_index)
+        self._producers.put(transaction, log, plan.producers)
+        transaction.put(schema.partition_key(log.partition_id), plan.row().pack(), db=tables.partitions)
+        return live_pages(transaction, log.database)
