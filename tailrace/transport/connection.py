@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Final
 
 import zmq
+from zmq.backend import zmq_poll
 
 from .context import HANDSHAKE_TIMEOUT_MS, Context, Socket, new_socket
 from .server import COPY_BYTES_MAX, Buffer
@@ -51,6 +52,7 @@ class Connection:
         self._socket.setsockopt(zmq.CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT_MS)
         self._socket.copy_threshold = COPY_BYTES_MAX + 1
         self._monitor: Socket = self._socket.get_monitor_socket(_EVENTS)
+        self._monitor_item = [(self._monitor, int(zmq.POLLIN))]
         try:
             self._socket.connect(endpoint)
         except BaseException:
@@ -63,11 +65,8 @@ class Connection:
 
     def update(self) -> ConnectionState:
         """Take in what happened to the connection; call when the poller reports it."""
-        while True:
-            try:
-                event, _ = _EVENT.unpack(self._monitor.recv(_NOBLOCK))
-            except zmq.Again:
-                return self.state
+        while self.state is not ConnectionState.LOST and zmq_poll(self._monitor_item, 0):
+            event, _ = _EVENT.unpack(self._monitor.recv(_NOBLOCK))
             self._monitor.recv(_NOBLOCK)  # the endpoint
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self.state is ConnectionState.CONNECTING:
                 self.state = ConnectionState.READY
@@ -75,6 +74,7 @@ class Connection:
                 self._socket.getsockopt(zmq.EVENTS)
             elif event == zmq.EVENT_DISCONNECTED and self.state is ConnectionState.READY:
                 self.state = ConnectionState.LOST
+        return self.state
 
     def send(self, header: bytes, frames: Sequence[Buffer] = ()) -> bool:
         """Send a request; False when not READY or when the peer does not take its messages.
@@ -82,6 +82,7 @@ class Connection:
         Frames over COPY_BYTES_MAX are not copied: their memory must not change until they are out,
         which nobody reports. `bytes` never do.
         """
+        # Looked up now, since 10 ms after a loss the socket may have a new peer, unknown to the caller.
         if self.update() is not ConnectionState.READY:
             return False
         send = self._socket.send
@@ -111,6 +112,8 @@ class Connection:
     def close(self) -> None:
         """Close at once; what is not out yet is dropped."""
         self.state = ConnectionState.LOST
+        if self._socket.closed:
+            return
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close(linger=0)

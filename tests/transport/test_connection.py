@@ -1,0 +1,179 @@
+"""A connection to servers that are not there yet, are killed, stopped, or restarted."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tailrace.protocol.cluster import Listener
+from tailrace.transport import context as context_module
+from tailrace.transport.connection import Connection, ConnectionState
+from tailrace.transport.context import Context
+from tailrace.transport.poller import Poller
+from tailrace.transport.server import Server
+
+Wait = Callable[..., None]
+Connect = Callable[[str], Connection]
+EchoServer = Callable[..., tuple]
+Own = Callable[..., Any]
+LOOPBACK = "tcp://127.0.0.1:0"
+
+
+def free_endpoint() -> str:
+    """An address that nobody listens on now."""
+    with socket.socket() as plain:
+        plain.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{plain.getsockname()[1]}"
+
+
+def poll_for(seconds: float, connection: Connection) -> None:
+    """Let things happen to the connection for so long."""
+    poller = Poller()
+    poller.add(connection)
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        poller.poll(left)
+        connection.update()
+
+
+def test_connecting_goes_on_until_there_is_a_server(
+    context: Context, own: Own, again: Own, wait: Wait
+) -> None:
+    endpoint = free_endpoint()
+    connection = own(Connection(context, endpoint))
+    poll_for(0.2, connection)
+    assert connection.state is ConnectionState.CONNECTING
+    server = again(lambda: Server(context, tcp=endpoint))
+    wait(lambda: connection.update() is ConnectionState.READY, connection, timeout_s=2)
+    assert connection.send(b"ask")
+    wait(lambda: server.receive(), server)
+
+
+def test_nothing_is_queued_while_connecting(context: Context, own: Own, again: Own, wait: Wait) -> None:
+    endpoint = free_endpoint()
+    connection = own(Connection(context, endpoint))
+    assert not connection.send(b"too early")
+    server = again(lambda: Server(context, tcp=endpoint))
+    wait(lambda: connection.update() is ConnectionState.READY, connection)
+    assert connection.send(b"in time")
+    headers: list[bytes] = []
+    wait(
+        lambda: headers.extend(bytes(request.header) for request in iter(server.receive, None)) or headers,
+        server,
+    )
+    assert headers == [b"in time"]
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+def test_a_killed_peer_is_noticed_at_once(
+    connect: Connect, echo_server: EchoServer, wait: Wait, tmp_path: object, transport: str
+) -> None:
+    process, listener = echo_server(ipc=f"ipc://{tmp_path}/node.sock")
+    connection = connect(getattr(listener, transport))
+    process.kill()
+    killed = time.monotonic()
+    wait(lambda: connection.update() is ConnectionState.LOST, connection)
+    assert time.monotonic() - killed < 0.5
+    assert not connection.send(b"ask")
+    assert connection.receive() is None
+
+
+def test_a_lost_connection_stays_lost_when_the_server_is_back(
+    context: Context, own: Own, again: Own, connect: Connect, wait: Wait
+) -> None:
+    first = own(Server(context, tcp=LOOPBACK))
+    endpoint = first.listener.tcp
+    connection = connect(endpoint)
+    first.close()
+    wait(lambda: connection.update() is ConnectionState.LOST, connection)
+    second = again(lambda: Server(context, tcp=endpoint))
+    newer = connect(endpoint)
+    poll_for(0.1, connection)
+    assert connection.state is ConnectionState.LOST
+    assert not connection.send(b"old")
+    assert newer.send(b"new")
+    headers: list[bytes] = []
+    wait(
+        lambda: headers.extend(bytes(request.header) for request in iter(second.receive, None)) or headers,
+        second,
+    )
+    assert headers == [b"new"]
+
+
+def test_send_sees_a_loss_that_nobody_polled_for(
+    context: Context, own: Own, again: Own, connect: Connect, wait: Wait
+) -> None:
+    first = own(Server(context, tcp=LOOPBACK))
+    endpoint = first.listener.tcp
+    connection = connect(endpoint)
+    first.close()
+    second = again(lambda: Server(context, tcp=endpoint))
+    # The old socket reconnects behind our back; a second one's handshake comes later than its.
+    witness = connect(endpoint)
+    time.sleep(0.05)
+    assert witness.send(b"witness")
+    assert not connection.send(b"crossed over")
+    assert connection.state is ConnectionState.LOST
+    headers: list[bytes] = []
+    wait(
+        lambda: headers.extend(bytes(request.header) for request in iter(second.receive, None)) or headers,
+        second,
+    )
+    assert headers == [b"witness"]
+
+
+def test_a_stopped_peer_is_lost_when_it_misses_its_heartbeat(
+    connect: Connect, echo_server: EchoServer, wait: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context_module, "HEARTBEAT_INTERVAL_MS", 100)
+    monkeypatch.setattr(context_module, "HEARTBEAT_TIMEOUT_MS", 300)
+    process, listener = echo_server()
+    connection = connect(listener.tcp)
+    poll_for(0.6, connection)
+    assert connection.state is ConnectionState.READY, "a healthy peer answers heartbeats"
+    os.kill(process.pid, signal.SIGSTOP)
+    wait(lambda: connection.update() is ConnectionState.LOST, connection, timeout_s=3)
+
+
+def test_a_stopped_peer_accepts_but_is_not_ready(
+    context: Context,
+    own: Own,
+    connect: Connect,
+    echo_server: EchoServer,
+    wait: Wait,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(context_module, "HANDSHAKE_TIMEOUT_MS", 200)
+    process, listener = echo_server()
+    os.kill(process.pid, signal.SIGSTOP)
+    connection = own(Connection(context, listener.tcp))
+    poll_for(0.7, connection)
+    assert connection.state is ConnectionState.CONNECTING, "handshakes that time out are no loss"
+    os.kill(process.pid, signal.SIGCONT)
+    wait(lambda: connection.update() is ConnectionState.READY, connection)
+
+
+def test_requests_are_answered_in_order_across_processes(
+    connect: Connect, echo_server: EchoServer, wait: Wait
+) -> None:
+    _, listener = echo_server()
+    assert isinstance(listener, Listener)
+    connection = connect(listener.tcp)
+    payload = bytes(200_000)
+    for number in range(200):
+        assert connection.send(b"%d" % number, [payload])
+    replies: list[tuple[bytes, list[bytes]]] = []
+    wait(lambda: replies.extend(iter(connection.receive, None)) or len(replies) == 200, connection)
+    assert replies == [(b"%d" % number, [payload]) for number in range(200)]
+
+
+def test_close_is_final_and_may_be_repeated(context: Context, own: Own) -> None:
+    connection = own(Connection(context, free_endpoint()))
+    connection.close()
+    connection.close()
+    assert connection.state is ConnectionState.LOST
+    assert not connection.send(b"ask")

@@ -1,0 +1,88 @@
+"""Addresses as users write them, the choice between two, and why one does not answer."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrace.protocol.cluster import Listener
+from tailrace.protocol.errors import InvalidArgumentError
+from tailrace.transport import endpoint as endpoint_module
+from tailrace.transport.context import Context
+from tailrace.transport.endpoint import boot_id, choose, diagnose, parse_bootstrap
+from tailrace.transport.server import Server
+
+Own = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("given", "endpoints"),
+    [
+        ("127.0.0.1:7070", ["tcp://127.0.0.1:7070"]),
+        ("tcp://node-1.example:1", ["tcp://node-1.example:1"]),
+        ("ipc:///run/x.sock", ["ipc:///run/x.sock"]),
+        ("a:1, b:2,a:1", ["tcp://a:1", "tcp://b:2"]),
+        (["a:1", "ipc://x"], ["tcp://a:1", "ipc://x"]),
+        ("[::1]:7070", ["tcp://[::1]:7070"]),
+    ],
+)
+def test_bootstrap_servers(given: str | list[str], endpoints: list[str]) -> None:
+    assert parse_bootstrap(given) == endpoints
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("", "empty"),
+        (",", "empty"),
+        ([], "empty"),
+        ("localhost", "host:port"),
+        (":7070", "host:port"),
+        ("::1:7070", "host:port"),
+        ("host/path:7070", "host:port"),
+        ("host:port", "port must be a number"),
+        ("host:", "port must be a number"),
+        ("host:70700", "port must be a number"),
+        ("host:-1", "port must be a number"),
+        ("host:0", "port 0"),
+        ("ipc://", "no path"),
+        ("http://host:80", "scheme"),
+        ("a:1,b", "'b'"),
+    ],
+)
+def test_wrong_bootstrap_servers_say_what_is_wrong(given: str | list[str], reason: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=reason):
+        parse_bootstrap(given)
+
+
+def test_choose_prefers_ipc_on_this_machine_only(tmp_path: Path) -> None:
+    path = tmp_path / "node.sock"
+    path.touch()
+    ipc = f"ipc://{path}"
+    assert boot_id() != ""
+    assert choose(Listener("tcp://h:1", ipc, boot_id())) == ipc
+    assert choose(Listener("tcp://h:1", ipc, "another machine")) == "tcp://h:1"
+    assert choose(Listener("tcp://h:1", f"{ipc}.gone", boot_id())) == "tcp://h:1"
+    assert choose(Listener("tcp://h:1")) == "tcp://h:1"
+
+
+def test_diagnose_names_the_cause(
+    context: Context, own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_module, "DIAGNOSE_TIMEOUT_S", 0.2)
+    server = own(Server(context, tcp="tcp://127.0.0.1:0"))
+    assert "accepts connections but does not answer" in diagnose(server.listener.tcp)
+    endpoint = server.listener.tcp
+    server.close()
+    with socket.socket() as unused:  # bound but not listening: nobody else can get the port meanwhile
+        unused.bind(("127.0.0.1", 0))
+        endpoint = f"tcp://127.0.0.1:{unused.getsockname()[1]}"
+        assert "connection refused" in diagnose(endpoint)
+    assert "no such host" in diagnose("tcp://no-such-host.invalid:7070")
+    assert "no such socket" in diagnose(f"ipc://{tmp_path}/none.sock")
+    plain = tmp_path / "dead.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(plain))
+    assert "connection refused" in diagnose(f"ipc://{plain}")
