@@ -92,7 +92,7 @@ COORDINATOR_BURST_MAX: Final = 1_000
 PARKED_CREATIONS_MAX: Final = 1_000
 """CreateTopic requests that wait for the leaders to open the topic's partitions."""
 COORDINATOR_MAP_BYTES: Final = 1 * GIB
-COORDINATOR_ROOM_BYTES: Final = 16 * MIB
+COORDINATOR_ROOM_BYTES: Final = 4 * MIB
 """Disk that the coordinator's store takes at once, so that a full disk does not stop it later."""
 LOGGED_PEERS_MAX: Final = 1_024
 """Peers that a process remembers to have complained about."""

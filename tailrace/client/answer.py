@@ -1,0 +1,35 @@
+"""What a thread waits for while the I/O thread works for it."""
+
+import threading
+
+from tailrace.protocol.errors import TailraceError, TimedOutError
+from tailrace.protocol.messages import Reply
+
+GRACE_S = 5.0
+"""The I/O thread reports a time-out itself; when even that does not come, waiting ends after this."""
+
+
+class Answer:
+    """One reply, on its way from the I/O thread to the thread that waits for it."""
+
+    __slots__ = ("_come", "_frames", "_reply")
+
+    def __init__(self) -> None:
+        self._come = threading.Event()
+        self._reply: Reply | TailraceError | None = None
+        self._frames: list[bytes] = []
+
+    def resolve(self, reply: Reply | TailraceError, frames: list[bytes]) -> None:
+        """A `ReplyHandler`."""
+        self._reply = reply
+        self._frames = frames
+        self._come.set()
+
+    def wait(self, timeout_s: float) -> tuple[Reply, list[bytes]]:
+        """The reply and its frames. Raises the error that came instead; Ctrl-C interrupts it."""
+        self._come.wait(timeout_s + GRACE_S)
+        if self._reply is None:
+            raise TimedOutError(f"the I/O thread was busy for {timeout_s + GRACE_S:.1f} s")
+        if isinstance(self._reply, TailraceError):
+            raise self._reply
+        return self._reply, self._frames

@@ -1,0 +1,47 @@
+"""Where a client finds the coordinator first."""
+
+from collections.abc import Sequence
+
+from tailrace.protocol.errors import ConnectionFailedError
+from tailrace.transport.endpoint import diagnose, parse_bootstrap
+
+
+class Bootstrap:
+    """The addresses that the user gave, tried in turn.
+
+    Raises InvalidArgumentError for an address that does not parse.
+    """
+
+    def __init__(self, servers: str | Sequence[str]) -> None:
+        self.endpoints = parse_bootstrap(servers)
+        self._next = 0
+
+    @property
+    def current(self) -> str:
+        """The endpoint to use."""
+        return self.endpoints[self._next]
+
+    def rotate(self) -> None:
+        """The current endpoint did not answer: go on to the next one."""
+        self._next = (self._next + 1) % len(self.endpoints)
+
+    def explain(self, waited_s: float) -> ConnectionFailedError:
+        """Why none of the addresses could be used for `waited_s` seconds.
+
+        Tries each with a plain socket, so it is for the caller's thread, not for the I/O thread.
+        """
+        causes = "; ".join(explain_endpoint(endpoint, waited_s) for endpoint in self.endpoints)
+        return ConnectionFailedError(f"{causes}: is `tailrace up` running?")
+
+    def __str__(self) -> str:
+        return ", ".join(address(endpoint) for endpoint in self.endpoints)
+
+
+def address(endpoint: str) -> str:
+    """An endpoint as users write it: `host:port`."""
+    return endpoint.removeprefix("tcp://")
+
+
+def explain_endpoint(endpoint: str, waited_s: float) -> str:
+    """What is wrong with an endpoint. Blocks for a short time: it is tried with a plain socket."""
+    return f"{address(endpoint)}: {diagnose(endpoint)} (waited {waited_s:.1f} s)"

@@ -1,0 +1,290 @@
+"""The door to a client's I/O thread.
+
+Producer, consumer and admin put work into it in three ways: a `Task` lives in the I/O thread and is
+stepped after each wake-up; `submit` runs one action there; `call` asks one question and waits.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+from time import monotonic
+from typing import Final
+
+from tailrace.protocol.cluster import ClusterState, TopicInfo
+from tailrace.protocol.errors import (
+    ClosedError,
+    ConnectionFailedError,
+    InvalidArgumentError,
+    TailraceError,
+    UnknownTopicError,
+)
+from tailrace.protocol.messages import GetSnapshot, Reply, Request
+
+from . import lifecycle
+from .answer import Answer
+from .bootstrap import Bootstrap
+from .connections import COORDINATOR
+from .loop import Loop, Task
+from .pending import Frame, ReplyHandler
+from .retry import Backoff
+
+__all__ = ["COORDINATOR", "Answer", "Engine", "ReplyHandler", "Task"]
+
+JOIN_TIMEOUT_S: Final = 10.0
+"""`close` waits so long for the I/O thread, which never blocks, so that only a bug makes it later."""
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """One client's I/O thread: all sockets, the cluster view, timers.
+
+    `name` is the thread's name and begins its error messages. Raises InvalidArgumentError for an
+    address that does not parse; nothing is connected before `start`. After a fork, everything
+    raises ClosedError in the child.
+    """
+
+    def __init__(
+        self, bootstrap_servers: str | Sequence[str], *, request_timeout_ms: int = 30_000, name: str
+    ) -> None:
+        if request_timeout_ms < 1:
+            raise InvalidArgumentError(f"request_timeout_ms is {request_timeout_ms}; it must be at least 1")
+        self.name = name
+        self.request_timeout_s = request_timeout_ms / 1000
+        self.bootstrap = Bootstrap(bootstrap_servers)
+        self._loop = Loop(self.bootstrap, name)
+        self._disowned = False
+
+    # ------------------------------------------------------------------- life
+
+    def start(self) -> None:
+        """Start the I/O thread, which connects by itself."""
+        lifecycle.register(self)
+        self._loop.thread.start()
+
+    def close(self) -> None:
+        """Stop: whoever waits gets ClosedError, tasks are told, sockets are closed. May be repeated."""
+        if self._disowned:
+            return
+        loop = self._loop
+        if loop.over is None:
+            loop.over = ClosedError(f"{self.name} is closed")
+        loop.stop()
+        if loop.thread.ident is None:
+            loop.release()
+        elif threading.current_thread() is not loop.thread:
+            loop.thread.join(JOIN_TIMEOUT_S)
+            if loop.thread.is_alive():
+                _log.error("%s: the I/O thread did not stop within %s s", self.name, JOIN_TIMEOUT_S)
+        lifecycle.unregister(self)
+
+    def disown(self) -> None:
+        """Called in a forked child, where there is no I/O thread: everything raises ClosedError."""
+        self._disowned = True
+        self._loop.over = ClosedError(
+            f"{self.name} was made before fork() and belongs to process {os.getppid()}; make a new one here"
+        )
+
+    def check(self) -> None:
+        """Raise ClosedError, or what made the I/O thread fail."""
+        if self._loop.over is not None:
+            raise self._loop.over
+
+    # -------------------------------------------------- the cluster, any thread
+
+    @property
+    def cluster(self) -> ClusterState:
+        """The state as last heard. Replaced with every change, never altered: any thread may read it."""
+        return self._loop.view.state
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster's id; empty before the first snapshot."""
+        return self._loop.view.cluster_id
+
+    def view(self) -> ClusterState:
+        """The same as `cluster`: one version, whole, that stays as it is."""
+        return self._loop.view.state
+
+    def topic(self, name: str) -> TopicInfo | None:
+        """The topic as last heard of, or None."""
+        return self._loop.view.state.topic(name)
+
+    def ready(self, timeout_s: float) -> None:
+        """Wait for the first snapshot.
+
+        Raises ConnectionFailedError with each address and its cause, or what made the address's
+        owner refuse; ClosedError.
+        """
+        self.check()
+        self._loop.answered.wait(timeout_s)
+        self.check()
+        refusal = self._loop.follower.refusal
+        if self._loop.view.known:
+            return
+        if refusal is None:
+            raise self.bootstrap.explain(timeout_s)
+        raise type(refusal)(f"{self.bootstrap} answered, but not as a coordinator: {refusal}")
+
+    def refresh(self, timeout_s: float) -> ClusterState:
+        """The state as it is now: asks the coordinator. Raises like `call`."""
+        self._call(COORDINATOR, GetSnapshot, (), timeout_s, self._take_snapshot)
+        return self._loop.view.state
+
+    def request_refresh(self) -> None:
+        """The cluster must have changed: get a new snapshot soon. Cheap to repeat, never waits."""
+        self._loop.follower.want_snapshot()
+        self._loop.wake()
+
+    def wait_for_topic(self, name: str, timeout_s: float) -> TopicInfo:
+        """The topic, if it exists at all: an unknown one is asked for once.
+
+        Raises UnknownTopicError with similar names, or like `call` when nobody can be asked.
+        """
+        self.check()
+        topic = self.topic(name)
+        if topic is not None:
+            return topic
+        state = self.refresh(timeout_s)
+        topic = state.topic(name)
+        if topic is None:
+            similar = " or ".join(repr(other) for other in state.similar_topics(name))
+            hint = f"; did you mean {similar}?" if similar else ""
+            raise UnknownTopicError(f"topic {name!r} does not exist{hint}")
+        return topic
+
+    # -------------------------------------------------------- work, any thread
+
+    def submit(self, action: Callable[[], None]) -> None:
+        """Run `action` in the I/O thread soon. Raises ClosedError once closed."""
+        self.check()
+        self._loop.defer(action)
+        # The thread's last look may have come before the action did.
+        if self._loop.ended.is_set() and self._loop.take_back(action):
+            self.check()
+
+    def wake(self) -> None:
+        """Have all tasks stepped soon. Costs next to nothing while the I/O thread is awake."""
+        self._loop.wake()
+
+    def attach(self, task: Task) -> None:
+        """Let `task` live in the I/O thread from now on. Raises ClosedError once closed."""
+        self.submit(partial(self._loop.tasks.append, task))
+
+    def detach(self, task: Task) -> None:
+        """Forget a task: it is not stepped, and not told of the end."""
+        self.submit(partial(self._detach, task))
+
+    def ask(
+        self,
+        destination: int,
+        request: Callable[[int], Request],
+        frames: Sequence[Frame] = (),
+        *,
+        timeout_s: float,
+    ) -> Answer:
+        """Send one request from any thread; the answer can be waited for."""
+        answer = Answer()
+        self._ask(destination, request, frames, on_reply=answer.resolve, timeout_s=timeout_s)
+        return answer
+
+    def call(
+        self,
+        destination: int,
+        request: Callable[[int], Request],
+        frames: Sequence[Frame] = (),
+        *,
+        timeout_s: float,
+    ) -> tuple[Reply, list[bytes]]:
+        """Ask and wait, again and again with growing pauses while the error is retriable.
+
+        Raises the last error when `timeout_s` is over, any other one at once, ClosedError when the
+        engine is closed meanwhile. A retry may follow a request that was carried out and whose
+        reply was lost. Not for the I/O thread.
+        """
+        return self._call(destination, request, frames, timeout_s, Answer.resolve)
+
+    # -------------------------------------------------- only in the I/O thread
+
+    def request(
+        self,
+        destination: int,
+        request: Callable[[int], Request],
+        frames: Sequence[Frame] = (),
+        *,
+        on_reply: ReplyHandler,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Send a request, or keep it until `destination` can be reached. Only in the I/O thread.
+
+        `on_reply` is called in the I/O thread exactly once, never before this returns: with the
+        reply and its frames, or with the error that came instead. `frames` must not change before.
+        """
+        timeout_s = self.request_timeout_s if timeout_s is None else timeout_s
+        self._loop.connections.request(
+            destination, request, frames, on_reply=on_reply, timeout_s=timeout_s, now=monotonic()
+        )
+
+    def tell(self, destination: int, request: Callable[[int], Request], frames: Sequence[Frame] = ()) -> bool:
+        """Send a request that gets no reply (acks=0). Only in the I/O thread.
+
+        False when there is no connection yet, or its queue is full: try again in a later `step`.
+        """
+        return self._loop.connections.tell(destination, request, frames, monotonic())
+
+    # ------------------------------------------------------------------ inside
+
+    def _detach(self, task: Task) -> None:
+        if task in self._loop.tasks:
+            self._loop.tasks.remove(task)
+
+    def _take_snapshot(self, answer: Answer, reply: Reply | TailraceError, frames: list[bytes]) -> None:
+        self._loop.follower.take_reply(reply)
+        answer.resolve(reply, frames)
+
+    def _ask(
+        self,
+        destination: int,
+        request: Callable[[int], Request],
+        frames: Sequence[Frame],
+        *,
+        timeout_s: float,
+        on_reply: ReplyHandler,
+    ) -> None:
+        send = partial(self.request, destination, request, frames, on_reply=on_reply, timeout_s=timeout_s)
+        self.submit(send)
+
+    def _call(
+        self,
+        destination: int,
+        request: Callable[[int], Request],
+        frames: Sequence[Frame],
+        timeout_s: float,
+        resolve: Callable[[Answer, Reply | TailraceError, list[bytes]], None],
+    ) -> tuple[Reply, list[bytes]]:
+        if threading.current_thread() is self._loop.thread:
+            raise TailraceError(f"{self.name}: a callback would wait for itself; do this in another thread")
+        started = monotonic()
+        backoff = Backoff(Random())
+        while True:
+            left_s = max(0.0, started + timeout_s - monotonic())
+            answer = Answer()
+            self._ask(destination, request, frames, on_reply=partial(resolve, answer), timeout_s=left_s)
+            try:
+                return answer.wait(left_s)
+            except TailraceError as error:
+                if not error.retriable:
+                    raise
+                pause_s = backoff.pause()
+                if monotonic() + pause_s >= started + timeout_s:
+                    raise self._explained(destination, error, monotonic() - started) from error
+            if self._loop.ended.wait(pause_s):
+                self.check()
+
+    def _explained(self, destination: int, error: TailraceError, waited_s: float) -> TailraceError:
+        if destination == COORDINATOR and isinstance(error, ConnectionFailedError):
+            return self.bootstrap.explain(waited_s)
+        return error

@@ -1,0 +1,155 @@
+"""Follows the coordinator: asks it for snapshots and listens to what it publishes."""
+
+import logging
+from collections.abc import Callable
+from random import Random
+
+from tailrace.protocol.cluster import Listener
+from tailrace.protocol.errors import ClosedError, TailraceError
+from tailrace.protocol.limits import BEAT_SILENCE_MS_MAX, REFRESH_INTERVAL_MS_MIN, SNAPSHOT_TIMEOUT_MS
+from tailrace.protocol.messages import GetSnapshot, Published, Reply, SnapshotTaken
+from tailrace.protocol.wire import decode_published
+from tailrace.transport.endpoint import choose
+from tailrace.transport.poller import Poller
+from tailrace.transport.publisher import Subscriber
+
+from .connections import COORDINATOR, Connections
+from .retry import Backoff
+from .view import ClusterView
+
+_log = logging.getLogger(__name__)
+
+
+class Follower:
+    """Keeps `view` current. Belongs to the I/O thread.
+
+    While the coordinator is away the last known state stays, and the search for it goes on.
+    `refusal` is set while whoever answers at its address is no coordinator that we can talk to.
+    """
+
+    def __init__(
+        self,
+        *,
+        view: ClusterView,
+        connections: Connections,
+        poller: Poller,
+        subscribe: Callable[[str], Subscriber],
+        random: Random,
+        clock: Callable[[], float],
+    ) -> None:
+        self._view = view
+        self._connections = connections
+        self._poller = poller
+        self._subscribe = subscribe
+        self._clock = clock
+        self._backoff = Backoff(random)
+        self._publisher = Listener("")
+        self._subscriber: Subscriber | None = None
+        self._heard_at = 0.0
+        self._wanted = True
+        self._asked = False
+        self._ask_at = 0.0
+        self._changed = False
+        self.refusal: TailraceError | None = None
+
+    def want_snapshot(self) -> None:
+        """Ask for a snapshot taken after now, soon: REFRESH_INTERVAL_MS_MIN bounds how often."""
+        self._wanted = True
+
+    def take_changed(self) -> bool:
+        """Has the state changed since the last call?"""
+        changed, self._changed = self._changed, False
+        return changed
+
+    def tick(self, now: float) -> float | None:
+        """Ask if it is time to; when it will be again, in monotonic seconds."""
+        silent_at = None
+        if self._subscriber is not None:
+            silent_at = self._heard_at + BEAT_SILENCE_MS_MAX / 1000
+            if now >= silent_at:
+                _log.info("no beat from %s: subscribing anew", self._subscriber.endpoint)
+                self._subscribe_to(self._publisher, now)
+                silent_at = self._heard_at + BEAT_SILENCE_MS_MAX / 1000
+        if self._asked or not (self._wanted or self._view.behind):
+            return silent_at
+        if now < self._ask_at:
+            return self._ask_at if silent_at is None else min(self._ask_at, silent_at)
+        self._ask(now)
+        return silent_at
+
+    def receive(self, now: float) -> None:
+        """The poller says that the subscriber has something."""
+        if self._subscriber is None:
+            return
+        self._heard_at = now
+        messages: list[Published] = []
+        while (data := self._subscriber.receive()) is not None:
+            try:
+                messages.append(decode_published(data))
+            except TailraceError as error:
+                _log.warning("%s published what cannot be read: %s", self._subscriber.endpoint, error)
+                self._view.behind = True
+        if self._view.apply_published(messages):
+            self._changed = True
+
+    def take_reply(self, reply: Reply | TailraceError) -> None:
+        """What came of a `GetSnapshot`, whoever asked."""
+        now = self._clock()
+        if isinstance(reply, SnapshotTaken):
+            self._take_snapshot(reply, now)
+            return
+        if isinstance(reply, ClosedError):
+            return
+        if isinstance(reply, TailraceError) and reply.retriable:
+            _log.debug("no snapshot: %s", reply)
+        else:
+            self.refusal = reply if isinstance(reply, TailraceError) else TailraceError(f"it sent {reply!r}")
+            _log.warning("the coordinator's address refuses to tell the cluster state: %s", self.refusal)
+        self._wanted = True
+        self._ask_at = now + self._backoff.pause()
+
+    def close(self) -> None:
+        """Close the subscriber."""
+        subscriber, self._subscriber = self._subscriber, None
+        if subscriber is not None:
+            self._poller.remove(subscriber)
+            subscriber.close()
+
+    def _ask(self, now: float) -> None:
+        self._asked = True
+        self._wanted = False
+        self._ask_at = now + REFRESH_INTERVAL_MS_MIN / 1000
+        self._connections.request(
+            COORDINATOR,
+            GetSnapshot,
+            (),
+            on_reply=self._answered,
+            timeout_s=SNAPSHOT_TIMEOUT_MS / 1000,
+            now=now,
+        )
+
+    def _answered(self, reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+        self._asked = False
+        self.take_reply(reply)
+
+    def _take_snapshot(self, taken: SnapshotTaken, now: float) -> None:
+        self._backoff.reset()
+        known, cluster_id = self._view.known, self._view.cluster_id
+        if known and taken.cluster_id != cluster_id:
+            _log.warning(
+                "the coordinator's address is cluster %s's now, was %s's", taken.cluster_id, cluster_id
+            )
+        if self._view.apply_snapshot(taken.cluster_id, taken.snapshot) or not known:
+            self._changed = True
+        self.refusal = None
+        if self._subscriber is None or taken.publisher != self._publisher:
+            self._subscribe_to(taken.publisher, now)
+
+    def _subscribe_to(self, publisher: Listener, now: float) -> None:
+        """What is published before the subscription is known there is missed, so a snapshot follows."""
+        self.close()
+        self._publisher = publisher
+        self._subscriber = self._subscribe(choose(publisher))
+        self._poller.add(self._subscriber)
+        self._heard_at = now
+        self._wanted = True

@@ -1,0 +1,209 @@
+"""The I/O thread: the only place where a client waits for sockets, and the only thread that uses them."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from time import monotonic
+from typing import Protocol
+
+from tailrace.protocol.errors import ClosedError, ConnectionFailedError, TailraceError
+from tailrace.transport.connection import Connection
+from tailrace.transport.context import new_context
+from tailrace.transport.poller import Poller, Source
+from tailrace.transport.publisher import Subscriber
+from tailrace.transport.wakeup import Wakeup
+
+from .bootstrap import Bootstrap
+from .connections import COORDINATOR, Connections, Location
+from .follower import Follower
+from .view import ClusterView
+
+_log = logging.getLogger(__name__)
+
+
+class Task(Protocol):
+    """What lives in the I/O thread. All methods are called there; none may block or raise."""
+
+    def step(self, now: float) -> float | None:
+        """Do what can be done after a wake-up.
+
+        Returns when to be called again at the latest (monotonic seconds), None if only an event
+        can make work.
+        """
+
+    def cluster_changed(self) -> None:
+        """`engine.cluster` is another than at the last call, or since the task came. `step` follows."""
+
+    def closed(self, error: TailraceError | None) -> None:
+        """The engine stops, for `error` if it failed: resolve everything. The last call of all."""
+
+
+class Loop:
+    """Sockets, cluster view, timers and tasks of one client, and the thread that drives them."""
+
+    def __init__(self, bootstrap: Bootstrap, name: str) -> None:
+        self.name = name
+        self.view = ClusterView()
+        self.tasks: list[Task] = []
+        self.over: TailraceError | None = None
+        """Why no more work is taken."""
+        self.answered = threading.Event()
+        """There is a first snapshot, or a reason why there is none, or the end has come."""
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._bootstrap = bootstrap
+        self._context = new_context()
+        self._wakeup = Wakeup()
+        self._poller = Poller()
+        self._actions: deque[Callable[[], None]] = deque()
+        self._sleeping = False
+        self._woken = False
+        self._stopping = False
+        random = Random()
+        self.connections = Connections(
+            poller=self._poller,
+            connect=partial(Connection, self._context),
+            locate=self._locate,
+            defer=self.defer,
+            on_ready=self._connection_ready,
+            on_impatient=self._connection_impatient,
+            random=random,
+        )
+        self.follower = Follower(
+            view=self.view,
+            connections=self.connections,
+            poller=self._poller,
+            subscribe=partial(Subscriber, self._context),
+            random=random,
+            clock=monotonic,
+        )
+
+    # ------------------------------------------------------------ any thread
+
+    def defer(self, action: Callable[[], None]) -> None:
+        """Run `action` in the I/O thread soon. Nothing is lost: what comes late is run at the end."""
+        self._actions.append(action)
+        if self._sleeping:
+            self._sleeping = False
+            self._wakeup.set()
+
+    def take_back(self, action: Callable[[], None]) -> bool:
+        """Take an action out again; False if it was run, or will be."""
+        try:
+            self._actions.remove(action)
+        except ValueError:
+            return False
+        return True
+
+    def wake(self) -> None:
+        """Go round once more, soon."""
+        self._woken = True
+        if self._sleeping:
+            self._sleeping = False
+            self._wakeup.set()
+
+    def stop(self) -> None:
+        """End the thread soon."""
+        self._stopping = True
+        self._wakeup.set()
+
+    def release(self) -> None:
+        """Give descriptors and the context back; all sockets are closed."""
+        self._wakeup.close()
+        self._context.term()
+
+    # --------------------------------------------------------- the I/O thread
+
+    def _run(self) -> None:
+        error: TailraceError | None = None
+        try:
+            self._loop()
+        except BaseException as cause:  # noqa: BLE001 - whatever it is, every caller must hear of it
+            _log.exception("%s: the I/O thread failed", self.name)
+            error = self.over = TailraceError(f"{self.name}: the I/O thread failed: {cause!r}")
+            error.__cause__ = cause
+        self._finish(error)
+
+    def _loop(self) -> None:
+        """Wait, take in what has come, do what follows from it; and again."""
+        self._poller.add(self._wakeup)
+        while not self._stopping:
+            for source in self._wait(self._step(monotonic())):
+                if source is self._wakeup:
+                    self._wakeup.clear()
+                elif isinstance(source, Connection):
+                    self.connections.receive(source, monotonic())
+                elif isinstance(source, Subscriber):
+                    self.follower.receive(monotonic())
+
+    def _step(self, now: float) -> float | None:
+        """Everything that is due; when there will be more, if nothing comes before (monotonic seconds)."""
+        self._woken = False
+        for _ in range(len(self._actions)):
+            self._actions.popleft()()
+        if self.follower.take_changed():
+            self.connections.relocate(now)
+            self.answered.set()
+            for task in tuple(self.tasks):
+                task.cluster_changed()
+        due = [task.step(now) for task in tuple(self.tasks)]
+        due.append(self.follower.tick(now))
+        due.append(self.connections.tick(now))
+        if self.follower.refusal is not None:
+            self.answered.set()
+        return min((at for at in due if at is not None), default=None)
+
+    def _wait(self, until: float | None) -> list[Source]:
+        # Whoever hands something over looks at `_sleeping` afterwards, so that one of us sees the other.
+        self._sleeping = True
+        if self._actions or self._woken or self._stopping:
+            timeout_s: float | None = 0.0
+        else:
+            timeout_s = None if until is None else max(0.0, until - monotonic())
+        sources = self._poller.poll(timeout_s)
+        self._sleeping = False
+        return sources
+
+    def _locate(self, destination: int) -> Location | TailraceError:
+        if destination == COORDINATOR:
+            return self._bootstrap.current
+        node = self.view.state.nodes.get(destination)
+        if node is None:
+            return ConnectionFailedError(f"node {destination} is not part of the cluster")
+        return node.listener if node.alive else ConnectionFailedError(f"node {destination} is down")
+
+    def _connection_ready(self, destination: int) -> None:
+        if destination == COORDINATOR:
+            self.follower.want_snapshot()
+
+    def _connection_impatient(self, destination: int) -> None:
+        if destination == COORDINATOR:
+            self._bootstrap.rotate()
+
+    # ---------------------------------------------------------------- the end
+
+    def _finish(self, error: TailraceError | None) -> None:
+        """Nothing stays unanswered, whatever handlers do."""
+        over = self.over = self.over or ClosedError(f"{self.name} is closed")
+        self.follower.close()
+        self.connections.close(over)
+        self._drain_actions()
+        for task in self.tasks:
+            self._guarded(partial(task.closed, error))
+        self.ended.set()
+        self.answered.set()
+        self._drain_actions()
+        self.release()
+
+    def _drain_actions(self) -> None:
+        while self._actions:
+            self._guarded(self._actions.popleft())
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception:  # noqa: BLE001 - logged; the others must still hear of the end
+            _log.exception("%s: a handler failed at the end", self.name)

@@ -1,0 +1,106 @@
+"""Requests that were not answered yet, and when each stops waiting."""
+
+import heapq
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.messages import Reply
+
+ReplyHandler: TypeAlias = Callable[[Reply | TailraceError, list[bytes]], None]
+"""Gets the reply and its payload frames, or the error that came instead: never a `Failed`."""
+Frame: TypeAlias = bytes | bytearray | memoryview
+
+
+class Pending:
+    """One request. Its header and frames are kept only until it is sent."""
+
+    __slots__ = ("deadline", "destination", "frames", "header", "on_reply", "request_id", "since")
+
+    def __init__(
+        self,
+        request_id: int,
+        destination: int,
+        header: bytes,
+        frames: Sequence[Frame],
+        *,
+        on_reply: ReplyHandler,
+        since: float,
+        deadline: float,
+    ) -> None:
+        self.request_id = request_id
+        self.destination = destination
+        self.header: bytes | None = header
+        self.frames = frames
+        self.on_reply = on_reply
+        self.since = since
+        self.deadline = deadline
+
+    @property
+    def sent(self) -> bool:
+        """The request was handed to a connection."""
+        return self.header is None
+
+    def mark_sent(self) -> None:
+        """Let go of the bytes."""
+        self.header = None
+        self.frames = ()
+
+
+class PendingRequests:
+    """Requests by id. Deadlines lie in a heap whose entries outlive their requests for a while."""
+
+    def __init__(self) -> None:
+        self._requests: dict[int, Pending] = {}
+        self._deadlines: list[tuple[float, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def add(self, pending: Pending) -> None:
+        """Wait for an answer until the request's deadline."""
+        self._requests[pending.request_id] = pending
+        heapq.heappush(self._deadlines, (pending.deadline, pending.request_id))
+        if len(self._deadlines) > 2 * len(self._requests) + 1_000:
+            self._drop_answered()
+
+    def get(self, request_id: int) -> Pending | None:
+        """The request, which stays."""
+        return self._requests.get(request_id)
+
+    def take(self, request_id: int) -> Pending | None:
+        """Remove and return the request; None if it was answered or given up before."""
+        return self._requests.pop(request_id, None)
+
+    def take_sent(self, destination: int) -> list[Pending]:
+        """Remove the requests that a destination was given, oldest first."""
+        found = [p for p in self._requests.values() if p.destination == destination and p.sent]
+        for pending in found:
+            del self._requests[pending.request_id]
+        return found
+
+    def take_expired(self, now: float) -> list[Pending]:
+        """Remove the requests whose deadline is not after `now`."""
+        expired = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            pending = self._requests.pop(heapq.heappop(self._deadlines)[1], None)
+            if pending is not None:
+                expired.append(pending)
+        return expired
+
+    def take_all(self) -> list[Pending]:
+        """Remove everything, oldest first."""
+        found = list(self._requests.values())
+        self._requests.clear()
+        self._deadlines.clear()
+        return found
+
+    def next_deadline(self) -> float | None:
+        """When `take_expired` has something to do at the latest (monotonic seconds)."""
+        while self._deadlines and self._deadlines[0][1] not in self._requests:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def _drop_answered(self) -> None:
+        self._deadlines = [entry for entry in self._deadlines if entry[1] in self._requests]
+        heapq.heapify(self._deadlines)
