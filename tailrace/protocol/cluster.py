@@ -168,8 +168,8 @@ class ClusterState:
                 self.topic_ids[topic.name] = topic.topic_id
             case TopicRemoved(topic_id):
                 removed = self.topics.pop(topic_id, None)
-                if removed is not None:
-                    self.topic_ids.pop(removed.name, None)
+                if removed is not None and self.topic_ids.get(removed.name) == topic_id:
+                    del self.topic_ids[removed.name]
             case PartitionChanged(topic_id):
                 self._apply_partitions(topic_id, (change,))
 

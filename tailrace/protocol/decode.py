@@ -21,11 +21,20 @@ BytesRecord: TypeAlias = Record[bytes | None, bytes | None]
 class Body(Protocol):
     """What both kinds of body give: one list a column, the records' order."""
 
-    def values(self) -> list[bytes | None]: ...
-    def keys(self) -> list[bytes | None]: ...
-    def timestamps(self) -> list[int]: ...
-    def headers(self) -> list[Headers]: ...
-    def offset_deltas(self) -> Sequence[int]: ...
+    def values(self) -> list[bytes | None]:
+        """Every record's value."""
+
+    def keys(self) -> list[bytes | None]:
+        """Every record's key."""
+
+    def timestamps(self) -> list[int]:
+        """Every record's timestamp."""
+
+    def headers(self) -> list[Headers]:
+        """Every record's headers."""
+
+    def offset_deltas(self) -> Sequence[int]:
+        """Every record's distance from the base offset."""
 
 
 def decode(batch: Buffer) -> "Batch":

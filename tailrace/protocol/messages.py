@@ -1,7 +1,7 @@
 """The messages of the wire protocol: one struct a request and a reply.
 
 A message is one header frame, then payload frames. The header is a msgpack array
-`[kind, version, request id, fields...]`; the payload frames are batches, one a frame, in the
+`[kind, request id, version, fields...]`; the payload frames are batches, one a frame, in the
 order of the entries that speak of them. Replies repeat the request id. The grammar is in
 `docs/protocol.md`.
 """

@@ -50,8 +50,8 @@ def decode_reply(header: bytes | memoryview) -> Reply:
 
 
 def decode_published(header: bytes | memoryview) -> Published:
-    """Raises MalformedRequestError, UnsupportedVersionError, RequestTooLargeError."""
-    return _decode(_published, header)
+    """Raises MalformedRequestError, RequestTooLargeError. What is published carries no protocol version."""
+    return _decode(_published, header, versioned=False)
 
 
 def request_id_of(header: bytes | memoryview) -> int:
@@ -75,13 +75,13 @@ def error_info(error: TailraceError) -> ErrorInfo:
     return ErrorInfo(int(error.code), str(error)[:4096])
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[M], header: bytes | memoryview) -> M:
+def _decode(decoder: msgspec.msgpack.Decoder[M], header: bytes | memoryview, versioned: bool = True) -> M:
     if len(header) > HEADER_BYTES_MAX:
         raise RequestTooLargeError(f"header of {len(header)} bytes, at most {HEADER_BYTES_MAX}")
     try:
         return decoder.decode(header)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        version = _version_of(header)
+        version = _version_of(header) if versioned else None
         if version is not None and version != PROTOCOL_VERSION:
             raise _unsupported(version) from None
         raise MalformedRequestError(f"not a message of this protocol: {error}") from None
