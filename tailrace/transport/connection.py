@@ -12,12 +12,17 @@ from typing import Final
 import zmq
 from zmq.backend import zmq_poll
 
+from tailrace.protocol.limits import KIB
+
 from .context import HANDSHAKE_TIMEOUT_MS, Context, Socket, new_socket
-from .server import COPY_BYTES_MAX, Buffer
+from .server import Buffer
 
 RECONNECT_MS_MIN: Final = 10
 RECONNECT_MS_MAX: Final = 500
 """While connecting, the next try comes after 10 ms, doubled up to this."""
+COPY_BYTES_MAX: Final = 128 * KIB
+"""Frames up to this are copied into the message. Measured: for one frame a message to copy is cheaper
+up to here, for the many frames of a fetched reply (`server.COPY_BYTES_MAX`) only up to half of it."""
 
 _EVENT: Final = struct.Struct("=HI")
 _EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED

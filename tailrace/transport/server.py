@@ -6,14 +6,14 @@ from typing import Final, NamedTuple, TypeAlias
 
 import zmq
 
-from tailrace.protocol.limits import FRAMES_PER_MESSAGE_MAX
+from tailrace.protocol.limits import FRAMES_PER_MESSAGE_MAX, KIB
 
 from .binding import bind
 from .context import Context, Socket, new_socket
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-COPY_BYTES_MAX: Final = 64 * 1024
+COPY_BYTES_MAX: Final = 64 * KIB
 """Frames up to this are copied into the message: cheaper than to keep track of their buffer."""
 BACKLOG: Final = 1_024
 """Connections that wait to be accepted."""
