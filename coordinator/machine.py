@@ -65,21 +65,22 @@ def decide(state: State, settings: Settings, request: CoordinatorRequest, new_id
     """What to do about a request; `new_id` is 16 random bytes, for a topic. Raises TailraceError."""
     match request:
         case Heartbeat():
-            return heartbeat.decide(state, request)
+            decision = heartbeat.decide(state, request)
         case InitProducer():
-            return init_producer.decide(state, request)
+            decision = init_producer.decide(state, request)
         case GetSnapshot():
-            return get_snapshot.decide(state, request, settings.publisher)
+            decision = get_snapshot.decide(state, request, settings.publisher)
         case CreateTopic():
-            return create_topic.decide(state, request, new_id)
+            decision = create_topic.decide(state, request, new_id)
         case DeleteTopic():
-            return delete_topic.decide(state, request)
+            decision = delete_topic.decide(state, request)
         case RegisterNode():
-            return register_node.decide(state, request, settings.session_timeout_ms)
+            decision = register_node.decide(state, request, settings.session_timeout_ms)
         case LeaveCluster():
-            return leave_cluster.decide(state, request)
+            decision = leave_cluster.decide(state, request)
         case Ping():
-            return Decision(Pong(request.request_id))
+            decision = Decision(Pong(request.request_id))
+    return decision
 
 
 class Machine:
@@ -104,9 +105,7 @@ class Machine:
         update, answers = self._apply(decision, now)
         if isinstance(request, Heartbeat):
             self._sessions.hear(request.node_id, now)
-            answers += self._openings.applied(
-                request.node_id, request.applied_version, self.state.cluster
-            )
+            answers += self._openings.applied(request.node_id, request.applied_version, self.state.cluster)
         if decision.opening is not None and isinstance(request, CreateTopic):
             topic = self.state.cluster.topics[decision.opening]
             self._openings.add(peer, request, topic, self.state.cluster.version, now)

@@ -25,7 +25,7 @@ def place(partitions: int, replication_factor: int, loads: Mapping[int, Load]) -
     held = {node_id: load.replicas for node_id, load in loads.items()}
     leaders = _Rotation({node_id: load.leaders for node_id, load in loads.items()}, held)
     followers = _Rotation({node_id: load.replicas for node_id, load in loads.items()}, held)
-    placed = []
+    placed: list[tuple[int, ...]] = []
     for _ in range(partitions):
         leader = leaders.take(1, besides=())
         replicas = (*leader, *followers.take(replication_factor - 1, besides=leader))

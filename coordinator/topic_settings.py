@@ -35,7 +35,7 @@ def check_topic_name(name: str) -> None:
         )
     if name in (".", "..") or not _NAME.fullmatch(name):
         raise InvalidTopicError(
-            f"topic name {shown(name)}: use letters, digits, '.', '_' and '-' of ASCII, and not '.' or '..' alone"
+            f"topic name {shown(name)}: use A-Z, a-z, 0-9, '.', '_' and '-', and not '.' or '..' alone"
         )
 
 

@@ -78,6 +78,6 @@ def _check_room(state: State, request: CreateTopic) -> None:
         raise LimitExceededError(f"there are {TOPICS_MAX} topics, which is the most that is possible")
     if state.index.partitions + request.partitions > PARTITIONS_MAX:
         raise LimitExceededError(
-            f"there are {state.index.partitions} partitions; with {request.partitions} more they would be over "
-            f"{PARTITIONS_MAX}"
+            f"there are {state.index.partitions} partitions; {request.partitions} more would be over the "
+            f"{PARTITIONS_MAX} that are possible"
         )

@@ -28,5 +28,5 @@ def check_epoch(state: State, node_id: int, node_epoch: int) -> None:
         raise UnknownNodeError(f"node {node_id} is not registered: register first")
     if node.node_epoch != node_epoch:
         raise StaleNodeEpochError(
-            f"node {node_id} has been registered in epoch {node.node_epoch} since, not {node_epoch}: register anew"
+            f"node {node_id} is registered in epoch {node.node_epoch}, not {node_epoch}: register anew"
         )

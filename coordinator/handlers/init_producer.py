@@ -29,7 +29,7 @@ def decide(state: State, request: InitProducer) -> Decision:
         return _issue(state, request)
     if request.producer_epoch != epoch:
         raise FencedProducerError(
-            f"producer {producer_id} is in epoch {epoch}, not {request.producer_epoch}: another has taken over"
+            f"producer {producer_id} is in epoch {epoch}, not {request.producer_epoch}: another took over"
         )
     remembered = len(state.producer_epochs) + (producer_id not in state.producer_epochs)
     if epoch >= PRODUCER_EPOCH_MAX or remembered > PRODUCER_EPOCHS_MAX:

@@ -1,0 +1,128 @@
+"""The coordinator process: its sockets, its clock, and the one loop that everything happens in."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from tailrace.protocol.cluster import Listener
+from tailrace.protocol.limits import COORDINATOR_BURST_MAX
+from tailrace.transport.context import new_context
+from tailrace.transport.poller import Poller
+from tailrace.transport.publisher import Publisher
+from tailrace.transport.server import Incoming, Server
+from tailrace.transport.wakeup import Wakeup
+
+from .config import CoordinatorConfig
+from .machine import Machine, Settings
+from .private_state import ControllerEpochRaised
+from .service import Service
+from .state import State
+from .store.interface import Store
+from .store.lmdb_store import LmdbStore
+
+LINGER_MS: Final = 200
+"""How long the last replies may take to leave when the process stops."""
+
+logger: Final = logging.getLogger(__name__)
+
+
+class Coordinator:
+    """One coordinator. `run` blocks in one thread; `stop` may be called from anywhere."""
+
+    def __init__(self, config: CoordinatorConfig) -> None:
+        self._config = config
+        self._wakeup = Wakeup()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """End `run` soon. For any thread and for signal handlers; also before `run`."""
+        self._stopping = True
+        self._wakeup.set()
+
+    def run(self, on_ready: Callable[[Listener], None], parent_fd: int | None = None) -> None:
+        """Serve until `stop`, or until `parent_fd` is closed on its other end.
+
+        `on_ready` is called once the state is loaded and the sockets are bound, with the real
+        endpoints. Raises DataFolderError, ConnectionFailedError when it cannot start, and
+        StorageFaultError when the store fails.
+        """
+        try:
+            store = LmdbStore(self._config.data_dir)
+            try:
+                self._run_on(store, on_ready, parent_fd)
+            finally:
+                store.close()
+        finally:
+            self._wakeup.close()
+
+    def _run_on(self, store: Store, on_ready: Callable[[Listener], None], parent_fd: int | None) -> None:
+        config = self._config
+        context = new_context()
+        try:
+            server = Server(context, tcp=config.tcp, ipc=config.ipc)
+            try:
+                publisher = Publisher(context, tcp=config.publisher_tcp, ipc=config.publisher_ipc)
+                try:
+                    machine = self._take_over(store, publisher.listener)
+                    service = Service(machine, store, publisher.send, server.send)
+                    on_ready(server.listener)
+                    self._loop(server, service, machine, parent_fd)
+                    service.stop()
+                finally:
+                    publisher.close()
+            finally:
+                server.close(LINGER_MS)
+        finally:
+            context.term()
+
+    def _take_over(self, store: Store, publisher: Listener) -> Machine:
+        """Load the state and raise the controller epoch, durably, before anybody is served."""
+        state: State = store.load()
+        raised = ControllerEpochRaised(state.cluster.controller_epoch + 1)
+        state.apply_private(raised)
+        store.commit([], [raised])
+        logger.info(
+            "controller epoch %d, version %d, %d nodes, %d topics",
+            raised.controller_epoch,
+            state.cluster.version,
+            len(state.cluster.nodes),
+            len(state.cluster.topics),
+        )
+        return Machine(state, Settings(publisher, self._config.session_timeout_ms), time.monotonic())
+
+    def _loop(self, server: Server, service: Service, machine: Machine, parent_fd: int | None) -> None:
+        poller = Poller()
+        poller.add(server)
+        poller.add(self._wakeup)
+        if parent_fd is not None:
+            poller.add(parent_fd)
+        beat_s = self._config.beat_interval_ms / 1000
+        next_beat = time.monotonic()
+        while not self._stopping:
+            next_tick = machine.next_tick()
+            wake = next_beat if next_tick is None else min(next_beat, next_tick)
+            ready = poller.poll(max(0.0, wake - time.monotonic()))
+            if self._wakeup in ready:
+                self._wakeup.clear()
+            if parent_fd is not None and parent_fd in ready and not os.read(parent_fd, 4096):
+                logger.info("the parent process is gone")
+                return
+            # Requests come before time-outs: a heartbeat that waits in the socket counts.
+            if burst := _receive_burst(server):
+                service.serve(burst, time.monotonic())
+            now = time.monotonic()
+            if next_tick is not None and now >= next_tick:
+                service.tick(now)
+            if now >= next_beat:
+                service.beat()
+                next_beat = now + beat_s
+
+
+def _receive_burst(server: Server) -> list[Incoming]:
+    """What has arrived, up to a bound, so that one transaction and its answers stay short."""
+    burst: list[Incoming] = []
+    while len(burst) < COORDINATOR_BURST_MAX and (incoming := server.receive()) is not None:
+        burst.append(incoming)
+    return burst

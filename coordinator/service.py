@@ -1,0 +1,89 @@
+"""Bursts of requests: decided one by one, stored in one transaction, then published, then answered."""
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from tailrace.protocol.errors import MalformedRequestError, TailraceError
+from tailrace.protocol.limits import LOGGED_PEERS_MAX
+from tailrace.protocol.messages import Beat
+from tailrace.protocol.wire import decode_coordinator_request, encode, failure, request_id_of
+from tailrace.transport.server import Incoming
+
+from .machine import Machine, Outcome
+from .store.interface import Store
+
+logger: Final = logging.getLogger(__name__)
+
+
+class Service:
+    """Runs a Machine on a Store. `publish` and `reply` send; `reply` returns False if the peer is gone."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        store: Store,
+        publish: Callable[[bytes], None],
+        reply: Callable[[bytes, bytes], bool],
+    ) -> None:
+        self._machine = machine
+        self._store = store
+        self._publish = publish
+        self._reply = reply
+        self._complained: set[bytes] = set()
+
+    def serve(self, burst: Sequence[Incoming], now: float) -> None:
+        """Handle requests that came in together. Raises StorageFaultError: then stop."""
+        self._finish([self._handle(incoming, now) for incoming in burst])
+
+    def tick(self, now: float) -> None:
+        """Handle what time brings. Raises StorageFaultError: then stop."""
+        self._finish([self._machine.tick(now)])
+
+    def beat(self) -> None:
+        """Publish that the coordinator lives, and at which version."""
+        cluster = self._machine.state.cluster
+        self._publish(encode(Beat(cluster.controller_epoch, cluster.version)))
+
+    def stop(self) -> None:
+        """Tell those who wait that nobody will answer them any more."""
+        self._finish([self._machine.stop()])
+
+    def _handle(self, incoming: Incoming, now: float) -> Outcome:
+        peer, header, frames = incoming
+        try:
+            if frames:
+                raise MalformedRequestError("a coordinator's request has no payload")
+            request = decode_coordinator_request(header)
+        except TailraceError as error:
+            self._complain(peer, error)
+            return Outcome(answers=((peer, failure(request_id_of(header), error)),))
+        return self._machine.ask(peer, request, uuid.uuid4().bytes, now)
+
+    def _finish(self, outcomes: Iterable[Outcome]) -> None:
+        """The order here is what the protocol promises: durable, then published, then answered."""
+        outcomes = list(outcomes)
+        updates = [outcome.update for outcome in outcomes if outcome.update is not None]
+        private = [change for outcome in outcomes for change in outcome.private]
+        if updates or private:
+            self._store.commit(updates, private)
+        for update in updates:
+            self._publish(encode(update))
+        for outcome in outcomes:
+            for peer, reply in outcome.answers:
+                if not self._reply(peer, encode(reply)):
+                    logger.info("peer %s is gone; its answer is dropped", peer.hex())
+            for warning in outcome.warnings:
+                logger.warning("%s", warning)
+            for note in outcome.notes:
+                logger.info("%s", note)
+
+    def _complain(self, peer: bytes, error: TailraceError) -> None:
+        """Once a peer; of a bounded number of peers."""
+        if peer in self._complained:
+            return
+        if len(self._complained) >= LOGGED_PEERS_MAX:
+            self._complained.clear()
+        self._complained.add(peer)
+        logger.warning("peer %s sent a bad request: %s", peer.hex(), error)

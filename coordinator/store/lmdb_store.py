@@ -1,0 +1,176 @@
+"""The state in an LMDB environment of one folder: embedded, nothing to set up.
+
+A commit is one transaction with fsync: after a kill or a power loss the store opens in the time
+it takes to read it, at the last commit.
+"""
+
+import fcntl
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import lmdb
+import msgspec
+
+from tailrace.protocol.errors import DataFolderError, StorageFaultError
+from tailrace.protocol.limits import COORDINATOR_MAP_BYTES, COORDINATOR_ROOM_BYTES
+from tailrace.protocol.messages import Update
+
+from ..private_state import PrivateChange
+from ..state import State
+from .rows import (
+    FORMAT,
+    META,
+    TABLES,
+    Delete,
+    Operation,
+    first_rows,
+    format_of,
+    private_operation,
+    published_operations,
+    state_of,
+    version_row,
+)
+
+LOCK_FILE: Final = "lock"
+DATA_FILE: Final = "data.mdb"
+
+
+class LmdbStore:
+    """A `Store` in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the folder, or make it.
+
+        Raises DataFolderError when another coordinator has it, when its format is newer, or when
+        it is not one of ours or cannot be used.
+        """
+        self._folder = folder
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = _lock(folder)
+        except OSError as error:
+            raise DataFolderError(f"cannot use {folder}: {error.strerror}") from None
+        try:
+            self._open()
+        except (lmdb.Error, msgspec.MsgspecError, OSError) as error:
+            self.close()
+            raise DataFolderError(f"{folder} is damaged, or no coordinator's data folder: {error}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def load(self) -> State:
+        """The state after the last commit. Raises DataFolderError when the rows are damaged."""
+        try:
+            with self._environment.begin() as transaction:
+                return state_of({name: list(transaction.cursor(db)) for name, db in self._tables.items()})
+        except (lmdb.Error, msgspec.MsgspecError, KeyError, ValueError) as error:
+            raise DataFolderError(
+                f"the coordinator's store in {self._folder} is damaged: {error!r}"
+            ) from None
+
+    def commit(self, updates: Sequence[Update], private: Sequence[PrivateChange]) -> None:
+        """Make changes durable, all or none. Raises StorageFaultError; then the coordinator must stop."""
+        try:
+            with self._environment.begin(write=True) as transaction:
+                for update in updates:
+                    for change in update.changes:
+                        for operation in published_operations(change):
+                            self._execute(transaction, operation)
+                if updates:
+                    self._execute(transaction, version_row(updates[-1].version))
+                for private_change in private:
+                    self._execute(transaction, private_operation(private_change))
+        except lmdb.Error as error:
+            raise StorageFaultError(
+                f"the coordinator's store in {self._folder} failed: {error}; what was asked last may or may "
+                "not be stored. Free space or replace the disk, then start it again"
+            ) from error
+
+    def close(self) -> None:
+        """Close the environment, then let others have the folder."""
+        if hasattr(self, "_environment"):
+            self._environment.close()
+        os.close(self._lock)
+
+    def _open(self) -> None:
+        self._environment = lmdb.open(
+            str(self._folder),
+            map_size=COORDINATOR_MAP_BYTES,
+            max_dbs=len(TABLES),
+            max_readers=4,
+            mode=0o600,
+            meminit=False,
+        )
+        new = self._environment.stat()["entries"] == 0
+        if not new:
+            self._check_format()
+        self._tables = {name: self._environment.open_db(name.encode(), create=new) for name in TABLES}
+        if new:
+            with self._environment.begin(write=True) as transaction:
+                for row in first_rows(uuid.uuid4().hex):
+                    self._execute(transaction, row)
+            self._make_durable()
+
+    def _check_format(self) -> None:
+        try:
+            meta = self._environment.open_db(META.encode(), create=False)
+        except lmdb.Error:
+            raise DataFolderError(f"{self._folder} holds an LMDB store that is no coordinator's") from None
+        with self._environment.begin() as transaction:
+            value = transaction.get(b"format", db=meta)
+        if value is None:
+            raise DataFolderError(f"{self._folder} holds an LMDB store that is no coordinator's")
+        if (found := format_of(value)) > FORMAT:
+            raise DataFolderError(
+                f"{self._folder} has format {found}, this version reads up to {FORMAT}: use a newer Tailrace"
+            )
+
+    def _make_durable(self) -> None:
+        """Give the new file its room, then sync it and the names that lead to it."""
+        descriptor = os.open(self._folder / DATA_FILE, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.posix_fallocate(descriptor, 0, COORDINATOR_ROOM_BYTES)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        for folder in (self._folder, self._folder.parent):
+            _sync_folder(folder)
+
+    def _execute(self, transaction: lmdb.Transaction, operation: Operation) -> None:
+        table = self._tables[operation.table]
+        if not isinstance(operation, Delete):
+            transaction.put(operation.key, operation.value, db=table)
+            return
+        cursor = transaction.cursor(table)
+        found = cursor.set_range(operation.prefix)
+        while found and bytes(cursor.key()).startswith(operation.prefix):
+            found = cursor.delete()
+
+
+def _lock(folder: Path) -> int:
+    """A lock on a file of its own, since closing LMDB's by other means would drop LMDB's locks."""
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise DataFolderError(
+            f"{folder} is in use by another process ({holder or 'unknown'}): stop it, or choose "
+            "another data folder"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
