@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Final
 
+import lmdb
+
 from . import schema
 from .partition_log import PartitionLog
 from .retention import SLICE_BATCHES, SLICE_BYTES
@@ -13,32 +15,23 @@ if TYPE_CHECKING:
     from lmdb import _Database as Database
 
 SLICE_ROWS: Final = 4_096
+"""Rows of the shared tables that one slice deletes at most."""
 
 
-def delete_slice(tables: Tables, log: PartitionLog) -> tuple[bool, int]:
-    """(is more left?, freed pages). The first slice marks the partition, so that it never comes back."""
-    row = log.row()._replace(flags=schema.PARTITION_DELETING)
+def delete_slice(tables: Tables, log: PartitionLog) -> bool:
+    """Delete one slice; is more left? The partition's row goes last, together with the empty log."""
     with tables.environment.begin(write=True) as transaction:
-        more = not _delete_batches(transaction, log.database)
-        if not more:
-            more = not all(
-                _delete_rows(transaction, table, log.partition_id)
-                for table in (tables.time_index, tables.epochs, tables.producers, tables.aborted_transactions)
-            )
-        if more:
-            transaction.put(schema.partition_key(log.partition_id), row.pack(), db=tables.partitions)
-            pages = live_pages(transaction, log.database)
-        else:
-            transaction.delete(schema.partition_key(log.partition_id), db=tables.partitions)
-            transaction.drop(log.database)
-            pages = 0
-    freed = log.live_pages - pages
+        more = _delete_batches(transaction, log.database) or _delete_rows(tables, transaction, log)
+        pages = live_pages(transaction, log.database)
+        tables.measure(transaction)
     log.live_pages = pages
-    return more, freed
+    if not more:
+        _drop(tables, log)
+    return more
 
 
 def _delete_batches(transaction: "Transaction[bytes]", database: "Database") -> bool:
-    """One slice of the log from its head; True once it is empty."""
+    """One slice of the log from its head; True if batches are left."""
     doomed: list[bytes] = []
     size = 0
     cursor = transaction.cursor(db=database)
@@ -49,18 +42,35 @@ def _delete_batches(transaction: "Transaction[bytes]", database: "Database") -> 
         positioned = cursor.next()
     for key in doomed:
         transaction.delete(key, db=database)
-    return not positioned
+    return positioned
 
 
-def _delete_rows(transaction: "Transaction[bytes]", table: "Database", partition_id: int) -> bool:
-    """One slice of the partition's rows in a shared table; True once there are none."""
-    prefix = schema.partition_key(partition_id)
-    doomed: list[bytes] = []
-    cursor = transaction.cursor(db=table)
-    positioned = cursor.set_range(prefix)
-    while positioned and len(doomed) < SLICE_ROWS and cursor.key()[: len(prefix)] == prefix:
-        doomed.append(cursor.key())
-        positioned = cursor.next()
-    for key in doomed:
-        transaction.delete(key, db=table)
-    return len(doomed) < SLICE_ROWS
+def _delete_rows(tables: Tables, transaction: "Transaction[bytes]", log: PartitionLog) -> bool:
+    """One slice of the partition's rows in the shared tables; True if rows are left."""
+    prefix = schema.partition_key(log.partition_id)
+    room = SLICE_ROWS
+    for table in (tables.time_index, tables.epochs, tables.producers, tables.aborted_transactions):
+        doomed: list[bytes] = []
+        cursor = transaction.cursor(db=table)
+        positioned = cursor.set_range(prefix)
+        while positioned and len(doomed) < room and cursor.key()[: len(prefix)] == prefix:
+            doomed.append(cursor.key())
+            positioned = cursor.next()
+        for key in doomed:
+            transaction.delete(key, db=table)
+        room -= len(doomed)
+    return room == 0
+
+
+def _drop(tables: Tables, log: PartitionLog) -> None:
+    try:
+        with tables.environment.begin(write=True) as transaction:
+            transaction.delete(schema.partition_key(log.partition_id), db=tables.partitions)
+            transaction.drop(log.database)
+            tables.measure(transaction)
+    except lmdb.Error:
+        # LMDB closes a dropped database's handle at once, also if the transaction then fails.
+        with tables.environment.begin(write=True) as transaction:
+            log.database = tables.log_database(transaction, log.partition_id, create=False)
+        raise
+    log.live_pages = 0

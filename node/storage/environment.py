@@ -1,12 +1,13 @@
 """A node's storage: all partition logs in one LMDB environment.
 
-The writer thread owns every method that changes something; `read`, `offset_for_timestamp` and
-the properties are for any thread. Every change is one transaction with one fsync, and memory
-follows only once it is through, so that a process that is killed anywhere finds on the next
-start what it had acknowledged, at once and without a scan.
+The writer thread owns every method that changes something; `read`, `offset_for_timestamp`,
+`epochs` and the properties are for any thread. Every change is one transaction with one fsync,
+and memory follows only once it is through, so that a process that is killed anywhere finds on
+the next start all that it had acknowledged, at once and without a scan.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,15 +22,14 @@ from tailrace.protocol.errors import (
 )
 from tailrace.protocol.limits import PARTITIONS_PER_NODE_MAX
 
-from . import deletion, reading, retention, schema
+from . import deletion, partitions, reading, retention
 from .ballast import Ballast
 from .faults import storage_error
 from .folder import DATA, DataFolder
 from .partition_log import PartitionKey, PartitionLog
-from .planner import Append, Appended, Plan, Planner
+from .planner import Append, Appended, Planner
 from .producer_table import ProducerTable
-from .schema import PartitionRow
-from .space import PAGE_BYTES, Space, live_pages
+from .space import PAGE_BYTES, Space
 from .tables import Flush, Tables
 from .writing import PlanWriter
 
@@ -39,23 +39,23 @@ T = TypeVar("T")
 class Storage:
     """Open with `Storage.open`, close with `close`."""
 
-    def __init__(self, folder: DataFolder, tables: Tables) -> None:
+    def __init__(self, folder: DataFolder, tables: Tables, ballast: Ballast) -> None:
+        """Of a folder and tables that are open; use `open`."""
         self._folder = folder
         self._tables = tables
-        self._space = tables.space
-        self._ballast = Ballast(folder, tables.space)
+        self._ballast = ballast
         self._producers = ProducerTable(tables)
         self._writer = PlanWriter(tables, self._producers)
         self._fault: StorageFaultError | None = None
         self.storage_id = tables.storage_id
         self.clean = tables.clean
         """Was the last stop clean? True for new storage."""
-        self.logs: dict[PartitionKey, PartitionLog] = {}
+        loaded = partitions.load(tables)
+        self.logs: dict[PartitionKey, PartitionLog] = {log.key: log for log in loaded if not log.removed}
         """Replaced as a whole when partitions come or go, so that any thread may iterate."""
-        self.removed: dict[PartitionKey, PartitionLog] = {}
-        """Partitions whose deletion has begun, before the last stop maybe: call `delete_slice`."""
-        self._live_pages = 0
-        self._load()
+        self.removed: dict[PartitionKey, PartitionLog] = {log.key: log for log in loaded if log.removed}
+        """Partitions to delete, maybe since before the last stop: call `delete_slice` for each."""
+        self._log_pages = sum(log.live_pages for log in loaded)
         self._ballast.restore()
 
     @classmethod
@@ -78,31 +78,21 @@ class Storage:
         data_folder = DataFolder(folder)
         try:
             space = Space(data_folder.file(DATA), quota_bytes, reserve_bytes)
-            tables = Tables(data_folder, space, flush, ephemeral)
+            ballast = Ballast(data_folder, space)
+            try:
+                tables = Tables(data_folder, space, flush, ephemeral)
+            except StorageFullError:
+                if not ballast.drop():
+                    raise
+                tables = Tables(data_folder, space, flush, ephemeral)
+            try:
+                return cls(data_folder, tables, ballast)
+            except BaseException:
+                tables.close(clean=False)
+                raise
         except BaseException:
             data_folder.close()
             raise
-        try:
-            return cls(data_folder, tables)
-        except BaseException:
-            tables.close(clean=False)
-            data_folder.close()
-            raise
-
-    def _load(self) -> None:
-        tables = self._tables
-        # Handles that a transaction opens last only if it commits, so this one writes, though nothing.
-        with tables.environment.begin(write=True) as transaction:
-            rows = list(transaction.cursor(db=tables.partitions))
-            for key, value in rows:
-                partition_id = schema.read_partition_key(key)
-                row = schema.read_partition_row(value)
-                database = tables.log_database(transaction, partition_id, create=False)
-                log = PartitionLog(partition_id, row, database, live_pages(transaction, database))
-                log.removed = bool(row.flags & schema.PARTITION_DELETING)
-                (self.removed if log.removed else self.logs)[log.key] = log
-                self._live_pages += log.live_pages
-            self._controller_epoch = tables.number(transaction, schema.NODE_CONTROLLER_EPOCH)
 
     # ------------------------------------------------------------- partitions
 
@@ -121,21 +111,39 @@ class Storage:
             raise LimitExceededError(
                 f"{len(new)} more partitions on a node of {len(self.logs)}, at most {PARTITIONS_PER_NODE_MAX}"
             )
-        created = self._change("creating partitions", lambda: self._create(new))
+        created = self._change("creating partitions", lambda: partitions.create(self._tables, new))
+        self._log_pages += sum(log.live_pages for log in created)
         self.logs = {**self.logs, **{log.key: log for log in created}}
 
-    def _create(self, keys: Sequence[PartitionKey]) -> list[PartitionLog]:
-        tables = self._tables
-        logs: list[PartitionLog] = []
-        with tables.environment.begin(write=True) as transaction:
-            first = tables.number(transaction, schema.NODE_NEXT_PARTITION_ID)
-            for partition_id, (topic_id, partition) in enumerate(keys, first):
-                row = PartitionRow(topic_id, partition, 0, 0, 0, 0, -1, schema.NO_TIMESTAMP, 0)
-                transaction.put(schema.partition_key(partition_id), row.pack(), db=tables.partitions)
-                database = tables.log_database(transaction, partition_id, create=True)
-                logs.append(PartitionLog(partition_id, row, database, 0))
-            tables.put_number(transaction, schema.NODE_NEXT_PARTITION_ID, first + len(keys))
-        return logs
+    def remove(self, keys: Sequence[PartitionKey]) -> None:
+        """Take partitions out of service for good, in one transaction; then `delete_slice` frees the space.
+
+        Raises StorageFullError, StorageFaultError.
+        """
+        logs = {key: self.logs[key] for key in keys if key in self.logs}
+        if not logs:
+            return
+        self._change("removing partitions", lambda: partitions.mark_deleting(self._tables, [*logs.values()]))
+        for log in logs.values():
+            log.removed = True
+        self.removed = {**self.removed, **logs}
+        self.logs = {key: log for key, log in self.logs.items() if key not in logs}
+
+    def delete_slice(self, key: PartitionKey) -> bool:
+        """Delete one slice of a removed partition; True while more is left. Unknown keys: False.
+
+        Raises StorageFullError, StorageFaultError.
+        """
+        self.remove([key])
+        log = self.removed.get(key)
+        if log is None:
+            return False
+        before = log.live_pages
+        more = self._change("deleting a partition", lambda: deletion.delete_slice(self._tables, log))
+        self._log_pages += log.live_pages - before
+        if not more:
+            self.removed = {other: kept for other, kept in self.removed.items() if other != key}
+        return more
 
     def begin_epoch(self, log: PartitionLog, leader_epoch: int) -> None:
         """See `begin_epochs`."""
@@ -147,55 +155,34 @@ class Storage:
         An epoch that is recorded already is left alone. Raises FencedLeaderEpochError for one
         that is older than the log's, StorageFullError, StorageFaultError.
         """
-        for log, leader_epoch in epochs:
-            if leader_epoch < log.leader_epoch:
+        for log, epoch in epochs:
+            if epoch < log.leader_epoch:
                 raise FencedLeaderEpochError(
-                    f"partition {log.name} is at leader epoch {log.leader_epoch}, asked for {leader_epoch}"
+                    f"partition {log.name} is at leader epoch {log.leader_epoch}, asked for {epoch}"
                 )
-        rows = [
-            (log, log.row()._replace(leader_epoch=epoch)) for log, epoch in epochs if epoch > log.leader_epoch
-        ]
+        new = [(log, epoch) for log, epoch in epochs if epoch > log.leader_epoch]
+        rows = [(log, log.row()._replace(leader_epoch=epoch)) for log, epoch in new]
         if rows:
-            self._change("beginning leader epochs", lambda: self._put_epochs(rows))
-            for log, row in rows:
-                log.adopt(row)
-
-    def _put_epochs(self, rows: Sequence[tuple[PartitionLog, PartitionRow]]) -> None:
-        tables = self._tables
-        with tables.environment.begin(write=True) as transaction:
-            for log, row in rows:
-                key = schema.epoch_key(log.partition_id, row.leader_epoch)
-                transaction.put(key, schema.pack_number(row.log_end_offset), db=tables.epochs)
-                transaction.put(schema.partition_key(log.partition_id), row.pack(), db=tables.partitions)
+            self._change("beginning leader epochs", lambda: partitions.put_epochs(self._tables, rows))
+        for log, row in rows:
+            log.adopt(row)
 
     def epochs(self, log: PartitionLog) -> list[tuple[int, int]]:
-        """(leader epoch, start offset) of all epochs that the log has seen, oldest first. Any thread."""
-        prefix = schema.partition_key(log.partition_id)
-        found: list[tuple[int, int]] = []
-        with self._tables.environment.begin(db=self._tables.epochs) as transaction:
-            cursor = transaction.cursor()
-            positioned = cursor.set_range(prefix)
-            while positioned and cursor.key()[: len(prefix)] == prefix:
-                found.append((schema.read_epoch_key(cursor.key())[1], schema.read_number(cursor.value())))
-                positioned = cursor.next()
-        return found
+        """See `partitions.epochs`. Any thread."""
+        return partitions.epochs(self._tables, log)
 
     @property
     def controller_epoch(self) -> int:
         """The highest controller epoch that this node has recorded."""
-        return self._controller_epoch
+        return self._tables.controller_epoch
 
-    def record_controller_epoch(self, controller_epoch: int) -> None:
-        """Remember the highest controller epoch seen; a lower one changes nothing."""
-        if controller_epoch > self._controller_epoch:
+    def see_controller_epoch(self, controller_epoch: int) -> None:
+        """Record the highest controller epoch seen; a lower one changes nothing."""
+        if controller_epoch > self._tables.controller_epoch:
             self._change(
-                "recording the controller epoch", lambda: self._put_controller_epoch(controller_epoch)
+                "recording the controller epoch",
+                lambda: self._tables.record_controller_epoch(controller_epoch),
             )
-            self._controller_epoch = controller_epoch
-
-    def _put_controller_epoch(self, controller_epoch: int) -> None:
-        with self._tables.environment.begin(write=True) as transaction:
-            self._tables.put_number(transaction, schema.NODE_CONTROLLER_EPOCH, controller_epoch)
 
     # ---------------------------------------------------------------- appends
 
@@ -205,31 +192,44 @@ class Storage:
         Each batch is checked, given its offsets and stored, or found to be a duplicate, or
         refused with an error of its own that does not hinder the others: CorruptBatchError,
         InvalidTimestampError, InvalidRecordError, OutOfOrderSequenceError, FencedProducerError,
-        UnknownProducerIdError, StorageFullError. What was stored is durable and visible when
-        this returns.
+        UnknownProducerIdError, UnknownPartitionError, StorageFullError. What was stored is
+        durable and visible when this returns.
 
         Raises StorageFaultError when the disk failed: nothing may be acknowledged any more, and
         the node must stop.
         """
         self._refuse_faulted()
-        plan = self._plan(appends)
-        if not plan.logs:
-            return plan.results
-        try:
-            self._carry_out(plan)
-        except TailraceError as error:
-            self._refuse_faulted()
-            if len(appends) == 1:
-                return [error]
-            return [result for append in appends for result in self.commit([append])]
+        room = self._tables.space.capacity() - self.used_bytes
+        plan = Planner(self._producers.lookup, room).plan(appends)
+        if plan.logs:
+            try:
+                self._log_pages += self._attempt("appending", lambda: self._writer.write(plan))
+            except TailraceError as error:
+                self._refuse_faulted()
+                if len(appends) == 1:
+                    return [error]
+                return [result for append in appends for result in self.commit([append])]
+        if appends:
+            self._expire_producers(appends[0].now_ms)
         return plan.results
 
-    def _plan(self, appends: Sequence[Append]) -> Plan:
-        room = self._space.capacity() - self.used_bytes
-        return Planner(self._producers.lookup, room).plan(appends)
+    def _expire_producers(self, now_ms: int) -> None:
+        with suppress(StorageFullError):  # no harm is done: the next interval tries again
+            self._change("expiring producer ids", lambda: self._producers.expire_slice(now_ms))
 
-    def _carry_out(self, plan: Plan) -> None:
-        self._live_pages += self._attempt("appending", lambda: self._writer.write(plan))
+    def retain(self, log: PartitionLog, retention_ms: int, retention_bytes: int, now_ms: int) -> bool:
+        """Delete one slice of what the log need not keep (see `retention.find_cut`); True if more is left.
+
+        Raises CorruptBatchError, StorageFullError, StorageFaultError.
+        """
+        self._refuse_faulted()
+        self._ballast.restore()
+        cut = retention.find_cut(self._tables, log, retention_ms, retention_bytes, now_ms)
+        if cut.last_offsets:
+            before = log.live_pages
+            self._change("retention", lambda: retention.cut_off(self._tables, log, cut))
+            self._log_pages += log.live_pages - before
+        return cut.more
 
     # ------------------------------------------------------------------ reads
 
@@ -241,52 +241,17 @@ class Storage:
         """See `reading.offset_for_timestamp`. Any thread; may wait for the disk."""
         return reading.offset_for_timestamp(self._tables, log, timestamp)
 
-    # --------------------------------------------------------------- deleting
-
-    def retain(self, log: PartitionLog, retention_ms: int, retention_bytes: int, now_ms: int) -> bool:
-        """Delete one slice of what the log need not keep (see `retention.find_cut`); True if more is left.
-
-        Also forgets producer ids that have been silent for `producer_table.EXPIRY_MS`. Raises
-        CorruptBatchError, StorageFullError, StorageFaultError.
-        """
-        self._refuse_faulted()
-        self._ballast.restore()
-        cut = retention.find_cut(self._tables, log, retention_ms, retention_bytes, now_ms)
-        if cut.last_offsets:
-            self._live_pages -= self._change("retention", lambda: retention.cut_off(self._tables, log, cut))
-        more = self._change("expiring producers", lambda: self._producers.expire_slice(log, now_ms))
-        return cut.more or more
-
-    def delete_slice(self, key: PartitionKey) -> bool:
-        """Delete one slice of a removed partition; True while more is left. Unknown keys: False.
-
-        From the first call on the partition is gone for readers, and it stays gone after a restart.
-        """
-        log = self.logs.get(key)
-        if log is not None:
-            log.removed = True
-            self.removed = {**self.removed, key: log}
-            self.logs = {other: kept for other, kept in self.logs.items() if other != key}
-        log = self.removed.get(key)
-        if log is None:
-            return False
-        more, freed = self._change("deleting a partition", lambda: deletion.delete_slice(self._tables, log))
-        self._live_pages -= freed
-        if not more:
-            self.removed = {other: kept for other, kept in self.removed.items() if other != key}
-        return more
-
     # ------------------------------------------------------------------ space
 
     @property
     def used_bytes(self) -> int:
         """Live data in whole pages."""
-        return self._live_pages * PAGE_BYTES
+        return (self._log_pages + self._tables.pages) * PAGE_BYTES
 
     @property
     def capacity_bytes(self) -> int:
         """What `used_bytes` may rise to now, given the quota, the disk and the reserve."""
-        return self._space.capacity()
+        return self._tables.space.capacity()
 
     @property
     def faulted(self) -> StorageFaultError | None:
@@ -306,7 +271,7 @@ class Storage:
     # ---------------------------------------------------------------- changes
 
     def _change(self, doing: str, action: Callable[[], T]) -> T:
-        """A transaction that must succeed on a full disk too: if it does not, the ballast goes."""
+        """A transaction that must get through on a full disk too: if it does not, the ballast goes."""
         self._refuse_faulted()
         try:
             return self._attempt(doing, action)
@@ -319,7 +284,7 @@ class Storage:
         try:
             return action()
         except lmdb.Error as error:
-            failure = storage_error(error, doing, self._space.disk_free())
+            failure = storage_error(error, doing, self._tables.space.disk_free())
             if isinstance(failure, StorageFaultError):
                 self._fault = failure
             raise failure from error

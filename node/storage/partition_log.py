@@ -40,8 +40,6 @@ class PartitionLog:
         "max_timestamp",
         "partition",
         "partition_id",
-        "producers_checked_ms",
-        "producers_checked_up_to",
         "removed",
         "size_bytes",
         "sole_replica",
@@ -64,8 +62,6 @@ class PartitionLog:
         self.sole_replica = True
         self.removed = False
         self.head: Head | None = None
-        self.producers_checked_ms = 0
-        self.producers_checked_up_to = 0
 
     @property
     def key(self) -> PartitionKey:

@@ -15,9 +15,11 @@ CACHED_ROWS_MAX: Final = 8_192
 
 EXPIRY_MS: Final = 7 * 24 * 3_600_000
 """A producer id that has not written to a partition for so long is forgotten there."""
-CHECK_INTERVAL_MS: Final = 3_600_000
+CHECK_INTERVAL_MS: Final = 60_000
 CHECK_SLICE_ROWS: Final = 256
 """Rows looked at in one slice."""
+
+_FIRST_KEY: Final = schema.producer_key(0, 0)
 
 
 class ProducerTable:
@@ -26,6 +28,8 @@ class ProducerTable:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._cache: dict[tuple[int, int], ProducerRow] = {}
+        self._checked_ms = 0
+        self._check_from = _FIRST_KEY
 
     def lookup(self, log: PartitionLog, producer_id: int) -> ProducerRow | None:
         """The committed row, or None if the partition does not know this producer id."""
@@ -51,44 +55,37 @@ class ProducerTable:
         for producer_id, row in rows.items():
             self._remember((log.partition_id, producer_id), row)
 
-    def forget(self, partition_id: int, producer_ids: list[int]) -> None:
-        """These rows are gone."""
-        for producer_id in producer_ids:
-            self._cache.pop((partition_id, producer_id), None)
+    def expire_slice(self, now_ms: int) -> bool:
+        """Forget ids past `EXPIRY_MS` among the next `CHECK_SLICE_ROWS`, at most once an interval.
 
-    def expire_slice(self, log: PartitionLog, now_ms: int) -> bool:
-        """Look for rows past `EXPIRY_MS`, some at a time, once an interval. True while more is left."""
-        if log.producers_checked_up_to == 0 and now_ms - log.producers_checked_ms < CHECK_INTERVAL_MS:
+        Returns whether rows were deleted, in a transaction of their own.
+        """
+        if abs(now_ms - self._checked_ms) < CHECK_INTERVAL_MS:
             return False
-        expired, following = self._find_expired(log, now_ms - EXPIRY_MS)
-        if expired:
-            with self._tables.environment.begin(write=True) as transaction:
-                for producer_id in expired:
-                    transaction.delete(
-                        schema.producer_key(log.partition_id, producer_id), db=self._tables.producers
-                    )
-            self.forget(log.partition_id, expired)
-        log.producers_checked_up_to = following
-        if following == 0:
-            log.producers_checked_ms = now_ms
-        return following != 0
+        self._checked_ms = now_ms
+        expired = self._find_expired(now_ms - EXPIRY_MS)
+        if not expired:
+            return False
+        with self._tables.environment.begin(write=True) as transaction:
+            for key in expired:
+                transaction.delete(schema.producer_key(*key), db=self._tables.producers)
+        for key in expired:
+            self._cache.pop(key, None)
+        return True
 
-    def _find_expired(self, log: PartitionLog, before_ms: int) -> tuple[list[int], int]:
-        expired: list[int] = []
-        start = schema.producer_key(log.partition_id, log.producers_checked_up_to)
+    def _find_expired(self, before_ms: int) -> list[tuple[int, int]]:
+        expired: list[tuple[int, int]] = []
         with self._tables.environment.begin(db=self._tables.producers) as transaction:
             cursor = transaction.cursor()
-            positioned = cursor.set_range(start)
+            positioned = cursor.set_range(self._check_from)
             for _ in range(CHECK_SLICE_ROWS):
                 if not positioned:
-                    return expired, 0
-                partition_id, producer_id = schema.read_pair_key(cursor.key())
-                if partition_id != log.partition_id:
-                    return expired, 0
+                    break
                 if schema.read_producer_row(cursor.value()).last_timestamp < before_ms:
-                    expired.append(producer_id)
+                    expired.append(schema.read_pair_key(cursor.key()))
                 positioned = cursor.next()
-        return expired, producer_id + 1
+            self._check_from = cursor.key() if positioned else _FIRST_KEY
+        return expired
 
     def _remember(self, key: tuple[int, int], row: ProducerRow) -> None:
         cache = self._cache

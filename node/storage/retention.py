@@ -69,8 +69,8 @@ def _head(log: PartitionLog, cursor: "Cursor[memoryview]") -> Head:
     return Head(last_offset, parse_header(batch).max_timestamp, len(batch))
 
 
-def cut_off(tables: Tables, log: PartitionLog, cut: Cut) -> int:
-    """Delete the batches and what pointed to them; then publish. Returns the freed pages."""
+def cut_off(tables: Tables, log: PartitionLog, cut: Cut) -> None:
+    """Delete the batches and what pointed to them; then publish."""
     start = cut.last_offsets[-1] + 1
     row = log.row()._replace(log_start_offset=start, size_bytes=log.size_bytes - cut.size_bytes)
     with tables.environment.begin(write=True) as transaction:
@@ -83,11 +83,10 @@ def cut_off(tables: Tables, log: PartitionLog, cut: Cut) -> int:
             prune_time_index(tables, transaction, log, start, keep_newest=True)
         transaction.put(schema.partition_key(log.partition_id), row.pack(), db=tables.partitions)
         pages = live_pages(transaction, log.database)
-    freed = log.live_pages - pages
+        tables.measure(transaction)
     log.live_pages = pages
     log.adopt(row)
     log.hot_offset = max(log.hot_offset, start)
-    return freed
 
 
 def prune_time_index(

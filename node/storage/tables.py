@@ -62,7 +62,9 @@ class Tables:
             if storage_id is None:
                 raise DataFolderError(f"data folder {self.folder.path}: the storage id is missing")
             clean = self.number(transaction, schema.NODE_CLEAN) == 1
+            self.controller_epoch = self.number(transaction, schema.NODE_CONTROLLER_EPOCH)
             self.put_number(transaction, schema.NODE_CLEAN, 0)
+            self.measure(transaction)
         return storage_id.decode("ascii"), clean
 
     def _refuse_foreign(self, transaction: "Transaction[bytes]") -> None:
@@ -104,8 +106,17 @@ class Tables:
         """Set a number of the node table."""
         transaction.put(name, schema.pack_number(number), db=self.node)
 
-    def table_pages(self, transaction: "Transaction[bytes]") -> int:
-        """Pages of everything but the logs and LMDB's list of free pages."""
+    def record_controller_epoch(self, controller_epoch: int) -> None:
+        """Store the highest controller epoch seen."""
+        with self.environment.begin(write=True) as transaction:
+            self.put_number(transaction, schema.NODE_CONTROLLER_EPOCH, controller_epoch)
+        self.controller_epoch = controller_epoch
+
+    def measure(self, transaction: "Transaction[bytes]") -> None:
+        """Count the pages of everything but the logs and LMDB's list of free pages.
+
+        Asked at the end of each transaction; if it fails after that, the next one counts again.
+        """
         stat = transaction.stat()
         root = stat["branch_pages"] + stat["leaf_pages"]
         shared = (
@@ -116,7 +127,7 @@ class Tables:
             self.aborted_transactions,
             self.node,
         )
-        return root + sum(live_pages(transaction, table) for table in shared)
+        self.pages = root + sum(live_pages(transaction, table) for table in shared)
 
     def close(self, clean: bool) -> None:
         """Close, and mark the stop as clean if it is. The folder is the caller's to close."""

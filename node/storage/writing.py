@@ -33,6 +33,7 @@ class PlanWriter:
         plans = list(plan.logs.values())
         with self._tables.environment.begin(write=True) as transaction:
             pages = [self._put(transaction, log_plan) for log_plan in plans]
+            self._tables.measure(transaction)
         grown = 0
         for log_plan, now_live in zip(plans, pages, strict=True):
             log = log_plan.log
