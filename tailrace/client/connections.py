@@ -5,6 +5,7 @@ since nobody knows what became of it, and the one who asked decides about asking
 not sent yet waits for the next connection, or for its deadline.
 """
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,8 +27,8 @@ from tailrace.protocol.limits import (
     RECEIVE_HIGH_WATER_MESSAGES,
     UNSENT_REQUESTS_MAX,
 )
-from tailrace.protocol.messages import Failed, Reply, Request
-from tailrace.protocol.wire import decode_reply, encode, request_id_of
+from tailrace.protocol.messages import Failed, Reply
+from tailrace.protocol.wire import decode_reply, request_id_of
 from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.endpoint import choose
 from tailrace.transport.poller import Poller
@@ -96,15 +97,20 @@ class Connections:
         self._links: dict[int, Link] = {}
         self._by_connection: dict[Connection, Link] = {}
         self._pending = PendingRequests()
-        self._next_id = 0
+        self._ids = itertools.count(1)
         self._closed: TailraceError | None = None
 
     # ---------------------------------------------------------------- sending
 
+    def next_id(self) -> int:
+        """A request id that was not used before; from any thread."""
+        return next(self._ids)
+
     def request(
         self,
         destination: int,
-        request: Callable[[int], Request],
+        request_id: int,
+        header: bytes,
         frames: Sequence[Frame],
         *,
         on_reply: ReplyHandler,
@@ -112,8 +118,6 @@ class Connections:
         now: float,
     ) -> None:
         """Send, or keep until it can be sent. `on_reply` is called exactly once, later."""
-        self._next_id = request_id = self._next_id + 1
-        header = encode(request(request_id))
         pending = Pending(
             request_id, destination, header, frames, on_reply=on_reply, since=now, deadline=now + timeout_s
         )
@@ -129,14 +133,11 @@ class Connections:
             return
         self._enqueue(link, pending, now)
 
-    def tell(
-        self, destination: int, request: Callable[[int], Request], frames: Sequence[Frame], now: float
-    ) -> bool:
+    def tell(self, destination: int, header: bytes, frames: Sequence[Frame], now: float) -> bool:
         """Send what gets no reply, if that can be done at once. If not, a connection is made: try again."""
         link = self._link(destination)
         if link.ready and not link.unsent and link.connection is not None:
-            self._next_id += 1
-            return link.connection.send(encode(request(self._next_id)), frames)
+            return link.connection.send(header, frames)
         if link.connection is None and now >= link.reopen_at and self._closed is None:
             self._open(link, now)
         return False

@@ -7,6 +7,7 @@ stepped after each wake-up; `submit` runs one action there; `call` asks one ques
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
@@ -19,9 +20,9 @@ from tailrace.protocol.errors import (
     ConnectionFailedError,
     InvalidArgumentError,
     TailraceError,
-    UnknownTopicError,
 )
 from tailrace.protocol.messages import GetSnapshot, Reply, Request
+from tailrace.protocol.wire import encode
 
 from . import lifecycle
 from .answer import Answer
@@ -30,6 +31,7 @@ from .connections import COORDINATOR
 from .loop import Loop, Task
 from .pending import Frame, ReplyHandler
 from .retry import Backoff
+from .view import unknown_topic
 
 __all__ = ["COORDINATOR", "Answer", "Engine", "ReplyHandler", "Task"]
 
@@ -55,8 +57,8 @@ class Engine:
         self.name = name
         self.request_timeout_s = request_timeout_ms / 1000
         self.bootstrap = Bootstrap(bootstrap_servers)
-        self._loop = Loop(self.bootstrap, name)
         self._disowned = False
+        self._loop = Loop(self.bootstrap, name)
 
     # ------------------------------------------------------------------- life
 
@@ -80,6 +82,17 @@ class Engine:
             if loop.thread.is_alive():
                 _log.error("%s: the I/O thread did not stop within %s s", self.name, JOIN_TIMEOUT_S)
         lifecycle.unregister(self)
+
+    def __del__(self) -> None:
+        """Forgotten: the thread ends by itself, since it knows the loop, not its engine."""
+        loop = getattr(self, "_loop", None)
+        if loop is None or self._disowned:
+            return
+        if loop.thread.ident is None:
+            loop.release()
+        elif loop.over is None:
+            loop.stop()
+            warnings.warn(f"{self.name} was not closed", ResourceWarning, stacklevel=2, source=self)
 
     def disown(self) -> None:
         """Called in a forked child, where there is no I/O thread: everything raises ClosedError."""
@@ -131,7 +144,7 @@ class Engine:
 
     def refresh(self, timeout_s: float) -> ClusterState:
         """The state as it is now: asks the coordinator. Raises like `call`."""
-        self._call(COORDINATOR, GetSnapshot, (), timeout_s, self._take_snapshot)
+        self._call(COORDINATOR, GetSnapshot, (), self._take_snapshot, timeout_s=timeout_s)
         return self._loop.view.state
 
     def request_refresh(self) -> None:
@@ -151,12 +164,15 @@ class Engine:
         state = self.refresh(timeout_s)
         topic = state.topic(name)
         if topic is None:
-            similar = " or ".join(repr(other) for other in state.similar_topics(name))
-            hint = f"; did you mean {similar}?" if similar else ""
-            raise UnknownTopicError(f"topic {name!r} does not exist{hint}")
+            raise unknown_topic(state, name)
         return topic
 
     # -------------------------------------------------------- work, any thread
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass, in any thread but the I/O thread. Raises ClosedError when closed meanwhile."""
+        if self._loop.ended.wait(seconds):
+            self.check()
 
     def submit(self, action: Callable[[], None]) -> None:
         """Run `action` in the I/O thread soon. Raises ClosedError once closed."""
@@ -198,14 +214,15 @@ class Engine:
         frames: Sequence[Frame] = (),
         *,
         timeout_s: float,
+        fatal: tuple[type[TailraceError], ...] = (),
     ) -> tuple[Reply, list[bytes]]:
         """Ask and wait, again and again with growing pauses while the error is retriable.
 
-        Raises the last error when `timeout_s` is over, any other one at once, ClosedError when the
-        engine is closed meanwhile. A retry may follow a request that was carried out and whose
-        reply was lost. Not for the I/O thread.
+        Raises the last error when `timeout_s` is over, one that is not retriable or of a class in
+        `fatal` at once, ClosedError when the engine is closed meanwhile. A retry may follow a
+        request that was carried out and whose reply was lost. Not for the I/O thread.
         """
-        return self._call(destination, request, frames, timeout_s, Answer.resolve)
+        return self._call(destination, request, frames, Answer.resolve, timeout_s=timeout_s, fatal=fatal)
 
     # -------------------------------------------------- only in the I/O thread
 
@@ -223,9 +240,16 @@ class Engine:
         `on_reply` is called in the I/O thread exactly once, never before this returns: with the
         reply and its frames, or with the error that came instead. `frames` must not change before.
         """
-        timeout_s = self.request_timeout_s if timeout_s is None else timeout_s
-        self._loop.connections.request(
-            destination, request, frames, on_reply=on_reply, timeout_s=timeout_s, now=monotonic()
+        connections = self._loop.connections
+        request_id = connections.next_id()
+        connections.request(
+            destination,
+            request_id,
+            encode(request(request_id)),
+            frames,
+            on_reply=on_reply,
+            timeout_s=self.request_timeout_s if timeout_s is None else timeout_s,
+            now=monotonic(),
         )
 
     def tell(self, destination: int, request: Callable[[int], Request], frames: Sequence[Frame] = ()) -> bool:
@@ -233,7 +257,9 @@ class Engine:
 
         False when there is no connection yet, or its queue is full: try again in a later `step`.
         """
-        return self._loop.connections.tell(destination, request, frames, monotonic())
+        connections = self._loop.connections
+        header = encode(request(connections.next_id()))
+        return connections.tell(destination, header, frames, monotonic())
 
     # ------------------------------------------------------------------ inside
 
@@ -254,7 +280,22 @@ class Engine:
         timeout_s: float,
         on_reply: ReplyHandler,
     ) -> None:
-        send = partial(self.request, destination, request, frames, on_reply=on_reply, timeout_s=timeout_s)
+        # Made here, so that a request that cannot be encoded hurts the one who made it, and nobody else.
+        connections = self._loop.connections
+        request_id = connections.next_id()
+        header = encode(request(request_id))
+
+        def send() -> None:
+            connections.request(
+                destination,
+                request_id,
+                header,
+                frames,
+                on_reply=on_reply,
+                timeout_s=timeout_s,
+                now=monotonic(),
+            )
+
         self.submit(send)
 
     def _call(
@@ -262,8 +303,10 @@ class Engine:
         destination: int,
         request: Callable[[int], Request],
         frames: Sequence[Frame],
-        timeout_s: float,
         resolve: Callable[[Answer, Reply | TailraceError, list[bytes]], None],
+        *,
+        timeout_s: float,
+        fatal: tuple[type[TailraceError], ...] = (),
     ) -> tuple[Reply, list[bytes]]:
         if threading.current_thread() is self._loop.thread:
             raise TailraceError(f"{self.name}: a callback would wait for itself; do this in another thread")
@@ -276,13 +319,12 @@ class Engine:
             try:
                 return answer.wait(left_s)
             except TailraceError as error:
-                if not error.retriable:
+                if not error.retriable or isinstance(error, fatal):
                     raise
                 pause_s = backoff.pause()
                 if monotonic() + pause_s >= started + timeout_s:
                     raise self._explained(destination, error, monotonic() - started) from error
-            if self._loop.ended.wait(pause_s):
-                self.check()
+            self.pause(pause_s)
 
     def _explained(self, destination: int, error: TailraceError, waited_s: float) -> TailraceError:
         if destination == COORDINATOR and isinstance(error, ConnectionFailedError):

@@ -8,7 +8,7 @@ from tailrace.protocol.cluster import Listener
 from tailrace.protocol.errors import ClosedError, TailraceError
 from tailrace.protocol.limits import BEAT_SILENCE_MS_MAX, REFRESH_INTERVAL_MS_MIN, SNAPSHOT_TIMEOUT_MS
 from tailrace.protocol.messages import GetSnapshot, Published, Reply, SnapshotTaken
-from tailrace.protocol.wire import decode_published
+from tailrace.protocol.wire import decode_published, encode
 from tailrace.transport.endpoint import choose
 from tailrace.transport.poller import Poller
 from tailrace.transport.publisher import Subscriber
@@ -119,9 +119,11 @@ class Follower:
         self._asked = True
         self._wanted = False
         self._ask_at = now + REFRESH_INTERVAL_MS_MIN / 1000
+        request_id = self._connections.next_id()
         self._connections.request(
             COORDINATOR,
-            GetSnapshot,
+            request_id,
+            encode(GetSnapshot(request_id)),
             (),
             on_reply=self._answered,
             timeout_s=SNAPSHOT_TIMEOUT_MS / 1000,

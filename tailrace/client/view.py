@@ -8,6 +8,7 @@ the copy *behind*, and only a snapshot ends that. States of older controller epo
 from collections.abc import Iterable
 
 from tailrace.protocol.cluster import ClusterState, Snapshot
+from tailrace.protocol.errors import UnknownTopicError
 from tailrace.protocol.limits import UPDATES_BUFFERED_MAX
 from tailrace.protocol.messages import Beat, Published, Update
 
@@ -79,6 +80,13 @@ class ClusterView:
         self._buffered = later[-UPDATES_BUFFERED_MAX:]
         if later:
             self.behind = True
+
+
+def unknown_topic(state: ClusterState, name: str) -> UnknownTopicError:
+    """The error that says so, and names similar topics."""
+    similar = " or ".join(repr(other) for other in state.similar_topics(name))
+    hint = f"; did you mean {similar}?" if similar else ""
+    return UnknownTopicError(f"topic {name!r} does not exist{hint}")
 
 
 def _successors(state: ClusterState, updates: list[Update]) -> int:

@@ -1,0 +1,310 @@
+"""The admin client: create, delete and look at topics, look at the cluster."""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from random import Random
+from time import monotonic
+from types import TracebackType
+from typing import Final
+
+from tailrace.protocol.cluster import NO_LEADER, ClusterState
+from tailrace.protocol.errors import (
+    InvalidArgumentError,
+    InvalidConfigError,
+    InvalidTopicError,
+    LeaderNotAvailableError,
+    NotEnoughNodesError,
+    TailraceError,
+    TimedOutError,
+    TopicExistsError,
+    UnknownTopicError,
+)
+from tailrace.protocol.limits import PARTITIONS_PER_TOPIC_MAX, REPLICATION_FACTOR_MAX
+from tailrace.protocol.messages import (
+    EARLIEST,
+    LATEST,
+    CreateTopic,
+    DeleteTopic,
+    DescribeLogs,
+    LogsDescribed,
+    Reply,
+    Request,
+    TopicCreated,
+    TopicDeleted,
+)
+from tailrace.protocol.record import TopicPartition
+
+from . import descriptions
+from .descriptions import ClusterDescription, NodeLogs, OffsetAndTimestamp, TopicDescription
+from .engine import COORDINATOR, Engine
+from .offsets import list_offsets
+from .options import keyword_options, reject_unknown
+from .retry import Backoff
+from .view import unknown_topic
+
+CREATE_TIMEOUT_MS_MAX: Final = 600_000
+"""The longest time that the coordinator is asked to wait for the nodes."""
+_numbers = itertools.count(1)
+
+
+class Admin:
+    """Creates, deletes and describes topics, and describes the cluster.
+
+    Nothing is connected to before it is needed, so that only calls raise ConnectionFailedError,
+    with each address and why it could not be used. `request_timeout_ms` is how long a call may take
+    unless it is given a `timeout_ms`. Safe to use from several threads. To be closed, best by `with`.
+
+    Raises InvalidArgumentError for unknown options and for addresses that do not parse.
+    """
+
+    EARLIEST: Final = EARLIEST
+    """In place of a timestamp in `list_offsets`: the first offset that is still there."""
+    LATEST: Final = LATEST
+    """In place of a timestamp in `list_offsets`: the offset that the next record to be read will have."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str | Sequence[str] = "127.0.0.1:7070",
+        *,
+        request_timeout_ms: int = 30_000,
+        **unknown: object,
+    ) -> None:
+        reject_unknown("Admin", unknown, keyword_options(Admin.__init__))
+        self._engine = Engine(
+            bootstrap_servers, request_timeout_ms=request_timeout_ms, name=f"admin-{next(_numbers)}"
+        )
+        self._engine.start()
+
+    def __enter__(self) -> "Admin":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. Calls that wait in other threads raise ClosedError."""
+        self._engine.close()
+
+    def ready(self, timeout_ms: int | None = None, *, nodes: int = 1) -> None:
+        """Wait until the cluster can work: `nodes` nodes are alive and every partition has a leader.
+
+        Raises ConnectionFailedError when no coordinator answers in time, NotEnoughNodesError or
+        LeaderNotAvailableError with what was missing at the end.
+        """
+        deadline = self._deadline(timeout_ms)
+        self._engine.ready(_left(deadline))
+        backoff = Backoff(Random(), longest_s=0.1)
+        while (problem := _not_ready(self._engine.refresh(_left(deadline)), nodes)) is not None:
+            pause_s = backoff.pause()
+            if _left(deadline) <= pause_s:
+                raise problem
+            self._engine.pause(pause_s)
+
+    def create_topic(
+        self,
+        name: str,
+        partitions: int = 1,
+        replication_factor: int = 1,
+        config: Mapping[str, str | int] | None = None,
+        *,
+        timeout_ms: int | None = None,
+    ) -> TopicDescription:
+        """Create a topic, and return when it can be written.
+
+        `config` has the keys of `TopicDescription.config`. When a reply was lost and the retry finds
+        the topic exactly as it was asked for, that counts as created.
+
+        Raises TopicExistsError, InvalidTopicError, InvalidConfigError, NotEnoughNodesError,
+        LimitExceededError; TimedOutError when nodes have not heard of the topic in time: it exists
+        then, and can be written as they do.
+        """
+        _check_name(name)
+        _check_count("partitions", partitions, PARTITIONS_PER_TOPIC_MAX)
+        _check_count("replication_factor", replication_factor, REPLICATION_FACTOR_MAX)
+        deadline = self._deadline(timeout_ms)
+        settings = _settings(config)
+        attempts = 0
+
+        def request(request_id: int) -> Request:
+            nonlocal attempts
+            attempts += 1
+            # A little less than there is, so that the coordinator's own answer comes in time.
+            wait_ms = min(int(_left(deadline) * 900), CREATE_TIMEOUT_MS_MAX)
+            return CreateTopic(
+                request_id,
+                name=name,
+                partitions=partitions,
+                replication_factor=replication_factor,
+                config=settings,
+                timeout_ms=wait_ms,
+            )
+
+        try:
+            reply = self._call(request, deadline, (NotEnoughNodesError, TimedOutError))
+        except TopicExistsError:
+            if attempts == 1:
+                raise
+            topic = self.describe_topic(name, timeout_ms=_left_ms(deadline))
+            if not _as_asked(topic, partitions, replication_factor, settings):
+                raise
+            ends = dict.fromkeys((TopicPartition(name, index) for index in range(partitions)), LATEST)
+            list_offsets(self._engine, ends, _left(deadline))
+            return topic
+        if not isinstance(reply, TopicCreated) or reply.topic is None:
+            raise _unexpected(reply)
+        return descriptions.describe_topic(reply.topic)
+
+    def delete_topic(self, name: str, *, timeout_ms: int | None = None) -> None:
+        """Delete a topic and its records; there is no way back.
+
+        Raises UnknownTopicError with similar names, unless the topic was missing at a retry only.
+        """
+        _check_name(name)
+        attempts = 0
+
+        def request(request_id: int) -> Request:
+            nonlocal attempts
+            attempts += 1
+            return DeleteTopic(request_id, name=name)
+
+        try:
+            reply = self._call(request, self._deadline(timeout_ms))
+        except UnknownTopicError:
+            if attempts == 1:
+                raise
+            return
+        if not isinstance(reply, TopicDeleted):
+            raise _unexpected(reply)
+
+    def list_topics(self, *, timeout_ms: int | None = None) -> list[str]:
+        """The names of all topics, in order."""
+        return sorted(self._refreshed(timeout_ms).topic_ids)
+
+    def describe_topic(self, name: str, *, timeout_ms: int | None = None) -> TopicDescription:
+        """One topic. Raises UnknownTopicError with similar names."""
+        return self.describe_topics([name], timeout_ms=timeout_ms)[0]
+
+    def describe_topics(
+        self, names: Iterable[str] | None = None, *, timeout_ms: int | None = None
+    ) -> list[TopicDescription]:
+        """The topics of these names in their order, or all in the order of theirs.
+
+        Raises UnknownTopicError with similar names.
+        """
+        state = self._refreshed(timeout_ms)
+        wanted = sorted(state.topic_ids) if names is None else list(names)
+        topics = []
+        for name in wanted:
+            topic = state.topic(name)
+            if topic is None:
+                raise unknown_topic(state, name)
+            topics.append(descriptions.describe_topic(topic))
+        return topics
+
+    def describe_cluster(self, *, timeout_ms: int | None = None) -> ClusterDescription:
+        """The nodes, and the names of the topics."""
+        state = self._refreshed(timeout_ms)
+        return descriptions.describe_cluster(self._engine.cluster_id, state)
+
+    def describe_logs(
+        self, node_ids: Iterable[int] | None = None, *, timeout_ms: int | None = None
+    ) -> dict[int, NodeLogs]:
+        """What these nodes hold, or all that are alive: offsets and sizes of each log, space used.
+
+        Raises ConnectionFailedError or TimedOutError when one of them does not answer.
+        """
+        deadline = self._deadline(timeout_ms)
+        state = self._engine.refresh(_left(deadline))
+        alive = sorted(node.node_id for node in state.nodes.values() if node.alive)
+        wanted = alive if node_ids is None else list(node_ids)
+        answers = {node: self._engine.ask(node, DescribeLogs, timeout_s=_left(deadline)) for node in wanted}
+        logs = {}
+        for node_id, answer in answers.items():
+            reply, _ = answer.wait(_left(deadline))
+            if not isinstance(reply, LogsDescribed):
+                raise _unexpected(reply)
+            logs[node_id] = descriptions.describe_logs(node_id, reply, state)
+        return logs
+
+    def list_offsets(
+        self, timestamps: Mapping[TopicPartition, int], *, timeout_ms: int | None = None
+    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+        """The first offset at or after each timestamp (milliseconds since 1970), or EARLIEST or LATEST.
+
+        None where there is no such record. Raises UnknownTopicError, UnknownPartitionError,
+        LeaderNotAvailableError.
+        """
+        places = {TopicPartition(*place): timestamp for place, timestamp in timestamps.items()}
+        found = list_offsets(self._engine, places, _left(self._deadline(timeout_ms)))
+        return {place: at if at.offset >= 0 else None for place, at in found.items()}
+
+    def _deadline(self, timeout_ms: int | None) -> float:
+        if timeout_ms is None:
+            return monotonic() + self._engine.request_timeout_s
+        if timeout_ms < 0:
+            raise InvalidArgumentError(f"timeout_ms is {timeout_ms}; it cannot be negative")
+        return monotonic() + timeout_ms / 1000
+
+    def _refreshed(self, timeout_ms: int | None) -> ClusterState:
+        return self._engine.refresh(_left(self._deadline(timeout_ms)))
+
+    def _call(
+        self,
+        request: Callable[[int], Request],
+        deadline: float,
+        fatal: tuple[type[TailraceError], ...] = (),
+    ) -> Reply:
+        reply, _ = self._engine.call(COORDINATOR, request, timeout_s=_left(deadline), fatal=fatal)
+        return reply
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - monotonic())
+
+
+def _left_ms(deadline: float) -> int:
+    return int(_left(deadline) * 1000)
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise InvalidTopicError(f"a topic's name is text, not {name!r}")
+
+
+def _check_count(what: str, number: object, most: int) -> None:
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
+        raise InvalidArgumentError(f"{what} is {number!r}; it must be a whole number from 1 to {most}")
+
+
+def _settings(config: Mapping[str, str | int] | None) -> dict[str, str | int]:
+    """The coordinator checks names and values; only what could not be sent to it is refused here."""
+    settings = dict(config or {})
+    for key, value in settings.items():
+        if not isinstance(key, str) or not isinstance(value, str | int) or isinstance(value, bool):
+            raise InvalidConfigError(f"topic config {key!r} is {value!r}; it must be a whole number")
+    return settings
+
+
+def _unexpected(reply: Reply) -> TailraceError:
+    return TailraceError(f"expected another reply than {reply!r:.200}")
+
+
+def _not_ready(state: ClusterState, nodes: int) -> TailraceError | None:
+    alive = sum(node.alive for node in state.nodes.values())
+    if alive < nodes:
+        return NotEnoughNodesError(f"{alive} nodes are alive, {nodes} are needed")
+    for topic in state.topics.values():
+        for index, partition in enumerate(topic.partitions):
+            if partition.leader == NO_LEADER:
+                return LeaderNotAvailableError(f"{topic.name}-{index} has no live leader")
+    return None
+
+
+def _as_asked(
+    topic: TopicDescription, partitions: int, replication_factor: int, config: Mapping[str, str | int]
+) -> bool:
+    settings = {key.replace(".", "_"): int(value) for key, value in config.items()}
+    same_shape = (len(topic.partitions), topic.replication_factor) == (partitions, replication_factor)
+    return same_shape and settings.items() <= topic.config.items()

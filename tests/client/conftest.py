@@ -1,0 +1,157 @@
+"""A coordinator and nodes on real sockets, as scripted as a test wants them.
+
+They run in this process, so that a test can make them forget an update, keep silent, or come back
+at another port, which the real ones do not do when asked.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tailrace.client.engine import Engine
+from tailrace.protocol.cluster import (
+    Change,
+    ClusterState,
+    Listener,
+    NodeInfo,
+    PartitionInfo,
+    TopicConfig,
+    TopicInfo,
+)
+from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.messages import Beat, GetSnapshot, Ping, Pong, Reply, Request, SnapshotTaken, Update
+from tailrace.protocol.wire import decode_coordinator_request, decode_node_request, encode, failure
+from tailrace.transport.context import new_context
+from tailrace.transport.poller import Poller
+from tailrace.transport.publisher import Publisher
+from tailrace.transport.server import Server
+from tailrace.transport.wakeup import Wakeup
+
+Answer = Reply | TailraceError | tuple[Reply, list[bytes]] | None
+ANY_PORT = "tcp://127.0.0.1:0"
+
+
+class StandIn:
+    """A ROUTER in a thread of its own. `answer` maps a request to a reply, an error, or None: silence."""
+
+    def __init__(
+        self, answer: Callable[[Request], Answer], *, tcp: str = ANY_PORT, coordinator: bool = False
+    ):
+        self.answer = answer
+        self.requests: list[Request] = []
+        self._decode = decode_coordinator_request if coordinator else decode_node_request
+        self._context = new_context()
+        self._server = Server(self._context, tcp=tcp)
+        self.listener = self._server.listener
+        self._publisher = Publisher(self._context, tcp=ANY_PORT) if coordinator else None
+        self.publisher = self._publisher.listener if self._publisher else Listener("")
+        self._to_publish: list[bytes] = []
+        self._wakeup = Wakeup()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def address(self) -> str:
+        return self.listener.tcp.removeprefix("tcp://")
+
+    def publish(self, message: Update | Beat) -> None:
+        self._to_publish.append(encode(message))
+        self._wakeup.set()
+
+    def stop(self) -> None:
+        """Gone, as after a kill: connections break, nothing more is answered."""
+        self._stopping = True
+        self._wakeup.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        poller = Poller()
+        poller.add(self._wakeup)
+        poller.add(self._server)
+        while not self._stopping:
+            poller.poll(None)
+            self._wakeup.clear()
+            while self._to_publish and self._publisher:
+                self._publisher.send(self._to_publish.pop(0))
+            while (incoming := self._server.receive()) is not None:
+                request = self._decode(incoming.header)
+                self.requests.append(request)
+                self._send(incoming.peer, request, self.answer(request))
+        self._server.close()
+        if self._publisher:
+            self._publisher.close()
+        self._wakeup.close()
+        self._context.term()
+
+    def _send(self, peer: bytes, request: Request, answer: Answer) -> None:
+        if answer is None:
+            return
+        reply, frames = answer if isinstance(answer, tuple) else (answer, [])
+        if isinstance(reply, TailraceError):
+            reply = failure(request.request_id, reply)
+        self._server.send(peer, encode(reply), frames)
+
+
+class StandInCoordinator(StandIn):
+    """Owns a cluster state, gives snapshots of it and publishes changes."""
+
+    def __init__(self, *, tcp: str = ANY_PORT, epoch: int = 1, cluster_id: str = "c") -> None:
+        self.state = ClusterState()
+        self.state.controller_epoch = epoch
+        self.cluster_id = cluster_id
+        self.others: Callable[[Request], Answer] = lambda request: None
+        self.silent = False
+        super().__init__(self._answer, tcp=tcp, coordinator=True)
+
+    def change(self, *changes: Change, publish: bool = True) -> None:
+        """One version more."""
+        for change in changes:
+            self.state.apply(change)
+        self.state.version += 1
+        if publish:
+            self.publish(Update(self.state.controller_epoch, self.state.version, list(changes)))
+
+    def beat(self) -> None:
+        self.publish(Beat(self.state.controller_epoch, self.state.version))
+
+    def snapshots_asked(self) -> int:
+        return sum(isinstance(request, GetSnapshot) for request in self.requests)
+
+    def _answer(self, request: Request) -> Answer:
+        if self.silent:
+            return None
+        if isinstance(request, GetSnapshot):
+            return SnapshotTaken(
+                request.request_id, 1, self.cluster_id, self.publisher, self.state.snapshot()
+            )
+        if isinstance(request, Ping):
+            return Pong(request.request_id)
+        return self.others(request)
+
+
+def topic(name: str, *, leader: int = 1, partitions: int = 1, epoch: int = 0) -> TopicInfo:
+    """A topic whose partitions all have one leader. Its id follows from its name."""
+    partition = PartitionInfo((leader,), leader, epoch, 0, (leader,))
+    return TopicInfo(name.encode().ljust(16, b"\0")[:16], name, TopicConfig(), (partition,) * partitions)
+
+
+def node(node_id: int, listener: Listener, *, epoch: int = 1, alive: bool = True) -> NodeInfo:
+    return NodeInfo(node_id, epoch, listener, "s", alive)
+
+
+@pytest.fixture
+def coordinator() -> Iterator[StandInCoordinator]:
+    standin = StandInCoordinator()
+    yield standin
+    standin.stop()
+
+
+@pytest.fixture
+def engine(coordinator: StandInCoordinator) -> Iterator[Engine]:
+    engine = Engine(coordinator.address, name="test")
+    engine.start()
+    engine.ready(5)
+    yield engine
+    engine.close()
