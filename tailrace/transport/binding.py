@@ -13,10 +13,8 @@ from tailrace.protocol.cluster import Listener
 from tailrace.protocol.errors import ConnectionFailedError
 
 from .context import Socket
-from .endpoint import boot_id
+from .endpoint import IPC_PATH_BYTES_MAX, boot_id
 
-IPC_PATH_BYTES_MAX: Final = 107
-"""What fits into a `sockaddr_un` on Linux, less the closing zero."""
 _WILDCARDS: Final = ("0.0.0.0", "*", "[::]")
 
 _CAUSES: Final = {
@@ -92,11 +90,14 @@ def _prepare(ipc: str) -> None:
 
 
 def _make_private(folder: Path) -> None:
-    """Sockets follow the umask, so the folder guards them: mode 0700.
+    """Sockets follow the umask, so the folder guards them: ours, and mode 0700.
 
     A folder with other things in it, such as a system's, is refused rather than closed to others.
     """
-    if not folder.stat().st_mode & 0o077:
+    found = folder.stat()
+    if found.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, f"folder {folder} belongs to another user")
+    if not found.st_mode & 0o077:
         return
     with os.scandir(folder) as entries:
         if not all(stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode) for entry in entries):

@@ -10,6 +10,8 @@ from typing import Final
 from tailrace.protocol.cluster import Listener
 from tailrace.protocol.errors import InvalidArgumentError
 
+IPC_PATH_BYTES_MAX: Final = 107
+"""What fits into a `sockaddr_un` on Linux, less the closing zero."""
 DIAGNOSE_TIMEOUT_S: Final = 1.0
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 

@@ -246,6 +246,15 @@ def test_ipc_makes_a_folder_of_sockets_private_but_leaves_others_alone(
     assert stat.S_IMODE(used.stat().st_mode) == 0o755
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_ipc_in_a_folder_of_another_user_is_refused(context: Context, tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12_345, -1)
+    with pytest.raises(ConnectionFailedError, match="belongs to another user"):
+        Server(context, tcp=LOOPBACK, ipc=f"ipc://{folder}/node.sock")
+
+
 def test_the_socket_file_of_a_killed_process_is_no_obstacle(
     context: Context, own: Own, connect: Connect, tmp_path: Path, echo_server: Callable[..., tuple]
 ) -> None:
