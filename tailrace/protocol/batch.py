@@ -114,7 +114,8 @@ class BatchHeader(NamedTuple):
 def parse_header(batch: Buffer) -> BatchHeader:
     """The header of one whole batch, its fields checked against each other and the batch's size.
 
-    Raises CorruptBatchError, BatchTooLargeError. The CRC is `check_crc`'s.
+    Raises BatchTooLargeError if it really is too large, CorruptBatchError for all that it only says.
+    The CRC is `check_crc`'s.
     """
     size = len(batch)
     if size < HEADER_BYTES:
@@ -134,10 +135,8 @@ def parse_header(batch: Buffer) -> BatchHeader:
 
 def _check_counts(header: BatchHeader) -> None:
     count = header.record_count
-    if count < 1:
-        raise CorruptBatchError(f"a batch of {count} records")
-    if count > BATCH_RECORDS_MAX:
-        raise BatchTooLargeError(f"a batch of {count} records, at most {BATCH_RECORDS_MAX}")
+    if not 1 <= count <= BATCH_RECORDS_MAX:
+        raise CorruptBatchError(f"a batch of {count} records, 1 to {BATCH_RECORDS_MAX} are possible")
     if header.last_offset_delta < count - 1:
         raise CorruptBatchError(f"{count} records up to offset delta {header.last_offset_delta}")
     if not 0 <= header.base_offset <= INT64_MAX - header.last_offset_delta:

@@ -35,7 +35,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from itertools import accumulate, chain, repeat
 from operator import add, is_not, length_hint, sub
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, MAGIC_COLUMNS, seal
 from .buffers import pack_bitmap, pack_offsets, padding
@@ -89,12 +89,14 @@ DIRECTORY_HEAD: Final = struct.Struct("<HHI")
 DIRECTORY_ENTRY: Final = struct.Struct("<B3sI")
 SIZE_PREFIX: Final = struct.Struct("<Q")
 
+T = TypeVar("T")
 Items: TypeAlias = Sequence[bytes | None]
 _Buffer: TypeAlias = tuple[Kind, int, Iterable[Any]]
 """Its kind, its length, and the bytes-like objects that make it up."""
 
 _GAP: Final = bytes(COLUMNS_AT - HEADER_BYTES)
-_NULLABLE_BYTES: Final = {bytes, bytearray, memoryview, type(None)}
+_NULLABLE_BYTES: Final = (bytes, bytearray, memoryview, type(None))
+_EXACT_TYPES: Final = frozenset(_NULLABLE_BYTES)
 
 
 class _Column(NamedTuple):
@@ -122,10 +124,11 @@ def encode(
     milliseconds since 1970, one for all or one for each. A body that its codec does not make smaller
     is stored plain. Raises InvalidArgumentError, BatchTooLargeError.
     """
-    count = len(values)
-    _check_count(
-        count, keys=keys, headers=headers, timestamps=None if isinstance(timestamps, int) else timestamps
-    )
+    values, count = _sequence("values", values), len(values)
+    keys = None if keys is None else _sequence("keys", keys, count)
+    headers = None if headers is None else _sequence("headers", headers, count)
+    timestamps = timestamps if isinstance(timestamps, int) else _sequence("timestamps", timestamps, count)
+
     key_column = None if keys is None else _key_column(keys)
     value_column = _binary("values", values, VALUES)
     header_column = _headers(headers) if headers is not None and any(headers) else None
@@ -147,17 +150,24 @@ def encode(
     except TypeError:
         _check_types("values", values)
         _check_types("keys", keys or ())
-        raise InvalidArgumentError("a header's value is neither bytes nor None") from None
+        _check_types("header values", [value for pairs in headers or () for _, value in pairs])
+        raise InvalidArgumentError("values, keys and header values are bytes or None") from None
 
 
-def _check_count(count: int, **others: Sequence[Any] | None) -> None:
-    if count < 1:
+def _sequence(name: str, column: Sequence[T], count: int | None = None) -> Sequence[T]:
+    """The column as a list or tuple, of this length if one is given."""
+    try:
+        found = len(column)
+        column = column if isinstance(column, list | tuple) else list(column)
+    except TypeError:
+        raise InvalidArgumentError(f"{name} is {type(column).__name__}, not a sequence") from None
+    if count is not None and found != count:
+        raise InvalidArgumentError(f"{found} {name} for {count} values")
+    if found < 1:
         raise InvalidArgumentError("a batch has at least one record")
-    if count > BATCH_RECORDS_MAX:
-        raise BatchTooLargeError(f"{count} records, at most {BATCH_RECORDS_MAX} a batch")
-    for name, column in others.items():
-        if column is not None and len(column) != count:
-            raise InvalidArgumentError(f"{len(column)} {name} for {count} values")
+    if found > BATCH_RECORDS_MAX:
+        raise BatchTooLargeError(f"{found} records, at most {BATCH_RECORDS_MAX} a batch")
+    return column
 
 
 def _key_column(keys: Items) -> _Column | None:
@@ -193,23 +203,28 @@ def _nullable(name: str, items: Items, kinds: BinaryKinds) -> _Column:
 
 def _check_types(name: str, items: Sequence[object]) -> None:
     """Raises InvalidArgumentError that names the first item that is neither bytes-like nor None."""
-    if not _NULLABLE_BYTES.issuperset(map(type, items)):
-        place, item = next((i, item) for i, item in enumerate(items) if type(item) not in _NULLABLE_BYTES)
-        raise InvalidArgumentError(f"{name}[{place}] is {type(item).__name__}, not bytes or None")
+    if set(map(type, items)) <= _EXACT_TYPES:
+        return
+    for place, item in enumerate(items):
+        if not isinstance(item, _NULLABLE_BYTES):
+            raise InvalidArgumentError(f"{name}[{place}] is {type(item).__name__}, not bytes or None")
 
 
 def _timestamps(timestamps: int | Sequence[int]) -> tuple[int, int, _Column | None]:
     """Base, maximum, and the column unless all are equal."""
-    if isinstance(timestamps, int):
-        return timestamps, timestamps, None
-    base = timestamps[0]
+    buffer = b""
     try:
-        if timestamps.count(base) == len(timestamps):
-            return base, base, None
-        buffer = struct.pack(f"<{len(timestamps)}q", *timestamps)
-        return base, max(timestamps), _Column([(Kind.TIMESTAMPS, len(buffer), (buffer,))], (), False)
+        if isinstance(timestamps, int):
+            base = last = timestamps
+        else:
+            base = last = timestamps[0]
+            if timestamps.count(base) != len(timestamps):
+                buffer, last = struct.pack(f"<{len(timestamps)}q", *timestamps), max(timestamps)
+        struct.pack("<q", base)
     except (struct.error, TypeError) as error:
         raise InvalidArgumentError(f"timestamps are int64 milliseconds: {error}") from None
+    column = _Column([(Kind.TIMESTAMPS, len(buffer), (buffer,))], (), False) if buffer else None
+    return base, last, column
 
 
 def _headers(headers: Sequence[Headers]) -> _Column:

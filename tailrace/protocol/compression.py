@@ -17,8 +17,6 @@ Nothing here allocates more than BATCH_BODY_BYTES_MAX for an output, whatever th
 import struct
 from collections.abc import Callable
 from enum import IntEnum
-from itertools import accumulate, repeat, takewhile
-from operator import mul
 from typing import Any, Final
 
 import cramjam
@@ -46,6 +44,8 @@ _XERIAL_MAGIC: Final = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES: Final = 16
 _GUESS_BYTES_MIN: Final = 64 * KIB
 _GUESS_RATIO: Final = 8
+_OUTPUT_FULL: Final = "failed to write whole buffer"
+"""How cramjam reports an output that is too small: the text of Rust's `ErrorKind::WriteZero`."""
 
 _COMPRESSORS: Final[dict[Compression, Callable[[bytes], Any]]] = {
     Compression.GZIP: lambda body: cramjam.gzip.compress(body, level=GZIP_LEVEL),
@@ -108,19 +108,18 @@ def decompress_rows(codec: Compression, data: Buffer) -> bytes:
 
 
 def _guessed(codec: Compression, decompress_into: Callable[[Buffer, bytearray], int], data: Buffer) -> bytes:
-    """Decompress into a buffer of a guessed size; while that fails, of four times that, up to the bound."""
-    first = max(_GUESS_BYTES_MIN, _GUESS_RATIO * len(data))
-    sizes = takewhile(BATCH_BODY_BYTES_MAX.__gt__, accumulate(repeat(4), mul, initial=first))
-    reason = ""
-    for size in (*sizes, BATCH_BODY_BYTES_MAX):
+    """Decompress into a buffer of a guessed size, of four times that if it overflows, up to the bound."""
+    size = min(max(_GUESS_BYTES_MIN, _GUESS_RATIO * len(data)), BATCH_BODY_BYTES_MAX)
+    while True:
         output = bytearray(size)
         try:
-            written = decompress_into(data, output)
+            return bytes(memoryview(output)[: decompress_into(data, output)])
         except cramjam.DecompressionError as error:
-            reason = str(error)
-        else:
-            return bytes(memoryview(output)[:written])
-    raise CorruptBatchError(f"{codec.name.lower()} rows (at most {BATCH_BODY_BYTES_MAX} bytes): {reason}")
+            if _OUTPUT_FULL not in str(error):
+                raise CorruptBatchError(f"{codec.name.lower()} rows: {error}") from None
+        if size == BATCH_BODY_BYTES_MAX:
+            raise CorruptBatchError(f"{codec.name.lower()} rows of more than {size} bytes")
+        size = min(4 * size, BATCH_BODY_BYTES_MAX)
 
 
 def _snappy_rows(data: memoryview) -> bytes:

@@ -40,7 +40,7 @@ class Body(Protocol):
 def decode(batch: Buffer) -> "Batch":
     """Check a whole batch, its CRC and every length and offset in it, and give access to its columns.
 
-    Raises CorruptBatchError; BatchTooLargeError for a size or record count over its bound.
+    Raises CorruptBatchError; BatchTooLargeError if the batch is longer than BATCH_BYTES_MAX.
     """
     header = parse_header(batch)
     check_crc(batch, header)

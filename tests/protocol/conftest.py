@@ -18,6 +18,7 @@ class NativeBatch(Protocol):
         last_delta: int | None = None,
         timestamps: tuple[int, int] = (0, 0),
         base_offset: int = 0,
+        ascending: bool = True,
     ) -> bytes: ...
 
 
@@ -73,9 +74,11 @@ def native() -> NativeBatch:
         last_delta: int | None = None,
         timestamps: tuple[int, int] = (0, 0),
         base_offset: int = 0,
+        ascending: bool = True,
     ) -> bytes:
+        ordered = dict(sorted(buffers.items(), reverse=not ascending))
         return seal(
-            bytes(3) + build_columns(buffers),
+            bytes(3) + build_columns(ordered),
             count,
             attributes=attributes,
             last_delta=last_delta,

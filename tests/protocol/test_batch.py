@@ -191,7 +191,7 @@ def test_header_over_its_bounds() -> None:
     many = bytearray(GOLDEN)
     struct.pack_into(">i", many, 23, limits.BATCH_RECORDS_MAX)
     struct.pack_into(">i", many, 57, limits.BATCH_RECORDS_MAX + 1)
-    with pytest.raises(BatchTooLargeError):
+    with pytest.raises(CorruptBatchError, match="records"):
         parse_header(many)
     with pytest.raises(BatchTooLargeError):
         parse_header(bytes(limits.BATCH_BYTES_MAX + 1))
