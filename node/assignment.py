@@ -35,7 +35,9 @@ class Assignment:
         self._node_id = node_id
         self._led: dict[bytes, dict[int, int]] = {}
 
-    def follow(self, cluster: ClusterState, topic_ids: Iterable[bytes] | None, deleted: Iterable[bytes]) -> Plan:
+    def follow(
+        self, cluster: ClusterState, topic_ids: Iterable[bytes] | None, deleted: Iterable[bytes]
+    ) -> Plan:
         """Follow the state of the touched topics, or of all (None). Only `deleted` topics are dropped.
 
         A topic that is in no state and was not said to be deleted is resigned, and its logs stay.
@@ -56,6 +58,11 @@ class Assignment:
             else:
                 self._led.pop(topic_id, None)
         return plan
+
+    def epoch(self, key: PartitionKey) -> int | None:
+        """The leader epoch in which the node is to lead the partition; None: it is not to."""
+        topic_id, partition = key
+        return self._led.get(topic_id, {}).get(partition)
 
     def _partitions(self, topic: TopicInfo) -> dict[int, int]:
         return {

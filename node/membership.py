@@ -23,7 +23,6 @@ from typing import Final
 from tailrace.protocol.cluster import ClusterState, Listener
 from tailrace.protocol.errors import ErrorCode, TailraceError, error_from
 from tailrace.protocol.messages import (
-    ClusterLeft,
     CoordinatorRequest,
     Failed,
     GetSnapshot,
@@ -32,13 +31,13 @@ from tailrace.protocol.messages import (
     LeaveCluster,
     NodeRegistered,
     Published,
-    RegisterNode,
     Reply,
     SnapshotTaken,
     Update,
 )
 
 from .actions import Action, Ask, Connect, Disconnect, Follow, GiveUp, Report, Subscribe
+from .identity import Identity
 from .state_copy import Progress, StateCopy
 
 BEATS_PER_SESSION: Final = 4
@@ -70,17 +69,6 @@ class Phase(Enum):
     MEMBER = auto()
     LEAVING = auto()
     LEFT = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who the node says it is. `clean`: its last stop left nothing to doubt."""
-
-    node_id: int
-    listener: Listener
-    storage_id: str
-    rack: str
-    clean: bool
 
 
 @dataclass(slots=True)
@@ -152,21 +140,23 @@ class Membership:
     def tick(self, now: float) -> list[Action]:
         """Do what is due: connect, beat, ask again, give a silent coordinator up."""
         due = now >= self._timer
-        if self.phase is Phase.LEAVING:
-            return self._left() if due else []
-        if self._session.asked and now >= self._oldest() + REPLY_S_MAX:
+        actions: list[Action] = []
+        if self.phase is not Phase.LEAVING and self._session.asked and now >= self._oldest() + REPLY_S_MAX:
             return self.lost(f"no answer for {REPLY_S_MAX:g} s", now)
         match self.phase:
             case Phase.AWAY if due:
-                return self._connect(now)
+                actions = self._connect(now)
             case Phase.CONNECTING if due:
-                return self._try_elsewhere(now)
+                actions = self._try_elsewhere(now)
             case Phase.REGISTERING if due:
-                return [self._register(now)]
+                actions = [self._register(now)]
+            case Phase.LEAVING if due:
+                actions = self._left()
             case Phase.MEMBER:
-                return [*([self._beat(now)] if due else []), *self._prove(now)]
+                actions = [*([self._beat(now)] if due else []), *self._prove(now)]
             case _:
-                return []
+                pass
+        return actions
 
     def _oldest(self) -> float:
         return next(iter(self._session.asked.values()))[0]
@@ -223,9 +213,7 @@ class Membership:
     def reply(self, message: Reply, now: float) -> list[Action]:
         """A reply of the coordinator. One that was not asked for in this session is ignored."""
         _, request = self._session.asked.pop(message.request_id, (0.0, None))
-        if request is None:
-            return []
-        if self.phase is Phase.LEAVING:
+        if request is None or self.phase is Phase.LEAVING:
             return self._left() if isinstance(request, LeaveCluster) else []
         match message:
             case Failed(error=info):
@@ -340,8 +328,8 @@ class Membership:
 
     def _report_epoch(self, controller_epoch: int) -> list[Action]:
         return self._report(
-            f"a coordinator with controller epoch {controller_epoch} is ignored, since this node has seen epoch "
-            f"{self.controller_epoch}: is an old coordinator still running, or was its data folder replaced?"
+            f"a coordinator with controller epoch {controller_epoch} is ignored, since this node has seen "
+            f"{self.controller_epoch}: does an old coordinator still run, or was its data folder replaced?"
         )
 
     # ---------------------------------------------------------------- asking
@@ -352,8 +340,7 @@ class Membership:
             return self._left()
         self.phase = Phase.LEAVING
         self._timer = now + LEAVE_S_MAX
-        node_id = self._identity.node_id
-        return [self._ask(LeaveCluster(self._next_id(), node_id=node_id, node_epoch=self.node_epoch), now)]
+        return [self._ask(self._identity.leave(self._next_id(), self.node_epoch), now)]
 
     def _left(self) -> list[Action]:
         self.phase = Phase.LEFT
@@ -364,15 +351,8 @@ class Membership:
         self.phase = Phase.REGISTERING
         self._timer = inf
         self._copy.asked()
-        identity = self._identity
-        request = RegisterNode(
-            self._next_id(),
-            node_id=identity.node_id,
-            listener=identity.listener,
-            storage_id=identity.storage_id,
-            rack=identity.rack,
-            clean=identity.clean or self._was_member,
-            topic_ids=sorted(self.held_topics),
+        request = self._identity.register(
+            self._next_id(), was_member=self._was_member, topic_ids=self.held_topics
         )
         return self._ask(request, now)
 
@@ -380,10 +360,7 @@ class Membership:
         assert self.node_epoch is not None, "a heartbeat needs a registration"
         self._timer = now + self._beat_s
         version = max(self.applied_version, 0)
-        node_id = self._identity.node_id
-        return self._ask(
-            Heartbeat(self._next_id(), node_id=node_id, node_epoch=self.node_epoch, applied_version=version), now
-        )
+        return self._ask(self._identity.beat(self._next_id(), self.node_epoch, version), now)
 
     def _ask_snapshot(self, now: float) -> list[Action]:
         self._copy.asked()

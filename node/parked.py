@@ -23,7 +23,7 @@ class ParkedFetch:
     peer: bytes
     request: Fetch
     deadline: float
-    missing_bytes: int
+    missing_bytes: int = 0
     ticket: int = -1
 
     @property

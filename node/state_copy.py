@@ -6,6 +6,7 @@ Source: the ZeroMQ guide, "Reliable Pub-Sub (Clone Pattern)".
 """
 
 from dataclasses import dataclass, field
+
 from tailrace.protocol.cluster import ClusterState, PartitionChanged, Snapshot, TopicChanged, TopicRemoved
 from tailrace.protocol.limits import UPDATES_BUFFERED_MAX
 from tailrace.protocol.messages import Beat, Update

@@ -1,0 +1,46 @@
+"""What the request handlers work with. Everything here belongs to the network thread."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tailrace.protocol.messages import Reply
+from tailrace.protocol.wire import encode
+from tailrace.transport.server import Server
+
+from .leaders import Leaders
+from .parked import ParkedFetches
+from .quota import Quota
+from .reader import Reader
+from .storage.environment import Storage
+from .writer import Writer
+
+logger: Final = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Broker:
+    """The node's parts, and its wall clock in milliseconds since 1970.
+
+    `produce_bytes` counts what waits for the writer, `fetch_slots` the fetches that wait for
+    records or for the reader. `quota_bytes` is the room on disk that the node was given.
+    """
+
+    server: Server
+    storage: Storage
+    writer: Writer
+    reader: Reader
+    leaders: Leaders
+    parked: ParkedFetches
+    produce_bytes: Quota
+    fetch_slots: Quota
+    quota_bytes: int
+    wall_ms: Callable[[], int]
+    turn: int = 0
+    """Goes up with each fetch that is read, so that each starts with another of its partitions."""
+
+    def reply(self, peer: bytes, message: Reply, frames: Sequence[bytes] = ()) -> None:
+        """Send a reply. One to a peer that is gone is dropped: it can ask again."""
+        if not self.server.send(peer, encode(message), frames):
+            logger.debug("peer %s is gone, dropped its %s", peer.hex(), type(message).__name__)

@@ -1,0 +1,71 @@
+"""From a message off the wire to its handler; what fails on the way is answered, and hurts nobody else."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from tailrace.protocol.errors import ShuttingDownError, TailraceError
+from tailrace.protocol.messages import (
+    ACKS_NONE,
+    DescribeLogs,
+    Fetch,
+    ListOffsets,
+    NodeRequest,
+    Ping,
+    Produce,
+)
+from tailrace.protocol.wire import decode_node_request, failure, request_id_of
+from tailrace.transport.server import Incoming
+
+from .broker import Broker
+from .complaints import Complaints
+from .handlers import describe_logs, fetch, list_offsets, ping, produce
+
+logger: Final = logging.getLogger(__name__)
+
+Handler = Callable[[Broker, bytes, Any, list[memoryview], float], None]
+HANDLERS: Final[dict[type, Handler]] = {
+    Produce: produce.handle,
+    Fetch: fetch.handle,
+    ListOffsets: list_offsets.handle,
+    DescribeLogs: describe_logs.handle,
+    Ping: ping.handle,
+}
+
+
+class Dispatch:
+    """Belongs to the network thread. `closing`: everything is refused from now on."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._complaints = Complaints()
+        self.closing = False
+
+    def receive(self, incoming: Incoming, now: float) -> None:
+        """Decode and handle one request."""
+        peer, header, frames = incoming
+        try:
+            request = decode_node_request(header)
+        except TailraceError as error:
+            self._complain(peer, error)
+            self._broker.reply(peer, failure(request_id_of(header), error))
+            return
+        try:
+            if self.closing:
+                raise ShuttingDownError("this node is stopping")
+            HANDLERS[type(request)](self._broker, peer, request, frames, now)
+        except TailraceError as error:
+            if not error.retriable:
+                self._complain(peer, error)
+            self._refuse(peer, request, error)
+        except Exception as error:  # the edge: this request fails, the node lives on
+            logger.exception("%s of peer %s failed", type(request).__name__, peer.hex())
+            self._refuse(peer, request, TailraceError(f"internal error: {error!r}"))
+
+    def _refuse(self, peer: bytes, request: NodeRequest, error: TailraceError) -> None:
+        if not (isinstance(request, Produce) and request.acks == ACKS_NONE):
+            self._broker.reply(peer, failure(request.request_id, error))
+
+    def _complain(self, peer: bytes, error: TailraceError) -> None:
+        if self._complaints.is_new(peer, error.code):
+            logger.warning("peer %s: %s", peer.hex(), error)

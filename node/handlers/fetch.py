@@ -1,0 +1,176 @@
+"""Fetch: read many partitions, or wait until there is something to read.
+
+- each partition stands alone; an error (not led here, another leader epoch, an offset outside of
+  what the log holds) is answered at once, with what the other partitions have;
+- answered with batches as they are stored, below the high watermark, at least one whole batch,
+  then up to the bounds of the partition, of the fetch, and of a reply;
+- each fetch is read from another of its partitions on, so that no partition starves the others;
+- less than `min_bytes` of data: the fetch is parked until enough was appended, or its wait is over;
+- what is surely in the page cache is read here; if any partition needs older data, the whole
+  fetch is read by the reader thread;
+- only partitions with batches or errors are in the reply.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+from tailrace.protocol.errors import BusyError, MalformedRequestError, OffsetOutOfRangeError, TailraceError
+from tailrace.protocol.limits import FETCH_REPLY_BATCHES_MAX, FETCH_REPLY_BYTES_MAX
+from tailrace.protocol.messages import OK, Fetch, Fetched, FetchEntry, FetchResult
+from tailrace.protocol.wire import error_info, failure
+
+from ..broker import Broker
+from ..parked import ParkedFetch
+from ..storage.environment import Storage
+from ..storage.partition_log import PartitionLog
+
+_TOO_MANY: Final = "too many fetches wait at this node: {} of this connection, {} of all; retry later"
+
+
+class Reading(NamedTuple):
+    """One partition of a fetch that has something to read."""
+
+    entry: FetchEntry
+    log: PartitionLog
+    high_watermark: int
+
+
+class Read(NamedTuple):
+    """What was read. `full`: a bound was reached, so that waiting would not bring more."""
+
+    results: list[FetchResult]
+    batches: list[bytes]
+    size: int
+    full: bool
+
+
+def handle(broker: Broker, peer: bytes, request: Fetch, frames: list[memoryview], now: float) -> None:
+    """Answer, park, or hand to the reader."""
+    if frames:
+        raise MalformedRequestError(f"a fetch with {len(frames)} payload frames")
+    serve(broker, ParkedFetch(peer, request, now + request.max_wait_ms / 1_000), now)
+
+
+def serve(broker: Broker, fetch: ParkedFetch, now: float) -> None:
+    """A fetch that is new, or was woken, or has waited enough. It holds no slot now."""
+    request = fetch.request
+    failed, readings = _sort(broker, request.entries)
+    broker.turn += 1
+    if any(reading.entry.offset < reading.log.hot_offset for reading in readings):
+        _read_later(broker, fetch, failed, readings)
+        return
+    read = read_all(broker.storage, readings, broker.turn, request.max_bytes)
+    wanted = min(request.min_bytes, request.max_bytes, FETCH_REPLY_BYTES_MAX)
+    if failed or read.full or read.size >= wanted or now >= fetch.deadline:
+        broker.reply(fetch.peer, Fetched(request.request_id, results=[*failed, *read.results]), read.batches)
+        return
+    fetch.missing_bytes = wanted - read.size
+    _park(broker, fetch)
+
+
+def _sort(broker: Broker, entries: Sequence[FetchEntry]) -> tuple[list[FetchResult], list[Reading]]:
+    """Errors, and the partitions that have something to read."""
+    failed: list[FetchResult] = []
+    readings: list[Reading] = []
+    find = broker.leaders.find
+    for entry in entries:
+        try:
+            log = find(entry.topic_id, entry.partition, entry.leader_epoch)
+            high_watermark = log.high_watermark
+            if entry.offset != high_watermark:
+                start = log.log_start_offset
+                if not start <= entry.offset < high_watermark:
+                    raise OffsetOutOfRangeError(
+                        f"offset {entry.offset} of {log.name}, which holds {start} to {high_watermark}"
+                    )
+                readings.append(Reading(entry, log, high_watermark))
+        except TailraceError as error:
+            failed.append(_failed(entry, error))
+    return failed, readings
+
+
+def read_all(storage: Storage, readings: Sequence[Reading], turn: int, max_bytes: int) -> Read:
+    """Read one partition after the other, from the one whose turn it is. Any thread."""
+    results: list[FetchResult] = []
+    batches: list[bytes] = []
+    room = min(max_bytes, FETCH_REPLY_BYTES_MAX)
+    size = 0
+    first = turn % len(readings) if readings else 0
+    for reading in (*readings[first:], *readings[:first]):
+        entry, log, high_watermark = reading
+        places = FETCH_REPLY_BATCHES_MAX - len(batches)
+        if size >= room or places <= 0:
+            return Read(results, batches, size, full=True)
+        bound = min(entry.max_bytes, room - size)
+        try:
+            found = storage.read(log, entry.offset, bound, high_watermark, max_batches=places)
+        except TailraceError as error:
+            results.append(_failed(entry, error))
+            continue
+        found_size = sum(map(len, found))
+        if size + found_size > room and batches:
+            # One batch alone is over what is left: this partition has its turn another time.
+            return Read(results, batches, size, full=True)
+        if found:
+            batches += found
+            size += found_size
+            results.append(FetchResult(*_place(entry), OK, high_watermark, log.log_start_offset, len(found)))
+    return Read(results, batches, size, full=size >= room)
+
+
+def _read_later(
+    broker: Broker, fetch: ParkedFetch, failed: list[FetchResult], readings: list[Reading]
+) -> None:
+    slots = broker.fetch_slots
+    read = partial(_read_and_reply, broker.storage, fetch.request, failed, readings, broker.turn)
+    if not slots.take(fetch.peer, 1):
+        _busy(broker, fetch)
+    elif not broker.reader.submit(fetch.peer, fetch.request.request_id, read):
+        slots.release(fetch.peer, 1)
+        _busy(broker, fetch)
+
+
+def _read_and_reply(
+    storage: Storage, request: Fetch, failed: list[FetchResult], readings: list[Reading], turn: int
+) -> tuple[Fetched, list[bytes]]:
+    read = read_all(storage, readings, turn, request.max_bytes)
+    return Fetched(request.request_id, results=[*failed, *read.results]), read.batches
+
+
+def _park(broker: Broker, fetch: ParkedFetch) -> None:
+    slots = broker.fetch_slots
+    if not slots.take(fetch.peer, 1):
+        _busy(broker, fetch)
+    elif not broker.parked.park(fetch):
+        slots.release(fetch.peer, 1)
+        _busy(broker, fetch)
+
+
+def _busy(broker: Broker, fetch: ParkedFetch) -> None:
+    slots = broker.fetch_slots
+    error = BusyError(_TOO_MANY.format(slots.held(fetch.peer), slots.total))
+    broker.reply(fetch.peer, failure(fetch.request.request_id, error))
+
+
+def unpark(broker: Broker, fetches: Sequence[ParkedFetch], now: float) -> None:
+    """These were woken, or have waited enough."""
+    for fetch in fetches:
+        broker.fetch_slots.release(fetch.peer, 1)
+        serve(broker, fetch, now)
+
+
+def release(broker: Broker, fetches: Sequence[ParkedFetch], error: TailraceError | None) -> None:
+    """The node stops: answer with nothing, or with why."""
+    for fetch in fetches:
+        broker.fetch_slots.release(fetch.peer, 1)
+        request_id = fetch.request.request_id
+        broker.reply(fetch.peer, Fetched(request_id) if error is None else failure(request_id, error))
+
+
+def _failed(entry: FetchEntry, error: TailraceError) -> FetchResult:
+    return FetchResult(*_place(entry), error_info(error), -1, -1, 0)
+
+
+def _place(entry: FetchEntry) -> tuple[bytes, int]:
+    return entry.topic_id, entry.partition

@@ -1,0 +1,292 @@
+"""A node: its parts, and the main loop of its network thread.
+
+    network thread   sockets; answers what is in memory or in the page cache; never waits for a disk
+    writer thread    owns the logs and every write transaction (writer.py)
+    reader thread    reads that may wait for the disk (reader.py)
+
+The writer and the reader get their work through queues, and put what they finished into one
+mailbox, which wakes the network thread when it sleeps.
+"""
+
+import logging
+import os
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable
+from math import inf
+from typing import Final
+
+from tailrace.protocol.cluster import Listener
+from tailrace.protocol.errors import StorageFaultError
+from tailrace.protocol.limits import (
+    FETCHES_PER_CLIENT_MAX,
+    IN_FLIGHT_BYTES_MAX,
+    IN_FLIGHT_BYTES_PER_CLIENT_MAX,
+    PARKED_FETCHES_MAX,
+    PARKED_PARTITIONS_MAX,
+    REQUEST_BURST_MAX,
+)
+from tailrace.transport.context import Context, new_context
+from tailrace.transport.poller import Poller, Source
+from tailrace.transport.server import Server
+from tailrace.transport.wakeup import Wakeup
+
+from .actions import Follow
+from .broker import Broker
+from .chores import Chores
+from .config import NodeConfig
+from .coordinator_link import CoordinatorLink
+from .dispatch import Dispatch
+from .following import Following
+from .handlers import fetch, produce
+from .identity import Identity
+from .leaders import Leaders
+from .mailbox import Mailbox
+from .membership import Membership, Phase
+from .parked import ParkedFetches
+from .quota import Quota
+from .reader import Reader
+from .storage.environment import Storage
+from .work import Committed, Drain, Drained, Letter, Prepared, ReadDone, WriterFailed
+from .writer import Writer
+
+SWITCH_INTERVAL_S: Final = 0.000_1
+"""How long a thread that wants the interpreter waits before it is given it. With Python's default of
+5 ms the network thread would wait that long whenever the writer checks a group."""
+LINGER_MS: Final = 500
+"""How long the last replies may take to leave when the process stops."""
+
+logger: Final = logging.getLogger(__name__)
+
+
+class Node:
+    """One node. `run` blocks in one thread; `stop` may be called from anywhere."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._wakeup = Wakeup()
+        self._stop = False
+
+    def stop(self) -> None:
+        """End `run` cleanly: what was accepted is committed and answered. Any thread, and signal handlers."""
+        self._stop = True
+        self._wakeup.set()
+
+    def run(self, on_ready: Callable[[Listener], None], parent_fd: int | None = None) -> None:
+        """Serve until `stop`, or until `parent_fd` is closed on its other end.
+
+        `on_ready` is called once the sockets are bound, the node is registered, and the partitions
+        it leads are open. Raises DataFolderError, InvalidConfigError, StorageFullError,
+        ConnectionFailedError when it cannot start; StorageFaultError within a second of a fault of
+        the disk; NodeIdInUseError, UnsupportedVersionError and the like when the coordinator
+        refuses the node for good.
+        """
+        _raise_file_limit()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        try:
+            config = self._config
+            storage = Storage.open(
+                config.data_dir,
+                quota_bytes=config.quota_bytes,
+                reserve_bytes=config.reserve_bytes,
+                flush=config.flush,
+                ephemeral=config.ephemeral,
+            )
+            clean = False
+            try:
+                self._run_on(storage, on_ready, parent_fd)
+                clean = True
+            finally:
+                storage.close(clean)
+        finally:
+            self._wakeup.close()
+
+    def _run_on(self, storage: Storage, on_ready: Callable[[Listener], None], parent_fd: int | None) -> None:
+        context = new_context()
+        try:
+            server = Server(context, tcp=self._config.tcp, ipc=self._config.ipc)
+            try:
+                mailbox: Mailbox[Letter] = Mailbox(self._wakeup)
+                chores = Chores(retention_check_s=self._config.retention_check_ms / 1_000)
+                writer = Writer(storage, mailbox, chores, wall_ms=_wall_ms)
+                reader = Reader(mailbox)
+                writer.start()
+                reader.start()
+                loop = _Loop(
+                    self._config,
+                    context=context,
+                    server=server,
+                    storage=storage,
+                    writer=writer,
+                    reader=reader,
+                    mailbox=mailbox,
+                )
+                try:
+                    loop.run(lambda: self._stop, self._wakeup, on_ready, parent_fd)
+                finally:
+                    reader.stop()
+                    writer.submit(Drain())
+                    writer.join()
+                    loop.close()
+            finally:
+                server.close(LINGER_MS)
+        finally:
+            context.term()
+
+
+class _Loop:
+    """The network thread."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        context: Context,
+        server: Server,
+        storage: Storage,
+        writer: Writer,
+        reader: Reader,
+        mailbox: Mailbox[Letter],
+    ) -> None:
+        self._server = server
+        self._writer = writer
+        self._mailbox = mailbox
+        self._parked = ParkedFetches(fetches_max=PARKED_FETCHES_MAX, waits_max=PARKED_PARTITIONS_MAX)
+        self._broker = Broker(
+            server=server,
+            storage=storage,
+            writer=writer,
+            reader=reader,
+            leaders=Leaders(),
+            parked=self._parked,
+            produce_bytes=Quota(total_max=IN_FLIGHT_BYTES_MAX, peer_max=IN_FLIGHT_BYTES_PER_CLIENT_MAX),
+            fetch_slots=Quota(total_max=PARKED_FETCHES_MAX, peer_max=FETCHES_PER_CLIENT_MAX),
+            quota_bytes=config.quota_bytes,
+            wall_ms=_wall_ms,
+        )
+        self._dispatch = Dispatch(self._broker)
+        self._membership = Membership(
+            Identity(config.node_id, server.listener, storage.storage_id, config.rack, storage.clean),
+            config.coordinator,
+            controller_epoch=storage.controller_epoch,
+            held_topics={topic_id for topic_id, _ in storage.logs},
+            rng=random.Random(),
+        )
+        self._following = Following(config.node_id, self._membership, self._broker.leaders, writer, storage)
+        self._poller = Poller()
+        self._link = CoordinatorLink(context, self._poller, self._membership, self._follow)
+        self._closing = False
+        self._drained = False
+
+    def run(
+        self,
+        asked_to_stop: Callable[[], bool],
+        wakeup: Wakeup,
+        on_ready: Callable[[Listener], None],
+        parent_fd: int | None,
+    ) -> None:
+        """Until everything is answered after a stop."""
+        self._poller.add(self._server)
+        self._poller.add(wakeup)
+        if parent_fd is not None:
+            self._poller.add(parent_fd)
+        told = orphaned = False
+        while not (self._drained and self._membership.phase is Phase.LEFT):
+            ready = self._sleep()
+            now = time.monotonic()
+            if wakeup in ready:
+                wakeup.clear()
+            if parent_fd is not None and parent_fd in ready and not os.read(parent_fd, 4096):
+                logger.info("the parent process is gone")
+                self._poller.remove(parent_fd)
+                orphaned = True
+            for letter in self._mailbox.take():
+                self._open(letter, now)
+            if self._server in ready:
+                self._receive_burst(now)
+            self._link.step(ready, now)
+            self._following.tick(now)
+            fetch.unpark(self._broker, self._parked.expired(now), now)
+            if not told and self._membership.ready:
+                told = True
+                on_ready(self._server.listener)
+            if not self._closing and (orphaned or asked_to_stop()):
+                self._close(now)
+
+    def _sleep(self) -> list[Source]:
+        """Wait for input, a letter, or the next timer."""
+        self._mailbox.asleep = True
+        try:
+            if self._mailbox.waits:
+                return self._poller.poll(0)
+            wake = min(
+                self._membership.next_tick(), self._following.next_tick(), self._parked.next_deadline() or inf
+            )
+            return self._poller.poll(None if wake == inf else wake - time.monotonic())
+        finally:
+            self._mailbox.asleep = False
+
+    def _receive_burst(self, now: float) -> None:
+        for _ in range(REQUEST_BURST_MAX):
+            incoming = self._server.receive()
+            if incoming is None:
+                return
+            self._dispatch.receive(incoming, now)
+
+    def _open(self, letter: Letter, now: float) -> None:
+        broker = self._broker
+        match letter:
+            case Committed(produces, grown):
+                produce.committed(broker, produces)
+                fetch.unpark(broker, self._parked.appended(grown), now)
+            case ReadDone(peer, reply, frames):
+                broker.fetch_slots.release(peer, 1)
+                broker.reply(peer, reply, frames)
+            case Prepared(version):
+                fetch.unpark(broker, self._parked.changed(self._following.prepared(letter, now)), now)
+                self._link.applied(version, now)
+            case Drained():
+                self._drained = True
+            case WriterFailed(error):
+                self._fail(error, now)
+
+    def _follow(self, action: Follow) -> None:
+        if not self._closing:
+            resigned = self._following.follow(action)
+            fetch.unpark(self._broker, self._parked.changed(resigned), time.monotonic())
+
+    def _close(self, now: float) -> None:
+        """Refuse what is new, finish what was accepted, leave the cluster."""
+        self._closing = self._dispatch.closing = True
+        fetch.release(self._broker, self._parked.remove_all(), None)
+        self._writer.submit(Drain())
+        self._link.leave(now)
+
+    def _fail(self, cause: Exception, now: float) -> None:
+        """The storage is not to be trusted: acknowledge nothing more, say so, and end."""
+        logger.critical("the node stops, since its storage failed: %s", cause)
+        error = StorageFaultError(f"this node stops, since its storage failed: {cause}")
+        self._closing = self._dispatch.closing = True
+        produce.faulted(self._broker, self._writer.unanswered(), error)
+        fetch.release(self._broker, self._parked.remove_all(), error)
+        self._link.leave(now)
+        raise cause
+
+    def close(self) -> None:
+        """Send what the threads finished last, and close the connections to the coordinator."""
+        for letter in self._mailbox.take():
+            if isinstance(letter, ReadDone):
+                self._broker.reply(letter.peer, letter.reply, letter.frames)
+        self._link.close()
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _raise_file_limit() -> None:
+    """Each connection takes a file descriptor; the soft limit is often far below what is allowed."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

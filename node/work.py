@@ -1,0 +1,90 @@
+"""What the node's threads hand to each other. Values only."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+from tailrace.protocol.cluster import TopicConfig
+from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.messages import ProduceResult, Reply
+
+from .leaders import Led
+from .storage.partition_log import PartitionKey
+from .storage.planner import Append, Appended
+
+# ------------------------------------------------------------------ to the writer
+
+
+@dataclass(slots=True, eq=False)
+class PendingProduce:
+    """A produce request whose batches wait for the writer.
+
+    `results` has a place for each entry of the request; `places[i]` is that of `appends[i]`, the
+    others are decided already. `leader_epochs[i]` is the epoch in which `appends[i]` was accepted.
+    """
+
+    peer: bytes
+    request_id: int
+    acks: int
+    results: list[ProduceResult | None]
+    size: int = 0
+    places: list[int] = field(default_factory=list)
+    appends: list[Append] = field(default_factory=list)
+    leader_epochs: list[int] = field(default_factory=list)
+
+
+class Prepare(NamedTuple):
+    """Make the storage ready for one version of the cluster state, in the order of the fields."""
+
+    version: int
+    controller_epoch: int
+    drop: list[bytes]
+    lead: dict[PartitionKey, int]
+    configs: dict[bytes, TopicConfig]
+
+
+class Drain(NamedTuple):
+    """Finish what came before, then end."""
+
+
+ToWriter: TypeAlias = PendingProduce | Prepare | Drain
+
+# ---------------------------------------------------------------- from the writer
+
+
+class Committed(NamedTuple):
+    """One group is on disk: what became of each produce's appends, and the bytes each partition grew by."""
+
+    produces: list[tuple[PendingProduce, list[Appended | TailraceError]]]
+    grown: dict[PartitionKey, int]
+
+
+class Prepared(NamedTuple):
+    """The storage is ready for this version. `refused` says why a partition cannot be led."""
+
+    version: int
+    led: dict[PartitionKey, Led]
+    refused: dict[PartitionKey, TailraceError]
+
+
+class Drained(NamedTuple):
+    """The writer has ended, as asked."""
+
+
+class WriterFailed(NamedTuple):
+    """The writer has ended, since the storage cannot be trusted any more."""
+
+    error: Exception
+
+
+# ---------------------------------------------------------------- from the reader
+
+
+class ReadDone(NamedTuple):
+    """A reply that needed the disk."""
+
+    peer: bytes
+    reply: Reply
+    frames: list[bytes]
+
+
+Letter: TypeAlias = Committed | Prepared | Drained | WriterFailed | ReadDone

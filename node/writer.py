@@ -1,0 +1,251 @@
+"""The writer thread: owns the logs and every write transaction.
+
+Takes all that waits, up to GROUP_COMMIT_BYTES_MAX, commits it with one fsync, and only then lets
+the network thread know. Requests and changes of the cluster state come through one queue, so that
+what was accepted before a partition was removed or led anew is appended before.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from itertools import islice
+from typing import Final
+
+from tailrace.protocol.errors import (
+    CorruptBatchError,
+    FencedLeaderEpochError,
+    LimitExceededError,
+    NotLeaderError,
+    StorageFaultError,
+    StorageFullError,
+    TailraceError,
+)
+from tailrace.protocol.limits import GROUP_COMMIT_BYTES_MAX
+
+from .chores import Chore, Chores
+from .leaders import Led
+from .mailbox import Mailbox
+from .storage.environment import Storage
+from .storage.partition_log import PartitionKey
+from .storage.planner import Append, Appended
+from .work import (
+    Committed,
+    Drain,
+    Drained,
+    Letter,
+    PendingProduce,
+    Prepare,
+    Prepared,
+    ToWriter,
+    WriterFailed,
+)
+
+Result = Appended | TailraceError
+logger: Final = logging.getLogger(__name__)
+
+
+class Writer:
+    """Started by `start`, ended by a `Drain` or by an error, of which the mailbox tells."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        mailbox: Mailbox[Letter],
+        chores: Chores,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._storage = storage
+        self._mailbox = mailbox
+        self._chores = chores
+        self._monotonic = monotonic
+        self._wall_ms = wall_ms
+        self._queue: queue.SimpleQueue[ToWriter] = queue.SimpleQueue()
+        self._next: ToWriter | None = None
+        """Taken out of the queue, but not part of the group before it."""
+        self._group: list[PendingProduce] = []
+        """Being committed now."""
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; it goes on with the deletions that the last stop interrupted."""
+        self._chores.delete(self._storage.removed)
+        self._thread.start()
+
+    def submit(self, work: ToWriter) -> None:
+        """Network thread: queue something. Never blocks."""
+        self._queue.put(work)
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
+        self._thread.join()
+
+    def unanswered(self) -> list[PendingProduce]:
+        """After `WriterFailed`: the produces that were not committed, and were not told of."""
+        left: list[ToWriter] = [*self._group, *([self._next] if self._next else [])]
+        while not self._queue.empty():
+            left.append(self._queue.get_nowait())
+        return [work for work in left if isinstance(work, PendingProduce)]
+
+    # ----------------------------------------------------------- writer thread
+
+    def _run(self) -> None:
+        try:
+            while self._step():
+                pass
+            self._mailbox.post(Drained())
+        except StorageFaultError as error:
+            self._mailbox.post(WriterFailed(error))
+        except Exception as error:  # the thread's edge: the network thread stops the node
+            logger.exception("the writer failed")
+            self._mailbox.post(WriterFailed(error))
+
+    def _step(self) -> bool:
+        work = self._take()
+        match work:
+            case PendingProduce():
+                self._commit(work)
+            case Prepare():
+                self._prepare(work)
+            case Drain():
+                return False
+            case None:
+                pass
+        self._do_chore()
+        return True
+
+    def _take(self) -> ToWriter | None:
+        """The next piece of work; None when a chore is due before there is one."""
+        work, self._next = self._next, None
+        if work is not None:
+            return work
+        wait = self._chores.next_time() - self._monotonic()
+        try:
+            if wait <= 0:
+                return self._queue.get_nowait()
+            return self._queue.get(timeout=min(wait, threading.TIMEOUT_MAX))
+        except queue.Empty:
+            return None
+
+    def _commit(self, first: PendingProduce) -> None:
+        group = self._group = [first]
+        size = first.size
+        while size < GROUP_COMMIT_BYTES_MAX and not self._queue.empty():
+            work = self._queue.get_nowait()
+            if not isinstance(work, PendingProduce) or size + work.size > GROUP_COMMIT_BYTES_MAX:
+                self._next = work
+                break
+            group.append(work)
+            size += work.size
+        appends = [append for produce in group for append in produce.appends]
+        epochs = [epoch for produce in group for epoch in produce.leader_epochs]
+        if all(append.log.leader_epoch == epoch for append, epoch in zip(appends, epochs, strict=True)):
+            results = self._storage.commit(appends)
+        else:
+            results = self._commit_unfenced(appends, epochs)
+        grown: dict[PartitionKey, int] = {}
+        for append, result in zip(appends, results, strict=True):
+            if isinstance(result, Appended) and not result.duplicate:
+                grown[append.log.key] = grown.get(append.log.key, 0) + len(append.batch)
+        given = iter(results)
+        produces = [(produce, list(islice(given, len(produce.appends)))) for produce in group]
+        self._group = []
+        self._mailbox.post(Committed(produces, grown))
+
+    def _commit_unfenced(self, appends: list[Append], epochs: list[int]) -> list[Result]:
+        """Refuse what was accepted in an older leader epoch than the log is in now."""
+        results: list[Result | None] = [
+            None if append.log.leader_epoch == epoch else _fenced(append, epoch)
+            for append, epoch in zip(appends, epochs, strict=True)
+        ]
+        current = [append for append, result in zip(appends, results, strict=True) if result is None]
+        committed = iter(self._storage.commit(current))
+        return [next(committed) if result is None else result for result in results]
+
+    # ------------------------------------------------------------ cluster state
+
+    def _prepare(self, prepare: Prepare) -> None:
+        storage, now = self._storage, self._monotonic()
+        refused: dict[PartitionKey, TailraceError] = {}
+        try:
+            storage.see_controller_epoch(prepare.controller_epoch)
+        except StorageFullError as error:
+            refused = dict.fromkeys(prepare.lead, error)
+        self._remove(set(prepare.drop))
+        self._chores.configure(prepare.configs, now)
+        led = self._open({key: epoch for key, epoch in prepare.lead.items() if key not in refused}, refused)
+        self._mailbox.post(Prepared(prepare.version, led, refused))
+
+    def _remove(self, topic_ids: set[bytes]) -> None:
+        keys = [key for key in self._storage.logs if key[0] in topic_ids]
+        try:
+            self._storage.remove(keys)
+        except StorageFullError as error:
+            # `delete_slice` marks the partition too, once there is room for that.
+            logger.warning("removing %d partitions has to wait: %s", len(keys), error)
+        self._chores.delete(keys)
+
+    def _open(
+        self, lead: dict[PartitionKey, int], refused: dict[PartitionKey, TailraceError]
+    ) -> dict[PartitionKey, Led]:
+        """Logs and leader epochs of the partitions to lead; those that fail go to `refused`."""
+        storage = self._storage
+        try:
+            storage.create(list(lead))
+        except (StorageFullError, LimitExceededError) as error:
+            refused.update((key, error) for key in lead if key not in storage.logs)
+        led: dict[PartitionKey, Led] = {}
+        for key, epoch in lead.items():
+            log = storage.logs.get(key)
+            if log is None:
+                continue
+            if epoch < log.leader_epoch:
+                # The state is older than what this log was led in: serving it could fork the log (R1).
+                refused[key] = NotLeaderError(
+                    f"{log.name} was led in epoch {log.leader_epoch}, the cluster state says {epoch}"
+                )
+            else:
+                led[key] = Led(log, epoch)
+        try:
+            storage.begin_epochs([(log, epoch) for log, epoch in led.values()])
+        except StorageFullError as error:
+            refused.update(dict.fromkeys(led, error))
+            return {}
+        return led
+
+    # ------------------------------------------------------------------ chores
+
+    def _do_chore(self) -> None:
+        now = self._monotonic()
+        self._chores.check(self._storage.logs, now)
+        chore = self._chores.next(now)
+        if chore is None:
+            return
+        try:
+            more = self._slice(chore)
+        except StorageFullError as error:
+            logger.warning("deleting has to wait: %s", error)
+            self._chores.postpone(now)
+        except CorruptBatchError as error:
+            logger.error("retention leaves a partition as it is: %s", error)
+            self._chores.done(chore, more=False)
+        else:
+            self._chores.done(chore, more=more)
+
+    def _slice(self, chore: Chore) -> bool:
+        if chore.config is None:
+            return self._storage.delete_slice(chore.key)
+        log = self._storage.logs.get(chore.key)
+        if log is None:
+            return False
+        retention_ms, retention_bytes = chore.config.retention_ms, chore.config.retention_bytes
+        return self._storage.retain(log, retention_ms, retention_bytes, self._wall_ms())
+
+
+def _fenced(append: Append, epoch: int) -> FencedLeaderEpochError:
+    return FencedLeaderEpochError(
+        f"{append.log.name} is led in epoch {append.log.leader_epoch} now, the batch was accepted in {epoch}"
+    )
