@@ -20,7 +20,7 @@ from tailrace.protocol.errors import (
     StorageFullError,
     TailraceError,
 )
-from tailrace.protocol.limits import PARTITIONS_PER_NODE_MAX
+from tailrace.protocol.limits import FETCH_REPLY_BATCHES_MAX, PARTITIONS_PER_NODE_MAX
 
 from . import deletion, partitions, reading, retention
 from .ballast import Ballast
@@ -233,9 +233,17 @@ class Storage:
 
     # ------------------------------------------------------------------ reads
 
-    def read(self, log: PartitionLog, offset: int, max_bytes: int, upto: int) -> list[bytes]:
+    def read(
+        self,
+        log: PartitionLog,
+        offset: int,
+        max_bytes: int,
+        upto: int,
+        *,
+        max_batches: int = FETCH_REPLY_BATCHES_MAX,
+    ) -> list[bytes]:
         """See `reading.read`. Any thread."""
-        return reading.read(self._tables, log, offset, max_bytes, upto)
+        return reading.read(self._tables, log, offset, max_bytes, upto, max_batches=max_batches)
 
     def offset_for_timestamp(self, log: PartitionLog, timestamp: int) -> tuple[int, int] | None:
         """See `reading.offset_for_timestamp`. Any thread; may wait for the disk."""

@@ -32,7 +32,9 @@ SCAN_SLICE_BATCHES: Final = 256
 _read_key = Struct("=Q").unpack
 
 
-def read(tables: Tables, log: PartitionLog, offset: int, max_bytes: int, upto: int) -> list[bytes]:
+def read(
+    tables: Tables, log: PartitionLog, offset: int, max_bytes: int, upto: int, *, max_batches: int
+) -> list[bytes]:
     """Whole batches from the one that holds `offset`, up to `max_bytes` but at least one.
 
     Only batches that end below `upto`. Raises OffsetOutOfRangeError, CorruptBatchError,
@@ -53,7 +55,7 @@ def read(tables: Tables, log: PartitionLog, offset: int, max_bytes: int, upto: i
                     break
                 check_place(log, last_offset, batch)
                 batches.append(bytes(batch))
-                positioned = room > 0 and cursor.next()
+                positioned = room > 0 and len(batches) < max_batches and cursor.next()
     except lmdb.Error as error:
         raise _read_error(log, error) from error
     refuse_removed(log)
