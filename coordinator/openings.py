@@ -87,13 +87,13 @@ def _leaders(topic: TopicInfo) -> set[int]:
 
 def _timed_out(opening: _Opening) -> Answer:
     nodes = sorted(opening.leaders - {NO_LEADER})
-    slow = f"node {', '.join(map(str, nodes))} has not opened its partitions yet" if nodes else ""
-    dead = "some partitions have lost their leader" if NO_LEADER in opening.leaders else ""
+    slow = f"these leaders have not opened their partitions yet: node {', '.join(map(str, nodes))}"
+    dead = "some partitions have no leader" if NO_LEADER in opening.leaders else ""
     return _failed(
         opening,
         TimedOutError(
             f"topic {opening.request.name!r} was created, but after {opening.request.timeout_ms} ms "
-            f"{' and '.join(filter(None, (slow, dead)))}; it can be written once they do"
+            f"{' and '.join(filter(None, (slow if nodes else '', dead)))}; it can be written once they do"
         ),
     )
 

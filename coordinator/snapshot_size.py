@@ -8,8 +8,8 @@ from tailrace.protocol.cluster import NodeInfo, TopicInfo
 
 _NODE_FIXED_BYTES = 48
 _TOPIC_FIXED_BYTES = 64
-_PARTITION_FIXED_BYTES = 25
-_REPLICA_BYTES = 10  # once in `replicas`, once in `isr` or `elr`
+_PARTITION_FIXED_BYTES = 19
+_REPLICA_BYTES = 11  # 5 in `replicas`, 5 in `isr` or `elr`, and a share of a long list's header
 
 
 def node_bytes(node: NodeInfo) -> int:
