@@ -88,7 +88,7 @@ class Follower:
                 messages.append(decode_published(data))
             except TailraceError as error:
                 _log.warning("%s published what cannot be read: %s", self._subscriber.endpoint, error)
-                self._view.behind = True
+                self._wanted = True
         if self._view.apply_published(messages):
             self._changed = True
 
@@ -135,7 +135,6 @@ class Follower:
         self.take_reply(reply)
 
     def _take_snapshot(self, taken: SnapshotTaken, now: float) -> None:
-        self._backoff.reset()
         known, cluster_id = self._view.known, self._view.cluster_id
         if known and taken.cluster_id != cluster_id:
             _log.warning(
@@ -144,6 +143,10 @@ class Follower:
         if self._view.apply_snapshot(taken.cluster_id, taken.snapshot) or not known:
             self._changed = True
         self.refusal = None
+        if self._view.behind:
+            self._ask_at = now + self._backoff.pause()
+        else:
+            self._backoff.reset()
         if self._subscriber is None or taken.publisher != self._publisher:
             self._subscribe_to(taken.publisher, now)
 

@@ -16,7 +16,7 @@ def reject_unknown(owner: str, unknown: Mapping[str, object], known: Iterable[st
         return
     names = sorted(known)
     problems = "; ".join(_problem(owner, name, names) for name in unknown)
-    raise InvalidArgumentError(f"{problems}. The options are: {', '.join(names)}")
+    raise InvalidArgumentError(f"{problems} (options: {', '.join(names)})")
 
 
 def keyword_options(function: Callable[..., object]) -> list[str]:

@@ -1,8 +1,8 @@
 """A client's copy of the cluster state, kept by the Clone pattern (zguide, chapter 5).
 
 Subscribe first, then take a snapshot, then apply only the update that leads from the version held
-to the next. Whatever does not fit (a gap, a newer coordinator, a change of something unknown) makes
-the copy *behind*, and only a snapshot ends that. States of older controller epochs are discarded.
+to the next. What does not fit (a gap, a newer coordinator, a change of something unknown) leaves
+the copy *behind* until a snapshot comes. What older controllers say is discarded.
 """
 
 from collections.abc import Iterable
@@ -25,18 +25,21 @@ class ClusterView:
         self.cluster_id = ""
         self.known = False
         """A snapshot was seen, ever."""
-        self.behind = True
-        """A snapshot is needed."""
+        self._newest = (0, 0)
+        """The highest controller epoch and version heard of."""
         self._buffered: list[Update] = []
+
+    @property
+    def behind(self) -> bool:
+        """A snapshot is needed: there is none yet, or something newer is known to be."""
+        return not self.known or _place(self.state) < self._newest
 
     def apply_published(self, messages: Iterable[Published]) -> bool:
         """Take what the coordinator has published, in its order; True if the state changed."""
         before = self.state
         for message in messages:
-            if isinstance(message, Beat):
-                self._apply_buffered()
-                self._check_beat(message)
-            else:
+            self._newest = max(self._newest, _place(message))
+            if isinstance(message, Update):
                 self._buffered.append(message)
         self._apply_buffered()
         return self.state is not before
@@ -48,38 +51,25 @@ class ClusterView:
         versions say nothing about the ones held: the snapshot then counts whatever they are.
         """
         before = self.state
-        if self.known and cluster_id == self.cluster_id:
-            held = (before.controller_epoch, before.version)
-            offered = (snapshot.controller_epoch, snapshot.version)
-            if offered < held:
-                return False
-            if offered > held:
-                self.state = ClusterState(snapshot)
-        else:
+        another = self.known and cluster_id != self.cluster_id
+        if another:
+            self._newest, self._buffered = (0, 0), []
+        if another or not self.known or _place(snapshot) > _place(before):
             self.state = ClusterState(snapshot)
-            self.cluster_id = cluster_id
-            self.known = True
-        self.behind = False
+            self._newest = max(self._newest, _place(snapshot))
+        self.known, self.cluster_id = True, cluster_id
         self._apply_buffered()
         return self.state is not before
 
-    def _check_beat(self, beat: Beat) -> None:
-        """A beat comes after the updates that it counts: they are all here, or some were lost."""
-        if (beat.controller_epoch, beat.version) > (self.state.controller_epoch, self.state.version):
-            self.behind = True
-
     def _apply_buffered(self) -> None:
         """Apply the updates that follow the state, each in turn; keep the rest for the next snapshot."""
-        held = (self.state.controller_epoch, self.state.version)
-        later = [update for update in self._buffered if (update.controller_epoch, update.version) > held]
+        later = [update for update in self._buffered if _place(update) > _place(self.state)]
         fitting = later[: _successors(self.state, later)]
         advanced = _advanced(self.state, fitting) if fitting else None
         if advanced is not None:
             self.state = advanced
             later = later[len(fitting) :]
         self._buffered = later[-UPDATES_BUFFERED_MAX:]
-        if later:
-            self.behind = True
 
 
 def unknown_topic(state: ClusterState, name: str) -> UnknownTopicError:
@@ -89,11 +79,16 @@ def unknown_topic(state: ClusterState, name: str) -> UnknownTopicError:
     return UnknownTopicError(f"topic {name!r} does not exist{hint}")
 
 
+def _place(of: ClusterState | Snapshot | Published) -> tuple[int, int]:
+    """Where something stands in the cluster's history."""
+    return of.controller_epoch, of.version
+
+
 def _successors(state: ClusterState, updates: list[Update]) -> int:
     """How many of the first `updates` lead on from the state, each from the one before."""
     count = 0
     for update in updates:
-        if (update.controller_epoch, update.version) != (state.controller_epoch, state.version + count + 1):
+        if _place(update) != (state.controller_epoch, state.version + count + 1):
             break
         count += 1
     return count

@@ -4,7 +4,9 @@ They run in this process, so that a test can make them forget an update, keep si
 at another port, which the real ones do not do when asked.
 """
 
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -21,11 +23,17 @@ from tailrace.protocol.cluster import (
 )
 from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.messages import Beat, GetSnapshot, Ping, Pong, Reply, Request, SnapshotTaken, Update
-from tailrace.protocol.wire import decode_coordinator_request, decode_node_request, encode, failure
+from tailrace.protocol.wire import (
+    decode_coordinator_request,
+    decode_node_request,
+    encode,
+    failure,
+    request_id_of,
+)
 from tailrace.transport.context import new_context
 from tailrace.transport.poller import Poller
 from tailrace.transport.publisher import Publisher
-from tailrace.transport.server import Server
+from tailrace.transport.server import Incoming, Server
 from tailrace.transport.wakeup import Wakeup
 
 Answer = Reply | TailraceError | tuple[Reply, list[bytes]] | None
@@ -61,7 +69,7 @@ class StandIn:
         self._wakeup.set()
 
     def stop(self) -> None:
-        """Gone, as after a kill: connections break, nothing more is answered."""
+        """Gone, as after a kill: connections break, nothing more is answered. May be repeated."""
         self._stopping = True
         self._wakeup.set()
         self._thread.join()
@@ -76,22 +84,27 @@ class StandIn:
             while self._to_publish and self._publisher:
                 self._publisher.send(self._to_publish.pop(0))
             while (incoming := self._server.receive()) is not None:
-                request = self._decode(incoming.header)
-                self.requests.append(request)
-                self._send(incoming.peer, request, self.answer(request))
+                self._serve(incoming)
         self._server.close()
         if self._publisher:
             self._publisher.close()
         self._wakeup.close()
         self._context.term()
 
-    def _send(self, peer: bytes, request: Request, answer: Answer) -> None:
+    def _serve(self, incoming: Incoming) -> None:
+        try:
+            request = self._decode(incoming.header)
+        except TailraceError as error:
+            self._server.send(incoming.peer, encode(failure(request_id_of(incoming.header), error)))
+            return
+        self.requests.append(request)
+        answer = self.answer(request)
         if answer is None:
             return
         reply, frames = answer if isinstance(answer, tuple) else (answer, [])
         if isinstance(reply, TailraceError):
             reply = failure(request.request_id, reply)
-        self._server.send(peer, encode(reply), frames)
+        self._server.send(incoming.peer, encode(reply), frames)
 
 
 class StandInCoordinator(StandIn):
@@ -131,13 +144,13 @@ class StandInCoordinator(StandIn):
         return self.others(request)
 
 
-def topic(name: str, *, leader: int = 1, partitions: int = 1, epoch: int = 0) -> TopicInfo:
+def make_topic(name: str, *, leader: int = 1, partitions: int = 1, epoch: int = 0) -> TopicInfo:
     """A topic whose partitions all have one leader. Its id follows from its name."""
     partition = PartitionInfo((leader,), leader, epoch, 0, (leader,))
     return TopicInfo(name.encode().ljust(16, b"\0")[:16], name, TopicConfig(), (partition,) * partitions)
 
 
-def node(node_id: int, listener: Listener, *, epoch: int = 1, alive: bool = True) -> NodeInfo:
+def make_node(node_id: int, listener: Listener, *, epoch: int = 1, alive: bool = True) -> NodeInfo:
     return NodeInfo(node_id, epoch, listener, "s", alive)
 
 
@@ -155,3 +168,78 @@ def engine(coordinator: StandInCoordinator) -> Iterator[Engine]:
     engine.ready(5)
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def start_engine() -> Iterator[Callable[..., Engine]]:
+    """`start_engine(addresses)`: started, and closed when the test ends."""
+    engines: list[Engine] = []
+
+    def start(servers: str | list[str], request_timeout_ms: int = 30_000) -> Engine:
+        engines.append(Engine(servers, request_timeout_ms=request_timeout_ms, name="test"))
+        engines[-1].start()
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture
+def start_node() -> Iterator[Callable[..., StandIn]]:
+    """`start_node(answer)`: a node that answers each request so, stopped when the test ends."""
+    nodes: list[StandIn] = []
+
+    def start(answer: Callable[[Request], Answer], tcp: str = ANY_PORT) -> StandIn:
+        nodes.append(StandIn(answer, tcp=tcp))
+        return nodes[-1]
+
+    yield start
+    for standin in nodes:
+        standin.stop()
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """`eventually(condition)`: fails unless it comes true in time."""
+
+    def wait(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, "did not come true in time"
+            time.sleep(0.001)
+
+    return wait
+
+
+@pytest.fixture
+def free_address() -> str:
+    """An address where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
+def topic() -> Callable[..., TopicInfo]:
+    """`topic(name, leader=1, partitions=1)`."""
+    return make_topic
+
+
+@pytest.fixture
+def node() -> Callable[..., NodeInfo]:
+    """`node(node_id, listener, alive=True)`."""
+    return make_node
+
+
+@pytest.fixture
+def start_coordinator() -> Iterator[Callable[..., StandInCoordinator]]:
+    """`start_coordinator(tcp=..., epoch=...)`, stopped when the test ends."""
+    coordinators: list[StandInCoordinator] = []
+
+    def start(**options: object) -> StandInCoordinator:
+        coordinators.append(StandInCoordinator(**options))
+        return coordinators[-1]
+
+    yield start
+    for standin in coordinators:
+        standin.stop()

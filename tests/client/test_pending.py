@@ -1,0 +1,64 @@
+"""Requests wait by id, and stop waiting in the order of their deadlines."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailrace.client.pending import Pending, PendingRequests
+
+
+def _pending(request_id: int, deadline: float = 1.0, destination: int = 1) -> Pending:
+    return Pending(
+        request_id,
+        destination,
+        b"h",
+        (b"f",),
+        on_reply=lambda reply, frames: None,
+        since=0.0,
+        deadline=deadline,
+    )
+
+
+def test_a_sent_request_lets_go_of_its_bytes() -> None:
+    pending = _pending(1)
+    pending.mark_sent()
+    assert pending.sent
+    assert pending.header is None
+    assert not pending.frames
+
+
+def test_only_what_one_destination_was_sent_is_taken() -> None:
+    requests = PendingRequests()
+    for request_id, destination, sent in [(1, 1, True), (2, 1, False), (3, 2, True), (4, 1, True)]:
+        pending = _pending(request_id, destination=destination)
+        if sent:
+            pending.mark_sent()
+        requests.add(pending)
+    assert [pending.request_id for pending in requests.take_sent(1)] == [1, 4]
+    assert [pending.request_id for pending in requests.take_all()] == [2, 3]
+    assert requests.next_deadline() is None
+
+
+def test_many_answered_requests_leave_no_heap_behind() -> None:
+    requests = PendingRequests()
+    for request_id in range(50_000):
+        requests.add(_pending(request_id, deadline=30.0 + request_id))
+        assert requests.take(request_id) is not None
+    assert len(requests._deadlines) < 2_000
+    assert requests.next_deadline() is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=60), st.integers(0, 50))
+def test_expired_requests_come_out_once_and_answered_ones_never(
+    entries: list[tuple[int, bool]], now: int
+) -> None:
+    requests = PendingRequests()
+    for request_id, (deadline, answered) in enumerate(entries):
+        requests.add(_pending(request_id, deadline))
+        if answered:
+            requests.take(request_id)
+    waiting = [(deadline, i) for i, (deadline, answered) in enumerate(entries) if not answered]
+    assert requests.next_deadline() == min((deadline for deadline, _ in waiting), default=None)
+    expired = [(pending.deadline, pending.request_id) for pending in requests.take_expired(now)]
+    assert expired == sorted(entry for entry in waiting if entry[0] <= now)
+    assert requests.take_expired(now) == []
+    assert len(requests) == len(waiting) - len(expired)
