@@ -1,9 +1,9 @@
 """Batches as Arrow record batches. The only module here that needs pyarrow; imported when asked for."""
 
-from array import array
 from typing import TYPE_CHECKING, Any
 
 try:
+    import numpy as np
     import pyarrow as pa
 except ImportError as error:
     raise ImportError('to_arrow() needs pyarrow: pip install "tailrace[arrow]"') from error
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .decode import Batch
 
 _HEADER = pa.struct([pa.field("key", pa.string(), nullable=False), pa.field("value", pa.binary())])
+_HEADER_LIST = pa.list_(_HEADER)
+_NO_HEADERS = pa.array([], _HEADER)
 _TIMESTAMP = pa.timestamp("ms", tz="UTC")
 SCHEMA = pa.schema(
     [
@@ -22,7 +24,7 @@ SCHEMA = pa.schema(
         pa.field("timestamp", _TIMESTAMP, nullable=False),
         pa.field("key", pa.binary()),
         pa.field("value", pa.binary()),
-        pa.field("headers", pa.list_(_HEADER)),
+        pa.field("headers", _HEADER_LIST),
     ]
 )
 
@@ -33,12 +35,19 @@ def record_batch(batch: "Batch") -> Any:
         columns = _wrapped(batch.body)
     else:
         columns = [
-            _int64(batch.timestamps, _TIMESTAMP),
+            _int64(np.array(batch.timestamps, np.int64), _TIMESTAMP),
             pa.array(batch.keys, pa.binary()),
             pa.array(batch.values, pa.binary()),
-            pa.array(map(_header_dicts, batch.headers), pa.list_(_HEADER)),
+            pa.array(map(_header_dicts, batch.headers), _HEADER_LIST),
         ]
-    return pa.record_batch([_int64(batch.offsets, pa.int64()), *columns], schema=SCHEMA)
+    return pa.record_batch([_offsets(batch), *columns], schema=SCHEMA)
+
+
+def _offsets(batch: "Batch") -> Any:
+    offsets = batch.offsets
+    if isinstance(offsets, range):
+        return _int64(np.arange(offsets.start, offsets.stop), pa.int64())
+    return _int64(np.array(offsets, np.int64), pa.int64())
 
 
 def _wrapped(columns: Columns) -> list[Any]:
@@ -46,49 +55,43 @@ def _wrapped(columns: Columns) -> list[Any]:
     count = columns.count
     stamps = columns.spans.get(Kind.TIMESTAMPS)
     if stamps is None or columns.header.log_append_time:
-        timestamp = _int64(columns.timestamps(), _TIMESTAMP)
+        timestamp = _int64(np.full(count, columns.header.max_timestamp), _TIMESTAMP)
     else:
-        timestamp = pa.Array.from_buffers(_TIMESTAMP, count, [None, _buffer(memory, stamps)])
+        timestamp = pa.Array.from_buffers(_TIMESTAMP, count, [None, _slice(memory, stamps)])
     key = columns.key_column
     return [
         timestamp,
-        pa.nulls(count, pa.binary()) if key is None else _binary(memory, key, count, pa.binary()),
-        _binary(memory, columns.value_column, count, pa.binary()),
+        pa.nulls(count, pa.binary()) if key is None else _binary(memory, key, pa.binary()),
+        _binary(memory, columns.value_column, pa.binary()),
         _headers(memory, columns),
     ]
 
 
 def _headers(memory: Any, columns: Columns) -> Any:
     if columns.header_columns is None:
-        offsets = pa.py_buffer(bytes(4 * (columns.count + 1)))
-        return pa.Array.from_buffers(
-            pa.list_(_HEADER), columns.count, [None, offsets], children=[pa.array([], _HEADER)]
+        starts, pairs = pa.py_buffer(bytes(4 * (columns.count + 1))), _NO_HEADERS
+    else:
+        names, values = columns.header_columns.names, columns.header_columns.values
+        starts = _slice(memory, columns.spans[Kind.HEADER_COUNTS])
+        pairs = pa.StructArray.from_arrays(
+            [_binary(memory, names, pa.string()), _binary(memory, values, pa.binary())], fields=list(_HEADER)
         )
-    counts, names, values = columns.header_columns
-    pairs = pa.StructArray.from_arrays(
-        [
-            _binary(memory, names, names.count, pa.string()),
-            _binary(memory, values, values.count, pa.binary()),
-        ],
-        fields=list(_HEADER),
-    )
-    return pa.Array.from_buffers(
-        pa.list_(_HEADER), columns.count, [None, _buffer(memory, counts)], children=[pairs]
-    )
+    return pa.Array.from_buffers(_HEADER_LIST, columns.count, [None, starts], children=[pairs])
 
 
-def _binary(memory: Any, column: BinaryColumn, count: int, kind: Any) -> Any:
-    validity = None if column.validity is None else _buffer(memory, column.validity)
-    buffers = [validity, _buffer(memory, column.offsets), _buffer(memory, column.data)]
-    return pa.Array.from_buffers(kind, count, buffers)
+def _binary(memory: Any, column: BinaryColumn, kind: Any) -> Any:
+    validity = None if column.validity is None else _slice(memory, column.validity)
+    buffers = [validity, _slice(memory, column.offsets), _slice(memory, column.data)]
+    return pa.Array.from_buffers(kind, column.count, buffers)
 
 
-def _buffer(memory: Any, span: Span) -> Any:
+def _slice(memory: Any, span: Span) -> Any:
     return memory.slice(span.start, span.length)
 
 
 def _int64(numbers: Any, kind: Any) -> Any:
-    return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(array("q", numbers))])
+    """An array without nulls over a numpy array's memory."""
+    return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(numbers)])
 
 
 def _header_dicts(headers: Any) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from itertools import accumulate, chain, repeat
-from operator import add, is_not, length_hint, sub
+from operator import add, is_not, itemgetter, length_hint, sub
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, MAGIC_COLUMNS, seal
@@ -100,11 +100,12 @@ _EXACT_TYPES: Final = frozenset(_NULLABLE_BYTES)
 
 
 class _Column(NamedTuple):
-    """The buffers of a column, and the length of every item."""
+    """The buffers of a column, and the length of every item; of header columns also how many a record has."""
 
     buffers: list[_Buffer]
     lengths: Sequence[int]
     has_nulls: bool
+    counts: Sequence[int] = ()
 
 
 def encode(
@@ -230,21 +231,34 @@ def _timestamps(timestamps: int | Sequence[int]) -> tuple[int, int, _Column | No
 def _headers(headers: Sequence[Headers]) -> _Column:
     try:
         counts = list(map(len, headers))
-        names, values = zip(*chain.from_iterable(headers), strict=True)
-        encoded = list(map(str.encode, names))
-    except (TypeError, ValueError) as error:
+        pairs = list(chain.from_iterable(headers))
+        if set(map(len, pairs)) != {2}:
+            raise ValueError("not a pair")
+        key_column = _texts(list(map(itemgetter(0), pairs)))
+    except (TypeError, ValueError, KeyError) as error:
         raise InvalidArgumentError(f"headers are lists of (str, bytes or None) pairs: {error}") from None
     if max(counts) > HEADERS_PER_RECORD_MAX:
         raise BatchTooLargeError(f"{max(counts)} headers in a record, at most {HEADERS_PER_RECORD_MAX}")
-    if len(names) > BATCH_HEADERS_MAX:
-        raise BatchTooLargeError(f"{len(names)} headers, at most {BATCH_HEADERS_MAX} a batch")
+    if len(pairs) > BATCH_HEADERS_MAX:
+        raise BatchTooLargeError(f"{len(pairs)} headers, at most {BATCH_HEADERS_MAX} a batch")
     starts, _ = pack_offsets(counts)
-    key_column = _binary("header keys", encoded, HEADER_KEYS)
-    value_column = _binary("header values", values, HEADER_VALUES)
-    ends = list(accumulate(map(add, key_column.lengths, value_column.lengths), initial=0))
-    marks = list(map(ends.__getitem__, accumulate(counts, initial=0)))
+    value_column = _binary("header values", list(map(itemgetter(1), pairs)), HEADER_VALUES)
     buffers = [(Kind.HEADER_COUNTS, len(starts), (starts,)), *key_column.buffers, *value_column.buffers]
-    return _Column(buffers, list(map(sub, marks[1:], marks)), False)
+    return _Column(buffers, list(map(add, key_column.lengths, value_column.lengths)), False, counts)
+
+
+def _texts(names: list[str]) -> _Column:
+    """The names of all headers. Raises TypeError, UnicodeEncodeError."""
+    joined = "".join(names)
+    if not joined.isascii():
+        return _binary("header keys", list(map(str.encode, names)), HEADER_KEYS)
+    lengths = list(map(len, names))
+    offsets, size = pack_offsets(lengths)
+    buffers: list[_Buffer] = [
+        (HEADER_KEYS.offsets, len(offsets), (offsets,)),
+        (HEADER_KEYS.data, size, (joined.encode(),)),
+    ]
+    return _Column(buffers, lengths, False)
 
 
 def _body(columns: list[_Column]) -> tuple[list[bytes], int]:
@@ -258,16 +272,25 @@ def _body(columns: list[_Column]) -> tuple[list[bytes], int]:
         pieces.append(bytes(padding(length)))
         size += length + padding(length)
     if size > RECORD_BYTES_MAX:
-        _check_sizes(size, [column.lengths for column in columns if column.lengths])
+        _check_sizes(size, [column for column in columns if column.lengths])
     return pieces, size
 
 
-def _check_sizes(size: int, lengths: list[Sequence[int]]) -> None:
-    largest = max(map(sum, zip(*lengths, strict=True)))
+def _check_sizes(size: int, columns: list[_Column]) -> None:
+    """Only for batches large enough to hold a record over its bound."""
+    largest = max(map(sum, zip(*map(_record_lengths, columns), strict=True)))
     if largest > RECORD_BYTES_MAX:
         raise BatchTooLargeError(f"a record of {largest} bytes, at most {RECORD_BYTES_MAX}")
     if size > BATCH_BODY_BYTES_MAX:
         raise BatchTooLargeError(f"{size} bytes of records, at most {BATCH_BODY_BYTES_MAX} a batch")
+
+
+def _record_lengths(column: _Column) -> Sequence[int]:
+    if not column.counts:
+        return column.lengths
+    ends = list(accumulate(column.lengths, initial=0))
+    marks = list(map(ends.__getitem__, accumulate(column.counts, initial=0)))
+    return list(map(sub, marks[1:], marks))
 
 
 def _compressed(codec: Compression, pieces: list[bytes], size: int) -> tuple[Compression, list[bytes], int]:

@@ -1,6 +1,7 @@
 """The native body (magic 0x54), whose grammar stands in columns.py. Reading, without trusting any length."""
 
 import struct
+from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -67,6 +68,14 @@ class BinaryColumn:
         return with_nulls(self._flags, items) if self._flags else list[bytes | None](items)
 
 
+class HeaderColumns(NamedTuple):
+    """The headers of all records in a row; those of record i are at `starts[i]` up to `starts[i + 1]`."""
+
+    starts: list[int]
+    names: BinaryColumn
+    values: BinaryColumn
+
+
 class Columns:
     """The columns of one batch, all lengths checked. `body` holds the buffers that the spans name."""
 
@@ -83,8 +92,7 @@ class Columns:
             raise CorruptBatchError(f"attribute bit {ALL_KEYS:#x} does not agree with the key column")
         self._check_timestamps()
         self.deltas = self._read_deltas()
-        self.header_columns: tuple[Span, BinaryColumn, BinaryColumn] | None = None
-        self._headers = self._read_headers()
+        self.header_columns = self._read_headers()
 
     def values(self) -> list[bytes | None]:
         """Every record's value."""
@@ -103,7 +111,11 @@ class Columns:
 
     def headers(self) -> list[Headers]:
         """Every record's headers."""
-        return self._headers if self._headers else [()] * self.count
+        if self.header_columns is None:
+            return [()] * self.count
+        starts, names, values = self.header_columns
+        pairs = tuple(zip(map(bytes.decode, names.items()), values.items(), strict=True))  # type: ignore[arg-type]
+        return list(map(pairs.__getitem__, map(slice, starts, starts[1:])))
 
     def offset_deltas(self) -> Sequence[int]:
         """Every record's distance from the base offset."""
@@ -134,22 +146,26 @@ class Columns:
             raise CorruptBatchError(f"offset deltas do not ascend to {last}")
         return deltas
 
-    def _read_headers(self) -> list[Headers]:
+    def _read_headers(self) -> HeaderColumns | None:
         if self.spans.keys().isdisjoint(_HEADER_KINDS):
-            return []
+            return None
         counts = _sized(self.spans, Kind.HEADER_COUNTS, 4 * (self.count + 1))
         total = _sized(self.spans, Kind.HEADER_KEY_OFFSETS, None).length // 4 - 1
         if not 0 < total <= BATCH_HEADERS_MAX:
             raise CorruptBatchError(f"header columns for {total} headers, 1 to {BATCH_HEADERS_MAX} a batch")
-        starts = unpack_offsets(self.body, counts.start, self.count, total, "header count")
+        starts = unpack_offsets(self.body, counts.start, self.count, total, Kind.HEADER_COUNTS.name)
         names = BinaryColumn(self.body, self.spans, HEADER_KEYS, total)
-        values = BinaryColumn(self.body, self.spans, HEADER_VALUES, total)
-        self.header_columns = counts, names, values
-        try:
-            pairs = tuple(zip(map(bytes.decode, names.items()), values.items(), strict=True))  # type: ignore[arg-type]
-        except UnicodeDecodeError as error:
-            raise CorruptBatchError(f"header key: {error}") from None
-        return list(map(pairs.__getitem__, map(slice, starts, starts[1:])))
+        if not self.body[names.data.start : names.data.end].isascii():
+            _check_texts(names)
+        return HeaderColumns(starts, names, BinaryColumn(self.body, self.spans, HEADER_VALUES, total))
+
+
+def _check_texts(column: BinaryColumn) -> None:
+    """Each item is UTF-8 by itself, not only all of them in a row."""
+    try:
+        deque(map(bytes.decode, column.items()), maxlen=0)  # type: ignore[arg-type]
+    except UnicodeDecodeError as error:
+        raise CorruptBatchError(f"header key: {error}") from None
 
 
 def _plain_body(batch: bytes, header: BatchHeader) -> tuple[bytes, int]:
