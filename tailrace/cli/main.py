@@ -1,0 +1,97 @@
+"""The `tailrace` command: finds the subcommand, and turns errors into one line and an exit code.
+
+A subcommand's module is imported only when it is used, so that `--help` and completion are fast.
+"""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final, NoReturn
+
+import click
+
+from tailrace import __version__
+from tailrace.protocol.errors import TailraceError
+
+from . import exit_codes
+from .output import discard_stdout
+
+COMMANDS: Final = {
+    "up": ("tailrace.cli.up:up", "Run a whole cluster from a YAML file."),
+    "coordinator": ("tailrace.cli.roles:coordinator", "Run the coordinator of a cluster."),
+    "node": ("tailrace.cli.roles:node", "Run one node of a cluster."),
+    "cluster": ("tailrace.cli.cluster:cluster", "Look at the cluster."),
+    "topic": ("tailrace.cli.topic:topic", "Create, list, describe and delete topics."),
+    "produce": ("tailrace.cli.produce:produce", "Write lines to a topic."),
+    "consume": ("tailrace.cli.consume:consume", "Read records of topics."),
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands' names and short help without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, with a near miss for an unknown name."""
+        similar = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        if args[0] not in COMMANDS and similar:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{similar[0]}'?")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in `--help`, from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="tailrace %(version)s")
+def cli() -> None:
+    """Tailrace: a durable, partitioned log, as a pip install."""
+
+
+def main() -> NoReturn:
+    """The entry point: run the command of `sys.argv` and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command; its exit code."""
+    try:
+        code = _run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_stdout()
+        return exit_codes.BROKEN_PIPE
+    return code
+
+
+def _run(args: Sequence[str]) -> int:
+    try:
+        code = cli.main(args=list(args), prog_name="tailrace", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except TailraceError as error:
+        click.echo(f"Error: {error}", err=True)
+        return exit_codes.ERROR
+    except (KeyboardInterrupt, click.Abort):
+        return exit_codes.INTERRUPTED
+    return code if isinstance(code, int) else exit_codes.OK

@@ -1,0 +1,38 @@
+"""How commands print: JSON lines for programs, aligned columns for people."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import click
+
+_GAP: Final = "  "
+
+
+def print_json(fields: Mapping[str, object]) -> None:
+    """One object as one line, at once also into a pipe."""
+    click.echo(json.dumps(fields, ensure_ascii=False, separators=(",", ":")))
+
+
+def discard_stdout() -> None:
+    """Its reader is gone: let nothing that is still buffered, or said later, raise for that."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns as wide as needed; numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+    numeric = [all(isinstance(cell, int) for cell in column) for column in zip(*rows, strict=True)] or [
+        False
+    ] * len(headers)
+    for line in (headers, *cells):
+        padded = (
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        )
+        click.echo(_GAP.join(padded).rstrip())

@@ -1,0 +1,134 @@
+"""`tailrace coordinator` and `tailrace node`: one process of a cluster, in the foreground."""
+
+import logging
+import os
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, Protocol
+
+import click
+
+from tailrace.protocol.cluster import Listener
+from tailrace.protocol.errors import StorageFaultError, TailraceError
+
+from . import exit_codes
+from .cluster_config import load_cluster
+from .launch import COORDINATOR, Role
+from .options import config_option, data_dir_option, json_option, port_option
+from .output import print_json
+
+OPEN_FILES_MAX: Final = 65_536
+"""Every connection takes a file descriptor; the usual 1,024 are few."""
+
+_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class Process(Protocol):
+    """What a node and a coordinator have in common."""
+
+    def run(self, on_ready: Callable[[Listener], None], parent_fd: int | None = None) -> None:
+        """Serve until stopped."""
+
+    def stop(self) -> None:
+        """End `run` soon."""
+
+
+def _process_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    parent_fd = click.option("--parent-fd", type=int, hidden=True)
+    return config_option(data_dir_option(json_option(parent_fd(command))))
+
+
+@click.command()
+@_process_options
+@port_option
+def coordinator(
+    file: Path, data_dir: Path | None, port: int | None, parent_fd: int | None, *, as_json: bool
+) -> int:
+    """Run the coordinator of the cluster that a YAML file describes."""
+    from tailrace.coordinator.main import Coordinator
+
+    cluster = load_cluster(file, data_dir=data_dir, port=port)
+    return _run(COORDINATOR, lambda: Coordinator(cluster.coordinator), parent_fd, as_json=as_json)
+
+
+@click.command()
+@_process_options
+@click.option("--id", "node_id", type=int, required=True, help="Which node of the file.")
+@click.option(
+    "--coordinator",
+    metavar="HOST:PORT",
+    help="Where the coordinator is, in place of what the file says.",
+)
+def node(
+    file: Path,
+    node_id: int,
+    data_dir: Path | None,
+    coordinator: str | None,
+    parent_fd: int | None,
+    *,
+    as_json: bool,
+) -> int:
+    """Run one node of the cluster that a YAML file describes."""
+    from dataclasses import replace
+
+    from tailrace.node.main import Node
+    from tailrace.transport.endpoint import parse_bootstrap
+
+    config = load_cluster(file, data_dir=data_dir).node(node_id)
+    if coordinator is not None:
+        config = replace(config, coordinator=tuple(parse_bootstrap(coordinator)))
+    return _run(Role(node_id), lambda: Node(config), parent_fd, as_json=as_json)
+
+
+def _run(role: Role, build: Callable[[], Process], parent_fd: int | None, *, as_json: bool) -> int:
+    """Serve until a signal; a second one ends the process at once."""
+    logging.basicConfig(level=os.environ.get("TAILRACE_LOG_LEVEL", "INFO").upper(), format=_LOG_FORMAT)
+    _raise_file_limit()
+
+    def on_ready(listener: Listener) -> None:
+        if as_json:
+            print_json(
+                {
+                    "event": "ready",
+                    **role.fields(),
+                    "pid": os.getpid(),
+                    "tcp": listener.tcp,
+                    "ipc": listener.ipc,
+                }
+            )
+        else:
+            click.echo(f"{role.name} ready on {listener.tcp}")
+
+    try:
+        process = build()
+        _stop_on_signals(process)
+        process.run(on_ready, parent_fd)
+    except TailraceError as error:
+        if as_json:
+            print_json({"event": "failed", **role.fields(), "code": error.code.name, "message": str(error)})
+        else:
+            click.echo(f"Error: {role.name}: {error}", err=True)
+        return exit_codes.STORAGE_FAULT if isinstance(error, StorageFaultError) else exit_codes.ERROR
+    return exit_codes.OK
+
+
+def _stop_on_signals(process: Process) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(_: int, __: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        process.stop()
+
+    for number in numbers:
+        signal.signal(number, stop)
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,28 @@
+"""Signals as input of an event loop."""
+
+import os
+import signal
+from collections.abc import Sequence
+
+
+class SignalPipe:
+    """Signals as bytes in a pipe, so that the one loop waits for them as for everything else."""
+
+    def __init__(self, numbers: Sequence[signal.Signals]) -> None:
+        self.reader, self._writer = os.pipe()
+        os.set_blocking(self.reader, False)
+        os.set_blocking(self._writer, False)
+        self._before = [(number, signal.signal(number, lambda *_: None)) for number in numbers]
+        self._before_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+
+    def read(self) -> bytes:
+        """The numbers of the signals that came."""
+        return os.read(self.reader, 4096)
+
+    def close(self) -> None:
+        """Let the signals do what they did before."""
+        signal.set_wakeup_fd(self._before_fd)
+        for number, handler in self._before:
+            signal.signal(number, handler)
+        os.close(self.reader)
+        os.close(self._writer)

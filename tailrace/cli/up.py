@@ -1,0 +1,55 @@
+"""`tailrace up`: a whole cluster in the foreground."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from .cluster_config import load_cluster
+from .launch import Event, Launcher, Role
+from .options import data_dir_option, json_option, port_option
+from .output import discard_stdout, print_json
+from .supervisor import Supervisor
+
+
+@click.command()
+@click.argument("file", metavar="CONFIG", type=click.Path(path_type=Path))
+@data_dir_option
+@port_option
+@json_option
+def up(file: Path, data_dir: Path | None, port: int | None, *, as_json: bool) -> int:
+    """Run the coordinator and the nodes of a YAML file, and keep them running.
+
+    Prints one line when all are ready. Ctrl-C stops them cleanly, a second one at once.
+    """
+    cluster = load_cluster(file, data_dir=data_dir, port=port)
+    launcher = Launcher(file, cluster.layout)
+    node_ids = [node.node_id for node in cluster.nodes]
+    show = print_json if as_json else _print_text
+
+    def report(event: Event) -> None:
+        try:
+            show(event)
+        except BrokenPipeError:  # whoever waited for the ready line may go; the cluster stays
+            discard_stdout()
+
+    return Supervisor(launcher, node_ids, report, sys.stderr.fileno()).run(port)
+
+
+def _print_text(event: Event) -> None:
+    """The ready line goes to stdout; what happens later, like the logs, to stderr."""
+    if event["event"] == "ready":
+        nodes = ", ".join(str(p["node_id"]) for p in event["processes"] if p["role"] == "node")
+        click.echo(f"ready on {event['bootstrap_servers']}: nodes {nodes}, data in {event['data_dir']}")
+    elif event["event"] == "exited":
+        again = event["restart_in_ms"]
+        then = "not restarted: check its disk" if again is None else f"restarting in {again} ms"
+        click.echo(f"{_name(event)} (pid {event['pid']}) ended: {event['reason']}; {then}", err=True)
+    elif event["event"] == "restarted":
+        click.echo(f"{_name(event)} is back (pid {event['pid']})", err=True)
+    elif event["event"] == "failed":
+        click.echo(f"Error: {event['message']}", err=True)
+
+
+def _name(event: Event) -> str:
+    return Role(event["node_id"]).name
