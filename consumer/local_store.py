@@ -157,40 +157,43 @@ class PartitionStore:
 
 
 class LocalStore:
-    """The partitions of one folder that one consumer holds. Belongs to the consumer's thread."""
+    """The partitions of one folder that one consumer holds. Belongs to the consumer's thread.
+
+    `owner` names the consumer to whoever finds a partition held.
+    """
 
     def __init__(self, folder: Path, owner: str) -> None:
         self._folder = folder.absolute()
         self._owner = f"process {os.getpid()} ({owner})"
-        self._partitions: dict[TopicPartition, PartitionStore] = {}
+        self._partitions: dict[tuple[bytes, int], PartitionStore] = {}
 
     def hold(self, name: TopicPartition, topic_id: bytes) -> StoredOffset | None:
-        """Lock a partition and return its stored offset. Raises DataFolderError, StorageFaultError."""
-        if name not in self._partitions:
+        """Lock a partition and return its stored offset.
+
+        Raises DataFolderError, StorageFullError, StorageFaultError.
+        """
+        key = (topic_id, name.partition)
+        if key not in self._partitions:
             with _access(self._folder):
                 _make_private(self._folder)
             folder = self._folder / f"{topic_id.hex()}-{name.partition}"
-            self._partitions[name] = PartitionStore(folder, name, topic_id, self._owner)
-        return self._partitions[name].read()
+            self._partitions[key] = PartitionStore(folder, name, topic_id, self._owner)
+        return self._partitions[key].read()
 
-    def read(self, name: TopicPartition) -> StoredOffset | None:
-        """The stored offset of a partition that is held."""
-        return self._partitions[name].read()
+    def write(self, key: tuple[bytes, int], offset: StoredOffset) -> None:
+        """Store the offset of a partition (topic id, number) that is held; durable on return."""
+        self._partitions[key].write(offset)
 
-    def write(self, name: TopicPartition, offset: StoredOffset) -> None:
-        """Store the offset of a partition that is held; durable on return."""
-        self._partitions[name].write(offset)
-
-    def release(self, name: TopicPartition) -> None:
+    def release(self, key: tuple[bytes, int]) -> None:
         """Let another consumer hold the partition. Harmless if it is not held."""
-        partition = self._partitions.pop(name, None)
+        partition = self._partitions.pop(key, None)
         if partition is not None:
             partition.close()
 
     def close(self) -> None:
         """Release everything."""
-        for name in list(self._partitions):
-            self.release(name)
+        for key in list(self._partitions):
+            self.release(key)
 
 
 def _open(folder: Path) -> lmdb.Environment:

@@ -18,6 +18,7 @@ from tailrace.protocol.record import TopicPartition
 
 ORDERS = TopicPartition("orders", 0)
 ID = bytes(range(16))
+KEY = (ID, 0)
 
 
 def folder_of(root: Path, topic_id: bytes = ID, partition: int = 0) -> Path:
@@ -27,8 +28,8 @@ def folder_of(root: Path, topic_id: bytes = ID, partition: int = 0) -> Path:
 def test_a_written_offset_is_read_back_by_the_next_holder(tmp_path: Path) -> None:
     first = LocalStore(tmp_path / "offsets", "first")
     assert first.hold(ORDERS, ID) is None
-    first.write(ORDERS, StoredOffset(17, leader_epoch=3, partition_count=4))
-    first.write(ORDERS, StoredOffset(18, leader_epoch=3, partition_count=4))
+    first.write(KEY, StoredOffset(17, leader_epoch=3, partition_count=4))
+    first.write(KEY, StoredOffset(18, leader_epoch=3, partition_count=4))
     first.close()
     second = LocalStore(tmp_path / "offsets", "second")
     assert second.hold(ORDERS, ID) == StoredOffset(18, 3, 4)
@@ -55,7 +56,7 @@ def test_a_second_holder_is_refused_and_told_who_holds(tmp_path: Path) -> None:
     ):
         second.hold(ORDERS, ID)
     second.hold(TopicPartition("orders", 1), ID)
-    first.release(ORDERS)
+    first.release(KEY)
     assert second.hold(ORDERS, ID) is None
     first.close()
     second.close()
@@ -64,8 +65,8 @@ def test_a_second_holder_is_refused_and_told_who_holds(tmp_path: Path) -> None:
 def test_a_recreated_topic_does_not_get_the_old_offsets(tmp_path: Path) -> None:
     store = LocalStore(tmp_path, "test")
     store.hold(ORDERS, ID)
-    store.write(ORDERS, StoredOffset(17))
-    store.release(ORDERS)
+    store.write(KEY, StoredOffset(17))
+    store.release(KEY)
     assert store.hold(ORDERS, bytes(16)) is None
     store.close()
 
@@ -127,11 +128,10 @@ CHILD = """
     from tailrace.consumer.local_store import LocalStore, StoredOffset
     from tailrace.protocol.record import TopicPartition
 
-    name = TopicPartition("orders", 0)
     store = LocalStore(Path(sys.argv[1]), "child")
-    store.hold(name, bytes(range(16)))
+    store.hold(TopicPartition("orders", 0), bytes(range(16)))
     for offset in range(1_000_000):
-        store.write(name, StoredOffset(offset))
+        store.write((bytes(range(16)), 0), StoredOffset(offset))
         print(offset, flush=True)
 """
 

@@ -1,0 +1,110 @@
+"""One assigned partition: where it is read, and what was fetched of it but not handed over yet."""
+
+from collections import deque
+from random import Random
+from typing import Literal, TypeAlias
+
+from tailrace.client.retry import Backoff
+from tailrace.protocol.cluster import NO_LEADER
+from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.record import TopicPartition
+
+from .open_batch import OpenBatch, RawBatch
+
+Key: TypeAlias = tuple[bytes, int]
+"""Topic id and partition."""
+Reset: TypeAlias = Literal["earliest", "latest", "none"]
+NO_FETCH = 0
+
+
+class AssignedPartition:
+    """Two readers meet here: the I/O thread fetches ahead, the application's thread hands over.
+
+    `position` is the next offset to hand over; `settled` the one up to which the application is done,
+    since it has asked for more; `fetch_offset` the next offset to ask the node for. While `buffer` holds
+    batches, `position` belongs to the application's thread, else to whoever has the lock.
+    """
+
+    __slots__ = (
+        "backoff", "buffer", "buffered_bytes", "failure", "fetch", "fetch_offset", "high_watermark", "key",
+        "leader", "leader_epoch", "lost", "name", "open", "paused", "position", "position_epoch",
+        "reset", "retry_at", "settled", "settled_epoch",
+    )  # fmt: skip
+
+    def __init__(
+        self, name: TopicPartition, topic_id: bytes, position: int, reset: Reset, random: Random
+    ) -> None:
+        self.name = name
+        self.key: Key = (topic_id, name.partition)
+        self.position = self.settled = self.fetch_offset = position
+        self.position_epoch = self.settled_epoch = -1
+        self.reset: Reset = reset
+        self.leader = NO_LEADER
+        self.leader_epoch = -1
+        self.high_watermark = -1
+        self.paused = False
+        self.lost = False
+        """The log does not hold `fetch_offset`; where the log lies must be asked before it goes on."""
+        self.fetch = NO_FETCH
+        """The fetch in flight that asks for this partition. A reply to any other one is stale."""
+        self.buffer: deque[RawBatch] = deque()
+        self.buffered_bytes = 0
+        self.open: OpenBatch | None = None
+        """`buffer[0]`, decoded, when a part of it was handed over."""
+        self.failure: TailraceError | None = None
+        """Raised to the application when it has got all that was fetched before; ended by a seek."""
+        self.backoff = Backoff(random)
+        self.retry_at = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.name.topic}-{self.name.partition}"
+
+    @property
+    def deliverable(self) -> bool:
+        """Is there something to hand over or to raise?"""
+        return not self.paused and bool(self.buffer or self.failure)
+
+    def wants_fetch(self, buffer_bytes_max: int) -> bool:
+        """Should more of it be fetched? `buffer_bytes_max` is how much may lie in the buffer before."""
+        return (
+            self.buffered_bytes < buffer_bytes_max
+            and not self.paused
+            and self.failure is None
+            and self.leader != NO_LEADER
+        )
+
+    def settle(self) -> None:
+        """The application is done with all that was handed over."""
+        self.settled = self.position
+        self.settled_epoch = self.position_epoch
+
+    def push(self, raw: RawBatch) -> None:
+        """A batch was fetched; the next one is asked for from its end."""
+        self.buffer.append(raw)
+        self.buffered_bytes += len(raw.data)
+        self.fetch_offset = raw.header.last_offset + 1
+
+    def pop(self) -> None:
+        """The first batch is handed over to its last record."""
+        raw = self.buffer.popleft()
+        self.buffered_bytes -= len(raw.data)
+        self.position = raw.header.last_offset + 1
+        self.open = None
+
+    def move_to(self, offset: int) -> None:
+        """Read from `offset`; what was fetched and what failed before counts no more."""
+        self.buffer.clear()
+        self.buffered_bytes = 0
+        self.open = None
+        self.failure = None
+        self.lost = False
+        if offset != self.position:
+            self.position_epoch = -1
+        self.position = self.fetch_offset = offset
+        self.clear_backoff()
+
+    def clear_backoff(self) -> None:
+        """Nothing speaks against fetching at once."""
+        if self.retry_at:
+            self.backoff.reset()
+            self.retry_at = 0.0

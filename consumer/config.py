@@ -1,0 +1,95 @@
+"""What a consumer can be told, checked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+from tailrace.protocol.errors import InvalidArgumentError
+from tailrace.protocol.limits import (
+    FETCH_BYTES_MAX,
+    FETCH_WAIT_MS_MAX,
+    MAX_POLL_RECORDS_MAX,
+    MIB,
+)
+
+from .assigned import Reset
+from .decoding import Deserializer
+
+RESETS: Final = ("earliest", "latest", "none")
+_BOUNDS: Final = {
+    "auto_commit_interval_ms": (0, 2**31),
+    "fetch_min_bytes": (0, FETCH_BYTES_MAX),
+    "fetch_max_wait_ms": (0, FETCH_WAIT_MS_MAX),
+    "fetch_max_bytes": (1, FETCH_BYTES_MAX),
+    "max_partition_fetch_bytes": (1, FETCH_BYTES_MAX),
+    "max_poll_records": (1, MAX_POLL_RECORDS_MAX),
+    "request_timeout_ms": (1, 2**31),
+}
+_FLAGS: Final = ("enable_auto_commit", "check_crcs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsumerConfig:
+    """The options of `Consumer`, where they are explained. Times in milliseconds, sizes in bytes.
+
+    Raises InvalidArgumentError for a value that does not fit, with what would.
+    """
+
+    bootstrap_servers: str | Sequence[str] = "127.0.0.1:7070"
+    group_id: str | None = None
+    client_id: str | None = None
+    auto_offset_reset: Reset = "latest"
+    enable_auto_commit: bool = True
+    auto_commit_interval_ms: int = 1_000
+    offset_store: str | Path | None = None
+    key_deserializer: Deserializer | None = None
+    value_deserializer: Deserializer | None = None
+    fetch_min_bytes: int = 1
+    fetch_max_wait_ms: int = 500
+    fetch_max_bytes: int = 50 * MIB
+    max_partition_fetch_bytes: int = MIB
+    max_poll_records: int = 500
+    request_timeout_ms: int = 30_000
+    consumer_timeout_ms: float | None = None
+    check_crcs: bool = True
+
+    def __post_init__(self) -> None:
+        if self.group_id is not None:
+            raise InvalidArgumentError(
+                "consumer groups are not there yet: leave group_id out, share partitions out with assign(), "
+                "and keep offsets with offset_store=<folder>"
+            )
+        if self.auto_offset_reset not in RESETS:
+            raise InvalidArgumentError(
+                f"auto_offset_reset is {self.auto_offset_reset!r}; it is one of {', '.join(RESETS)}"
+            )
+        for name, (least, most) in _BOUNDS.items():
+            check_int(name, getattr(self, name), least, most)
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidArgumentError(f"{name} is {getattr(self, name)!r}; it is True or False")
+        for name in ("key_deserializer", "value_deserializer"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise InvalidArgumentError(f"{name} is a function that gets bytes, or None")
+        if not isinstance(self.offset_store, str | Path | None) or self.offset_store == "":
+            raise InvalidArgumentError("offset_store is the path of a folder, or None")
+        if self.consumer_timeout_ms is not None:
+            check_timeout("consumer_timeout_ms", self.consumer_timeout_ms)
+
+
+OPTIONS: Final = tuple(field.name for field in fields(ConsumerConfig))
+
+
+def check_int(name: str, value: object, least: int, most: int) -> int:
+    """`value` if it is an int between `least` and `most`, else InvalidArgumentError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidArgumentError(f"{name} is {value!r}; it is a whole number from {least} to {most}")
+    return value
+
+
+def check_timeout(name: str, value: object) -> float:
+    """Milliseconds in seconds. Raises InvalidArgumentError for what is no time span."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise InvalidArgumentError(f"{name} is {value!r}; it is a number of milliseconds, 0 or more")
+    return value / 1000

@@ -1,0 +1,45 @@
+"""How stored bytes become the application's keys and values."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+Deserializer: TypeAlias = Callable[[bytes], Any]
+
+
+class Decoding(NamedTuple):
+    """The consumer's deserializers, and whether batches' checksums are verified.
+
+    Without a deserializer bytes are handed over as they are. A null stays None and is given to none.
+    """
+
+    key: Deserializer | None = None
+    value: Deserializer | None = None
+    check_crc: bool = True
+
+    @property
+    def plain(self) -> bool:
+        """Are keys and values handed over as bytes?"""
+        return self.key is None and self.value is None
+
+
+class Decoded(NamedTuple):
+    """The items up to the first that did not deserialize, and its error."""
+
+    items: list[Any]
+    error: Exception | None = None
+
+
+def deserialize(deserializer: Deserializer | None, items: list[Any]) -> Decoded:
+    """Apply a deserializer to a column."""
+    if deserializer is None:
+        return Decoded(items)
+    done: list[Any] = []
+    try:
+        # `extend` keeps what it got before an exception.
+        if None in items:
+            done.extend(None if item is None else deserializer(item) for item in items)
+        else:
+            done.extend(map(deserializer, items))
+    except Exception as error:  # noqa: BLE001 - the application's code; its error is raised in ours
+        return Decoded(done, error)
+    return Decoded(done)

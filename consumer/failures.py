@@ -1,0 +1,56 @@
+"""The errors that reading a partition can end in, each saying where, why, and how to go on.
+
+They stay: every ask raises them again until the application seeks, pauses or assigns anew.
+"""
+
+from tailrace.protocol.errors import (
+    CorruptBatchError,
+    OffsetOutOfRangeError,
+    SerializationError,
+    UnknownTopicError,
+)
+from tailrace.protocol.record import TopicPartition
+
+
+def corrupt_batch(
+    name: TopicPartition, offset: int, next_offset: int | None, cause: Exception
+) -> CorruptBatchError:
+    """A batch that cannot be read; `next_offset` is the first after it, None if that is unknown."""
+    way_out = "seek past it" if next_offset is None else f"seek to {next_offset}"
+    error = CorruptBatchError(
+        f"{name.topic}-{name.partition}: the batch at offset {offset} is corrupt: {cause}. "
+        f"The position stays before it; {way_out} to go on without it"
+    )
+    error.__cause__ = cause
+    return error
+
+
+def out_of_range(name: TopicPartition, offset: int, start: int, end: int) -> OffsetOutOfRangeError:
+    """An offset outside the log, and `auto_offset_reset` is "none"."""
+    return OffsetOutOfRangeError(
+        f"{name.topic}-{name.partition}: offset {offset} is out of range, the log starts at {start} and ends "
+        f'before {end}: seek to one of these, or set auto_offset_reset to "earliest" or "latest"'
+    )
+
+
+def no_offset(name: TopicPartition, start: int, end: int) -> OffsetOutOfRangeError:
+    """No offset was stored, and `auto_offset_reset` is "none"."""
+    return OffsetOutOfRangeError(
+        f"{name.topic}-{name.partition}: no offset is stored, the log starts at {start} and ends "
+        f'before {end}: seek to one of these, or set auto_offset_reset to "earliest" or "latest"'
+    )
+
+
+def deleted_topic(topic: str) -> UnknownTopicError:
+    """The topic was there, and is not any more."""
+    return UnknownTopicError(f"topic {topic!r} was deleted while it was read: subscribe or assign without it")
+
+
+def failed_record(name: TopicPartition, offset: int, what: str, cause: Exception) -> SerializationError:
+    """One record whose key or value its deserializer refused."""
+    error = SerializationError(
+        f"{name.topic}-{name.partition}: the {what} of the record at offset {offset} does not deserialize: "
+        f"{type(cause).__name__}: {cause}. The position stays at it; seek to {offset + 1} to go on without it"
+    )
+    error.__cause__ = cause
+    return error

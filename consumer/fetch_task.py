@@ -1,0 +1,124 @@
+"""The consumer's part in the I/O thread: sends the fetches that the fetcher plans, brings it the replies.
+
+The fetcher is shared by two threads under `lock`, which is held for microseconds, never while waiting.
+"""
+
+import threading
+from functools import partial
+from time import monotonic
+
+from tailrace.client.engine import Engine
+from tailrace.protocol.errors import MalformedRequestError, TailraceError
+from tailrace.protocol.messages import Fetch, Fetched, ListOffsets, OffsetsListed, Reply
+
+from .config import ConsumerConfig
+from .fetcher import Fetcher, FetchPlan, LookupPlan
+
+
+class FetchTask:
+    """A `tailrace.client.engine.Task`. The application's thread waits here for something to hand over."""
+
+    def __init__(
+        self, engine: Engine, fetcher: Fetcher, lock: threading.Lock, config: ConsumerConfig
+    ) -> None:
+        self._engine = engine
+        self._fetcher = fetcher
+        self._config = config
+        self._lock = lock
+        self._changed = threading.Condition(lock)
+        self._woken = False
+        self.cluster_moved = False
+        """The cluster state was replaced. Cleared by the application's thread when it has looked at it."""
+
+    # --------------------------------------------------------- in the I/O thread
+
+    def step(self, now: float) -> float | None:
+        """Send what is to be sent."""
+        with self._lock:
+            plans = self._fetcher.plan(now)
+            retry_at = self._fetcher.retry_at
+            outdated, self._fetcher.outdated = self._fetcher.outdated, False
+        for plan in plans:
+            if isinstance(plan, FetchPlan):
+                self._fetch(plan)
+            else:
+                self._look_up(plan)
+        if outdated:
+            self._engine.request_refresh()
+        return retry_at
+
+    def cluster_changed(self) -> None:
+        """Follow the leaders."""
+        with self._changed:
+            self._fetcher.follow(self._engine.view().topics)
+            self.cluster_moved = True
+            self._changed.notify_all()
+
+    def closed(self, _error: TailraceError | None) -> None:
+        """Nothing more will come: whoever waits is told."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    def _fetch(self, plan: FetchPlan) -> None:
+        config = self._config
+        request = partial(
+            Fetch,
+            max_wait_ms=config.fetch_max_wait_ms,
+            min_bytes=config.fetch_min_bytes,
+            max_bytes=config.fetch_max_bytes,
+            entries=plan.entries,
+        )
+        self._engine.request(
+            plan.node,
+            request,
+            on_reply=partial(self._replied, plan),
+            timeout_s=(config.fetch_max_wait_ms + config.request_timeout_ms) / 1000,
+        )
+
+    def _look_up(self, plan: LookupPlan) -> None:
+        request = partial(ListOffsets, queries=plan.queries)
+        self._engine.request(plan.node, request, on_reply=partial(self._replied, plan))
+
+    def _replied(
+        self, plan: FetchPlan | LookupPlan, reply: Reply | TailraceError, frames: list[bytes]
+    ) -> None:
+        now = monotonic()
+        with self._changed:
+            if isinstance(plan, FetchPlan) and isinstance(reply, Fetched):
+                self._fetcher.replied(plan.fetch_id, reply.results, frames, now)
+            elif isinstance(plan, LookupPlan) and isinstance(reply, OffsetsListed):
+                self._fetcher.located(plan, reply.results, now)
+            elif isinstance(reply, TailraceError):
+                self._fetcher.failed(plan.fetch_id, reply, now)
+            else:
+                self._fetcher.failed(plan.fetch_id, MalformedRequestError(f"got {reply!r:.200}"), now)
+            if self._fetcher.has_ready:
+                self._changed.notify_all()
+
+    # ----------------------------------------------- in the application's thread
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Until there is something to hand over, or the cluster state has moved on.
+
+        False if `wakeup()` was called; also after `timeout_s`. Ctrl-C interrupts it. Raises
+        what has ended the engine.
+        """
+        with self._changed:
+            self._changed.wait_for(self._worth_waking, timeout_s)
+            woken, self._woken = self._woken, False
+        self._engine.check()
+        return not woken
+
+    def wakeup(self) -> None:
+        """End the wait that is going on, or else the next one. For any thread."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    def wake_engine(self) -> None:
+        """Fetches may go out now."""
+        self._engine.wake()
+
+    def _worth_waking(self) -> bool:
+        return self._woken or self.cluster_moved or self._fetcher.has_ready

@@ -1,0 +1,364 @@
+"""What to fetch next, and what to make of the replies. Pure: time is an argument, nothing is sent here.
+
+A partition is in one fetch in flight at most, and a reply counts only for the partitions that are still
+in that fetch: a seek, a new leader or a new assignment takes its partition out, so that what arrives
+later is dropped. The next fetch goes out as soon as a reply is in, while the buffers have room. A
+partition whose own buffer is full is left out of it, and gets a fetch of its own when there is room
+again, even while the others' fetch waits for records at the node.
+
+Fetches name the partitions that were served least recently first: the node fills a reply in that order.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from random import Random
+from typing import Final, NamedTuple
+
+from tailrace.protocol.batch import parse_header
+from tailrace.protocol.cluster import TopicInfo
+from tailrace.protocol.errors import (
+    BatchTooLargeError,
+    ClosedError,
+    CorruptBatchError,
+    ErrorCode,
+    MalformedRequestError,
+    TailraceError,
+    UnknownTopicError,
+    error_from,
+)
+from tailrace.protocol.limits import (
+    FETCH_BUFFER_BYTES_MAX,
+    PARTITIONS_PER_REQUEST_MAX,
+)
+from tailrace.protocol.messages import (
+    EARLIEST,
+    LATEST,
+    ErrorInfo,
+    FetchEntry,
+    FetchResult,
+    OffsetQuery,
+    OffsetResult,
+)
+
+from .assigned import NO_FETCH, AssignedPartition, Key, Reset
+from .failures import corrupt_batch, deleted_topic, out_of_range
+from .flights import Flight, Flights
+from .open_batch import RawBatch
+
+_NODE_MAY_NOT_KNOW_YET: Final = (ErrorCode.UNKNOWN_TOPIC, ErrorCode.UNKNOWN_PARTITION)
+"""From a node these are no verdict: it may hear of a topic later than we do. The cluster state decides."""
+
+_log = logging.getLogger(__name__)
+
+
+class FetchPlan(NamedTuple):
+    """A fetch to send to a node. The answer is for `replied` or `failed`."""
+
+    fetch_id: int
+    node: int
+    entries: list[FetchEntry]
+
+
+class LookupPlan(NamedTuple):
+    """Where do the logs start and end? Two queries for each of `keys`. For `located` or `failed`."""
+
+    fetch_id: int
+    node: int
+    keys: list[Key]
+    queries: list[OffsetQuery]
+
+
+class FetchStatistics:
+    """Counts since the consumer was made."""
+
+    __slots__ = ("bytes", "errors", "fetches", "resets")
+
+    def __init__(self) -> None:
+        self.fetches = 0
+        self.bytes = 0
+        self.errors = 0
+        self.resets = 0
+
+
+class Fetcher:
+    """The assigned partitions and the fetches in flight. Callers hold a lock of their own.
+
+    `buffered_bytes` counts what was fetched and not handed over. Fetches go out while it is below
+    FETCH_BUFFER_BYTES_MAX, so that no more than that and the fetches in flight is held in memory.
+    `partition_bytes` is what a fetch asks of one partition at most; a partition that has more than
+    that in its buffer is left out.
+    """
+
+    def __init__(self, *, partition_bytes: int, reset: Reset, random: Random) -> None:
+        self._partition_bytes = partition_bytes
+        self._reset = reset
+        self.partitions: dict[Key, AssignedPartition] = {}
+        self._idle: dict[Key, AssignedPartition] = {}
+        """Not in a fetch, the one served least recently first."""
+        self._ready: dict[Key, AssignedPartition] = {}
+        """Something to hand over, in turn."""
+        self._flights = Flights(random)
+        self.retry_at: float | None = None
+        """When `plan` would have more to send than at its last call, if nothing else happens."""
+        self.outdated = False
+        """Something failed as it does when the cluster state has moved on. Cleared by who refreshes it."""
+        self.buffered_bytes = 0
+        self.statistics = FetchStatistics()
+
+    # ------------------------------------------------------------- assignment
+
+    def assign(self, partition: AssignedPartition, topic: TopicInfo | None) -> None:
+        """Read one more partition; `topic` is its topic as it is now, None if it is gone."""
+        self.partitions[partition.key] = self._idle[partition.key] = partition
+        self._follow(partition, topic)
+        self._show(partition)
+
+    def revoke(self, partition: AssignedPartition) -> None:
+        """Read it no more; what is buffered of it goes."""
+        self._recall(partition)
+        self.buffered_bytes -= partition.buffered_bytes
+        for table in (self.partitions, self._idle, self._ready):
+            table.pop(partition.key, None)
+
+    def seek(self, partition: AssignedPartition, offset: int) -> None:
+        """Go on from `offset`: what was or will be fetched from elsewhere is dropped."""
+        self._recall(partition)
+        self.buffered_bytes -= partition.buffered_bytes
+        partition.move_to(offset)
+        self._ready.pop(partition.key, None)
+
+    def pause(self, partition: AssignedPartition) -> None:
+        """Neither fetch nor hand over, until `resume`. What is buffered is kept while there is room."""
+        partition.paused = True
+        self._ready.pop(partition.key, None)
+
+    def resume(self, partition: AssignedPartition) -> None:
+        """Go on from where it was paused."""
+        partition.paused = False
+        self._show(partition)
+
+    def follow(self, topics: Mapping[bytes, TopicInfo]) -> None:
+        """The cluster state has changed: other leaders, topics gone."""
+        for partition in self.partitions.values():
+            self._follow(partition, topics.get(partition.key[0]))
+
+    # ----------------------------------------------------------------- fetches
+
+    def plan(self, now: float) -> list[FetchPlan | LookupPlan]:
+        """What to send now."""
+        self.retry_at = None
+        if self.buffered_bytes >= FETCH_BUFFER_BYTES_MAX:
+            self._drop_paused()
+        if self.buffered_bytes >= FETCH_BUFFER_BYTES_MAX:
+            return []
+        chosen: dict[tuple[int, bool], dict[Key, AssignedPartition]] = {}
+        for key, partition in self._idle.items():
+            if partition.wants_fetch(self._partition_bytes) and self._may_fetch(partition, now):
+                together = chosen.setdefault((partition.leader, partition.lost), {})
+                if len(together) < PARTITIONS_PER_REQUEST_MAX // 2:
+                    together[key] = partition
+        return [
+            self._look_up(node_id, partitions) if lost else self._fetch(node_id, partitions)
+            for (node_id, lost), partitions in chosen.items()
+        ]
+
+    def replied(
+        self, fetch_id: int, results: Sequence[FetchResult], frames: Sequence[bytes], now: float
+    ) -> None:
+        """A node has answered a fetch: `frames` are the batches of all `results`, in their order."""
+        announced = sum(result.batches for result in results)
+        if announced != len(frames):
+            error = MalformedRequestError(f"a reply of {len(frames)} frames that speaks of {announced}")
+            self.failed(fetch_id, error, now)
+            return
+        flight = self._land(fetch_id)
+        self._flights.reached(flight.node_id)
+        quiet = dict(flight.partitions)
+        batches = iter(frames)
+        for result in results:
+            taken = list(islice(batches, result.batches))
+            partition = quiet.pop((result.topic_id, result.partition), None)
+            if partition is not None:
+                self._take(partition, result, taken, now)
+        for partition in quiet.values():
+            partition.clear_backoff()
+
+    def located(self, plan: LookupPlan, results: Sequence[OffsetResult], now: float) -> None:
+        """A node has answered where logs start and end, in the order of the queries."""
+        if len(results) != len(plan.queries):
+            error = MalformedRequestError(f"{len(results)} offsets for {len(plan.queries)} queries")
+            self.failed(plan.fetch_id, error, now)
+            return
+        flight = self._land(plan.fetch_id)
+        self._flights.reached(flight.node_id)
+        for key, start, end in zip(plan.keys, results[::2], results[1::2], strict=True):
+            partition = flight.partitions.get(key)
+            if partition is None:
+                continue
+            refused = start.error if start.error.code != ErrorCode.NONE else end.error
+            if refused.code != ErrorCode.NONE:
+                self._refused(partition, refused, now)
+            else:
+                self._relocate(partition, start.offset, end.offset)
+
+    def failed(self, fetch_id: int, error: TailraceError, now: float) -> None:
+        """A fetch or look-up got an error instead of an answer."""
+        flight = self._land(fetch_id)
+        self.statistics.errors += 1
+        if error.retriable or isinstance(error, ClosedError):
+            self._flights.missed(flight.node_id, error, now)
+            self.outdated = True
+            return
+        for partition in flight.partitions.values():
+            self._fail(partition, type(error)(f"{partition}: {error}"))
+
+    # --------------------------------------------------------------- hand-over
+
+    @property
+    def has_ready(self) -> bool:
+        """Is there something to hand over or to raise?"""
+        return bool(self._ready)
+
+    def ready(self) -> list[AssignedPartition]:
+        """The partitions with something to hand over or to raise, the one whose turn it is first."""
+        return list(self._ready.values())
+
+    def served(self, partition: AssignedPartition) -> None:
+        """It had its turn."""
+        if partition.key in self._ready:
+            self._ready[partition.key] = self._ready.pop(partition.key)
+
+    def pop(self, partition: AssignedPartition) -> bool:
+        """The partition's first batch was handed over whole; True if a fetch can go out for that."""
+        was_full = self.buffered_bytes >= FETCH_BUFFER_BYTES_MAX
+        self.buffered_bytes -= len(partition.buffer[0].data)
+        partition.pop()
+        if not partition.deliverable:
+            self._ready.pop(partition.key, None)
+        return was_full or (partition.fetch == NO_FETCH and partition.wants_fetch(self._partition_bytes))
+
+    # ------------------------------------------------------------------ inside
+
+    def _follow(self, partition: AssignedPartition, topic: TopicInfo | None) -> None:
+        if topic is None or partition.name.partition >= len(topic.partitions):
+            if not isinstance(partition.failure, UnknownTopicError):
+                self._fail(partition, deleted_topic(partition.name.topic))
+            return
+        info = topic.partitions[partition.name.partition]
+        if (info.leader, info.leader_epoch) != (partition.leader, partition.leader_epoch):
+            partition.leader, partition.leader_epoch = info.leader, info.leader_epoch
+            partition.clear_backoff()
+            self._recall(partition)
+
+    def _may_fetch(self, partition: AssignedPartition, now: float) -> bool:
+        due = max(partition.retry_at, self._flights.retry_at(partition.leader))
+        if due > now:
+            self.retry_at = due if self.retry_at is None else min(due, self.retry_at)
+            return False
+        return self._flights.may_depart(partition.leader)
+
+    def _look_up(self, node_id: int, partitions: dict[Key, AssignedPartition]) -> LookupPlan:
+        queries = [
+            OffsetQuery(*key, partition.leader_epoch, which)
+            for key, partition in partitions.items()
+            for which in (EARLIEST, LATEST)
+        ]
+        keys = list(partitions)
+        return LookupPlan(self._depart(node_id, partitions), node_id, keys, queries)
+
+    def _fetch(self, node_id: int, partitions: dict[Key, AssignedPartition]) -> FetchPlan:
+        self.statistics.fetches += 1
+        entries = [
+            FetchEntry(*key, partition.leader_epoch, partition.fetch_offset, self._partition_bytes)
+            for key, partition in partitions.items()
+        ]
+        return FetchPlan(self._depart(node_id, partitions), node_id, entries)
+
+    def _depart(self, node_id: int, partitions: dict[Key, AssignedPartition]) -> int:
+        for key in partitions:
+            del self._idle[key]
+        return self._flights.depart(node_id, partitions).fetch_id
+
+    def _land(self, fetch_id: int) -> Flight:
+        flight = self._flights.land(fetch_id)
+        self._idle.update(flight.partitions)
+        return flight
+
+    def _recall(self, partition: AssignedPartition) -> None:
+        """What the partition's fetch brings does not count any more."""
+        if partition.fetch != NO_FETCH:
+            self._flights.recall(partition)
+            self._idle[partition.key] = partition
+
+    def _take(
+        self, partition: AssignedPartition, result: FetchResult, batches: Sequence[bytes], now: float
+    ) -> None:
+        if result.error.code != ErrorCode.NONE:
+            self._refused(partition, result.error, now)
+            return
+        partition.clear_backoff()
+        partition.reset = self._reset
+        if result.high_watermark >= 0:
+            partition.high_watermark = result.high_watermark
+        try:
+            for batch in batches:
+                self._push(partition, batch)
+        except (CorruptBatchError, BatchTooLargeError) as error:
+            self._fail(partition, corrupt_batch(partition.name, partition.fetch_offset, None, error))
+        if batches:
+            self._idle[partition.key] = self._idle.pop(partition.key)
+        self._show(partition)
+
+    def _push(self, partition: AssignedPartition, batch: bytes) -> None:
+        header = parse_header(batch)
+        if header.last_offset >= partition.fetch_offset:
+            partition.push(RawBatch(batch, header, partition.fetch_offset))
+            self.buffered_bytes += len(batch)
+            self.statistics.bytes += len(batch)
+
+    def _refused(self, partition: AssignedPartition, refused: ErrorInfo, now: float) -> None:
+        self.statistics.errors += 1
+        error = error_from(refused.code, f"{partition}: {refused.message}")
+        if refused.code == ErrorCode.OFFSET_OUT_OF_RANGE:
+            partition.lost = True
+        elif refused.code == ErrorCode.CORRUPT_BATCH:
+            self._fail(partition, corrupt_batch(partition.name, partition.fetch_offset, None, error))
+        elif error.retriable or refused.code in _NODE_MAY_NOT_KNOW_YET:
+            partition.retry_at = now + partition.backoff.pause()
+            self.outdated = True
+            _log.debug("%s; trying again", error)
+        else:
+            self._fail(partition, error)
+
+    def _relocate(self, partition: AssignedPartition, start: int, end: int) -> None:
+        """The log lies from `start` to `end`: go on where `auto_offset_reset` says."""
+        partition.lost = False
+        partition.clear_backoff()
+        offset = partition.fetch_offset
+        if start <= offset <= end:
+            return
+        if partition.reset == "none":
+            self._fail(partition, out_of_range(partition.name, offset, start, end))
+            return
+        target = start if partition.reset == "earliest" else end
+        _log.warning("%s: no offset %d in %d to %d: going on at %d", partition, offset, start, end, target)
+        self.statistics.resets += 1
+        partition.fetch_offset = target
+        if not partition.buffer:
+            partition.position = target
+
+    def _fail(self, partition: AssignedPartition, error: TailraceError) -> None:
+        partition.failure = error
+        self._recall(partition)
+        self._show(partition)
+
+    def _show(self, partition: AssignedPartition) -> None:
+        if partition.deliverable:
+            self._ready.setdefault(partition.key, partition)
+
+    def _drop_paused(self) -> None:
+        """Paused partitions must not keep the room that the others need. They are fetched again later."""
+        for partition in self.partitions.values():
+            if partition.paused and partition.buffer:
+                self.seek(partition, partition.position)

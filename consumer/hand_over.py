@@ -1,0 +1,211 @@
+"""From the buffers to the application, in the application's thread.
+
+What is handed over moves a partition's position at once. It is *settled*, and so may be stored by
+auto-commit, when the application asks for more: the record in hand never is.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from operator import length_hint
+from threading import Lock
+from typing import Any, NamedTuple, TypeVar
+
+from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.record import Record, TopicPartition
+
+from .assigned import AssignedPartition, Key
+from .column_batch import ColumnBatch
+from .decoding import Decoding
+from .fetcher import Fetcher
+from .open_batch import OpenBatch
+
+T = TypeVar("T")
+AnyRecord = Record[Any, Any]
+
+
+class Chunk(NamedTuple):
+    """Records that a `for` loop is going through. The iterator itself knows how far the loop has come."""
+
+    partition: AssignedPartition
+    batch: OpenBatch
+    records: list[AnyRecord]
+    iterator: Iterator[AnyRecord]
+
+    @property
+    def handed(self) -> int:
+        """How many records were taken out of the iterator."""
+        return len(self.records) - length_hint(self.iterator)
+
+
+class HandOver:
+    """Takes turns among the partitions that have something. `wake` sends the next fetch on its way.
+
+    Errors of a partition are raised when it is its turn and nothing else can be handed over first;
+    then it is the next partition's turn.
+    """
+
+    def __init__(self, fetcher: Fetcher, lock: Lock, decoding: Decoding, wake: Callable[[], None]) -> None:
+        self._fetcher = fetcher
+        self._lock = lock
+        self._decoding = decoding
+        self._wake = wake
+        self._in_hand: dict[Key, AssignedPartition] = {}
+        self._chunk: Chunk | None = None
+        self.records_handed = 0
+
+    # -------------------------------------------------------------- asking
+
+    def settle(self) -> None:
+        """The application asks for more, or ends: it is done with all that it got."""
+        self.end_chunk()
+        for partition in self._in_hand.values():
+            partition.settle()
+        self._in_hand.clear()
+
+    def settle_handed(self) -> None:
+        """The application is done with all that it got, though the loop it is in goes on."""
+        self.note_progress()
+        for partition in self._in_hand.values():
+            partition.settle()
+
+    def settle_before_last(self) -> None:
+        """A `for` loop is left, or interfered with: it is done with all but the record in hand."""
+        chunk = self._chunk
+        if chunk is not None and chunk.handed > 1:
+            partition = chunk.partition
+            # A commit may have settled the record in hand already.
+            partition.settled = max(partition.settled, chunk.records[chunk.handed - 2].offset + 1)
+            partition.settled_epoch = chunk.batch.leader_epoch
+
+    def touch(self, partition: AssignedPartition) -> None:
+        """Its position was changed by the application: that is settled by the next ask, too."""
+        self._in_hand[partition.key] = partition
+
+    def take_back(self) -> None:
+        """Something interrupted the ask, so that the application did not get what was taken for it."""
+        self._chunk = None
+        with self._lock:
+            for partition in self._in_hand.values():
+                self._fetcher.seek(partition, partition.settled)
+        self._in_hand.clear()
+
+    def note_progress(self) -> None:
+        """Bring the position of the partition that a `for` loop reads up to date."""
+        chunk = self._chunk
+        if chunk is not None and chunk.handed:
+            chunk.partition.position = chunk.records[chunk.handed - 1].offset + 1
+            chunk.partition.position_epoch = chunk.batch.leader_epoch
+
+    def end_chunk(self) -> None:
+        """What a `for` loop has not got yet of its chunk goes back; the loop comes for more by itself."""
+        chunk, self._chunk = self._chunk, None
+        if chunk is not None:
+            handed = chunk.handed
+            deque(chunk.iterator, maxlen=0)
+            self.records_handed += handed
+            self._advance(chunk.partition, chunk.batch, handed)
+
+    # ------------------------------------------------------------- handing over
+
+    def records(self, records_max: int) -> dict[TopicPartition, list[AnyRecord]]:
+        """Up to so many records of the partitions whose turn it is; empty if there is nothing."""
+        handed: dict[TopicPartition, list[AnyRecord]] = {}
+        for partition in self._ready():
+            try:
+                records = self._take_records(partition, records_max)
+            except TailraceError:
+                if handed:
+                    break
+                self._served(partition)
+                raise
+            self._served(partition)
+            if records:
+                handed[partition.name] = records
+                records_max -= len(records)
+                if records_max <= 0:
+                    break
+        return handed
+
+    def chunk(self, records_max: int) -> Iterator[AnyRecord] | None:
+        """Records of one partition to go through; they count as handed over one by one."""
+        return self._first(lambda partition: self._take_chunk(partition, records_max))
+
+    def columns(self) -> ColumnBatch | None:
+        """The next batch."""
+        return self._first(self._take_columns)
+
+    # ------------------------------------------------------------------ inside
+
+    def _ready(self) -> list[AssignedPartition]:
+        with self._lock:
+            return self._fetcher.ready()
+
+    def _served(self, partition: AssignedPartition) -> None:
+        with self._lock:
+            self._fetcher.served(partition)
+
+    def _first(self, take: Callable[[AssignedPartition], T | None]) -> T | None:
+        for partition in self._ready():
+            try:
+                taken = take(partition)
+            finally:
+                self._served(partition)
+            if taken is not None:
+                return taken
+        return None
+
+    def _take_records(self, partition: AssignedPartition, records_max: int) -> list[AnyRecord]:
+        taken: list[AnyRecord] = []
+        try:
+            while len(taken) < records_max and (batch := self._open(partition)) is not None:
+                records = batch.peek(records_max - len(taken))
+                taken += records
+                self._advance(partition, batch, len(records))
+        except TailraceError:
+            if not taken:
+                raise
+        self.records_handed += len(taken)
+        return taken
+
+    def _take_chunk(self, partition: AssignedPartition, records_max: int) -> Iterator[AnyRecord] | None:
+        while (batch := self._open(partition)) is not None:
+            records = batch.peek(records_max)
+            if records:
+                iterator = iter(records)
+                self._chunk = Chunk(partition, batch, records, iterator)
+                self._in_hand[partition.key] = partition
+                return iterator
+            self._advance(partition, batch, 0)
+        return None
+
+    def _take_columns(self, partition: AssignedPartition) -> ColumnBatch | None:
+        while (batch := self._open(partition)) is not None:
+            columns = batch.rest()
+            self._advance(partition, batch, 0)
+            if len(columns):
+                self.records_handed += len(columns)
+                return columns
+        return None
+
+    def _open(self, partition: AssignedPartition) -> OpenBatch | None:
+        """The partition's next batch, None if there is none now. Raises what its reading ended in."""
+        if partition.open is None:
+            if not partition.buffer:
+                if partition.failure is not None:
+                    raise partition.failure
+                return None
+            partition.open = OpenBatch(partition.name, partition.buffer[0], self._decoding)
+        return partition.open
+
+    def _advance(self, partition: AssignedPartition, batch: OpenBatch, count: int) -> None:
+        self._in_hand[partition.key] = partition
+        batch.advance(count)
+        partition.position_epoch = batch.leader_epoch
+        if not batch.exhausted:
+            if count:
+                partition.position = batch.position
+            return
+        with self._lock:
+            wants_fetch = self._fetcher.pop(partition)
+        if wants_fetch:
+            self._wake()

@@ -1,0 +1,99 @@
+"""A fetched batch on its way to the application: decoded, and handed over piece by piece.
+
+Decoding happens here, in the thread that asks for records, never in the I/O thread. Records are built
+for a whole batch at once and sliced; with deserializers, for the slice that was asked for. All of it
+is C-built calls over columns.
+"""
+
+from bisect import bisect_left
+from itertools import repeat
+from typing import Any, NamedTuple
+
+from tailrace.protocol.batch import BatchHeader
+from tailrace.protocol.decode import Batch, decode
+from tailrace.protocol.errors import BatchTooLargeError, CorruptBatchError
+from tailrace.protocol.record import Record, TopicPartition
+
+from .column_batch import ColumnBatch
+from .decoding import Decoding, deserialize
+from .failures import corrupt_batch, failed_record
+
+
+class RawBatch(NamedTuple):
+    """A whole batch as it came, its header, and the offset from which it is handed over."""
+
+    data: bytes
+    header: BatchHeader
+    start: int
+
+
+class OpenBatch:
+    """What is left of one batch.
+
+    Raises CorruptBatchError, naming partition and offsets, if the batch does not decode.
+    """
+
+    def __init__(self, name: TopicPartition, raw: RawBatch, decoding: Decoding) -> None:
+        self._name = name
+        self._decoding = decoding
+        self._batch = _decode(name, raw)
+        self._next = bisect_left(self._batch.offsets, raw.start)
+        self._records: list[Record[Any, Any]] | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """Is every record handed over?"""
+        return self._next >= self._batch.count
+
+    @property
+    def position(self) -> int:
+        """The offset to go on from: the one after the last record handed over."""
+        if self.exhausted:
+            return self._batch.last_offset + 1
+        return self._batch.offsets[self._next - 1] + 1 if self._next else self._batch.base_offset
+
+    @property
+    def leader_epoch(self) -> int:
+        """The epoch of the leader that appended the batch."""
+        return self._batch.header.leader_epoch
+
+    def peek(self, count: int) -> list[Record[Any, Any]]:
+        """Up to `count` of the next records, which stay the next ones until `advance()`.
+
+        Raises SerializationError if the very next one does not deserialize; else stops before it.
+        """
+        start, stop = self._next, self._next + count
+        if not self._decoding.plain:
+            return self._deserialize(start, stop)
+        if self._records is None:
+            self._records = self._batch.records(self._name.topic, self._name.partition)
+        return self._records[start:stop]
+
+    def advance(self, count: int) -> None:
+        """The next `count` records were handed over."""
+        self._next += count
+
+    def rest(self) -> ColumnBatch:
+        """All that is left, as columns; it counts as handed over."""
+        columns = ColumnBatch(self._name, self._batch, self._next, self._decoding)
+        self._next = self._batch.count
+        return columns
+
+    def _deserialize(self, start: int, stop: int) -> list[Record[Any, Any]]:
+        batch = self._batch
+        keys = deserialize(self._decoding.key, batch.keys[start:stop])
+        values = deserialize(self._decoding.value, batch.values[start:stop])
+        for what, column in (("key", keys), ("value", values)):
+            if column.error is not None and not column.items:
+                raise failed_record(self._name, batch.offsets[start], what, column.error)
+        # The shortest column ends the map: nothing is built from the first record that failed on.
+        columns = (batch.offsets[start:stop], batch.timestamps[start:stop], keys.items, values.items)
+        place = (repeat(self._name.topic), repeat(self._name.partition))
+        return list(map(Record, *place, *columns, batch.headers[start:stop]))
+
+
+def _decode(name: TopicPartition, raw: RawBatch) -> Batch:
+    try:
+        return decode(raw.data)
+    except (CorruptBatchError, BatchTooLargeError) as error:
+        raise corrupt_batch(name, raw.start, raw.header.last_offset + 1, error) from error

@@ -1,0 +1,214 @@
+"""One consumer at work: its I/O thread, what is assigned, what is handed over and what is stored."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+from random import Random
+from time import monotonic
+from typing import Final, TypeVar
+
+from tailrace.client.engine import Engine
+from tailrace.protocol.errors import InvalidArgumentError, TailraceError
+
+from .assigned import AssignedPartition
+from .assignment import Assignment
+from .commits import Commits
+from .config import ConsumerConfig
+from .decoding import Decoding
+from .fetch_task import FetchTask
+from .fetcher import Fetcher
+from .hand_over import AnyRecord, HandOver
+from .local_store import LocalStore
+
+T = TypeVar("T")
+
+_numbers: Final = count(1)
+
+
+class Session:
+    """Everything behind `Consumer`. All methods but `wakeup` belong to one thread, the application's.
+
+    Raises ConnectionFailedError or TimedOutError if the cluster can't be reached in time.
+    """
+
+    def __init__(self, config: ConsumerConfig) -> None:
+        name = config.client_id or f"consumer-{next(_numbers)}"
+        self.config = config
+        random = Random()
+        lock = threading.Lock()
+        self.engine = Engine(
+            config.bootstrap_servers, request_timeout_ms=config.request_timeout_ms, name=name
+        )
+        self.fetcher = Fetcher(
+            partition_bytes=config.max_partition_fetch_bytes, reset=config.auto_offset_reset, random=random
+        )
+        self._lock = lock
+        self._task = FetchTask(self.engine, self.fetcher, lock, config)
+        decoding = Decoding(config.key_deserializer, config.value_deserializer, config.check_crcs)
+        self.hand_over = HandOver(self.fetcher, lock, decoding, self._task.wake_engine)
+        self.commits = Commits(
+            None if config.offset_store is None else LocalStore(Path(config.offset_store), name),
+            interval_s=config.auto_commit_interval_ms / 1000 if config.enable_auto_commit else None,
+            partition_count=self._partition_count,
+        )
+        self.assignment = Assignment(
+            self.engine, self.fetcher, lock, self.commits, reset=config.auto_offset_reset, random=random
+        )
+        self.closed = False
+        self._process = os.getpid()
+        self.engine.start()
+        try:
+            self.engine.attach(self._task)
+            self.engine.ready(self.engine.request_timeout_s)
+        except BaseException:
+            self.engine.close()
+            raise
+
+    # ----------------------------------------------------------------- asking
+
+    def next(self, take: Callable[[], T | None], timeout_s: float | None) -> T | None:
+        """Ask for more: what was handed over before is settled by that.
+
+        Waits until `take` has something; None when `timeout_s` is over or `wakeup` was called.
+        """
+        self.ask()
+        deadline = None if timeout_s is None else monotonic() + timeout_s
+        while True:
+            now = monotonic()
+            self._keep_house(now)
+            taken = self._take(take)
+            if taken:
+                return taken
+            if deadline is not None and now >= deadline:
+                return None
+            if not self._task.wait(self._wait_s(now, deadline)):
+                return None
+
+    def records(self) -> Iterator[AnyRecord]:
+        """Hand over record by record, storing offsets when it is time to, however slow the application is.
+
+        Ends after `wakeup`, or when nothing came for `consumer_timeout_ms`.
+        """
+        timeout_ms = self.config.consumer_timeout_ms
+        timeout_s = None if timeout_ms is None else timeout_ms / 1000
+        take = partial(self.hand_over.chunk, self.config.max_poll_records)
+        while (chunk := self.next(take, timeout_s)) is not None:
+            if not self.commits.automatic:
+                yield from chunk
+                continue
+            for record in chunk:
+                yield record
+                # The next one is asked for, so this one is done.
+                if monotonic() >= self.commits.due_at:
+                    self.check()
+                    self.hand_over.settle_handed()
+                    self._auto_commit(monotonic())
+
+    def ask(self) -> None:
+        """The application is done with what it got before."""
+        self.check()
+        self.hand_over.settle()
+
+    def interfere(self) -> None:
+        """What is buffered will be changed: a `for` loop that is under way comes for more by itself."""
+        self.check()
+        self.hand_over.settle_before_last()
+        self.hand_over.end_chunk()
+
+    def check(self) -> None:
+        """Raise ClosedError when closed, or forked; or what made the I/O thread fail."""
+        self.engine.check()
+
+    def wakeup(self) -> None:
+        """End the wait that is going on, or the next one."""
+        self._task.wakeup()
+
+    # ---------------------------------------------------------------- changing
+
+    def seek(self, partition: AssignedPartition, offset: int) -> None:
+        """Go on from `offset`."""
+        with self._lock:
+            self.fetcher.seek(partition, offset)
+        self.hand_over.touch(partition)
+        self._task.wake_engine()
+
+    def pause(self, partition: AssignedPartition) -> None:
+        """Hand nothing over until `resume`."""
+        with self._lock:
+            self.fetcher.pause(partition)
+
+    def resume(self, partition: AssignedPartition) -> None:
+        """Hand over again."""
+        with self._lock:
+            self.fetcher.resume(partition)
+        self._task.wake_engine()
+
+    def commit(self) -> None:
+        """Store all positions: the application says that it is done with what was handed over."""
+        self.check()
+        self.commits.check()
+        self.hand_over.settle_handed()
+        self.commits.store_settled(self.assignment.partitions.values(), monotonic())
+
+    def close(self, *, failed: bool) -> None:
+        """Store what is settled if auto-commit is on, then let go of everything.
+
+        `failed`: an exception ends the application's work, so that the record in hand is not settled.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        if os.getpid() != self._process:
+            return  # A fork of the consumer's process: nothing of it may be touched here.
+        try:
+            if failed:
+                self.hand_over.settle_before_last()
+            else:
+                self.hand_over.settle()
+            if self.commits.automatic:
+                self.commits.store_settled(self.assignment.partitions.values(), monotonic())
+        finally:
+            self.commits.close()
+            self.engine.close()
+
+    # ------------------------------------------------------------------ inside
+
+    def _take(self, take: Callable[[], T | None]) -> T | None:
+        try:
+            return take()
+        except TailraceError:
+            raise
+        except BaseException:
+            self.hand_over.take_back()
+            raise
+
+    def _keep_house(self, now: float) -> None:
+        if not self.assignment.partitions:
+            raise InvalidArgumentError("there is nothing to read: subscribe() or assign() first")
+        if self._task.cluster_moved:
+            self._task.cluster_moved = False
+            try:
+                self.assignment.adopt_new()
+            except BaseException:
+                self._task.cluster_moved = True
+                raise
+            self._task.wake_engine()
+        if now >= self.commits.due_at:
+            self._auto_commit(now)
+
+    def _auto_commit(self, now: float) -> None:
+        self.commits.store_settled(self.assignment.partitions.values(), now)
+
+    def _wait_s(self, now: float, deadline: float | None) -> float | None:
+        """Until the deadline, but not past the time at which offsets are to be stored."""
+        ends = [] if deadline is None else [deadline]
+        if self.commits.automatic and self.commits.has_news(self.assignment.partitions.values()):
+            ends.append(self.commits.due_at)
+        return min(max(0.0, min(ends) - now), threading.TIMEOUT_MAX) if ends else None
+
+    def _partition_count(self, topic: str) -> int:
+        info = self.engine.topic(topic)
+        return 0 if info is None else len(info.partitions)

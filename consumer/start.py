@@ -1,0 +1,47 @@
+"""Where the reading of a partition starts. Pure."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from tailrace.protocol.errors import OffsetOutOfRangeError
+from tailrace.protocol.record import TopicPartition
+
+from .assigned import Reset
+from .failures import no_offset, out_of_range
+from .local_store import StoredOffset
+
+
+class LogRange(NamedTuple):
+    """What a partition holds: from the log start offset up to, and without, the high watermark."""
+
+    start: int
+    end: int
+
+
+def start_offset(
+    name: TopicPartition, stored: StoredOffset | None, log: LogRange, reset: Reset
+) -> int | OffsetOutOfRangeError:
+    """The stored offset if the log has it, else what `reset` says; the error for "none"."""
+    if stored is not None and log.start <= stored.offset <= log.end:
+        return stored.offset
+    if reset == "none":
+        if stored is None:
+            return no_offset(name, *log)
+        return out_of_range(name, stored.offset, *log)
+    return log.start if reset == "earliest" else log.end
+
+
+def new_partitions(stored: Mapping[TopicPartition, StoredOffset | None]) -> set[TopicPartition]:
+    """Those that their topic did not have when the offsets of its others were stored: nobody has read them.
+
+    They are read from their beginning, whatever `auto_offset_reset` says.
+    """
+    known: dict[str, int] = {}
+    for name, offset in stored.items():
+        if offset is not None:
+            known[name.topic] = max(offset.partition_count, known.get(name.topic, 0))
+    return {
+        name
+        for name, offset in stored.items()
+        if offset is None and name.topic in known and name.partition >= known[name.topic]
+    }
