@@ -8,9 +8,12 @@ alone holds the writing end of a pipe that the child watches.
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -140,6 +143,11 @@ class Child:
         """Send a signal, if it still runs."""
         self._process.send_signal(number)
 
+    def stop(self) -> None:
+        """Ask it to end cleanly, also when it is suspended."""
+        self.send(signal.SIGTERM)
+        self.send(signal.SIGCONT)
+
     def close(self) -> None:
         """Kill it if it runs, and give everything back."""
         self._process.kill()
@@ -147,6 +155,17 @@ class Child:
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
+
+
+def wait_until_ready(children: Sequence[Child], timeout_s: float) -> Child | None:
+    """Wait until all are ready; the first that is not, because it ended or was too slow, or None."""
+    deadline = time.monotonic() + timeout_s
+    for child in children:
+        while child.listener is None:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([child.stdout], [], [], left)[0] or not child.read_events():
+                return child
+    return None
 
 
 def describe_exit(code: int) -> str:

@@ -1,6 +1,5 @@
 """Where a cluster's processes keep their files and local sockets, below one data folder."""
 
-import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
@@ -33,6 +32,8 @@ class Layout:
         folder = self.root / "run"
         if len(os.fsencode(folder / _LONGEST_NAME)) <= IPC_PATH_BYTES_MAX:
             return folder
+        import hashlib  # 8 ms that hardly ever are needed
+
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"tailrace-{os.geteuid()}-{name}"
 

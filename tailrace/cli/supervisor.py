@@ -193,7 +193,9 @@ class Supervisor:
 
     def _stop(self, members: Sequence[Member]) -> None:
         """Ask these to stop and wait for it; kill them when it takes too long or a second signal comes."""
-        self._signal(members, signal.SIGTERM)
+        for member in members:
+            if member.child is not None:
+                member.child.stop()
         patience = time.monotonic() + STOP_WITHIN_S
         killed = False
         while any(member.child is not None for member in members):
@@ -201,7 +203,9 @@ class Supervisor:
                 killed = True
                 late = [member.role.name for member in members if member.child is not None]
                 self._relay.say("up", f"killing {', '.join(late)}".encode())
-                self._signal(members, signal.SIGKILL)
+                for member in members:
+                    if member.child is not None:
+                        member.child.send(signal.SIGKILL)
                 self._exit_code = self._exit_code or exit_codes.ERROR
             self._wait(None if killed else max(0.0, patience - time.monotonic()))
             for member in members:
@@ -209,11 +213,6 @@ class Supervisor:
                 if child is not None and child.exit_code() is not None:
                     self._drain(child)
                     self._forget(member, child)
-
-    def _signal(self, members: Sequence[Member], number: signal.Signals) -> None:
-        for member in members:
-            if member.child is not None:
-                member.child.send(number)
 
     def _report_ready(self) -> None:
         children = [(member.role, member.child) for member in self._members()]
