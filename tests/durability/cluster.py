@@ -4,7 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -50,16 +50,17 @@ class Served:
             self._stderr.close()
 
 
-@contextlib.contextmanager
-def one_node(
+def start_node(
     folder: Path,
-    env: Mapping[str, str] | None = None,
+    coordinator: Served,
     *flags: str,
+    node_id: int = 1,
+    env: Mapping[str, str] | None = None,
     quota_bytes: int = 64 * MIB,
     reserve_bytes: int = 2 * MIB,
-) -> Iterator[tuple[Served, Served]]:
-    """A coordinator and a node (under `env`) on `folder`; the node's messages go to `folder/node.log`."""
-    with Served("coordinator", folder / "coordinator") as coordinator:
-        arguments = ("node", folder / "node", coordinator.endpoint, quota_bytes, reserve_bytes, *flags)
-        with Served(*arguments, env=env, stderr=folder / "node.log") as node:
-            yield coordinator, node
+) -> Served:
+    """A node on `folder`; its messages go to `node.log` beside it."""
+    log = folder.with_suffix(".log")
+    return Served(
+        "node", folder, node_id, coordinator.endpoint, quota_bytes, reserve_bytes, *flags, env=env, stderr=log
+    )

@@ -1,7 +1,7 @@
 """Runs one coordinator or node in this process, for tests that start it under the shim.
 
 python serve.py coordinator FOLDER
-python serve.py node FOLDER COORDINATOR_ENDPOINT QUOTA_BYTES RESERVE_BYTES [--no-sync]
+python serve.py node FOLDER NODE_ID COORDINATOR_ENDPOINT QUOTA_BYTES RESERVE_BYTES [--no-sync]
 
 Prints its endpoint when it is ready, and ends when its standard input does. `--no-sync` opens LMDB
 with sync=False: the mistake that the tests of power loss have to find.
@@ -33,12 +33,12 @@ def main() -> None:
     if role == "coordinator":
         process = Coordinator(CoordinatorConfig(data_dir=Path(folder), tcp="tcp://127.0.0.1:0"))
     else:
-        endpoint, quota_bytes, reserve_bytes, *flags = rest
+        node_id, endpoint, quota_bytes, reserve_bytes, *flags = rest
         if "--no-sync" in flags:
             lmdb.open = lmdb.Environment = without_sync(lmdb.Environment)
         process = Node(
             NodeConfig(
-                node_id=1,
+                node_id=int(node_id),
                 data_dir=Path(folder),
                 coordinator=(endpoint,),
                 quota_bytes=int(quota_bytes),

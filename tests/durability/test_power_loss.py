@@ -25,7 +25,7 @@ from tailrace.protocol.limits import KIB, MIB
 from tailrace.protocol.messages import Produce, Produced, ProduceEntry
 
 from . import recording
-from .cluster import one_node
+from .cluster import Served, start_node
 from .power_loss import Disk, crash_points
 from .recording import Event, Kind
 
@@ -97,9 +97,10 @@ def record(folder: Path, *flags: str, count: int) -> tuple[list[Event], bytes, d
     """A workload and the recording of its node."""
     folder.mkdir()
     env = recording.environment(record=folder / "record")
-    with one_node(folder, env, *flags, quota_bytes=QUOTA_BYTES, reserve_bytes=RESERVE_BYTES) as (
-        coordinator,
-        _,
+    sizes = {"quota_bytes": QUOTA_BYTES, "reserve_bytes": RESERVE_BYTES}
+    with (
+        Served("coordinator", folder / "coordinator") as coordinator,
+        start_node(folder / "node", coordinator, *flags, env=env, **sizes),
     ):
         topic_id, sent = write_batches(coordinator.endpoint, count)
     return list(recording.events(folder / "record")), topic_id, sent

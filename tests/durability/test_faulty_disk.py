@@ -1,0 +1,194 @@
+"""A disk that is slow, fails, or is full."""
+
+import contextlib
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tailrace.protocol.errors import StorageFullError, TailraceError
+from tailrace.protocol.limits import GIB, KIB, MIB
+
+from . import recording
+from .cluster import Served, start_node
+from .log_client import LogClient, create_topic
+
+SYNC_DELAY_MS = 50
+FAULTED_WITHIN_S = 1.0
+RECOVERED_WITHIN_S = 30.0
+
+
+def test_reads_do_not_wait_for_a_slow_sync(tmp_path: Path) -> None:
+    control = tmp_path / "control"
+    env = recording.environment(control=control)
+    with (
+        Served("coordinator", tmp_path / "coordinator") as coordinator,
+        start_node(tmp_path / "node", coordinator, env=env),
+    ):
+        create_topic(coordinator.endpoint, "log")
+        with (
+            LogClient(coordinator.endpoint, "log") as writer,
+            LogClient(coordinator.endpoint, "log") as reader,
+        ):
+            writer.produce(b"first")
+            control.write_text(f"delay {SYNC_DELAY_MS}")
+            stop = threading.Event()
+            commits: list[float] = []
+
+            def write() -> None:
+                while not stop.is_set():
+                    started = time.monotonic()
+                    writer.produce(b"x" * 1_000)
+                    commits.append(time.monotonic() - started)
+
+            thread = threading.Thread(target=write)
+            thread.start()
+            waits: list[float] = []
+            while len(commits) < 20:
+                started = time.monotonic()
+                assert reader.fetch(0)[0] == b"first"
+                waits.append(time.monotonic() - started)
+            stop.set()
+            thread.join()
+    waits.sort()
+    assert min(commits) >= SYNC_DELAY_MS / 1_000, "the shim did not slow the syncs"
+    # Half the delay discriminates on any machine; benchmarks/slow_disk.py has the figure.
+    assert waits[len(waits) * 99 // 100] < SYNC_DELAY_MS / 2_000, (
+        f"p99 of {len(waits)} fetches: {waits[-20:]}"
+    )
+
+
+def test_a_failed_sync_stops_the_node_and_nothing_is_acknowledged(tmp_path: Path) -> None:
+    control = tmp_path / "control"
+    env = recording.environment(control=control)
+    with (
+        Served("coordinator", tmp_path / "coordinator") as coordinator,
+        start_node(tmp_path / "faulty", coordinator, env=env) as faulty,
+    ):
+        create_topic(coordinator.endpoint, "on-faulty")
+        with (
+            start_node(tmp_path / "other", coordinator, node_id=2),
+            LogClient(coordinator.endpoint, "on-faulty") as client,
+        ):
+            create_topic(coordinator.endpoint, "on-other")
+            assert client.produce(b"before") == 0
+            control.write_text("eio")
+            failed_at = time.monotonic()
+            with pytest.raises(TailraceError):
+                client.produce(b"not stored")
+            assert faulty.process.wait(10) != 0
+            assert time.monotonic() - failed_at < FAULTED_WITHIN_S
+            messages = (tmp_path / "faulty.log").read_text()
+            assert "the node stops, since its storage failed" in messages
+            with LogClient(coordinator.endpoint, "on-other") as other:
+                assert other.produce(b"goes on") == 0
+                assert other.fetch(0) == [b"goes on"]
+        control.write_text("")
+        with (
+            start_node(tmp_path / "faulty", coordinator, env=env),
+            LogClient(coordinator.endpoint, "on-faulty") as client,
+        ):
+            assert client.fetch(0)[0] == b"before"
+
+
+def fill(client: LogClient) -> int:
+    """Produce until the node says that it is full; the number of records that it took."""
+    taken = 0
+    while True:
+        try:
+            client.produce(os.urandom(100 * KIB), timestamp=int(time.time() * 1000))
+        except StorageFullError:
+            return taken
+        taken += 1
+
+
+def wait_for_room(client: LogClient) -> None:
+    """Until the node takes records again."""
+    deadline = time.monotonic() + RECOVERED_WITHIN_S
+    while True:
+        try:
+            client.produce(os.urandom(100 * KIB), timestamp=int(time.time() * 1000))
+        except StorageFullError:
+            assert time.monotonic() < deadline, "writing did not resume"
+            time.sleep(0.05)
+        else:
+            return
+
+
+def test_a_full_quota_refuses_writes_until_retention_has_made_room(tmp_path: Path) -> None:
+    with (
+        Served("coordinator", tmp_path / "coordinator") as coordinator,
+        start_node(tmp_path / "node", coordinator, quota_bytes=16 * MIB, reserve_bytes=2 * MIB) as node,
+    ):
+        create_topic(coordinator.endpoint, "kept")
+        create_topic(coordinator.endpoint, "short", retention_ms=3_000)
+        with (
+            LogClient(coordinator.endpoint, "kept") as kept,
+            LogClient(coordinator.endpoint, "short") as short,
+        ):
+            assert kept.produce(b"kept") == 0
+            assert fill(short) > 50
+            with pytest.raises(StorageFullError):
+                kept.produce(b"x" * 100 * KIB)
+            assert kept.fetch(0) == [b"kept"]
+            wait_for_room(kept)
+            assert node.process.poll() is None
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, size_mib: int) -> Iterator[Path]:
+    """A file system of its own; needs root."""
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", path]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+def test_a_full_disk_refuses_writes_until_there_is_room(tmp_path: Path) -> None:
+    sizes = {"quota_bytes": 4 * GIB, "reserve_bytes": 4 * MIB}
+    with (
+        Served("coordinator", tmp_path / "coordinator") as coordinator,
+        small_disk(tmp_path / "disk", 64) as disk,
+        start_node(disk / "node", coordinator, **sizes) as node,
+    ):
+        create_topic(coordinator.endpoint, "kept")
+        create_topic(coordinator.endpoint, "short", retention_ms=4_000)
+        with (
+            LogClient(coordinator.endpoint, "kept") as kept,
+            LogClient(coordinator.endpoint, "short") as short,
+        ):
+            assert kept.produce(b"kept") == 0
+            assert fill(short) > 100
+            assert kept.fetch(0) == [b"kept"]
+            # Somebody else takes what is left: now not even deleting has room, but for the ballast.
+            with contextlib.suppress(OSError), (disk / "foreign").open("wb", buffering=0) as foreign:
+                while foreign.write(bytes(64 * KIB)):
+                    pass
+            assert kept.fetch(0) == [b"kept"]
+            wait_for_room(kept)
+            assert node.process.poll() is None
+            (disk / "foreign").unlink()
+            assert kept.fetch(0)[0] == b"kept"
+
+
+def test_a_killed_node_has_all_that_it_acknowledged(tmp_path: Path) -> None:
+    with Served("coordinator", tmp_path / "coordinator") as coordinator:
+        with start_node(tmp_path / "node", coordinator) as node:
+            create_topic(coordinator.endpoint, "log")
+            with LogClient(coordinator.endpoint, "log") as client:
+                offsets = [client.produce(b"%d" % number) for number in range(50)]
+            node.process.kill()
+        assert offsets == list(range(50))
+        with start_node(tmp_path / "node", coordinator), LogClient(coordinator.endpoint, "log") as client:
+            values: list[bytes] = []
+            while len(values) < 50:
+                values += client.fetch(len(values))
+            assert values == [b"%d" % number for number in range(50)]
