@@ -1,0 +1,136 @@
+"""`tailrace cluster`: look at the cluster."""
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from tailrace.protocol.errors import TailraceError
+
+from .options import bootstrap_option, json_option, timeout_option
+from .output import print_json, print_table
+from .units import human_bytes
+
+if TYPE_CHECKING:
+    from tailrace.client.admin import Admin
+    from tailrace.client.descriptions import ClusterDescription, NodeLogs, TopicDescription
+
+NODE_ANSWERS_WITHIN_S: Final = 3.0
+"""A node that hangs must not keep the others from being shown."""
+
+
+@click.group()
+def cluster() -> None:
+    """Look at the cluster."""
+
+
+@cluster.command()
+@bootstrap_option
+@timeout_option
+@json_option
+def status(bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> None:
+    """Show the nodes, whether they are alive, what they hold, and the topics."""
+    from tailrace.client.admin import Admin
+
+    with Admin(bootstrap_servers, request_timeout_ms=round(timeout_s * 1000)) as admin:
+        described = admin.describe_cluster()
+        topics = admin.describe_topics()
+        logs = _logs(admin, described, time.monotonic() + timeout_s)
+    if as_json:
+        print_json(_fields(described, topics, logs))
+    else:
+        _print_text(described, topics, logs)
+
+
+def _logs(
+    admin: "Admin", described: "ClusterDescription", deadline: float
+) -> dict[int, "NodeLogs | TailraceError"]:
+    """What each live node answers, or why it does not."""
+    logs: dict[int, NodeLogs | TailraceError] = {}
+    for node in described.nodes:
+        if not node.alive:
+            continue
+        left_s = min(NODE_ANSWERS_WITHIN_S, max(0.0, deadline - time.monotonic()))
+        try:
+            logs |= admin.describe_logs([node.node_id], timeout_ms=round(left_s * 1000))
+        except TailraceError as error:
+            logs[node.node_id] = error
+    return logs
+
+
+def _leaders(topics: list["TopicDescription"], node_id: int) -> int:
+    return sum(part.leader == node_id for each in topics for part in each.partitions)
+
+
+def _sizes(logs: dict[int, "NodeLogs | TailraceError"]) -> dict[str | None, tuple[int, int]]:
+    """Records and bytes of each topic, over all its replicas that answered."""
+    sizes: dict[str | None, tuple[int, int]] = {}
+    for held in logs.values():
+        for log in () if isinstance(held, TailraceError) else held.logs:
+            records, size = sizes.get(log.topic, (0, 0))
+            sizes[log.topic] = (records + log.high_watermark - log.log_start_offset, size + log.size_bytes)
+    return sizes
+
+
+def _print_text(
+    described: "ClusterDescription",
+    topics: list["TopicDescription"],
+    logs: dict[int, "NodeLogs | TailraceError"],
+) -> None:
+    versions = f"controller epoch {described.controller_epoch}, version {described.version}"
+    click.echo(f"cluster {described.cluster_id}  ({versions})\n")
+    rows: list[tuple[object, ...]] = []
+    for node in described.nodes:
+        held = logs.get(node.node_id)
+        if held is None:
+            state, space = "dead", ("-", "-", "-")
+        elif isinstance(held, TailraceError):
+            state, space = "no answer", ("-", "-", "-")
+        else:
+            used = (human_bytes(held.used_bytes), human_bytes(held.quota_bytes))
+            state, space = "alive", (str(len(held.logs)), *used)
+        leads = _leaders(topics, node.node_id)
+        rows.append((node.node_id, state, node.tcp.removeprefix("tcp://"), leads, *space))
+    print_table(("NODE", "STATE", "ADDRESS", "LEADS", "LOGS", "USED", "QUOTA"), rows)
+    click.echo()
+    sizes = _sizes(logs)
+    topic_rows: list[tuple[object, ...]] = []
+    for each in topics:
+        records, size = sizes.get(each.name, (0, 0))
+        offline = sum(part.leader is None for part in each.partitions)
+        topic_rows.append((each.name, len(each.partitions), offline, records, human_bytes(size)))
+    print_table(("TOPIC", "PARTITIONS", "OFFLINE", "RECORDS", "SIZE"), topic_rows)
+
+
+def _fields(
+    described: "ClusterDescription",
+    topics: list["TopicDescription"],
+    logs: dict[int, "NodeLogs | TailraceError"],
+) -> dict[str, object]:
+    nodes = []
+    for node in described.nodes:
+        held = logs.get(node.node_id)
+        fields: dict[str, object] = {**asdict(node), "leads": _leaders(topics, node.node_id), "error": None}
+        if isinstance(held, TailraceError):
+            fields["error"] = str(held)
+        elif held is not None:
+            fields |= asdict(held)
+        nodes.append(fields)
+    sizes = _sizes(logs)
+    return {
+        "cluster_id": described.cluster_id,
+        "controller_epoch": described.controller_epoch,
+        "version": described.version,
+        "nodes": nodes,
+        "topics": [
+            {
+                "name": each.name,
+                "partitions": len(each.partitions),
+                "offline_partitions": sum(part.leader is None for part in each.partitions),
+                "records": sizes.get(each.name, (0, 0))[0],
+                "size_bytes": sizes.get(each.name, (0, 0))[1],
+            }
+            for each in topics
+        ],
+    }

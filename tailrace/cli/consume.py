@@ -1,0 +1,143 @@
+"""`tailrace consume`: read records of topics, without a group."""
+
+import sys
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from tailrace.protocol.record import TopicPartition
+
+from .offsets import OffsetRange, parse_offsets
+from .options import bootstrap_option, json_option, timeout_option
+from .record_format import BatchFormat, format_string, json_lines, values_only
+
+if TYPE_CHECKING:
+    from tailrace.consumer.consumer import Consumer
+
+LOOK_AT_POSITIONS_MS: Final = 200
+"""How often to look whether the end is reached without a record in front of it."""
+
+
+def _parse_offsets(_: click.Context, __: click.Parameter, text: str) -> OffsetRange:
+    try:
+        return parse_offsets(text, time.time_ns() // 1_000_000)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _parse_format(_: click.Context, __: click.Parameter, text: str | None) -> BatchFormat | None:
+    try:
+        return None if text is None else format_string(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command()
+@click.argument("topics", nargs=-1, required=True, metavar="TOPIC...")
+@click.option(
+    "-o",
+    "--offset",
+    "offsets",
+    default="start",
+    show_default=True,
+    callback=_parse_offsets,
+    help="start, end, N, +N, -N (the last N), @MS, @DATE, @-1h, or FROM:TO; each partition by itself.",
+)
+@click.option("-n", "--num", "count", type=click.IntRange(min=0), help="Stop after so many records.")
+@click.option("-p", "--partition", "partitions", type=click.IntRange(min=0), multiple=True)
+@click.option("-e", "--exit", "at_end", is_flag=True, help="Stop at what is the end now.")
+@click.option(
+    "-f",
+    "--format",
+    "printer",
+    callback=_parse_format,
+    metavar="FORMAT",
+    help=r"As kcat does it: '%t %p %o %T %k %s %h\n'; %K and %S are lengths.",
+)
+@bootstrap_option
+@timeout_option
+@json_option
+def consume(
+    *,
+    topics: Sequence[str],
+    offsets: OffsetRange,
+    count: int | None,
+    partitions: Sequence[int],
+    printer: BatchFormat | None,
+    bootstrap_servers: str,
+    timeout_s: float,
+    at_end: bool,
+    as_json: bool,
+) -> None:
+    """Read records and print their values, one a line."""
+    from tailrace.consumer.consumer import Consumer
+
+    timeout_ms = round(timeout_s * 1000)
+    with Consumer(
+        bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest", request_timeout_ms=timeout_ms
+    ) as consumer:
+        chosen = _choose(consumer, topics, partitions)
+        ends = _go_to(consumer, chosen, offsets, at_end=at_end)
+        _print_all(consumer, ends, count, printer or _printer(as_json=as_json))
+
+
+def _printer(*, as_json: bool) -> BatchFormat:
+    return json_lines if as_json else values_only
+
+
+def _choose(consumer: "Consumer", topics: Sequence[str], partitions: Sequence[int]) -> list[TopicPartition]:
+    chosen = []
+    for topic in dict.fromkeys(topics):
+        numbers = sorted(consumer.partitions_for_topic(topic)) if not partitions else sorted(set(partitions))
+        chosen += [TopicPartition(topic, number) for number in numbers]
+    return chosen
+
+
+def _go_to(
+    consumer: "Consumer", chosen: list[TopicPartition], offsets: OffsetRange, *, at_end: bool
+) -> dict[TopicPartition, int] | None:
+    """Set every position; where to stop in each partition, or None to go on for ever."""
+    consumer.assign(chosen)
+    starts, ends = consumer.beginning_offsets(chosen), consumer.end_offsets(chosen)
+    if offsets.timestamp is not None:
+        found = consumer.offsets_for_times(dict.fromkeys(chosen, offsets.timestamp))
+        firsts = {place: at.offset if at is not None else ends[place] for place, at in found.items()}
+    else:
+        firsts = {place: offsets.first.resolve(starts[place], ends[place]) for place in chosen}
+    for place, first in firsts.items():
+        consumer.seek(place, first)
+    if offsets.last is not None:
+        return {place: offsets.last.resolve(starts[place], ends[place]) for place in chosen}
+    return ends if at_end else None
+
+
+def _print_all(
+    consumer: "Consumer", ends: dict[TopicPartition, int] | None, count: int | None, printer: BatchFormat
+) -> None:
+    out = sys.stdout.buffer
+    left = count
+    while left != 0 and not _finished(consumer, ends):
+        for batch in consumer.batches(timeout_ms=LOOK_AT_POSITIONS_MS if ends is not None else None):
+            wanted = len(batch) if left is None else min(left, len(batch))
+            if ends is not None:
+                end = ends[TopicPartition(batch.topic, batch.partition)]
+                wanted = min(wanted, bisect_left(batch.offsets, end))
+            if wanted:
+                out.write(printer(batch, wanted))
+                out.flush()
+            left = None if left is None else left - wanted
+            if left == 0 or _finished(consumer, ends):
+                return
+
+
+def _finished(consumer: "Consumer", ends: dict[TopicPartition, int] | None) -> bool:
+    """Has every partition reached its end? One that has is not read any further."""
+    if ends is None:
+        return False
+    reading = consumer.assignment() - consumer.paused()
+    done = [place for place in reading if consumer.position(place) >= ends[place]]
+    consumer.pause(*done)
+    return len(done) == len(reading)

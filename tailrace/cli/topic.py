@@ -1,0 +1,190 @@
+"""`tailrace topic`: create, list, describe and delete topics."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import bootstrap_option, json_option, timeout_option
+from .output import print_json, print_table
+from .units import human_bytes, human_count
+
+if TYPE_CHECKING:
+    from tailrace.client.admin import Admin
+    from tailrace.client.descriptions import LogDescription, PartitionDescription, TopicDescription
+
+
+@click.group()
+def topic() -> None:
+    """Create, list, describe and delete topics."""
+
+
+def _admin(bootstrap_servers: str, timeout_s: float) -> "Admin":
+    from tailrace.client.admin import Admin
+
+    return Admin(bootstrap_servers, request_timeout_ms=round(timeout_s * 1000))
+
+
+def _parse_config(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -> dict[str, str | int]:
+    config: dict[str, str | int] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{pair!r}: write KEY=VALUE, such as retention_ms=86400000")
+        if key in config:
+            raise click.BadParameter(f"{key!r} is given twice")
+        config[key] = value
+    return config
+
+
+@topic.command()
+@click.argument("name")
+@click.option("-p", "--partitions", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("-r", "--replication-factor", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "-c", "--config", multiple=True, metavar="KEY=VALUE", callback=_parse_config, help="May be repeated."
+)
+@bootstrap_option
+@timeout_option
+@json_option
+def create(
+    *,
+    name: str,
+    partitions: int,
+    replication_factor: int,
+    config: dict[str, str | int],
+    bootstrap_servers: str,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Create a topic; returns when it can be written."""
+    with _admin(bootstrap_servers, timeout_s) as admin:
+        created = admin.create_topic(name, partitions, replication_factor, config)
+    if as_json:
+        print_json(_topic_fields(created))
+    else:
+        click.echo(f"created topic {name} with {partitions} partition{'s' if partitions > 1 else ''}")
+
+
+@topic.command("list")
+@bootstrap_option
+@timeout_option
+@json_option
+def list_topics(bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> None:
+    """List all topics."""
+    with _admin(bootstrap_servers, timeout_s) as admin:
+        topics = admin.describe_topics()
+    if as_json:
+        for each in topics:
+            print_json(_topic_fields(each))
+        return
+    rows = [(each.name, len(each.partitions), each.replication_factor) for each in topics]
+    print_table(("TOPIC", "PARTITIONS", "REPLICAS"), rows)
+
+
+@topic.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@bootstrap_option
+@timeout_option
+@json_option
+def describe(names: Sequence[str], bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> None:
+    """Show a topic's settings, and for each partition its leader, offsets and size."""
+    with _admin(bootstrap_servers, timeout_s) as admin:
+        topics = admin.describe_topics(names)
+        logs = _logs(admin)
+    for number, each in enumerate(topics):
+        if as_json:
+            print_json(_topic_fields(each, logs))
+            continue
+        settings = ", ".join(f"{key}={value}" for key, value in each.config.items())
+        click.echo(f"{chr(10) if number else ''}{each.name}  (id {each.topic_id}; {settings})")
+        print_table(
+            ("PARTITION", "LEADER", "EPOCH", "REPLICAS", "START", "END", "SIZE"), _partition_rows(each, logs)
+        )
+
+
+@topic.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--execute", is_flag=True, help="Really delete; without it only show what would be deleted.")
+@bootstrap_option
+@timeout_option
+@json_option
+def delete(
+    names: Sequence[str], bootstrap_servers: str, timeout_s: float, *, execute: bool, as_json: bool
+) -> None:
+    """Delete topics and all their records: there is no way back."""
+    with _admin(bootstrap_servers, timeout_s) as admin:
+        topics = admin.describe_topics(names)
+        logs = _logs(admin)
+        for each in topics:
+            records, size = _extent(each, logs)
+            if execute:
+                admin.delete_topic(each.name)
+            if as_json:
+                fields = {"partitions": len(each.partitions), "records": records, "size_bytes": size}
+                print_json({"name": each.name, "deleted": execute, **fields})
+            else:
+                verb = "deleted" if execute else "would delete"
+                extent = f"{human_count(records)} records, {human_bytes(size)}"
+                click.echo(f"{verb} topic {each.name}: {len(each.partitions)} partitions, {extent}")
+    if not execute and not as_json:
+        click.echo("nothing is deleted yet: add --execute to do it", err=True)
+
+
+Logs = dict[tuple[str, int, int], "LogDescription"]
+"""By topic, partition and node."""
+
+
+def _logs(admin: "Admin") -> Logs:
+    described = admin.describe_logs()
+    return {
+        (log.topic, log.partition, node_id): log
+        for node_id, node in described.items()
+        for log in node.logs
+        if log.topic is not None
+    }
+
+
+def _leaders_log(
+    each: "TopicDescription", part: "PartitionDescription", logs: Logs
+) -> "LogDescription | None":
+    return None if part.leader is None else logs.get((each.name, part.partition, part.leader))
+
+
+def _partition_rows(each: "TopicDescription", logs: Logs) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for part in each.partitions:
+        log = _leaders_log(each, part, logs)
+        known = (log.log_start_offset, log.high_watermark, human_bytes(log.size_bytes)) if log else ("-",) * 3
+        leader = "none" if part.leader is None else part.leader
+        replicas = ",".join(map(str, part.replicas))
+        rows.append((part.partition, leader, part.leader_epoch, replicas, *known))
+    return rows
+
+
+def _extent(each: "TopicDescription", logs: Logs) -> tuple[int, int]:
+    """Records and bytes, as far as the leaders that are alive tell."""
+    of_leaders = (_leaders_log(each, part, logs) for part in each.partitions)
+    known = [log for log in of_leaders if log is not None]
+    records = sum(log.high_watermark - log.log_start_offset for log in known)
+    return records, sum(log.size_bytes for log in known)
+
+
+def _topic_fields(each: "TopicDescription", logs: Logs | None = None) -> dict[str, object]:
+    partitions = []
+    for part in each.partitions:
+        fields: dict[str, object] = asdict(part)
+        if logs is not None:
+            log = _leaders_log(each, part, logs)
+            fields["log_start_offset"] = log.log_start_offset if log else None
+            fields["high_watermark"] = log.high_watermark if log else None
+            fields["size_bytes"] = log.size_bytes if log else None
+        partitions.append(fields)
+    return {
+        "name": each.name,
+        "topic_id": each.topic_id,
+        "replication_factor": each.replication_factor,
+        "config": dict(each.config),
+        "partitions": partitions,
+    }
