@@ -1,0 +1,67 @@
+"""Where to start reading: the grammar, and places within what a partition holds."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailrace.cli.offsets import OffsetRange, Place, parse_offsets
+
+NOW_MS = 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("start", OffsetRange(Place("start"))),
+        ("end", OffsetRange(Place("end"))),
+        ("47", OffsetRange(Place("offset", 47))),
+        ("+2", OffsetRange(Place("start", 2))),
+        ("-3", OffsetRange(Place("end", -3))),
+        (":end", OffsetRange(Place("start"), last=Place("end"))),
+        ("10:20", OffsetRange(Place("offset", 10), last=Place("offset", 20))),
+        ("-5:", OffsetRange(Place("end", -5))),
+        (":", OffsetRange(Place("start"))),
+        ("@1700", OffsetRange(Place("end"), timestamp=1_700)),
+        ("@-1h", OffsetRange(Place("end"), timestamp=NOW_MS - 3_600_000)),
+        ("@2013-01-01", OffsetRange(Place("end"), timestamp=1_356_998_400_000)),
+        ("@2013-01-01T01:00:00+01:00", OffsetRange(Place("end"), timestamp=1_356_998_400_000)),
+        ("@2013-01-01T00:00Z", OffsetRange(Place("end"), timestamp=1_356_998_400_000)),
+    ],
+)
+def test_the_grammar(text: str, parsed: OffsetRange) -> None:
+    assert parse_offsets(text, NOW_MS) == parsed
+
+
+@pytest.mark.parametrize(
+    "text", ["", "begin", "1.5", "--1", "+", "@", "@yesterday", "@-1", "@-h", "1:2:3", "a:b"]
+)
+def test_what_is_no_offset(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no (place|time)"):
+        parse_offsets(text, NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("place", "offset"),
+    [
+        (Place("start"), 100),
+        (Place("end"), 200),
+        (Place("start", 5), 105),
+        (Place("end", -5), 195),
+        (Place("offset", 150), 150),
+        (Place("offset", 3), 100),
+        (Place("offset", 999), 200),
+        (Place("end", -999), 100),
+        (Place("start", 999), 200),
+    ],
+)
+def test_places_in_a_partition(place: Place, offset: int) -> None:
+    assert place.resolve(100, 200) == offset
+
+
+@given(st.text(max_size=30))
+def test_any_text_parses_or_is_refused(text: str) -> None:
+    try:
+        parsed = parse_offsets(text, NOW_MS)
+    except ValueError:
+        return
+    assert 5 <= parsed.first.resolve(5, 9) <= 9
