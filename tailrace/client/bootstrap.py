@@ -1,6 +1,7 @@
 """Where a client finds the coordinator first."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from tailrace.protocol.errors import ConnectionFailedError
 from tailrace.transport.endpoint import diagnose, parse_bootstrap
@@ -28,10 +29,12 @@ class Bootstrap:
     def explain(self, waited_s: float) -> ConnectionFailedError:
         """Why none of the addresses could be used for `waited_s` seconds.
 
-        Tries each with a plain socket, so it is for the caller's thread, not for the I/O thread.
+        Tries all at once with plain sockets, which may take a second: for the caller's thread, not
+        for the I/O thread.
         """
-        causes = "; ".join(explain_endpoint(endpoint, waited_s) for endpoint in self.endpoints)
-        return ConnectionFailedError(f"{causes}: is `tailrace up` running?")
+        with ThreadPoolExecutor(len(self.endpoints)) as pool:
+            causes = "; ".join(pool.map(_explain, self.endpoints))
+        return ConnectionFailedError(f"{causes} (waited {waited_s:.1f} s): is `tailrace up` running?")
 
     def __str__(self) -> str:
         return ", ".join(address(endpoint) for endpoint in self.endpoints)
@@ -42,6 +45,5 @@ def address(endpoint: str) -> str:
     return endpoint.removeprefix("tcp://")
 
 
-def explain_endpoint(endpoint: str, waited_s: float) -> str:
-    """What is wrong with an endpoint. Blocks for a short time: it is tried with a plain socket."""
-    return f"{address(endpoint)}: {diagnose(endpoint)} (waited {waited_s:.1f} s)"
+def _explain(endpoint: str) -> str:
+    return f"{address(endpoint)}: {diagnose(endpoint)}"

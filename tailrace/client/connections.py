@@ -1,18 +1,18 @@
 """The connections of one client: one a destination, made when it is needed.
 
-A lost connection is never used again: what was sent over it fails with ConnectionFailedError,
-since nobody knows what became of it, and the one who asked decides about asking again. What was
-not sent yet waits for the next connection, or for its deadline.
+A lost connection is never used again: all that was given to it fails with ConnectionFailedError, in
+the order in which it was given, since nobody knows what became of it. The one who asked decides
+about asking again, and what is asked then goes over the next connection, in order again.
 """
 
 import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
-from typing import Final, TypeAlias
+from typing import Final
 
-from tailrace.protocol.cluster import Listener
 from tailrace.protocol.errors import (
     BusyError,
     ConnectionFailedError,
@@ -21,8 +21,6 @@ from tailrace.protocol.errors import (
     error_from,
 )
 from tailrace.protocol.limits import (
-    CONNECT_PATIENCE_MS_FIRST,
-    CONNECT_PATIENCE_MS_MAX,
     RECEIVE_BURST_MESSAGES,
     RECEIVE_HIGH_WATER_MESSAGES,
     UNSENT_REQUESTS_MAX,
@@ -30,50 +28,24 @@ from tailrace.protocol.limits import (
 from tailrace.protocol.messages import Failed, Reply
 from tailrace.protocol.wire import decode_reply, request_id_of
 from tailrace.transport.connection import Connection, ConnectionState
-from tailrace.transport.endpoint import choose
 from tailrace.transport.poller import Poller
 
-from .bootstrap import address
+from .link import Link, Location
 from .pending import Frame, Pending, PendingRequests, ReplyHandler
-from .retry import Backoff
 
-COORDINATOR: Final = -1
-"""The destination that is no node."""
 FULL_QUEUE_PAUSE_S: Final = 0.005
 """When a connection took no more, it is tried again after this, and after each of its replies."""
 
-Location: TypeAlias = Listener | str
-"""Where a destination is: a node's listener, or a fixed endpoint."""
-
 _log = logging.getLogger(__name__)
-
-
-class Link:
-    """One destination: its connection, if there is one, and the ids of the requests that wait for it."""
-
-    def __init__(self, destination: int, random: Random) -> None:
-        self.destination = destination
-        self.connection: Connection | None = None
-        self.location: Location = ""
-        self.endpoint = ""
-        self.ready = False
-        self.unsent: deque[int] = deque()
-        self.backoff = Backoff(random)
-        self.reopen_at = 0.0
-        self.patience_s = CONNECT_PATIENCE_MS_FIRST / 1000
-        self.patient_until = 0.0
-
-    def __str__(self) -> str:
-        who = "the coordinator" if self.destination == COORDINATOR else f"node {self.destination}"
-        return f"{who} at {address(self.endpoint)}" if self.endpoint else who
 
 
 class Connections:
     """Sends requests, hands out replies. Belongs to the I/O thread.
 
     `locate` tells where a destination is, or why it is nowhere. `defer` runs an action soon in the
-    I/O thread: errors are handed out that way, never inside `request`. `on_ready` is told which
-    destination can be talked to now, `on_impatient` which could not be connected to for long.
+    I/O thread: what fails inside `request` is told that way, since no handler is called in it.
+    `on_ready` is told which destination can be talked to now, `on_impatient` which could not be
+    connected to for long.
     """
 
     def __init__(
@@ -123,7 +95,7 @@ class Connections:
         )
         self._pending.add(pending)
         if self._closed is not None:
-            self._fail(pending, self._closed)
+            self._fail_later(pending, self._closed)
             return
         link = self._link(destination)
         connection = link.connection
@@ -150,7 +122,10 @@ class Connections:
 
     def _enqueue(self, link: Link, pending: Pending, now: float) -> None:
         if len(link.unsent) >= UNSENT_REQUESTS_MAX:
-            self._fail(pending, BusyError(f"{link}: {UNSENT_REQUESTS_MAX} requests wait to be sent already"))
+            error: TailraceError = BusyError(
+                f"{link}: {UNSENT_REQUESTS_MAX} requests wait to be sent already"
+            )
+            self._fail_later(pending, error)
             return
         link.unsent.append(pending.request_id)
         if link.connection is None and now >= link.reopen_at:
@@ -176,8 +151,7 @@ class Connections:
             return
         state = connection.update()
         if state is ConnectionState.READY and not link.ready:
-            link.ready = True
-            link.patience_s = CONNECT_PATIENCE_MS_FIRST / 1000
+            link.connected()
             self._on_ready(link.destination)
         if state is ConnectionState.LOST:
             self._lose(link, connection, "the connection was lost", now)
@@ -206,27 +180,35 @@ class Connections:
 
     # -------------------------------------------------- opening, losing, moving
 
-    def tick(self, now: float) -> float | None:
-        """Do what is due; when there will be something again, in monotonic seconds."""
+    def advance(self, now: float) -> None:
+        """Do what is due by time."""
         for pending in self._pending.take_expired(now):
-            self._expire(pending, now)
+            pending.on_reply(self._expiry(pending, now), [])
+        for link in tuple(self._links.values()):
+            self._advance_link(link, now)
+
+    def due(self, now: float) -> float | None:
+        """When `advance` will have something to do, in monotonic seconds."""
         due = self._pending.next_deadline()
         for link in self._links.values():
-            link_due = self._tick_link(link, now)
+            link_due = self._link_due(link, now)
             if link_due is not None and (due is None or link_due < due):
                 due = link_due
         return due
 
     def relocate(self, now: float) -> None:
         """Nodes may have moved, come or gone."""
-        for link in self._links.values():
+        for link in tuple(self._links.values()):
             location = self._locate(link.destination)
             if isinstance(location, TailraceError):
                 if not link.ready:
-                    self._drop(link)
-                    self._fail_unsent(link, location)
-            elif link.connection is not None and link.location != location:
+                    self._give_up(link, location)
+            elif link.connection is not None and link.location.where != location.where:
                 self._lose(link, link.connection, "it has another address now", now)
+                link.reopen_at = now
+            elif not link.ready and link.location.epoch != location.epoch:
+                # Started again: now is better than whenever the next attempt would have come.
+                self._drop(link)
                 link.reopen_at = now
 
     def close(self, error: TailraceError) -> None:
@@ -235,52 +217,52 @@ class Connections:
         for link in self._links.values():
             self._drop(link)
         for pending in self._pending.take_all():
-            self._fail(pending, error)
+            self._fail_later(pending, error)
 
-    def _tick_link(self, link: Link, now: float) -> float | None:
+    def _advance_link(self, link: Link, now: float) -> None:
         while link.unsent and self._pending.get(link.unsent[0]) is None:
             link.unsent.popleft()
-        if link.connection is not None and link.connection.state is ConnectionState.LOST:
-            self._lose(link, link.connection, "the connection was lost", now)
-        if link.connection is None:
-            if not link.unsent:
-                return None
-            if now < link.reopen_at:
-                return link.reopen_at
-            self._open(link, now)
-            return link.patient_until
-        if not link.ready:
+        connection = link.connection
+        if connection is None:
+            if link.unsent and now >= link.reopen_at:
+                self._open(link, now)
+        elif connection.state is ConnectionState.LOST:
+            self._lose(link, connection, "the connection was lost", now)
+        elif not link.ready:
             if now >= link.patient_until:
-                self._lose_patience(link, now)
+                self._try_elsewhere(link, now)
+        elif link.unsent:
+            self._flush(link)
+
+    def _link_due(self, link: Link, now: float) -> float | None:
+        if link.connection is None:
+            return link.reopen_at if link.unsent else None
+        if link.connection.state is ConnectionState.LOST:
+            return now  # noticed while sending: the poller will not report it
+        if not link.ready:
             return link.patient_until
-        if not link.unsent:
-            return None
-        self._flush(link)
         return now + FULL_QUEUE_PAUSE_S if link.unsent else None
 
     def _open(self, link: Link, now: float) -> None:
         location = self._locate(link.destination)
         if isinstance(location, TailraceError):
-            self._fail_unsent(link, location)
+            self._defer(partial(self._give_up, link, location))
             return
         link.location = location
-        link.endpoint = location if isinstance(location, str) else choose(location)
+        link.endpoint = location.endpoint()
         link.connection = self._connect(link.endpoint)
-        link.ready = False
-        link.patient_until = now + link.patience_s
+        link.be_patient(now)
         self._by_connection[link.connection] = link
         self._poller.add(link.connection)
 
-    def _lose_patience(self, link: Link, now: float) -> None:
-        """Not connected for long: go on, unless the same endpoint is still the one to use."""
-        link.patience_s = min(link.patience_s * 2, CONNECT_PATIENCE_MS_MAX / 1000)
-        link.patient_until = now + link.patience_s
+    def _try_elsewhere(self, link: Link, now: float) -> None:
+        """Not connected for long. An attempt goes on while its endpoint is still the one to use."""
+        link.be_more_patient(now)
         self._on_impatient(link.destination)
         location = self._locate(link.destination)
         if isinstance(location, TailraceError):
-            self._drop(link)
-            self._fail_unsent(link, location)
-        elif link.endpoint != (location if isinstance(location, str) else choose(location)):
+            self._give_up(link, location)
+        elif link.endpoint != location.endpoint():
             self._drop(link)
             self._open(link, now)
 
@@ -288,10 +270,14 @@ class Connections:
         # Replies that came before the end are still there to be read.
         self._receive_replies(link, connection, RECEIVE_HIGH_WATER_MESSAGES)
         error = ConnectionFailedError(f"{link}: {cause}")
+        was_ready = link.ready
         self._drop(link)
         link.reopen_at = now + link.backoff.pause()
-        for pending in self._pending.take_sent(link.destination):
-            self._fail(pending, error)
+        lost = self._pending.take_sent(link.destination)
+        if was_ready:
+            lost += self._take_unsent(link)
+        for pending in lost:
+            pending.on_reply(error, [])
 
     def _drop(self, link: Link) -> None:
         connection, link.connection, link.ready = link.connection, None, False
@@ -302,22 +288,25 @@ class Connections:
 
     # ----------------------------------------------------------------- failing
 
-    def _fail_unsent(self, link: Link, error: TailraceError) -> None:
-        while link.unsent:
-            pending = self._pending.take(link.unsent.popleft())
-            if pending is not None:
-                self._fail(pending, error)
+    def _give_up(self, link: Link, error: TailraceError) -> None:
+        """Nowhere to send to."""
+        self._drop(link)
+        for pending in self._take_unsent(link):
+            pending.on_reply(error, [])
 
-    def _expire(self, pending: Pending, now: float) -> None:
+    def _take_unsent(self, link: Link) -> list[Pending]:
+        ids, link.unsent = link.unsent, deque()
+        return [pending for request_id in ids if (pending := self._pending.take(request_id)) is not None]
+
+    def _expiry(self, pending: Pending, now: float) -> TailraceError:
         link, waited_s = self._links[pending.destination], now - pending.since
         if pending.sent:
-            self._fail(pending, TimedOutError(f"{link} did not answer within {waited_s:.1f} s"))
-        else:
-            self._fail(pending, ConnectionFailedError(f"{link} could not be reached for {waited_s:.1f} s"))
+            return TimedOutError(f"{link} did not answer within {waited_s:.1f} s")
+        return ConnectionFailedError(f"{link} could not be reached for {waited_s:.1f} s")
 
-    def _fail(self, pending: Pending, error: TailraceError) -> None:
+    def _fail_later(self, pending: Pending, error: TailraceError) -> None:
         self._pending.take(pending.request_id)
-        self._defer(lambda: pending.on_reply(error, []))
+        self._defer(partial(pending.on_reply, error, []))
 
 
 def _read(header: bytes) -> tuple[int, Reply | TailraceError]:

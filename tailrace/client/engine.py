@@ -27,7 +27,7 @@ from tailrace.protocol.wire import encode
 from . import lifecycle
 from .answer import Answer
 from .bootstrap import Bootstrap
-from .connections import COORDINATOR
+from .link import COORDINATOR
 from .loop import Loop, Task
 from .pending import Frame, ReplyHandler
 from .retry import Backoff

@@ -13,7 +13,8 @@ from tailrace.transport.endpoint import choose
 from tailrace.transport.poller import Poller
 from tailrace.transport.publisher import Subscriber
 
-from .connections import COORDINATOR, Connections
+from .connections import Connections
+from .link import COORDINATOR
 from .retry import Backoff
 from .view import ClusterView
 

@@ -17,8 +17,9 @@ from tailrace.transport.publisher import Subscriber
 from tailrace.transport.wakeup import Wakeup
 
 from .bootstrap import Bootstrap
-from .connections import COORDINATOR, Connections, Location
+from .connections import Connections
 from .follower import Follower
+from .link import COORDINATOR, Location
 from .view import ClusterView
 
 _log = logging.getLogger(__name__)
@@ -149,9 +150,10 @@ class Loop:
             self.answered.set()
             for task in tuple(self.tasks):
                 task.cluster_changed()
+        self.connections.advance(now)
         due = [task.step(now) for task in tuple(self.tasks)]
         due.append(self.follower.tick(now))
-        due.append(self.connections.tick(now))
+        due.append(self.connections.due(now))
         if self.follower.refusal is not None:
             self.answered.set()
         return min((at for at in due if at is not None), default=None)
@@ -169,11 +171,13 @@ class Loop:
 
     def _locate(self, destination: int) -> Location | TailraceError:
         if destination == COORDINATOR:
-            return self._bootstrap.current
+            return Location(self._bootstrap.current)
         node = self.view.state.nodes.get(destination)
         if node is None:
             return ConnectionFailedError(f"node {destination} is not part of the cluster")
-        return node.listener if node.alive else ConnectionFailedError(f"node {destination} is down")
+        if not node.alive:
+            return ConnectionFailedError(f"node {destination} is down")
+        return Location(node.listener, node.node_epoch)
 
     def _connection_ready(self, destination: int) -> None:
         if destination == COORDINATOR:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from tailrace.protocol.cluster import ClusterState, Snapshot
 from tailrace.protocol.errors import UnknownTopicError
 from tailrace.protocol.limits import UPDATES_BUFFERED_MAX
-from tailrace.protocol.messages import Beat, Published, Update
+from tailrace.protocol.messages import Published, Update
 
 
 class ClusterView:

@@ -227,6 +227,48 @@ def test_requests_wait_for_the_connection_in_their_order(engine, start_node, joi
     assert ids == sorted(ids)
 
 
+def test_what_is_asked_again_after_a_loss_keeps_its_order(engine, start_node, join, eventually) -> None:
+    """Or an idempotent producer's retries would overtake each other."""
+    first = start_node(lambda request: pong(request) if isinstance(request, Ping) else None)
+    join(first.listener)
+    engine.call(1, Ping, timeout_s=5)
+    done, errors = [], []
+
+    def produce(number):
+        engine.request(1, partial(PRODUCE, acks=1), (b"%d" % number,), on_reply=partial(replied, number))
+
+    def replied(number, reply, frames):
+        if isinstance(reply, TailraceError):
+            errors.append(number)
+            produce(number)
+        else:
+            done.append(number)
+
+    engine.submit(lambda: [produce(number) for number in range(5)])
+    eventually(lambda: len(first.requests) == 6)
+    first.stop()
+    engine.submit(lambda: [produce(number) for number in range(5, 10)])
+    start_node(lambda request: Produced(request.request_id), tcp=first.listener.tcp)
+    eventually(lambda: len(done) == 10)
+    assert errors[:5] == [0, 1, 2, 3, 4]
+    assert done[done.index(0) : done.index(0) + 5] == [0, 1, 2, 3, 4]
+    assert [number for number in done if number >= 5] == [5, 6, 7, 8, 9]
+
+
+def test_a_node_that_started_again_is_tried_at_once(engine, coordinator, node, start_node, join, eventually):
+    """Its new epoch says that it is there: the pause between attempts is cut short."""
+    first = start_node(pong)
+    join(first.listener)
+    first.stop()
+    answer = engine.ask(1, Ping, timeout_s=30)
+    time.sleep(1.2)  # until attempts are half a second apart
+    start_node(pong, tcp=first.listener.tcp)
+    started = time.monotonic()
+    coordinator.change(NodeChanged(node(1, first.listener, epoch=2)))
+    answer.wait(30)
+    assert time.monotonic() - started < 0.2
+
+
 def test_what_was_never_sent_fails_as_not_connected(engine, start_node, join) -> None:
     node = start_node(pong)
     node.stop()

@@ -1,0 +1,65 @@
+"""One destination of requests: where it is, its connection, and what waits for that."""
+
+from collections import deque
+from random import Random
+from typing import Final, NamedTuple
+
+from tailrace.protocol.cluster import Listener
+from tailrace.protocol.limits import CONNECT_PATIENCE_MS_FIRST, CONNECT_PATIENCE_MS_MAX
+from tailrace.transport.connection import Connection
+from tailrace.transport.endpoint import choose
+
+from .bootstrap import address
+from .retry import Backoff
+
+COORDINATOR: Final = -1
+"""The destination that is no node."""
+
+
+class Location(NamedTuple):
+    """A fixed endpoint, or a node's listener in one of its epochs."""
+
+    where: Listener | str
+    epoch: int = 0
+
+    def endpoint(self) -> str:
+        """The endpoint to use now."""
+        return self.where if isinstance(self.where, str) else choose(self.where)
+
+
+class Link:
+    """`connection` is there when one is needed or was; `ready` when it may be used.
+
+    `unsent` are the ids of the requests that wait for it. While there is none, the next one is not
+    made before `reopen_at`; one that is not ready is looked at again at `patient_until`.
+    """
+
+    def __init__(self, destination: int, random: Random) -> None:
+        self.destination = destination
+        self.connection: Connection | None = None
+        self.ready = False
+        self.location = Location("")
+        self.endpoint = ""
+        self.unsent: deque[int] = deque()
+        self.backoff = Backoff(random)
+        self.reopen_at = 0.0
+        self.patient_until = 0.0
+        self._patience_s = CONNECT_PATIENCE_MS_FIRST / 1000
+
+    def __str__(self) -> str:
+        who = "the coordinator" if self.destination == COORDINATOR else f"node {self.destination}"
+        return f"{who} at {address(self.endpoint)}" if self.endpoint else who
+
+    def connected(self) -> None:
+        """The handshake is done."""
+        self.ready = True
+        self._patience_s = CONNECT_PATIENCE_MS_FIRST / 1000
+
+    def be_patient(self, now: float) -> None:
+        """Begin to wait for the handshake."""
+        self.patient_until = now + self._patience_s
+
+    def be_more_patient(self, now: float) -> None:
+        """It did not come in time: wait twice as long."""
+        self._patience_s = min(self._patience_s * 2, CONNECT_PATIENCE_MS_MAX / 1000)
+        self.be_patient(now)
