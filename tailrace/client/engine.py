@@ -240,6 +240,7 @@ class Engine:
         `on_reply` is called in the I/O thread exactly once, never before this returns: with the
         reply and its frames, or with the error that came instead. `frames` must not change before.
         """
+        assert threading.get_ident() == self._loop.thread.ident, "sockets belong to the I/O thread"
         connections = self._loop.connections
         request_id = connections.next_id()
         connections.request(
@@ -257,6 +258,7 @@ class Engine:
 
         False when there is no connection yet, or its queue is full: try again in a later `step`.
         """
+        assert threading.get_ident() == self._loop.thread.ident, "sockets belong to the I/O thread"
         connections = self._loop.connections
         header = encode(request(connections.next_id()))
         return connections.tell(destination, header, frames, monotonic())
