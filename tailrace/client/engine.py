@@ -20,6 +20,7 @@ from tailrace.protocol.errors import (
     ConnectionFailedError,
     InvalidArgumentError,
     TailraceError,
+    TimedOutError,
 )
 from tailrace.protocol.messages import GetSnapshot, Reply, Request
 from tailrace.protocol.wire import encode
@@ -314,21 +315,23 @@ class Engine:
             raise TailraceError(f"{self.name}: a callback would wait for itself; do this in another thread")
         started = monotonic()
         backoff = Backoff(Random())
+        error: TailraceError | None = None
         while True:
             left_s = max(0.0, started + timeout_s - monotonic())
             answer = Answer()
             self._ask(destination, request, frames, on_reply=partial(resolve, answer), timeout_s=left_s)
             try:
                 return answer.wait(left_s)
-            except TailraceError as error:
-                if not error.retriable or isinstance(error, fatal):
+            except TailraceError as failed:
+                if not failed.retriable or isinstance(failed, fatal):
                     raise
-                pause_s = backoff.pause()
-                if monotonic() + pause_s >= started + timeout_s:
-                    raise self._explained(destination, error, monotonic() - started) from error
+                # An attempt that had little time left says less than what ended the one before.
+                if error is None or left_s > timeout_s / 2 or not isinstance(failed, TimedOutError):
+                    error = failed
+            pause_s = backoff.pause()
+            if monotonic() + pause_s >= started + timeout_s:
+                break
             self.pause(pause_s)
-
-    def _explained(self, destination: int, error: TailraceError, waited_s: float) -> TailraceError:
         if destination == COORDINATOR and isinstance(error, ConnectionFailedError):
-            return self.bootstrap.explain(waited_s)
-        return error
+            raise self.bootstrap.explain(monotonic() - started) from error
+        raise error
