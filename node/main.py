@@ -57,6 +57,9 @@ SWITCH_INTERVAL_S: Final = 0.000_1
 5 ms the network thread would wait that long whenever the writer checks a group."""
 LINGER_MS: Final = 500
 """How long the last replies may take to leave when the process stops."""
+FAREWELL_S: Final = 0.05
+"""How long a node that has answered everything keeps its connections: what a peer has not read when its
+connection ends is lost to it."""
 
 logger: Final = logging.getLogger(__name__)
 
@@ -179,6 +182,7 @@ class _Loop:
         self._link = CoordinatorLink(context, self._poller, self._membership, self._follow)
         self._closing = False
         self._drained = False
+        self._end_at = inf
 
     def run(
         self,
@@ -193,7 +197,8 @@ class _Loop:
         if parent_fd is not None:
             self._poller.add(parent_fd)
         told = orphaned = False
-        while not (self._drained and self._membership.phase is Phase.LEFT):
+        now = time.monotonic()
+        while now < self._end_at:
             ready = self._sleep()
             now = time.monotonic()
             if wakeup in ready:
@@ -214,6 +219,8 @@ class _Loop:
                 on_ready(self._server.listener)
             if not self._closing and (orphaned or asked_to_stop()):
                 self._close(now)
+            if self._drained and self._membership.phase is Phase.LEFT:
+                self._end_at = min(self._end_at, now + FAREWELL_S)
 
     def _sleep(self) -> list[Source]:
         """Wait for input, a letter, or the next timer."""
@@ -222,7 +229,10 @@ class _Loop:
             if self._mailbox.waits:
                 return self._poller.poll(0)
             wake = min(
-                self._membership.next_tick(), self._following.next_tick(), self._parked.next_deadline() or inf
+                self._membership.next_tick(),
+                self._following.next_tick(),
+                self._parked.next_deadline() or inf,
+                self._end_at,
             )
             return self._poller.poll(None if wake == inf else wake - time.monotonic())
         finally:

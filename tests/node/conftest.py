@@ -18,6 +18,7 @@ from tailrace.node.config import NodeConfig
 from tailrace.node.main import Node
 from tailrace.protocol.cluster import Listener, TopicInfo
 from tailrace.protocol.columns import encode
+from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.messages import (
     CreateTopic,
     Fetch,
@@ -97,7 +98,7 @@ class Running:
     def _run(self) -> None:
         try:
             self.part.run(self._on_ready)
-        except Exception as error:
+        except (TailraceError, RuntimeError) as error:
             self.error = error
         finally:
             self._ready.set()

@@ -19,4 +19,11 @@ node = Node(
     )
 )
 signal.signal(signal.SIGTERM, lambda *_: node.stop())
-node.run(lambda _: print("ready", flush=True))
+
+
+def ready(_: object) -> None:
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+
+
+node.run(ready)

@@ -101,10 +101,8 @@ class LossyCluster(RuleBasedStateMachine):
                     self.led.update(plan.lead)
                     opened = [topic_id for topic_id, _ in plan.lead]
                     self.applying.append((self.node.cluster.version, opened, plan.drop))
-                case Report():
-                    pass
-                case GiveUp(error):
-                    raise error
+                case _:
+                    assert isinstance(action, Report), action
 
     def follow_outcome(self, outcome: Outcome) -> None:
         if outcome.update is not None:
