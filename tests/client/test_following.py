@@ -204,3 +204,39 @@ def test_tasks_hear_of_changes(coordinator, engine, node, eventually) -> None:
     eventually(lambda: engine.cluster.version == 2)
     engine.close()
     assert task.seen == [1]
+
+
+def test_without_beats_a_client_subscribes_anew(
+    coordinator, start_engine, topic, eventually, monkeypatch
+) -> None:
+    monkeypatch.setattr("tailrace.client.follower.BEAT_SILENCE_MS_MAX", 50)
+    engine = start_engine(coordinator.address)
+    engine.ready(5)
+    asked = coordinator.snapshots_asked()
+    coordinator.change(TopicChanged(topic("flights")), publish=False)
+    eventually(lambda: coordinator.snapshots_asked() > asked + 2)
+    assert engine.topic("flights")
+
+
+def test_what_cannot_be_read_is_made_up_for_by_a_snapshot(coordinator, engine, topic, eventually) -> None:
+    coordinator.change(TopicChanged(topic("flights")), publish=False)
+    coordinator.publish([1, 2, 3])
+    eventually(lambda: engine.topic("flights"))
+    coordinator.change(TopicChanged(topic("more")))
+    eventually(lambda: engine.topic("more"))
+
+
+def test_another_cluster_at_the_same_address(
+    start_coordinator, start_engine, topic, eventually, caplog
+) -> None:
+    first = start_coordinator(epoch=7, cluster_id="old")
+    first.change(TopicChanged(topic("old")))
+    engine = start_engine(first.address)
+    engine.ready(5)
+    first.stop()
+    second = start_coordinator(tcp=first.listener.tcp, epoch=1, cluster_id="new")
+    second.change(TopicChanged(topic("new")))
+    eventually(lambda: engine.topic("new"))
+    assert engine.topic("old") is None
+    assert engine.cluster_id == "new"
+    assert "is cluster new's now, was old's" in caplog.text

@@ -391,3 +391,30 @@ def test_tasks_are_stepped_once_a_wake_up(engine, start_node, join, eventually) 
     gate.set()
     eventually(lambda: task.replies == 500)
     assert task.steps < 400
+
+
+def test_a_connection_that_takes_no_more_is_fed_as_it_drains(engine, start_node, join, eventually) -> None:
+    gate = threading.Event()
+
+    def answer(request):
+        gate.wait(20)
+        return pong(request)
+
+    join(start_node(answer).listener)
+    engine.submit(lambda: engine.request(1, Ping, on_reply=Replies()))
+    connections = engine._loop.connections
+    eventually(lambda: 1 in connections._links and connections._links[1].ready)
+    got = []
+
+    def flood():
+        for number in range(15_000):
+            engine.request(
+                1, Ping, (b"x" * 1_000,), on_reply=lambda reply, frames, n=number: got.append((n, reply))
+            )
+
+    engine.submit(flood)
+    eventually(lambda: connections._links[1].unsent, 20)
+    gate.set()
+    eventually(lambda: len(got) == 15_000, 30)
+    assert [number for number, _ in got] == list(range(15_000))
+    assert {type(reply) for _, reply in got} == {Pong}
