@@ -200,7 +200,7 @@ class Fetcher:
             if refused.code != ErrorCode.NONE:
                 self._refused(partition, refused, now)
             else:
-                self._relocate(partition, start.offset, end.offset)
+                self._relocate(partition, start.offset, end.offset, now)
 
     def failed(self, fetch_id: int, error: TailraceError, now: float) -> None:
         """A fetch or look-up got an error instead of an answer."""
@@ -331,13 +331,15 @@ class Fetcher:
         else:
             self._fail(partition, error)
 
-    def _relocate(self, partition: AssignedPartition, start: int, end: int) -> None:
+    def _relocate(self, partition: AssignedPartition, start: int, end: int, now: float) -> None:
         """The log lies from `start` to `end`: go on where `auto_offset_reset` says."""
         partition.lost = False
-        partition.clear_backoff()
         offset = partition.fetch_offset
         if start <= offset <= end:
+            # It was not when the fetch was answered; the pause is for a node that can't make up its mind.
+            partition.retry_at = now + partition.backoff.pause()
             return
+        partition.clear_backoff()
         if partition.reset == "none":
             self._fail(partition, out_of_range(partition.name, offset, start, end))
             return

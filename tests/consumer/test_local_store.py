@@ -11,8 +11,8 @@ from pathlib import Path
 import lmdb
 import msgspec
 import pytest
-from tailrace.consumer.local_store import FORMAT, Identity, LocalStore, PartitionStore, StoredOffset
 
+from tailrace.consumer.local_store import FORMAT, Identity, LocalStore, PartitionStore, StoredOffset
 from tailrace.protocol.errors import DataFolderError
 from tailrace.protocol.record import TopicPartition
 

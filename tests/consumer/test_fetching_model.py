@@ -1,0 +1,249 @@
+"""The fetcher and the hand-over against a model log: leaders change, replies are lost, retention deletes.
+
+Whatever happens, each partition's records come in order, and only what retention deleted is left out.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from random import Random
+from threading import Lock
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tailrace.consumer.assigned import NO_FETCH, AssignedPartition
+from tailrace.consumer.decoding import Decoding
+from tailrace.consumer.fetcher import Fetcher, FetchPlan, LookupPlan
+from tailrace.consumer.hand_over import AnyRecord, HandOver
+from tailrace.protocol.errors import ConnectionFailedError
+from tailrace.protocol.limits import FETCHES_PER_NODE_MAX
+from tailrace.protocol.record import TopicPartition
+
+from .model import TOPIC, TOPIC_ID, ModelCluster, value_at
+
+PARTITIONS = 3
+indexes = st.integers(0, PARTITIONS - 1)
+sizes = st.integers(1, 5_000)
+
+
+class Fetching(RuleBasedStateMachine):
+    """`expected` is each partition's next offset; `restarted` are those whose seek left the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = ModelCluster(PARTITIONS)
+        self.fetcher = Fetcher(partition_bytes=400, reset="earliest", random=Random(0))
+        self.hand_over = HandOver(self.fetcher, Lock(), Decoding(), wake=lambda: None)
+        self.partitions = [
+            AssignedPartition(TopicPartition(TOPIC, index), TOPIC_ID, 0, "earliest", Random(0))
+            for index in range(PARTITIONS)
+        ]
+        for partition in self.partitions:
+            self.fetcher.assign(partition, self.cluster.topic())
+        self.plans: list[FetchPlan | LookupPlan] = []
+        self.now = 0.0
+        self.expected = [0] * PARTITIONS
+        self.restarted: dict[int, int] = {}
+        self.loop: Iterator[AnyRecord] = iter(())
+
+    # ------------------------------------------------------------ the cluster
+
+    @initialize(counts=st.lists(st.integers(1, 6), min_size=12, max_size=12))
+    def begin(self, counts: list[int]) -> None:
+        for place, count in enumerate(counts):
+            self.cluster.logs[place % PARTITIONS].append(count)
+
+    @rule(index=indexes, count=st.integers(1, 6))
+    def append(self, index: int, count: int) -> None:
+        self.cluster.logs[index].append(count)
+
+    @rule(index=indexes, batches=st.integers(1, 3))
+    def retain(self, index: int, batches: int) -> None:
+        self.cluster.logs[index].retain(batches)
+
+    @rule(index=indexes, leader=st.integers(1, 2))
+    def elect(self, index: int, leader: int) -> None:
+        self.cluster.logs[index].leader = leader
+        self.cluster.logs[index].epoch += 1
+
+    @rule()
+    def hear_of_leaders(self) -> None:
+        self.fetcher.follow({TOPIC_ID: self.cluster.topic()})
+
+    # ------------------------------------------------------------ the I/O thread
+
+    @rule(seconds=st.sampled_from([0.0, 0.01, 2.0]))
+    def send(self, seconds: float) -> None:
+        self.now += seconds
+        self.plans += self.fetcher.plan(self.now)
+
+    @rule(which=st.integers(0, 3), bytes_max=sizes)
+    def answer(self, which: int, bytes_max: int) -> None:
+        if self.plans:
+            self._answer(which % len(self.plans), bytes_max)
+
+    @rule(which=st.integers(0, 3))
+    def lose(self, which: int) -> None:
+        if self.plans:
+            plan = self.plans.pop(which % len(self.plans))
+            self.fetcher.failed(plan.fetch_id, ConnectionFailedError("lost"), self.now)
+
+    def _answer(self, which: int, bytes_max: int) -> None:
+        plan = self.plans.pop(which)
+        if isinstance(plan, FetchPlan):
+            self.fetcher.replied(plan.fetch_id, *self.cluster.fetch(plan, bytes_max), self.now)
+        else:
+            self.fetcher.located(plan, self.cluster.look_up(plan), self.now)
+
+    # ------------------------------------------------------------ the application
+
+    @rule(count=st.integers(1, 8))
+    def poll(self, count: int) -> None:
+        self.hand_over.settle()
+        for name, records in self.hand_over.records(count).items():
+            for record in records:
+                self._check(name.partition, record.offset, record.value)
+        self._check_positions()
+
+    @rule(count=st.integers(1, 8), taken=st.integers(0, 8))
+    def begin_loop(self, count: int, taken: int) -> None:
+        self.hand_over.settle()
+        self.loop = self.hand_over.chunk(count) or iter(())
+        self.go_on_with_loop(taken)
+
+    @rule(taken=st.integers(0, 8))
+    def go_on_with_loop(self, taken: int) -> None:
+        """A loop that was interfered with gets nothing more."""
+        for record in islice(self.loop, taken):
+            self._check(record.partition, record.offset, record.value)
+        self.hand_over.note_progress()
+        self._check_positions()
+
+    @rule()
+    def take_batch(self) -> None:
+        self.hand_over.settle()
+        batch = self.hand_over.columns()
+        for offset, value in zip(batch.offsets, batch.values, strict=True) if batch else ():
+            self._check(batch.partition, offset, value)
+        self._check_positions()
+
+    @rule(index=indexes, offset=st.integers(0, 40))
+    def seek(self, index: int, offset: int) -> None:
+        self._interfere()
+        self.fetcher.seek(self.partitions[index], offset)
+        self.hand_over.touch(self.partitions[index])
+        log = self.cluster.logs[index]
+        self.expected[index] = offset
+        if offset > log.end:
+            self.restarted[index] = log.start
+        else:
+            self.restarted.pop(index, None)
+
+    @rule(index=indexes)
+    def pause(self, index: int) -> None:
+        self._interfere()
+        self.fetcher.pause(self.partitions[index])
+
+    @rule(index=indexes)
+    def resume(self, index: int) -> None:
+        self.fetcher.resume(self.partitions[index])
+
+    def _interfere(self) -> None:
+        self.hand_over.settle_before_last()
+        self.hand_over.end_chunk()
+
+    def _check(self, index: int, offset: int, value: bytes | None) -> None:
+        expected, log = self.expected[index], self.cluster.logs[index]
+        went_back = index in self.restarted and self.restarted[index] <= offset <= log.start
+        assert offset == expected or (expected < offset <= log.start) or went_back, (index, offset, expected)
+        assert value == value_at(index, offset)
+        self.expected[index] = offset + 1
+        self.restarted.pop(index, None)
+
+    def _check_positions(self) -> None:
+        for index, partition in enumerate(self.partitions):
+            if index not in self.restarted and self.expected[index] >= self.cluster.logs[index].start:
+                assert partition.position == self.expected[index]
+
+    # ------------------------------------------------------------ always
+
+    @invariant()
+    def bytes_are_counted(self) -> None:
+        buffered = [sum(len(raw.data) for raw in partition.buffer) for partition in self.partitions]
+        assert [partition.buffered_bytes for partition in self.partitions] == buffered
+        assert self.fetcher.buffered_bytes == sum(buffered)
+
+    @invariant()
+    def each_partition_is_awaited_once(self) -> None:
+        awaited = [partition.fetch for partition in self.partitions if partition.fetch != NO_FETCH]
+        in_flight = {plan.fetch_id: plan.node for plan in self.plans}
+        assert set(awaited) <= set(in_flight)
+        for node in (1, 2):
+            assert sum(in_flight[fetch] == node for fetch in set(awaited)) <= FETCHES_PER_NODE_MAX
+
+    def teardown(self) -> None:
+        """Once nothing fails any more, everything arrives."""
+        self._interfere()
+        self.hear_of_leaders()
+        for partition in self.partitions:
+            self.fetcher.resume(partition)
+        for _ in range(400):
+            self.send(2.0)
+            if not self.plans and not self.fetcher.has_ready:
+                break
+            while self.plans:
+                self._answer(0, 10_000)
+            self.poll(100)
+            self.each_partition_is_awaited_once()
+            if self._is_complete():
+                return
+        assert self._is_complete()
+
+    def _is_complete(self) -> bool:
+        return all(
+            partition.position == log.end and partition.failure is None
+            for partition, log in zip(self.partitions, self.cluster.logs, strict=True)
+        )
+
+
+TestFetching = Fetching.TestCase
+TestFetching.settings = settings(
+    max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+WEIGHTS = {
+    "send": 3, "answer": 4, "lose": 1, "hear_of_leaders": 2, "append": 2, "retain": 1, "elect": 1,
+    "poll": 2, "begin_loop": 1, "go_on_with_loop": 2, "take_batch": 1, "seek": 1, "pause": 1, "resume": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_long_histories(seed: int) -> None:
+    """The same machine, driven for longer than hypothesis does; the seed replays a history exactly."""
+    random = Random(seed)
+    machine = Fetching()
+    machine.begin([random.randint(1, 6) for _ in range(12)])
+    arguments = {
+        "send": lambda: [random.choice([0.0, 0.01, 2.0])],
+        "answer": lambda: [random.randint(0, 3), random.choice([1, 600, 5_000])],
+        "lose": lambda: [random.randint(0, 3)],
+        "poll": lambda: [random.randint(1, 8)],
+        "begin_loop": lambda: [random.randint(1, 8), random.randint(0, 8)],
+        "go_on_with_loop": lambda: [random.randint(0, 8)],
+        "append": lambda: [random.randrange(PARTITIONS), random.randint(1, 6)],
+        "retain": lambda: [random.randrange(PARTITIONS), random.randint(1, 3)],
+        "elect": lambda: [random.randrange(PARTITIONS), random.randint(1, 2)],
+        "pause": lambda: [random.randrange(PARTITIONS)],
+        "resume": lambda: [random.randrange(PARTITIONS)],
+    }
+    for action in random.choices(list(WEIGHTS), WEIGHTS.values(), k=300):
+        if action == "seek":
+            index = random.randrange(PARTITIONS)
+            machine.seek(index, random.randint(0, machine.cluster.logs[index].end + 3))
+        else:
+            getattr(machine, action)(*arguments.get(action, list)())
+        machine.bytes_are_counted()
+        machine.each_partition_is_awaited_once()
+    machine.teardown()
