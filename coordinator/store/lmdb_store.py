@@ -21,6 +21,7 @@ from tailrace.protocol.messages import Update
 from ..private_state import PrivateChange
 from ..state import State
 from .rows import (
+    DAMAGE,
     FORMAT,
     META,
     TABLES,
@@ -67,7 +68,7 @@ class LmdbStore:
         try:
             with self._environment.begin() as transaction:
                 return state_of({name: list(transaction.cursor(db)) for name, db in self._tables.items()})
-        except (lmdb.Error, msgspec.MsgspecError, KeyError, ValueError) as error:
+        except (lmdb.Error, *DAMAGE) as error:
             raise DataFolderError(
                 f"the coordinator's store in {self._folder} is damaged: {error!r}"
             ) from None

@@ -62,6 +62,9 @@ _node: Final = msgspec.msgpack.Decoder(NodeInfo)
 _partition: Final = msgspec.msgpack.Decoder(PartitionInfo)
 _integer: Final = msgspec.msgpack.Decoder(int)
 
+DAMAGE: Final = (msgspec.MsgspecError, KeyError, ValueError, struct.error)
+"""What reading rows that are not as they were written can raise."""
+
 Rows = Sequence[tuple[bytes, bytes]]
 
 
@@ -147,10 +150,10 @@ def private_operation(change: PrivateChange) -> Operation:
 
 
 def state_of(tables: dict[str, Rows]) -> State:
-    """The state that the rows hold. Raises msgspec.DecodeError, KeyError, struct.error on damage."""
+    """The state that the rows hold. Raises one of DAMAGE."""
     meta = dict(tables[META])
     partitions = {
-        topic_id: tuple(_partition.decode(value) for _, value in rows)
+        topic_id: _partitions_of(list(rows))
         for topic_id, rows in groupby(tables[PARTITIONS], lambda row: row[0][:TOPIC_ID_BYTES])
     }
     topics = []
@@ -169,3 +172,11 @@ def state_of(tables: dict[str, Rows]) -> State:
     width = _U64.size
     state.tombstones = {key[width:]: _U64.unpack(key[:width])[0] for key, _ in tables[TOMBSTONES]}
     return state
+
+
+def _partitions_of(rows: Rows) -> tuple[PartitionInfo, ...]:
+    """A topic's partitions of their rows, which are in order; none may be missing."""
+    last, _ = rows[-1]
+    if _U32.unpack(last[TOPIC_ID_BYTES:])[0] != len(rows) - 1:
+        raise ValueError(f"a partition of topic {last[:TOPIC_ID_BYTES].hex()} is missing")
+    return tuple(_partition.decode(value) for _, value in rows)

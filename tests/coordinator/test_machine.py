@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tailrace.coordinator import machine as coordinator_machine
 from tailrace.coordinator.machine import Machine, Outcome, Settings
 from tailrace.coordinator.private_state import ControllerEpochRaised, PrivateChange
 from tailrace.coordinator.state import State
@@ -20,7 +22,6 @@ from tailrace.coordinator.store import rows
 from tailrace.protocol.cluster import (
     NO_LEADER,
     Listener,
-    NodeInfo,
     PartitionChanged,
     PartitionInfo,
     TopicChanged,
@@ -419,15 +420,71 @@ TestCoordinatorHistory = CoordinatorHistory.TestCase
 TestCoordinatorHistory.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-def test_a_silent_node_is_dead_after_the_time_out_and_led_partitions_have_no_leader() -> None:
+def machine_with(*nodes: int) -> Machine:
     machine = Machine(State("cluster"), SETTINGS, 0.0)
-    machine.ask(PEER, RegisterNode(1, node_id=1, listener=Listener("tcp://x:1"), storage_id="s"), b"", 0.0)
+    for node_id in nodes:
+        request = RegisterNode(1, node_id=node_id, listener=Listener("tcp://x:1"), storage_id="s")
+        machine.ask(PEER, request, b"", 0.0)
+    return machine
+
+
+def beat(machine: Machine, node_id: int, applied_version: int) -> list[Reply]:
+    epoch = machine.state.cluster.nodes[node_id].node_epoch
+    request = Heartbeat(9, node_id=node_id, node_epoch=epoch, applied_version=applied_version)
+    outcome = machine.ask(PEER, request, b"", 0.0)
+    return [reply for _, reply in outcome.answers if not isinstance(reply, HeartbeatSeen)]
+
+
+def test_a_silent_node_is_dead_after_the_time_out_and_what_it_led_has_no_leader() -> None:
+    machine = machine_with(1)
     machine.ask(PEER, CreateTopic(2, name="t", partitions=2, timeout_ms=1), b"t" * 16, 0.0)
     for step in range(1, 13):
         outcome = machine.tick(step / 2)
         assert (outcome.update is None) == (step < 12)
     assert outcome.warnings == ("node 1 is dead: not heard of for 6000 ms",)
-    node = machine.state.cluster.nodes[1]
-    assert isinstance(node, NodeInfo)
-    assert not node.alive
+    assert not machine.state.cluster.nodes[1].alive
     assert [p.leader for p in machine.state.cluster.topics[b"t" * 16].partitions] == [NO_LEADER] * 2
+
+
+def test_a_restarted_coordinator_gives_every_node_a_full_time_out() -> None:
+    machine = Machine(machine_with(1, 2).state, SETTINGS, 100.0)
+    for step in range(1, 13):
+        outcome = machine.tick(100 + step / 2)
+        assert machine.state.alive() == ({1, 2} if step < 12 else set())
+    assert outcome.update is not None
+    assert len(outcome.update.changes) == 2
+
+
+def test_a_creation_waits_for_the_leaders_of_the_day() -> None:
+    machine = machine_with(1, 2)
+    machine.ask(PEER, CreateTopic(2, name="t", partitions=2), b"t" * 16, 0.0)
+    created = machine.state.cluster.version
+    assert beat(machine, 1, created) == []
+    epoch = machine.state.cluster.nodes[1].node_epoch
+    machine.ask(PEER, LeaveCluster(3, node_id=1, node_epoch=epoch), b"", 0.0)
+    assert beat(machine, 2, machine.state.cluster.version) == []
+    request = RegisterNode(4, node_id=1, listener=Listener("tcp://x:1"), storage_id="s")
+    machine.ask(PEER, request, b"", 0.0)
+    elected = machine.state.cluster.version
+    assert beat(machine, 2, elected) == []
+    assert beat(machine, 1, elected - 1) == []
+    topic = machine.state.cluster.topics[b"t" * 16]
+    assert beat(machine, 1, elected) == [TopicCreated(2, topic=topic)]
+
+
+def test_too_many_waiting_creations_are_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator_machine, "PARKED_CREATIONS_MAX", 1)
+    machine = machine_with(1)
+    assert machine.ask(PEER, CreateTopic(2, name="t"), b"t" * 16, 0.0).answers == ()
+    [(_, reply)] = machine.ask(PEER, CreateTopic(3, name="u"), b"u" * 16, 0.0).answers
+    assert isinstance(reply, Failed)
+    assert reply.error.code == ErrorCode.BUSY
+    assert machine.state.cluster.topic("u") is None
+
+
+def test_those_who_wait_are_told_when_the_coordinator_stops() -> None:
+    machine = machine_with(1)
+    machine.ask(PEER, CreateTopic(2, name="t"), b"t" * 16, 0.0)
+    [(peer, reply)] = machine.stop().answers
+    assert isinstance(reply, Failed)
+    assert (peer, reply.request_id, reply.error.code) == (PEER, 2, ErrorCode.SHUTTING_DOWN)
