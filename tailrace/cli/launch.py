@@ -92,6 +92,8 @@ class Child:
         """The event that it sent when it was ready: its endpoints."""
         self.failure: str | None = None
         """Why it could not start or go on, in its own words."""
+        self.prints: list[bytes] = []
+        """Lines on its stdout that are no events: the work of a library, or of somebody who debugs."""
         self._line = b""
         self._process = subprocess.Popen(
             command,
@@ -119,11 +121,17 @@ class Child:
             return True
         *lines, self._line = (self._line + chunk).split(b"\n")
         for line in lines:
-            self._on_event(json.loads(line))
+            self._on_line(line)
         return bool(chunk)
 
-    def _on_event(self, event: Event) -> None:
-        if event["event"] == "ready":
+    def _on_line(self, line: bytes) -> None:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict) or "event" not in event:
+            self.prints.append(line)
+        elif event["event"] == "ready":
             self.listener = event
         elif event["event"] == "failed":
             self.failure = event["message"]

@@ -167,8 +167,15 @@ class Supervisor:
         self._selector.register(fd, selectors.EVENT_READ, action)
 
     def _on_stdout(self, child: Child) -> None:
-        if not child.read_events():
+        if not self._read_events(child):
             self._selector.unregister(child.stdout)
+
+    def _read_events(self, child: Child) -> bool:
+        more = child.read_events()
+        for line in child.prints:
+            self._relay.say(child.role.name, line)
+        child.prints.clear()
+        return more
 
     def _on_stderr(self, child: Child) -> None:
         if not self._relay.pump(child.role.name, child.stderr):
@@ -176,7 +183,7 @@ class Supervisor:
 
     def _drain(self, child: Child) -> None:
         """What a dead child said last: its ends of the pipes are closed, so this does not wait."""
-        while child.read_events():
+        while self._read_events(child):
             pass
         while self._relay.pump(child.role.name, child.stderr):
             pass
