@@ -1,7 +1,7 @@
 """What was answered is stored: after kill -9 in the middle of bursts, and when the disk fails."""
 
-from random import Random
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from tailrace.coordinator.store.lmdb_store import LmdbStore
