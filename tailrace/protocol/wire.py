@@ -4,6 +4,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from .cluster import Int64
 from .errors import MalformedRequestError, RequestTooLargeError, TailraceError, UnsupportedVersionError
 from .limits import HEADER_BYTES_MAX
 from .messages import (
@@ -60,7 +61,7 @@ def request_id_of(header: bytes | memoryview) -> int:
         return -1
     try:
         fields = _prefix.decode(header)
-        return msgspec.msgpack.decode(fields[1], type=int)
+        return msgspec.msgpack.decode(fields[1], type=Int64)
     except (msgspec.MsgspecError, IndexError, UnicodeDecodeError, RecursionError):
         return -1
 
