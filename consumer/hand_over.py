@@ -192,7 +192,7 @@ class HandOver:
         if partition.open is None:
             if not partition.buffer:
                 if partition.failure is not None:
-                    raise partition.failure
+                    raise partition.failure.with_traceback(None)
                 return None
             partition.open = OpenBatch(partition.name, partition.buffer[0], self._decoding)
         return partition.open
