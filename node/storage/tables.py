@@ -22,6 +22,8 @@ Flush = Literal["commit", "relaxed"]
 
 EMPTY_DATA_BYTES_MAX: Final = 2 * 4096
 """LMDB's two meta pages: a data file that is not longer holds nothing."""
+MEASURE_EVERY: Final = 16
+"""Group commits between two counts of the tables' pages (2 us a table)."""
 SPARE_TRANSACTIONS: Final = 4
 """Read transactions that LMDB keeps for reuse: one a thread that reads."""
 
@@ -31,6 +33,7 @@ class Tables:
 
     def __init__(self, folder: DataFolder, space: Space, flush: Flush, ephemeral: bool) -> None:
         """Open or make them. Raises DataFolderError, StorageFullError, StorageFaultError."""
+        self._unmeasured = 0
         self.folder: Final = folder
         self.space: Final = space
         self.ephemeral: Final = ephemeral
@@ -112,6 +115,12 @@ class Tables:
             self.put_number(transaction, schema.NODE_CONTROLLER_EPOCH, controller_epoch)
         self.controller_epoch = controller_epoch
 
+    def measure_sometimes(self, transaction: "Transaction[bytes]") -> None:
+        """As `measure`, in one of `MEASURE_EVERY` transactions: for those that add little to the tables."""
+        self._unmeasured += 1
+        if self._unmeasured >= MEASURE_EVERY:
+            self.measure(transaction)
+
     def measure(self, transaction: "Transaction[bytes]") -> None:
         """Count the pages of everything but the logs and LMDB's list of free pages.
 
@@ -127,6 +136,7 @@ class Tables:
             self.aborted_transactions,
             self.node,
         )
+        self._unmeasured = 0
         self.pages = root + sum(live_pages(transaction, table) for table in shared)
 
     def close(self, clean: bool) -> None:

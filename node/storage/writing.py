@@ -9,6 +9,7 @@ from . import schema
 from .hot import HotTail
 from .planner import LogPlan, Plan
 from .producer_table import ProducerTable
+from .schema import PartitionRow
 from .space import live_pages
 from .tables import Tables
 
@@ -30,23 +31,22 @@ class PlanWriter:
         Raises lmdb.Error, after which nothing of the plan is stored; StorageFaultError if a log
         does not end where it should.
         """
-        plans = list(plan.logs.values())
         with self._tables.environment.begin(write=True) as transaction:
-            pages = [self._put(transaction, log_plan) for log_plan in plans]
-            self._tables.measure(transaction)
+            written = [(log_plan, *self._put(transaction, log_plan)) for log_plan in plan.logs.values()]
+            self._tables.measure_sometimes(transaction)
         grown = 0
-        for log_plan, now_live in zip(plans, pages, strict=True):
+        for log_plan, row, pages in written:
             log = log_plan.log
-            grown += now_live - log.live_pages
-            appended = log_plan.size_bytes - log.size_bytes
+            grown += pages - log.live_pages
+            appended = row.size_bytes - log.size_bytes
             self._producers.committed(log, log_plan.producers)
-            log.live_pages = now_live
-            log.adopt(log_plan.row())
+            log.live_pages = pages
+            log.adopt(row)
             self._hot.appended(log, appended)
         return grown
 
-    def _put(self, transaction: "Transaction[bytes]", plan: LogPlan) -> int:
-        """All of one log; returns the pages it then has."""
+    def _put(self, transaction: "Transaction[bytes]", plan: LogPlan) -> tuple[PartitionRow, int]:
+        """All of one log; returns its new row, and the pages it then has."""
         log, tables = plan.log, self._tables
         for base_offset, (_, batch) in zip(plan.base_offsets, plan.batches, strict=True):
             stamp(batch, base_offset, log.leader_epoch)
@@ -61,5 +61,6 @@ class PlanWriter:
             key = schema.time_key(log.partition_id, timestamp)
             transaction.put(key, schema.pack_number(last_offset), db=tables.time_index)
         self._producers.put(transaction, log, plan.producers)
-        transaction.put(schema.partition_key(log.partition_id), plan.row().pack(), db=tables.partitions)
-        return live_pages(transaction, log.database)
+        row = plan.row()
+        transaction.put(schema.partition_key(log.partition_id), row.pack(), db=tables.partitions)
+        return row, live_pages(transaction, log.database)
