@@ -4,6 +4,7 @@ A subcommand's module is imported only when it is used, so that `--help` and com
 """
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -26,6 +27,8 @@ COMMANDS: Final = {
     "produce": ("tailrace.cli.produce:produce", "Write lines to a topic."),
     "consume": ("tailrace.cli.consume:consume", "Read records of topics."),
 }
+_COMPLETION: Final = "_TAILRACE_COMPLETE"
+"""Set by the completion scripts of shells: `_TAILRACE_COMPLETE=bash_source tailrace` prints one."""
 
 
 class LazyGroup(click.Group):
@@ -82,8 +85,12 @@ def run(args: Sequence[str]) -> int:
 
 
 def _run(args: Sequence[str]) -> int:
+    if _COMPLETION in os.environ:
+        cli.main(prog_name="tailrace")
     try:
-        code = cli.main(args=list(args), prog_name="tailrace", standalone_mode=False)
+        # Not `cli.main`, which would turn a broken pipe into exit code 1.
+        with cli.make_context("tailrace", list(args)) as context:
+            code = cli.invoke(context)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:

@@ -1,0 +1,116 @@
+"""The command itself: help, exit codes, errors in one line, and what it imports."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import click
+import pytest
+
+from tailrace.cli.main import COMMANDS, cli
+
+COMMAND = (sys.executable, "-P", "-m", "tailrace")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_help_names_every_command_as_the_command_itself_does(tailrace: Run) -> None:
+    text = tailrace("--help").stdout
+    context = click.Context(cli)
+    for name, (_, summary) in COMMANDS.items():
+        assert f"{name} " in text
+        assert summary in text
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+        assert command.help
+    assert tailrace("-h").stdout == text
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "topic create", "topic delete", "cluster status"])
+def test_every_command_has_help(tailrace: Run, name: str) -> None:
+    assert tailrace(*name.split(), "--help").stdout.startswith(f"Usage: tailrace {name} ")
+
+
+def test_version(tailrace: Run) -> None:
+    assert tailrace("--version").stdout == f"tailrace {version('tailrace')}\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["topik"], "No such command 'topik'. Did you mean 'topic'?"),
+        (["zzz"], "No such command 'zzz'"),
+        (["topic", "create"], "Missing argument 'NAME'"),
+        (["topic", "create", "t", "-p", "0"], "0 is not in the range"),
+        (["topic", "create", "t", "-c", "retention"], "write KEY=VALUE"),
+        (["topic", "create", "t", "-c", "a=1", "-c", "a=2"], "given twice"),
+        (["consume", "t", "-o", "soon"], "'soon' is no place to read from"),
+        (["consume", "t", "-f", "%z"], "unknown format '%z'"),
+        (["consume", "t", "-n", "-1"], "-1 is not in the range"),
+        (["node", "--config", "x"], "Missing option '--id'"),
+        (["up"], "Missing argument 'CONFIG'"),
+        (["up", "x", "--port", "70000"], "70000 is not in the range"),
+    ],
+)
+def test_wrong_usage_is_code_2(tailrace: Run, args: list[str], reason: str) -> None:
+    assert reason in tailrace(*args, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["up", "none.yaml"], "Error: none.yaml: no such file or directory\n"),
+        (["node", "--config", "none.yaml", "--id", "1"], "Error: none.yaml: no such file or directory\n"),
+        (["topic", "list", "-b", "nowhere"], "Error: 'nowhere' is no address"),
+        (
+            ["topic", "list", "-b", "127.0.0.1:1", "--timeout", "0.2"],
+            "Error: 127.0.0.1:1: connection refused",
+        ),
+        (["consume", "t", "-b", "127.0.0.1:1", "--timeout", "0.2"], "Error: 127.0.0.1:1: connection refused"),
+        (["cluster", "status", "-b", "127.0.0.1:1", "--timeout", "0.2"], "Error: 127.0.0.1:1: connection"),
+    ],
+)
+def test_an_error_is_one_line_and_code_1(tailrace: Run, args: list[str], line: str) -> None:
+    done = tailrace(*args, code=1)
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_broken_pipe_is_quiet() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*COMMAND, "--help"], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_shells_get_their_completion() -> None:
+    words = {"_TAILRACE_COMPLETE": "bash_complete", "COMP_WORDS": "tailrace to", "COMP_CWORD": "1"}
+    done = subprocess.run(COMMAND, env=os.environ | words, capture_output=True, text=True, check=True)
+    assert done.stdout == "plain,topic\n"
+
+
+def imported(statement: str, args: list[str]) -> set[str]:
+    """The modules that a fresh interpreter has after a command."""
+    program = f"import sys\nsys.argv[1:] = {args!r}\n{statement}\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+HEAVY: Any = {"zmq", "lmdb", "msgspec", "yaml", "rich", "cramjam", "numpy", "pyarrow", "asyncio", "logging"}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    modules = imported("from tailrace.cli.main import run\nrun(sys.argv[1:])", ["--help"])
+    assert not modules & HEAVY
+    ours = {name for name in modules if name.startswith("tailrace.cli.")}
+    assert ours == {"tailrace.cli.main", "tailrace.cli.exit_codes", "tailrace.cli.output"}
+
+
+def test_the_supervisor_imports_neither_sockets_nor_storage() -> None:
+    assert not imported("import tailrace.cli.up", []) & (HEAVY - {"msgspec", "yaml"})
