@@ -35,10 +35,9 @@ from tailrace.coordinator.main import Coordinator
 fields = json.loads(sys.argv[1])
 if limit := fields.pop("file_bytes_max", None):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-parent_fd = fields.pop("parent_fd", None)
 coordinator = Coordinator(CoordinatorConfig(**fields | {"data_dir": Path(fields["data_dir"])}))
 signal.signal(signal.SIGTERM, lambda *_: coordinator.stop())
-coordinator.run(lambda listener: print(listener.tcp, flush=True), parent_fd)
+coordinator.run(lambda listener: print(listener.tcp, flush=True))
 """
 
 
@@ -93,13 +92,12 @@ class Peer:
 
 
 class Listening:
-    """A subscriber that is known to hear the publisher."""
+    """A subscriber, and what it has heard."""
 
     def __init__(self, context: Context, endpoint: str) -> None:
         self.subscriber = Subscriber(context, endpoint)
         self.poller = Poller()
         self.poller.add(self.subscriber)
-        self.next()
 
     def next(self) -> Published:
         deadline = time.monotonic() + PATIENCE_S
@@ -107,6 +105,10 @@ class Listening:
             assert time.monotonic() < deadline, "nothing was published"
             self.poller.poll(deadline - time.monotonic())
         return decode_published(data)
+
+    def drain(self) -> None:
+        while self.subscriber.receive() is not None:
+            pass
 
 
 class Peers:
@@ -121,9 +123,15 @@ class Peers:
         self.closing.append(peer.connection)
         return peer.connect()
 
-    def listening(self, endpoint: str) -> Listening:
+    def subscribe(self, endpoint: str) -> Listening:
         listening = Listening(self.context, endpoint)
         self.closing.append(listening.subscriber)
+        return listening
+
+    def listening(self, endpoint: str) -> Listening:
+        """A subscriber that is known to hear the publisher, by one of its beats."""
+        listening = self.subscribe(endpoint)
+        listening.next()
         return listening
 
     def close(self) -> None:
@@ -190,13 +198,13 @@ def start(tmp_path: Path) -> Iterator[StartThread]:
 class Child:
     """A coordinator in a process of its own."""
 
-    def __init__(self, fields: dict[str, Any], pass_fds: Sequence[int] = ()) -> None:
+    def __init__(self, fields: dict[str, Any], environment: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, json.dumps(fields)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            pass_fds=pass_fds,
+            env=environment,
         )
         assert self.process.stdout is not None
         self.endpoint = self.process.stdout.readline().strip()
@@ -222,9 +230,9 @@ def spawn(tmp_path: Path) -> Iterator[StartChild]:
     """Start a coordinator in a process, on the test's own data folder."""
     children: list[Child] = []
 
-    def spawn(pass_fds: Sequence[int] = (), **fields: Any) -> Child:
+    def spawn(environment: dict[str, str] | None = None, **fields: Any) -> Child:
         defaults = {"data_dir": str(tmp_path / "coordinator"), "tcp": "tcp://127.0.0.1:0"}
-        children.append(Child(defaults | fields, pass_fds))
+        children.append(Child(defaults | fields, environment))
         return children[-1]
 
     yield spawn

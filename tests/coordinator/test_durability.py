@@ -1,5 +1,6 @@
 """What was answered is stored: after kill -9 in the middle of bursts, and when the disk fails."""
 
+import time
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,13 +11,17 @@ from tailrace.protocol.limits import KIB
 from tailrace.protocol.messages import (
     CreateTopic,
     DeleteTopic,
+    Failed,
     InitProducer,
     NodeRegistered,
     ProducerReady,
     RegisterNode,
     TopicDeleted,
+    Update,
 )
 from tailrace.protocol.wire import decode_reply
+
+from ..durability import recording
 
 IN_FLIGHT = 60
 
@@ -116,3 +121,30 @@ def test_a_store_that_fails_ends_the_coordinator_before_it_answers(
     store = LmdbStore(tmp_path / "coordinator")
     assert set(store.load().cluster.topic_ids) == {f"small-{number}" for number in range(5)}
     store.close()
+
+
+def test_no_answer_and_no_publication_leaves_before_its_sync(spawn: Any, peers: Any, tmp_path: Path) -> None:
+    """A sync that takes 150 ms delays both; one that fails keeps both back, and ends the coordinator."""
+    control = tmp_path / "control"
+    child = spawn(recording.environment(control=control), beat_interval_ms=60_000)
+    peer = peers.peer(child.endpoint)
+    peer.ask(RegisterNode, node_id=1, listener=Listener("tcp://127.0.0.1:1"), storage_id="s")
+    updates = peers.subscribe(peer.snapshot().publisher.tcp)
+    while updates.subscriber.receive() is None:  # until the subscription is known there
+        peer.ask(RegisterNode, node_id=1, listener=Listener("tcp://127.0.0.1:1"), storage_id="s")
+    updates.drain()
+
+    control.write_text("delay 150")
+    before = time.monotonic()
+    peer.send(CreateTopic, name="slow", timeout_ms=0)
+    assert isinstance(updates.next(), Update)
+    assert time.monotonic() - before >= 0.15
+    assert isinstance(peer.receive(), Failed)
+    assert peer.ask(InitProducer).request_id == peer.requests
+    assert time.monotonic() - before >= 0.3
+
+    control.write_text("eio")
+    peer.send(CreateTopic, name="failed", timeout_ms=0)
+    assert "StorageFaultError" in child.wait()
+    assert peer.connection.receive() is None
+    assert updates.subscriber.receive() is None
