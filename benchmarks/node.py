@@ -14,7 +14,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def cluster(folder: Path) -> Iterator[int]:
         assert processes[1].pid is not None
         yield processes[1].pid
     finally:
-        for process in processes:
+        for process in reversed(processes):
             process.kill()
             process.join()
 
@@ -163,42 +163,43 @@ def in_child(target: Any, *arguments: Any) -> Any:
     return answer
 
 
-def latencies(folder: Path, entry: ProduceEntry, seconds: float) -> list[float]:
-    """Microseconds from produce to ack, at 1,000 a second."""
+def latencies(folder: Path, entry: ProduceEntry, seconds: float) -> tuple[list[float], list[float]]:
+    """Microseconds of the bare commit and from produce to ack, in turns of 0.1 s, 1,000 a second."""
     client = Client(ipc(folder, "node"))
-    batch = encode([os.urandom(100)], timestamps=time.time_ns() // 1_000_000)
-    taken = []
-    next_at = time.perf_counter()
-    for number in range(int(seconds * 1_000)):
-        while (left := next_at - time.perf_counter()) > 0:
-            time.sleep(left)
-        start = time.perf_counter()
-        client.send(Produce(number, entries=[entry]), [batch])
-        client.receive()
-        taken.append((time.perf_counter() - start) * 1e6)
-        next_at += 0.001
-    client.close()
-    return taken
-
-
-def bare_commits(folder: Path, seconds: float) -> list[float]:
-    """Microseconds of the same commits without a node around them."""
     storage = Storage.open(folder / "bare", quota_bytes=QUOTA_BYTES, reserve_bytes=0)
     key = (bytes(16), 0)
     storage.create([key])
     batch = encode([os.urandom(100)], timestamps=time.time_ns() // 1_000_000)
+
+    def commit() -> None:
+        copy = memoryview(bytearray(batch))
+        storage.commit([Append(storage.logs[key], copy, parse_header(copy), time.time_ns() // 1_000_000)])
+
+    def ask() -> None:
+        client.send(Produce(1, entries=[entry]), [batch])
+        client.receive()
+
+    bare: list[float] = []
+    acks: list[float] = []
+    for _ in range(int(seconds * 10)):
+        bare += timed(commit, 100)
+        acks += timed(ask, 100)
+    storage.close(clean=True)
+    client.close()
+    return bare, acks
+
+
+def timed(action: Callable[[], None], count: int) -> list[float]:
+    """Microseconds that each call takes, one call a millisecond."""
     taken = []
     next_at = time.perf_counter()
-    for _ in range(int(seconds * 1_000)):
+    for _ in range(count):
         while (left := next_at - time.perf_counter()) > 0:
             time.sleep(left)
-        copy = memoryview(bytearray(batch))
-        append = Append(storage.logs[key], copy, parse_header(copy), time.time_ns() // 1_000_000)
         start = time.perf_counter()
-        storage.commit([append])
+        action()
         taken.append((time.perf_counter() - start) * 1e6)
         next_at += 0.001
-    storage.close(clean=True)
     return taken
 
 
@@ -224,7 +225,9 @@ def show_latency(what: str, taken: list[float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--dir", type=Path, default=None, help="where the data goes (default: a temporary folder)")
+    parser.add_argument(
+        "--dir", type=Path, default=None, help="where the data goes (default: a temporary folder)"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.dir) as name, cluster(Path(name)) as pid:
         folder = Path(name)
@@ -237,8 +240,9 @@ def main() -> None:
             cpu = cpu_seconds(pid)
             count, seconds = in_child(fetch, folder, bulk, start, end)
             show_rate(what, count, seconds, cpu_seconds(pid) - cpu)
-        show_latency("bare commit of 1 x 100 B", bare_commits(folder, options.seconds))
-        show_latency("produce to ack of 1 x 100 B", latencies(folder, small, options.seconds))
+        bare, acks = latencies(folder, small, options.seconds)
+        show_latency("bare commit of 1 x 100 B", bare)
+        show_latency("produce to ack of 1 x 100 B", acks)
 
 
 if __name__ == "__main__":

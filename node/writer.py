@@ -21,6 +21,7 @@ from tailrace.protocol.errors import (
     StorageFaultError,
     StorageFullError,
     TailraceError,
+    UnknownPartitionError,
 )
 from tailrace.protocol.limits import GROUP_COMMIT_BYTES_MAX
 
@@ -42,7 +43,6 @@ from .work import (
     WriterFailed,
 )
 
-Result = Appended | TailraceError
 logger: Final = logging.getLogger(__name__)
 
 
@@ -131,21 +131,11 @@ class Writer:
             return None
 
     def _commit(self, first: PendingProduce) -> None:
-        group = self._group = [first]
-        size = first.size
-        while size < GROUP_COMMIT_BYTES_MAX and not self._queue.empty():
-            work = self._queue.get_nowait()
-            if not isinstance(work, PendingProduce) or size + work.size > GROUP_COMMIT_BYTES_MAX:
-                self._next = work
-                break
-            group.append(work)
-            size += work.size
+        self._take_group(first)
+        group = self._group
         appends = [append for produce in group for append in produce.appends]
         epochs = [epoch for produce in group for epoch in produce.leader_epochs]
-        if all(append.log.leader_epoch == epoch for append, epoch in zip(appends, epochs, strict=True)):
-            results = self._storage.commit(appends)
-        else:
-            results = self._commit_unfenced(appends, epochs)
+        results = self._append(appends, epochs)
         grown: dict[PartitionKey, int] = {}
         for append, result in zip(appends, results, strict=True):
             if isinstance(result, Appended) and not result.duplicate:
@@ -155,15 +145,25 @@ class Writer:
         self._group = []
         self._mailbox.post(Committed(produces, grown))
 
-    def _commit_unfenced(self, appends: list[Append], epochs: list[int]) -> list[Result]:
-        """Refuse what was accepted in an older leader epoch than the log is in now."""
-        results: list[Result | None] = [
-            None if append.log.leader_epoch == epoch else _fenced(append, epoch)
-            for append, epoch in zip(appends, epochs, strict=True)
-        ]
-        current = [append for append, result in zip(appends, results, strict=True) if result is None]
+    def _take_group(self, first: PendingProduce) -> None:
+        """All that waits behind `first`, up to the bound on a group or a change of the cluster state."""
+        self._group = [first]
+        size = first.size
+        while size < GROUP_COMMIT_BYTES_MAX and not self._queue.empty():
+            work = self._queue.get_nowait()
+            if not isinstance(work, PendingProduce) or size + work.size > GROUP_COMMIT_BYTES_MAX:
+                self._next = work
+                return
+            self._group.append(work)
+            size += work.size
+
+    def _append(self, appends: list[Append], epochs: list[int]) -> list[Appended | TailraceError]:
+        refusals = list(map(_refusal, appends, epochs))
+        if not any(refusals):
+            return self._storage.commit(appends)
+        current = [append for append, refusal in zip(appends, refusals, strict=True) if not refusal]
         committed = iter(self._storage.commit(current))
-        return [next(committed) if result is None else result for result in results]
+        return [refusal or next(committed) for refusal in refusals]
 
     # ------------------------------------------------------------ cluster state
 
@@ -245,7 +245,13 @@ class Writer:
         return self._storage.retain(log, retention_ms, retention_bytes, self._wall_ms())
 
 
-def _fenced(append: Append, epoch: int) -> FencedLeaderEpochError:
-    return FencedLeaderEpochError(
-        f"{append.log.name} is led in epoch {append.log.leader_epoch} now, the batch was accepted in {epoch}"
-    )
+def _refusal(append: Append, epoch: int) -> TailraceError | None:
+    """Why a batch that was accepted in `epoch` may not be appended any more."""
+    log = append.log
+    if log.removed:
+        return UnknownPartitionError(f"partition {log.name} was removed")
+    if log.leader_epoch != epoch:
+        return FencedLeaderEpochError(
+            f"{log.name} is led in epoch {log.leader_epoch} now, the batch was accepted in {epoch}"
+        )
+    return None
