@@ -27,10 +27,11 @@ from .ballast import Ballast
 from .faults import storage_error
 from .folder import DATA, DataFolder
 from .partition_log import PartitionKey, PartitionLog
-from .planner import Append, Appended, Planner
+from .planner import Append, Appended, Blocked, Planner
 from .producer_table import ProducerTable
 from .space import PAGE_BYTES, Space
 from .tables import Flush, Tables
+from .verify import Report, verify
 from .writing import PlanWriter
 
 T = TypeVar("T")
@@ -199,18 +200,26 @@ class Storage:
         the node must stop.
         """
         self._refuse_faulted()
-        room = self._tables.space.capacity() - self.used_bytes
-        plan = Planner(self._producers.lookup, room).plan(appends)
-        if plan.logs:
-            try:
-                self._log_pages += self._attempt("appending", lambda: self._writer.write(plan))
-            except TailraceError as error:
-                self._refuse_faulted()
-                if len(appends) == 1:
-                    return [error]
-                return [result for append in appends for result in self.commit([append])]
+        results = self._commit(appends, {})
         if appends:
             self._expire_producers(appends[0].now_ms)
+        return results
+
+    def _commit(self, appends: Sequence[Append], blocked: Blocked) -> list[Appended | TailraceError]:
+        """If the transaction fails, each half gets one of its own, down to the append that fails alone."""
+        room = self._tables.space.capacity() - self.used_bytes
+        plan = Planner(self._producers.lookup, room, blocked).plan(appends)
+        if not plan.logs:
+            return plan.results
+        try:
+            self._log_pages += self._attempt("appending", lambda: self._writer.write(plan))
+        except TailraceError as error:
+            self._refuse_faulted()
+            if len(appends) == 1:
+                blocked[appends[0].log.partition_id, appends[0].header.producer_id] = error
+                return [error]
+            middle = len(appends) // 2
+            return self._commit(appends[:middle], blocked) + self._commit(appends[middle:], blocked)
         return plan.results
 
     def _expire_producers(self, now_ms: int) -> None:
@@ -265,6 +274,10 @@ class Storage:
     def faulted(self) -> StorageFaultError | None:
         """Why the storage takes no more writes, if it does not."""
         return self._fault
+
+    def verify(self) -> Report:
+        """Compare everything stored, and what memory holds of it. Writer thread; reads every batch."""
+        return verify(self._tables.environment, self.logs.values())
 
     def close(self, clean: bool) -> None:
         """Close the environment and give the folder back; `clean` is what the next start will be told.

@@ -11,6 +11,11 @@ PartitionKey = tuple[bytes, int]
 """Topic id and partition number."""
 
 
+def partition_name(topic_id: bytes, partition: int) -> str:
+    """For messages: topic id and partition number."""
+    return f"{topic_id.hex()}-{partition}"
+
+
 class Head(NamedTuple):
     """The oldest batch of a log, as far as retention needs it."""
 
@@ -38,6 +43,7 @@ class PartitionLog:
         "log_end_offset",
         "log_start_offset",
         "max_timestamp",
+        "name",
         "partition",
         "partition_id",
         "removed",
@@ -50,6 +56,7 @@ class PartitionLog:
         self.partition_id: Final = partition_id
         self.topic_id: Final = row.topic_id
         self.partition: Final = row.partition
+        self.name: Final = partition_name(row.topic_id, row.partition)
         self.database = database
         self.live_pages = live_pages
         self.log_start_offset = row.log_start_offset
@@ -67,11 +74,6 @@ class PartitionLog:
     def key(self) -> PartitionKey:
         """Where `Storage.logs` holds it."""
         return self.topic_id, self.partition
-
-    @property
-    def name(self) -> str:
-        """For messages: topic id and partition number."""
-        return f"{self.topic_id.hex()}-{self.partition}"
 
     def row(self) -> PartitionRow:
         """As it is stored."""

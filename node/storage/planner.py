@@ -15,6 +15,7 @@ from tailrace.protocol.errors import (
     InvalidTimestampError,
     StorageFullError,
     TailraceError,
+    UnknownPartitionError,
 )
 from tailrace.protocol.limits import TIMESTAMP_AHEAD_MS_MAX
 
@@ -52,7 +53,7 @@ class Appended(NamedTuple):
 class LogPlan:
     """What a group adds to one log."""
 
-    __slots__ = ("base_offsets", "batches", "blocked", "index", "log", "max_timestamp", "next_offset",
+    __slots__ = ("base_offsets", "batches", "index", "log", "max_timestamp", "next_offset",
                  "producers", "size_bytes")  # fmt: skip
 
     def __init__(self, log: PartitionLog) -> None:
@@ -66,8 +67,6 @@ class LogPlan:
         self.index: list[tuple[int, int]] = []
         """(max timestamp, last offset) of the batches that raise the running maximum."""
         self.producers: dict[int, ProducerRow] = {}
-        self.blocked: dict[int, TailraceError] = {}
-        """Producer ids with a batch that was refused for a passing reason; what follows it waits too."""
 
     def row(self) -> PartitionRow:
         """The partition's row once the plan is carried out."""
@@ -87,12 +86,18 @@ class Plan(NamedTuple):
     logs: dict[int, LogPlan]
 
 
-class Planner:
-    """Plans one group. `room_bytes` is what may still be stored."""
+Blocked = dict[tuple[int, int], TailraceError]
+"""(partition id, producer id) with a batch that was refused for a passing reason: what follows it in the
+group is refused for the same, not for the gap in its sequence."""
 
-    def __init__(self, lookup: ProducerLookup, room_bytes: int) -> None:
+
+class Planner:
+    """Plans one group, or a part of one. `room_bytes` is what may still be stored."""
+
+    def __init__(self, lookup: ProducerLookup, room_bytes: int, blocked: Blocked) -> None:
         self._lookup = lookup
         self._room_bytes = room_bytes
+        self._blocked = blocked
         self._logs: dict[int, LogPlan] = {}
 
     def plan(self, appends: Sequence[Append]) -> Plan:
@@ -107,6 +112,8 @@ class Planner:
 
     def _place(self, append: Append) -> Appended:
         log, batch, header, now_ms = append
+        if log.removed:
+            raise UnknownPartitionError(f"partition {log.name} was removed")
         validate(header, now_ms)
         check_crc(batch, header)
         plan = self._logs.get(log.partition_id)
@@ -116,8 +123,8 @@ class Planner:
         producer = None
         if producer_id >= 0:
             producer = plan.producers.get(producer_id) or self._lookup(log, producer_id)
-            if producer_id in plan.blocked:
-                raise plan.blocked[producer_id]
+            if self._blocked and (log.partition_id, producer_id) in self._blocked:
+                raise self._blocked[log.partition_id, producer_id]
             original = original_offset(producer, header)
             if original is not None:
                 return Appended(original, original + header.last_offset_delta, duplicate=True)
@@ -142,7 +149,7 @@ class Planner:
                 f"no room for a batch of {size} bytes; retention, deleting topics, a larger quota"
                 " or more free disk make room, and writing resumes by itself"
             )
-            plan.blocked[header.producer_id] = error
+            self._blocked[plan.log.partition_id, header.producer_id] = error
             raise error
         if plan.next_offset > OFFSET_MAX:
             raise InvalidRecordError(f"partition {plan.log.name} is at its last offset")

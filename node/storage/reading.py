@@ -53,7 +53,7 @@ def read(
                 room -= len(batch)
                 if last_offset >= upto or (room < 0 and batches):
                     break
-                check_place(log, last_offset, batch)
+                check_place(log.name, last_offset, batch)
                 batches.append(bytes(batch))
                 positioned = room > 0 and len(batches) < max_batches and cursor.next()
     except lmdb.Error as error:
@@ -75,16 +75,16 @@ def refuse_removed(log: PartitionLog) -> None:
         raise UnknownPartitionError(f"partition {log.name} was removed")
 
 
-def check_place(log: PartitionLog, last_offset: int, batch: bytes | memoryview) -> None:
+def check_place(partition: str, last_offset: int, batch: bytes | memoryview) -> None:
     """Raises CorruptBatchError if what is stored under `last_offset` cannot be that batch."""
     if len(batch) < HEADER_BYTES:
         raise CorruptBatchError(
-            f"partition {log.name}, offset {last_offset}: {len(batch)} bytes are no batch"
+            f"partition {partition}, offset {last_offset}: {len(batch)} bytes are no batch"
         )
     base_offset, length, delta = _PLACE.unpack_from(batch)
     if base_offset + delta != last_offset or length != len(batch) - _LENGTH_END or delta < 0:
         raise CorruptBatchError(
-            f"partition {log.name}, offset {last_offset}: {len(batch)} bytes that say"
+            f"partition {partition}, offset {last_offset}: {len(batch)} bytes that say"
             f" {length} + {_LENGTH_END} bytes, offsets {base_offset} + {delta}"
         )
 
@@ -124,7 +124,7 @@ def _scan(tables: Tables, log: PartitionLog, start: int, timestamp: int) -> tupl
     last_offset = start - 1
     with tables.environment.begin(db=log.database, buffers=True) as transaction:
         for last_offset, batch in _walk(transaction.cursor(), start, SCAN_SLICE_BATCHES):
-            check_place(log, last_offset, batch)
+            check_place(log.name, last_offset, batch)
             if _PLACE.unpack_from(batch)[0] >= high_watermark:
                 return None, None
             if _TIMES.unpack_from(batch)[1] >= timestamp:

@@ -65,7 +65,7 @@ def _goes(head: Head, oldest: int | None, surplus: int) -> bool:
 def _head(log: PartitionLog, cursor: "Cursor[memoryview]") -> Head:
     key, batch = cursor.item()
     last_offset = schema.read_offset_key(key)
-    check_place(log, last_offset, batch)
+    check_place(log.name, last_offset, batch)
     return Head(last_offset, parse_header(batch).max_timestamp, len(batch))
 
 

@@ -29,10 +29,14 @@ sizes that come and go leave the file at up to 1.2 times the live data."""
 def stored_bytes(size: int) -> int:
     """What a batch takes in the file, rounded up."""
     if size > INLINE_BYTES_MAX:
-        pages = (PAGE_HEADER_BYTES - 1 + size) // PAGE_BYTES + 1
-        return pages * PAGE_BYTES + 2 * NODE_BYTES
+        return overflow_pages(size) * PAGE_BYTES + 2 * NODE_BYTES
     fitting = (PAGE_BYTES - PAGE_HEADER_BYTES) // (size + NODE_BYTES + 1)
     return PAGE_BYTES // fitting + 1
+
+
+def overflow_pages(size: int) -> int:
+    """Pages that hold nothing but this value."""
+    return 0 if size <= INLINE_BYTES_MAX else (PAGE_HEADER_BYTES - 1 + size) // PAGE_BYTES + 1
 
 
 def live_pages(transaction: "Transaction[bytes]", database: "Database") -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Flush = Literal["commit", "relaxed"]
 
+NAMED_DATABASES_MAX: Final = PARTITIONS_PER_NODE_MAX + len(schema.TABLES)
 EMPTY_DATA_BYTES_MAX: Final = 2 * 4096
 """LMDB's two meta pages: a data file that is not longer holds nothing."""
 MEASURE_EVERY: Final = 16
@@ -163,7 +164,7 @@ def _open(folder: DataFolder, map_bytes: int, flush: Flush, ephemeral: bool) -> 
         return lmdb.open(
             os.fspath(folder.path),
             map_size=map_bytes,
-            max_dbs=PARTITIONS_PER_NODE_MAX + len(schema.TABLES),
+            max_dbs=NAMED_DATABASES_MAX,
             mode=FILE_MODE,
             readahead=True,
             sync=not ephemeral,
