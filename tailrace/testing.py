@@ -7,6 +7,7 @@ with Cluster(nodes=3) as cluster:
 """
 
 import json
+import os
 import shutil
 import signal
 import tempfile
@@ -202,11 +203,14 @@ class _Resources:
         self.folder = folder
         self.layout = layout_of(folder / "data")
         self.children: dict[Role, Child] = {}
+        self._owner = os.getpid()
         self.parent = ParentPipe()
         (folder / "logs").mkdir()
 
     def close(self) -> None:
-        """Kill what runs, remove the folder."""
+        """Kill what runs, remove the folder. Not in a fork of the test process, which only has copies."""
+        if os.getpid() != self._owner:
+            return
         for child in self.children.values():
             child.send(signal.SIGKILL)
         for child in self.children.values():

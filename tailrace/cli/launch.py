@@ -5,7 +5,6 @@ is ready or when it cannot start, logs to stderr, and ends when its parent does,
 alone holds the writing end of a pipe that the child watches.
 """
 
-import contextlib
 import json
 import os
 import select
@@ -13,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +71,28 @@ class ParentPipe:
 
     def __init__(self) -> None:
         self.reader, self._writer = os.pipe()
+        _pipes.add(self)
+
+    def close_in_fork(self) -> None:
+        """A fork of the parent, which may live longer, must not keep the children alive."""
+        os.close(self._writer)
 
     def close(self) -> None:
         """End the children that are still there."""
-        for fd in (self.reader, self._writer):
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        _pipes.discard(self)
+        os.close(self.reader)
+        os.close(self._writer)
+
+
+_pipes: Final[weakref.WeakSet[ParentPipe]] = weakref.WeakSet()
+
+
+def _close_pipes() -> None:
+    for pipe in _pipes:
+        pipe.close_in_fork()
+
+
+os.register_at_fork(after_in_child=_close_pipes)
 
 
 class Child:

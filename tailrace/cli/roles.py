@@ -19,6 +19,7 @@ from .cluster_config import load_cluster
 from .launch import COORDINATOR, Role
 from .options import config_option, data_dir_option, json_option, port_option
 from .output import print_json
+from .signal_pipe import stop_signals
 
 OPEN_FILES_MAX: Final = 65_536
 """Every connection takes a file descriptor; the usual 1,024 are few."""
@@ -116,7 +117,7 @@ def _run(role: Role, build: Callable[[], Process], parent_fd: int | None, *, as_
 
 
 def _stop_on_signals(process: Process) -> None:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = stop_signals()
 
     def stop(_: int, __: FrameType | None) -> None:
         for number in numbers:

@@ -3,6 +3,15 @@
 import os
 import signal
 from collections.abc import Sequence
+from typing import Final
+
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def stop_signals() -> list[signal.Signals]:
+    """The signals that end a process: not SIGHUP where `nohup` has it ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if number is not signal.SIGHUP or not ignored]
 
 
 class SignalPipe:

@@ -23,13 +23,11 @@ from . import exit_codes
 from .launch import COORDINATOR, Child, Event, Launcher, ParentPipe, Role, describe_exit
 from .relay import Relay
 from .restarts import Restarts
-from .signal_pipe import SignalPipe
+from .signal_pipe import STOP_SIGNALS, SignalPipe, stop_signals
 
 READY_WITHIN_S: Final = 60.0
 STOP_WITHIN_S: Final = 10.0
 """How long the nodes, and then the coordinator, may take to stop before they are killed."""
-
-_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Report = Callable[[Event], None]
 
@@ -68,7 +66,7 @@ class Supervisor:
         `port` is the coordinator's, in place of the file's; 0 takes any free one, kept from then on.
         """
         self._port = port
-        signals = SignalPipe((*_STOP_SIGNALS, signal.SIGCHLD))
+        signals = SignalPipe((*stop_signals(), signal.SIGCHLD))
         self._watch(signals.reader, lambda: self._on_signals(signals.read()))
         try:
             self._run()
@@ -196,7 +194,7 @@ class Supervisor:
         member.child = None
 
     def _on_signals(self, numbers: Iterable[int]) -> None:
-        self._stop_signals += sum(number in _STOP_SIGNALS for number in numbers)
+        self._stop_signals += sum(number in STOP_SIGNALS for number in numbers)
 
     def _stop(self, members: Sequence[Member]) -> None:
         """Ask these to stop and wait for it; kill them when it takes too long or a second signal comes."""

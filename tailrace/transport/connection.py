@@ -43,7 +43,8 @@ class Connection:
 
     READY means that the peer has shaken hands (a stopped process accepts, but does not); LOST that
     it closed, was killed (noticed within milliseconds), or was silent for HEARTBEAT_INTERVAL_MS +
-    HEARTBEAT_TIMEOUT_MS.
+    HEARTBEAT_TIMEOUT_MS. ZeroMQ's own thread answers heartbeats: whether the peer's work goes on, only a
+    request tells.
     """
 
     def __init__(self, context: Context, endpoint: str) -> None:

@@ -154,3 +154,30 @@ def test_its_processes_end_with_the_test_process() -> None:
         process.kill()
     wait_until(lambda: gone(int(coordinator)) and gone(int(node)))
     subprocess.run(["rm", "-r", folder], check=True)
+
+
+def test_a_fork_of_the_test_process_harms_nothing() -> None:
+    program = (
+        "import os, sys, time\n"
+        "from tailrace.testing import Cluster\n"
+        "cluster = Cluster()\n"
+        "if os.fork() == 0:\n"
+        "    sys.exit()\n"
+        "os.wait()\n"
+        "if os.fork() == 0:\n"
+        "    time.sleep(60)\n"
+        "os.kill(cluster.pid(1), 0)\n"
+        "print(cluster.coordinator_pid, cluster.pid(1), cluster.log_folder.is_dir(), flush=True)\n"
+        "print(cluster.log_folder.parent, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0) as process:
+        assert process.stdout is not None
+        coordinator, node, folder_is_there = process.stdout.readline().split()
+        folder = process.stdout.readline().strip()
+        assert folder_is_there == "True"
+        process.kill()
+        wait_until(lambda: gone(int(coordinator)) and gone(int(node)))
+        os.killpg(process.pid, signal.SIGKILL)
+    subprocess.run(["rm", "-r", folder], check=True)

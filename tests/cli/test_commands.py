@@ -1,0 +1,270 @@
+"""Topics, produce, consume and cluster status on a real cluster, by the command alone."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrace.protocol.limits import RECORD_BYTES_MAX
+from tailrace.testing import Cluster
+
+COMMAND = (sys.executable, "-P", "-m", "tailrace")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def topic(cluster: Cluster, tailrace: Run) -> str:
+    """A new topic with two partitions."""
+    name = f"topic-{next(_numbers)}"
+    tailrace("topic", "create", name, "-p", 2)
+    return name
+
+
+@pytest.fixture
+def ten(topic: str, tailrace: Run) -> str:
+    """A topic with the numbers 0 to 9 in partition 0, and a to c in partition 1."""
+    tailrace("produce", topic, "-p", 0, given="".join(f"{n}\n" for n in range(10)))
+    tailrace("produce", topic, "-p", 1, given="a\nb\nc\n")
+    return topic
+
+
+def objects(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+# ------------------------------------------------------------------------ topic
+
+
+def test_a_topic_is_created_listed_described_and_deleted(cluster: Cluster, tailrace: Run) -> None:
+    assert tailrace("topic", "create", "life", "-p", 3, "-c", "retention_ms=9").stdout == (
+        "created topic life with 3 partitions\n"
+    )
+    assert ["life", "3", "1"] in [line.split() for line in tailrace("topic", "list").stdout.splitlines()]
+    described = tailrace("topic", "describe", "life").stdout.splitlines()
+    assert "retention_ms=9" in described[0]
+    assert [line.split()[0] for line in described[2:]] == ["0", "1", "2"]
+    assert (
+        tailrace("topic", "delete", "life").stdout
+        == "would delete topic life: 3 partitions, 0 records, 0 B\n"
+    )
+    assert "life" in tailrace("topic", "list").stdout
+    assert tailrace("topic", "delete", "life", "--execute").stdout.startswith("deleted topic life: ")
+    assert "life" not in tailrace("topic", "list").stdout
+
+
+def test_topics_for_programs(cluster: Cluster, tailrace: Run) -> None:
+    (created,) = objects(tailrace("topic", "create", "made", "-p", 2, "--json"))
+    assert (created["name"], created["replication_factor"], len(created["partitions"])) == ("made", 1, 2)
+    assert created in objects(tailrace("topic", "list", "--json"))
+    tailrace("produce", "made", "-p", 1, given="x\ny\n")
+    (described,) = objects(tailrace("topic", "describe", "made", "--json"))
+    assert [part["high_watermark"] for part in described["partitions"]] == [0, 2]
+    assert described["partitions"][1]["size_bytes"] > 0
+    (deleted,) = objects(tailrace("topic", "delete", "made", "--execute", "--json"))
+    assert (deleted["deleted"], deleted["records"]) == (True, 2)
+
+
+def test_what_the_cluster_refuses_is_one_line(topic: str, tailrace: Run) -> None:
+    for args, reason in [
+        (("topic", "create", topic), "exists"),
+        (("topic", "create", "no spaces"), "topic name"),
+        (("topic", "create", "t", "-c", "retention=1"), "unknown topic config"),
+        (("topic", "create", "t", "-r", "3"), "replication"),
+        (("topic", "describe", topic.replace("o", "0")), f"did you mean '{topic}'"),
+        (("topic", "delete", "nothing-like-it", "--execute"), "does not exist"),
+        (("consume", "nothing-like-it"), "does not exist"),
+        (("consume", topic, "-p", "7"), "7"),
+    ]:
+        done = tailrace(*args, code=1)
+        assert reason in done.stderr
+        assert done.stderr.startswith("Error: ")
+        assert done.stderr.count("\n") == 1
+        assert done.stdout == ""
+
+
+# ---------------------------------------------------------------------- produce
+
+
+def test_lines_of_a_pipe(topic: str, tailrace: Run) -> None:
+    done = tailrace("produce", topic, given="one\n\nthree\nno end")
+    assert done.stderr.startswith(f"produced 4 records (14 B) to {topic} in ")
+    assert done.stdout == ""
+    assert sorted(tailrace("consume", topic, "-e").stdout.split("\n")) == ["", "", "no end", "one", "three"]
+
+
+def test_lines_of_a_file(topic: str, tailrace: Run, tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    lines = [f"line {number} {'x' * 90}" for number in range(50_000)]
+    file.write_text("\n".join(lines))
+    (figures,) = objects(tailrace("produce", topic, file, "-p", 1, "--compression", "lz4", "--json"))
+    assert (figures["topic"], figures["records"]) == (topic, 50_000)
+    assert tailrace("consume", topic, "-e").stdout.splitlines() == lines
+
+
+def test_nothing_produces_nothing(topic: str, tailrace: Run) -> None:
+    assert tailrace("produce", topic, given="").stderr.startswith("produced 0 records")
+
+
+@pytest.mark.parametrize("compression", ["gzip", "snappy", "zstd"])
+def test_compression(topic: str, tailrace: Run, compression: str) -> None:
+    given = "the same again\n" * 1_000
+    tailrace("produce", topic, "--compression", compression, "-p", 0, given=given)
+    assert tailrace("consume", topic, "-e").stdout == given
+    (described,) = objects(tailrace("topic", "describe", topic, "--json"))
+    assert sum(part["size_bytes"] for part in described["partitions"]) < len(given) / 4
+
+
+def test_keys(topic: str, tailrace: Run) -> None:
+    tailrace("produce", topic, "-k", "fixed", given="1\n2\n")
+    tailrace("produce", topic, "-K", "::", given="mine::3\nnone\n::4\n")
+    got = [(each["key"], each["value"]) for each in objects(tailrace("consume", topic, "-e", "--json"))]
+    assert sorted(got, key=str) == [("", "4"), ("fixed", "1"), ("fixed", "2"), ("mine", "3"), (None, "none")]
+    partitions = {
+        each["partition"]
+        for each in objects(tailrace("consume", topic, "-e", "--json"))
+        if each["key"] == "fixed"
+    }
+    assert len(partitions) == 1, "one key, one partition"
+
+
+def test_what_cannot_be_produced(topic: str, tailrace: Run, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(b"fine\n" + b"x" * (RECORD_BYTES_MAX + 1) + b"\n")
+    for args, reason in [
+        ((topic.replace("o", "0"),), f"did you mean '{topic}'"),
+        ((topic, "-p", "9"), "9"),
+        ((topic, large), "bytes"),
+    ]:
+        done = tailrace("produce", *args, code=1, given="x\n")
+        assert reason in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert "exclude each other" in tailrace("produce", topic, "-k", "a", "-K", "b", code=2).stderr
+    assert "No such file" in tailrace("produce", topic, tmp_path / "none", code=2).stderr
+
+
+def test_ctrl_c_delivers_what_was_read(topic: str, cluster: Cluster, tailrace: Run) -> None:
+    command = [*COMMAND, "produce", topic, "-b", cluster.bootstrap_servers]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdin.write(b"typed\n")
+        process.stdin.flush()
+        assert tailrace("consume", topic, "-n", 1).stdout == "typed\n", "at once, not at the end of the input"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert process.stderr.read().startswith(b"produced 1 records")
+
+
+# ---------------------------------------------------------------------- consume
+
+
+@pytest.mark.parametrize(
+    ("offsets", "numbers", "letters"),
+    [
+        ("start", "0123456789", "abc"),
+        ("end", "", ""),
+        ("7", "789", ""),
+        ("+2", "23456789", "c"),
+        ("-2", "89", "bc"),
+        ("-99", "0123456789", "abc"),
+        ("2:4", "23", "c"),
+        (":-8", "01", ""),
+        ("-1:end", "9", "c"),
+        ("@0", "0123456789", "abc"),
+        ("@-1h", "0123456789", "abc"),
+        ("@9999999999999", "", ""),
+    ],
+)
+def test_offsets(ten: str, tailrace: Run, offsets: str, numbers: str, letters: str) -> None:
+    got = tailrace("consume", ten, "-o", offsets, "-e", "-f", "%p%s ").stdout.split()
+    assert "".join(each[1] for each in got if each[0] == "0") == numbers
+    assert "".join(each[1] for each in got if each[0] == "1") == letters
+    assert len(got) == len(numbers) + len(letters)
+
+
+def test_a_range_ends_by_itself(ten: str, tailrace: Run) -> None:
+    assert tailrace("consume", ten, "-o", "3:5", "-p", 0).stdout == "3\n4\n"
+
+
+def test_counts_and_partitions(ten: str, tailrace: Run) -> None:
+    assert tailrace("consume", ten, "-p", 0, "-n", 3).stdout == "0\n1\n2\n"
+    assert tailrace("consume", ten, "-p", 1, "-n", 0).stdout == ""
+    assert tailrace("consume", ten, "-p", 1, "-o", "-1", "-n", 1).stdout == "c\n"
+    assert len(tailrace("consume", ten, "-p", 0, "-p", 1, "-e").stdout.split()) == 13
+
+
+def test_several_topics(ten: str, tailrace: Run) -> None:
+    other = f"{ten}-other"
+    tailrace("topic", "create", other)
+    tailrace("produce", other, given="z\n")
+    got = tailrace("consume", ten, other, "-e", "-f", r"%t\n").stdout.split()
+    assert sorted(got) == [ten] * 13 + [other]
+
+
+def test_records_for_programs(ten: str, tailrace: Run) -> None:
+    record = objects(tailrace("consume", ten, "-p", 1, "-o", "2", "-n", 1, "--json"))[0]
+    assert abs(record.pop("timestamp") - time.time() * 1000) < 60_000
+    assert record == {"topic": ten, "partition": 1, "offset": 2, "key": None, "value": "c"}
+
+
+def test_what_is_produced_later_is_printed_at_once(topic: str, cluster: Cluster, tailrace: Run) -> None:
+    command = [*COMMAND, "consume", topic, "-b", cluster.bootstrap_servers]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in ("early\n", "late\n"):
+            tailrace("produce", topic, given=line)
+            assert process.stdout.readline() == line
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert process.stderr.read() == ""
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(topic: str, cluster: Cluster, tailrace: Run) -> None:
+    tailrace("produce", topic, given="x" * 100 + "\n" + "y\n" * 100_000)
+    command = [*COMMAND, "consume", topic, "-b", cluster.bootstrap_servers]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(10) == 141
+        assert process.stderr.read() == b""
+
+
+# --------------------------------------------------------------- cluster status
+
+
+def test_cluster_status(ten: str, cluster: Cluster, tailrace: Run) -> None:
+    lines = [line.split() for line in tailrace("cluster", "status").stdout.splitlines()]
+    assert lines[0][0] == "cluster"
+    assert [line[:2] for line in lines if line and line[0] in ("1", "2")] == [["1", "alive"], ["2", "alive"]]
+    assert [ten, "2", "0", "13"] in [line[:4] for line in lines]
+    (status,) = objects(tailrace("cluster", "status", "--json"))
+    assert [node["alive"] for node in status["nodes"]] == [True, True]
+    assert all(0 < node["used_bytes"] < node["quota_bytes"] for node in status["nodes"])
+    (known,) = [each for each in status["topics"] if each["name"] == ten]
+    assert (known["partitions"], known["offline_partitions"], known["records"]) == (2, 0, 13)
+
+
+def test_cluster_status_while_nodes_hang_or_are_dead(tailrace: Run) -> None:
+    with Cluster(nodes=2, session_timeout_ms=1_000) as cluster:
+        where = ("-b", cluster.bootstrap_servers)
+        tailrace("topic", "create", "t", "-p", 2, *where)
+        os.kill(cluster.pid(1), signal.SIGSTOP)
+        hanging, _ = objects(tailrace("cluster", "status", "--json", *where))[0]["nodes"]
+        assert hanging["error"] or not hanging["alive"]
+        cluster.kill(1)
+        while objects(tailrace("cluster", "status", "--json", *where))[0]["nodes"][0]["alive"]:
+            pass
+        lines = [line.split() for line in tailrace("cluster", "status", *where).stdout.splitlines()]
+        assert [line[:2] for line in lines if line and line[0] in ("1", "2")] == [
+            ["1", "dead"],
+            ["2", "alive"],
+        ]
+        assert ["t", "2", "1"] in [line[:3] for line in lines], "one partition is offline"
