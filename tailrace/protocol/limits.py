@@ -43,6 +43,12 @@ RECEIVE_HIGH_WATER_MESSAGES: Final = 1_000
 SOCKETS_PER_PROCESS_MAX: Final = 8_192
 """ZeroMQ sockets; a connection takes three."""
 
+# --- producer ----------------------------------------------------------------
+PRODUCE_REQUEST_BYTES: Final = 1 * MIB
+"""Batches gather into one produce request up to this; a larger batch travels alone."""
+PRODUCE_IN_FLIGHT_BYTES_MAX: Final = 32 * MIB
+"""What one producer has sent to one node without an answer; below IN_FLIGHT_BYTES_PER_CLIENT_MAX."""
+
 # --- node --------------------------------------------------------------------
 GROUP_COMMIT_BYTES_MAX: Final = 16 * MIB
 """Batches that go into one transaction."""
@@ -79,6 +85,8 @@ PARTITIONS_PER_TOPIC_MAX: Final = 4_000
 PARTITIONS_MAX: Final = 100_000
 NODES_MAX: Final = 1_000
 REPLICATION_FACTOR_MAX: Final = 16
+COMPARED_NAMES_MAX: Final = 1_000
+"""Topic names that are looked at to find the one that a user may have meant."""
 TOMBSTONES_MAX: Final = 100_000
 """Deleted topic ids that the coordinator remembers for nodes that were away."""
 PRODUCER_EPOCH_MAX: Final = 2**15 - 1
@@ -131,6 +139,7 @@ assert IN_FLIGHT_BATCHES_MAX * 2 <= PRODUCER_WINDOW_BATCHES
 assert RECORD_BYTES_MAX < BATCH_BYTES_MAX <= BATCH_BODY_BYTES_MAX <= FETCH_BYTES_MAX
 assert BATCH_BYTES_MAX <= GROUP_COMMIT_BYTES_MAX <= IN_FLIGHT_BYTES_PER_CLIENT_MAX <= IN_FLIGHT_BYTES_MAX
 assert PRODUCE_BATCHES_MAX < FRAMES_PER_MESSAGE_MAX
+assert PRODUCE_IN_FLIGHT_BYTES_MAX + BATCH_BYTES_MAX <= IN_FLIGHT_BYTES_PER_CLIENT_MAX
 assert FETCHES_PER_CLIENT_MAX <= PARKED_FETCHES_MAX
 assert PARTITIONS_PER_REQUEST_MAX <= PARKED_PARTITIONS_MAX
 assert TOPICS_MAX * 20 + SNAPSHOT_BYTES_MAX < HEADER_BYTES_MAX
