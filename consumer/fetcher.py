@@ -205,8 +205,10 @@ class Fetcher:
     def failed(self, fetch_id: int, error: TailraceError, now: float) -> None:
         """A fetch or look-up got an error instead of an answer."""
         flight = self._land(fetch_id)
+        if isinstance(error, ClosedError):
+            return
         self.statistics.errors += 1
-        if error.retriable or isinstance(error, ClosedError):
+        if error.retriable:
             self._flights.missed(flight.node_id, error, now)
             self.outdated = True
             return

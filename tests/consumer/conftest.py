@@ -1,0 +1,99 @@
+"""A real cluster, and a way to put exact batches into it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any
+
+import pytest
+
+from tailrace.client.admin import Admin
+from tailrace.client.engine import Engine
+from tailrace.consumer import Consumer
+from tailrace.protocol.columns import encode
+from tailrace.protocol.messages import Produce, Produced, ProduceEntry
+from tailrace.protocol.record import TopicPartition
+from tailrace.testing import Cluster
+
+_numbers = count(1)
+
+
+class Feeder:
+    """Creates topics and appends batches as they are given, one request each."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.admin = Admin(cluster.bootstrap_servers)
+        self.engine = Engine(cluster.bootstrap_servers, name="feeder")
+        self.engine.start()
+
+    def topic(self, partitions: int = 1) -> str:
+        """A new topic."""
+        name = f"topic-{next(_numbers)}"
+        self.admin.create_topic(name, partitions=partitions)
+        return name
+
+    def send(
+        self, topic: str, *values: bytes | None, partition: int = 0, timestamp: int = 1_000, **columns: Any
+    ) -> int:
+        """Append one batch; the offset of its first record."""
+        info = self.engine.wait_for_topic(topic, 10)
+        leader = info.partitions[partition]
+        entry = ProduceEntry(info.topic_id, partition, leader.leader_epoch)
+        batch = encode(values, timestamps=timestamp, **columns)
+        reply, _ = self.engine.call(
+            leader.leader, lambda request_id: Produce(request_id, entries=[entry]), [batch], timeout_s=10
+        )
+        assert isinstance(reply, Produced)
+        assert reply.results[0].error.code == 0, reply
+        return reply.results[0].base_offset
+
+    def send_numbers(self, topic: str, numbers: Sequence[int], partition: int = 0) -> None:
+        """Append the numbers as text in one batch."""
+        self.send(topic, *(b"%d" % number for number in numbers), partition=partition)
+
+    def close(self) -> None:
+        self.engine.close()
+        self.admin.close()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """One node, for all tests that break nothing."""
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def feeder(cluster: Cluster) -> Iterator[Feeder]:
+    feeder = Feeder(cluster)
+    yield feeder
+    feeder.close()
+
+
+@pytest.fixture
+def consume(cluster: Cluster) -> Iterator[Callable[..., Consumer]]:
+    """Makes consumers of the cluster, from the beginning if nothing else is said; they are closed."""
+    made: list[Consumer] = []
+
+    def make(*topics: str, **options: Any) -> Consumer:
+        options = {"auto_offset_reset": "earliest", "request_timeout_ms": 10_000} | options
+        made.append(Consumer(*topics, bootstrap_servers=cluster.bootstrap_servers, **options))
+        return made[-1]
+
+    yield make
+    for consumer in made:
+        consumer.close()
+
+
+def at(topic: str, partition: int = 0) -> TopicPartition:
+    return TopicPartition(topic, partition)
+
+
+def values_of(consumer: Consumer, wanted: int, timeout_ms: float = 10_000) -> list[bytes]:
+    """The values of so many records, by poll."""
+    values: list[bytes] = []
+    while len(values) < wanted:
+        polled = consumer.poll(timeout_ms, max_records=wanted - len(values))
+        assert polled, f"only {len(values)} of {wanted} records came"
+        values += [record.value for records in polled.values() for record in records]
+    return values
