@@ -13,9 +13,11 @@ from tailrace.protocol.errors import (
     CorruptBatchError,
     InvalidRecordError,
     InvalidTimestampError,
+    OutOfOrderSequenceError,
     StorageFullError,
     TailraceError,
     UnknownPartitionError,
+    UnknownProducerIdError,
 )
 from tailrace.protocol.limits import TIMESTAMP_AHEAD_MS_MAX
 
@@ -123,9 +125,7 @@ class Planner:
         producer = None
         if producer_id >= 0:
             producer = plan.producers.get(producer_id) or self._lookup(log, producer_id)
-            if self._blocked and (log.partition_id, producer_id) in self._blocked:
-                raise self._blocked[log.partition_id, producer_id]
-            original = original_offset(producer, header)
+            original = self._original_offset(log, producer, header)
             if original is not None:
                 return Appended(original, original + header.last_offset_delta, duplicate=True)
         self._take_room(plan, header, len(batch))
@@ -141,6 +141,14 @@ class Planner:
         if producer_id >= 0:
             plan.producers[producer_id] = after_append(producer, header, base_offset, now_ms)
         return Appended(base_offset, last_offset, duplicate=False)
+
+    def _original_offset(
+        self, log: PartitionLog, producer: ProducerRow | None, header: BatchHeader
+    ) -> int | None:
+        try:
+            return original_offset(producer, header)
+        except (OutOfOrderSequenceError, UnknownProducerIdError) as error:
+            raise self._blocked.get((log.partition_id, header.producer_id), error) from None
 
     def _take_room(self, plan: LogPlan, header: BatchHeader, size: int) -> None:
         needed = stored_bytes(size)

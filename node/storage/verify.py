@@ -155,9 +155,8 @@ class Verifier:
         starts = [start for _, start in epochs]
         self._expect(f"{where}: epoch starts", starts, sorted(starts))
         self._expect(f"{where}: the last epoch", row.leader_epoch, epochs[-1][0] if epochs else -1)
-        self._expect(
-            f"{where}: an epoch starts past the end", max(starts, default=0) > row.log_end_offset, False
-        )
+        past_end = [start for start in starts if start > row.log_end_offset]
+        self._expect(f"{where}: epoch starts past the log end", past_end, [])
 
     def _check_producers(self, where: str, partition_id: int, row: PartitionRow, log: "Database") -> None:
         cursor = self._transaction.cursor(db=log)
