@@ -5,13 +5,14 @@ soft state (sessions, parked requests) in step with them, and says what to store
 answer. The caller stores before it publishes, and publishes before it answers.
 """
 
+from itertools import accumulate
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from tailrace.protocol.cluster import Listener, NodeChanged, NodeRemoved, PartitionChanged, TopicRemoved
 from tailrace.protocol.errors import BusyError, TailraceError
-from tailrace.protocol.limits import PARKED_CREATIONS_MAX
+from tailrace.protocol.limits import PARKED_CREATIONS_MAX, PARTITIONS_PER_UPDATE_MAX
 from tailrace.protocol.messages import (
     CoordinatorRequest,
     CreateTopic,
@@ -119,7 +120,7 @@ class Machine:
     def tick(self, now: float) -> Outcome:
         """Time has passed: declare silent nodes dead, give up on requests that waited too long."""
         late = self._openings.timed_out(now)
-        silent = self._sessions.expired(now)
+        silent = self._together(self._sessions.expired(now))
         if not silent:
             return Outcome(answers=tuple(late))
         update, answers = self._apply(leave_cluster.die(self.state, silent), now)
@@ -135,6 +136,11 @@ class Machine:
         """When `tick` must be called at the latest, however many requests come."""
         times = (self._sessions.next_look(), self._openings.next_deadline())
         return min((time for time in times if time is not None), default=None)
+
+    def _together(self, node_ids: list[int]) -> list[int]:
+        """Those that die in one update; if it has no room for all, the next tick is due at once."""
+        held = accumulate(self.state.index.load(node_id).replicas for node_id in node_ids)
+        return [n for n, total in zip(node_ids, held, strict=True) if total <= PARTITIONS_PER_UPDATE_MAX]
 
     def _apply(self, decision: Decision, now: float) -> tuple[Update | None, list[Answer]]:
         for change in decision.private:

@@ -4,10 +4,11 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
 
 from tailrace.protocol.cluster import Listener
-from tailrace.protocol.limits import COORDINATOR_BURST_MAX
+from tailrace.protocol.limits import COORDINATOR_BURST_BYTES_MAX, COORDINATOR_BURST_MAX
 from tailrace.transport.context import new_context
 from tailrace.transport.poller import Poller
 from tailrace.transport.publisher import Publisher
@@ -18,7 +19,6 @@ from .config import CoordinatorConfig
 from .machine import Machine, Settings
 from .private_state import ControllerEpochRaised
 from .service import Service
-from .state import State
 from .store.interface import Store
 from .store.lmdb_store import LmdbStore
 
@@ -48,38 +48,26 @@ class Coordinator:
         endpoints. Raises DataFolderError, ConnectionFailedError when it cannot start, and
         StorageFaultError when the store fails.
         """
-        try:
-            store = LmdbStore(self._config.data_dir)
-            try:
-                self._run_on(store, on_ready, parent_fd)
-            finally:
-                store.close()
-        finally:
-            self._wakeup.close()
-
-    def _run_on(self, store: Store, on_ready: Callable[[Listener], None], parent_fd: int | None) -> None:
         config = self._config
-        context = new_context()
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._wakeup.close)
+            store = LmdbStore(config.data_dir)
+            stack.callback(store.close)
+            context = new_context()
+            stack.callback(context.term)
             server = Server(context, tcp=config.tcp, ipc=config.ipc)
-            try:
-                publisher = Publisher(context, tcp=config.publisher_tcp, ipc=config.publisher_ipc)
-                try:
-                    machine = self._take_over(store, publisher.listener)
-                    service = Service(machine, store, publisher.send, server.send)
-                    on_ready(server.listener)
-                    self._loop(server, service, machine, parent_fd)
-                    service.stop()
-                finally:
-                    publisher.close()
-            finally:
-                server.close(LINGER_MS)
-        finally:
-            context.term()
+            stack.callback(server.close, LINGER_MS)
+            publisher = Publisher(context, tcp=config.publisher_tcp, ipc=config.publisher_ipc)
+            stack.callback(publisher.close)
+            machine = self._take_over(store, publisher.listener)
+            service = Service(machine, store, publisher.send, server.send)
+            on_ready(server.listener)
+            self._loop(server, service, machine, parent_fd)
+            service.stop()
 
     def _take_over(self, store: Store, publisher: Listener) -> Machine:
         """Load the state and raise the controller epoch, durably, before anybody is served."""
-        state: State = store.load()
+        state = store.load()
         raised = ControllerEpochRaised(state.cluster.controller_epoch + 1)
         state.apply_private(raised)
         store.commit([], [raised])
@@ -123,6 +111,8 @@ class Coordinator:
 def _receive_burst(server: Server) -> list[Incoming]:
     """What has arrived, up to a bound, so that one transaction and its answers stay short."""
     burst: list[Incoming] = []
-    while len(burst) < COORDINATOR_BURST_MAX and (incoming := server.receive()) is not None:
+    room = COORDINATOR_BURST_BYTES_MAX
+    while room > 0 and len(burst) < COORDINATOR_BURST_MAX and (incoming := server.receive()) is not None:
         burst.append(incoming)
+        room -= len(incoming.header) + sum(map(len, incoming.frames))
     return burst

@@ -52,7 +52,10 @@ def decide(state: State, request: RegisterNode, session_timeout_ms: int) -> Deci
         ),
         changes=(NodeChanged(node), *_elections(state, node.node_id, same_storage)),
         warnings=(*_replaced(state, node, same_storage), *_orphaned(node, unknown)),
-        notes=(f"node {node.node_id} registered at {node.listener.tcp} in epoch {node.node_epoch}",),
+        notes=(
+            f"node {node.node_id} registered at {node.listener.tcp} in epoch {node.node_epoch}"
+            + ("" if request.clean else ", after an unclean stop"),
+        ),
     )
 
 

@@ -97,6 +97,10 @@ SNAPSHOT_BYTES_MAX: Final = HEADER_BYTES_MAX - 512 * KIB
 """The encoded cluster state; the rest of the header is for what travels beside it."""
 COORDINATOR_BURST_MAX: Final = 1_000
 """Requests that are decided together and stored in one transaction."""
+COORDINATOR_BURST_BYTES_MAX: Final = 64 * MIB
+"""With this much in hand, or a single larger message, the coordinator does not take in more."""
+PARTITIONS_PER_UPDATE_MAX: Final = 10_000
+"""Nodes that die together are marked dead in one update unless they hold more partitions than this."""
 PARKED_CREATIONS_MAX: Final = 1_000
 """CreateTopic requests that wait for the leaders to open the topic's partitions."""
 COORDINATOR_MAP_BYTES: Final = 1 * GIB
@@ -142,4 +146,6 @@ assert PRODUCE_BATCHES_MAX < FRAMES_PER_MESSAGE_MAX
 assert PRODUCE_IN_FLIGHT_BYTES_MAX + BATCH_BYTES_MAX <= IN_FLIGHT_BYTES_PER_CLIENT_MAX
 assert FETCHES_PER_CLIENT_MAX <= PARKED_FETCHES_MAX
 assert PARTITIONS_PER_REQUEST_MAX <= PARKED_PARTITIONS_MAX
+assert PARTITIONS_PER_NODE_MAX <= PARTITIONS_PER_UPDATE_MAX
+assert PARTITIONS_PER_UPDATE_MAX * 256 < HEADER_BYTES_MAX  # a change to 16 replicas takes up to 230 bytes
 assert TOPICS_MAX * 20 + SNAPSHOT_BYTES_MAX < HEADER_BYTES_MAX

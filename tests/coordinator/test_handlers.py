@@ -93,6 +93,8 @@ def test_a_registration_tells_all_that_the_node_must_know(state: State) -> None:
     assert decision.changes == (NodeChanged(state.cluster.nodes[3]),)
     assert state.cluster.nodes[3].node_epoch == state.cluster.version == 3
     assert decision.warnings == ()
+    assert decision.notes == ("node 3 registered at tcp://127.0.0.1:1 in epoch 3",)
+    assert register(state, 3, clean=False).notes[0].endswith("in epoch 4, after an unclean stop")
 
 
 def test_the_id_of_a_living_node_is_taken(state: State) -> None:

@@ -455,6 +455,23 @@ def test_a_restarted_coordinator_gives_every_node_a_full_time_out() -> None:
     assert len(outcome.update.changes) == 2
 
 
+def test_too_many_deaths_for_one_update_follow_each_other_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator_machine, "PARTITIONS_PER_UPDATE_MAX", 5)
+    machine = machine_with(1, 2, 3)
+    machine.ask(PEER, CreateTopic(2, name="t", partitions=6, timeout_ms=60_000), b"t" * 16, 0.0)
+    for step in range(1, 12):
+        assert machine.tick(step / 2).update is None
+    alive = []
+    for _ in range(2):
+        due = machine.next_tick()
+        assert due is not None
+        assert due <= 6.0
+        machine.tick(6.0)
+        alive.append(machine.state.alive())
+    assert alive == [{3}, set()]
+    assert machine.next_tick() == 60.0
+
+
 def test_a_creation_waits_for_the_leaders_of_the_day() -> None:
     machine = machine_with(1, 2)
     machine.ask(PEER, CreateTopic(2, name="t", partitions=2), b"t" * 16, 0.0)
