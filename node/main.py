@@ -19,7 +19,7 @@ from math import inf
 from typing import Final
 
 from tailrace.protocol.cluster import Listener
-from tailrace.protocol.errors import StorageFaultError
+from tailrace.protocol.errors import StorageFaultError, TailraceError
 from tailrace.protocol.limits import (
     FETCHES_PER_CLIENT_MAX,
     IN_FLIGHT_BYTES_MAX,
@@ -101,6 +101,9 @@ class Node:
             try:
                 self._run_on(storage, on_ready, parent_fd)
                 clean = True
+            except TailraceError as error:
+                clean = not isinstance(error, StorageFaultError)
+                raise
             finally:
                 storage.close(clean)
         finally:

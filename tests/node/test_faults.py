@@ -1,6 +1,7 @@
 """Disks that fail or are full, and bugs in the writer: nothing is acknowledged that is not stored."""
 
 import logging
+import threading
 import time
 from typing import Any
 
@@ -83,3 +84,27 @@ def test_retention_makes_room_by_itself(house: Any) -> None:
         stored += reply.results[0].error.code == 0
         assert reply.results[0].error.code in (0, ErrorCode.STORAGE_FULL)
         assert time.monotonic() < deadline
+
+
+def test_reads_do_not_wait_for_a_slow_disk(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.start()
+    topic, other, peer, writer = house.create(), house.create("other"), house.peer(), house.peer()
+    topic.produce(peer, b"a")
+    commit = Storage.commit
+    committing = threading.Event()
+
+    def slowly(*arguments: Any) -> Any:
+        committing.set()
+        time.sleep(0.3)
+        return commit(*arguments)
+
+    monkeypatch.setattr(Storage, "commit", slowly)
+    batch = encode([b"b"], timestamps=NOW)
+    for _ in range(2):
+        committing.clear()
+        writer.send(Produce, [batch], entries=[other.entry()])
+        assert committing.wait(5)
+        start = time.monotonic()
+        assert len(topic.fetch(peer, 0)[1]) == 1
+        assert time.monotonic() - start < 0.2
+        assert writer.receive()[0].results[0].error.code == 0
