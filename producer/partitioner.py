@@ -11,7 +11,7 @@ Records without a key go to one partition until its batch is full, then to the n
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 from zlib import crc32
 
 from tailrace.client.options import did_you_mean
@@ -19,7 +19,7 @@ from tailrace.protocol.errors import InvalidArgumentError
 
 KeyHash: TypeAlias = Callable[[bytes], int]
 CustomPartitioner: TypeAlias = Callable[[bytes | None, Sequence[int], Sequence[int]], int]
-PartitionerOption: TypeAlias = Literal["crc32", "murmur2"] | CustomPartitioner
+PartitionerOption: TypeAlias = str | CustomPartitioner
 
 MURMUR2_KEYS_CACHED: Final = 16_384
 """Hashes kept: the hash is plain Python, and most applications have few keys."""

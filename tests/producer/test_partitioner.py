@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tailrace.producer.partitioner import Partitioner, Rotation, murmur2
 
+from tailrace.producer.partitioner import Partitioner, Rotation, murmur2
 from tailrace.protocol.errors import InvalidArgumentError
 
 with warnings.catch_warnings():
@@ -74,7 +74,7 @@ def test_a_callable_that_names_no_partition_is_told_so(chosen: object) -> None:
 
 def test_an_unknown_name_gets_a_hint() -> None:
     with pytest.raises(InvalidArgumentError, match="did you mean 'murmur2'"):
-        Partitioner("murmur")  # type: ignore[arg-type]
+        Partitioner("murmur")
 
 
 def test_rotation_visits_what_is_available_evenly() -> None:

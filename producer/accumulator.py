@@ -1,0 +1,328 @@
+"""Records become batches: the open batch of every partition, and the memory that all records share.
+
+The threads that call `send` fill batches here, the I/O thread takes them away. One lock guards it all. A
+batch is sealed when the next record does not fit, when it has waited for `linger` and the pipeline has
+room for it, and when someone flushes; while the pipeline is busy it fills up instead.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic, time_ns
+from typing import Final, NamedTuple
+
+from tailrace.protocol.cluster import TopicInfo
+from tailrace.protocol.errors import BufferFullError, TailraceError, UnknownPartitionError
+from tailrace.protocol.limits import KIB
+from tailrace.protocol.record import Headers
+
+from .batch import Batch
+from .delivery import Delivery, Outcome
+from .lane import deleted
+from .topics import NOWHERE, TopicBuffers
+
+CLOCK_RESOLUTION_S: Final = 0.001
+"""The timestamp that records get is the wall clock's, read once in this time."""
+RESERVE_BYTES_FIRST: Final = 16 * KIB
+"""Memory that an open batch takes at first; then as much again, until it is full."""
+
+
+class Failures(NamedTuple):
+    """Records that were not stored, and the error of the first of them."""
+
+    records: int
+    first: TailraceError | None
+
+
+class Accumulator:
+    """Fills batches within `memory_bytes`. Times in seconds of `time.monotonic`.
+
+    `wake` has the I/O thread call `collect` soon.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_bytes: int,
+        memory_bytes: int,
+        linger_s: float,
+        delivery_timeout_s: float,
+        max_block_s: float,
+        wake: Callable[[], None],
+    ) -> None:
+        self.topics: dict[str, TopicBuffers] = {}
+        self.lock = threading.Lock()
+        self.tick = 0.0
+        self.time_ms = 0
+        self.batch_bytes = batch_bytes
+        self.memory_bytes = memory_bytes
+        self.used_bytes = 0
+        self._linger_s = linger_s
+        self._delivery_timeout_s = delivery_timeout_s
+        self._max_block_s = max_block_s
+        self._wake = wake
+        self._woken = False
+        self._wakes_at = float("inf")
+        """When `collect` is called next at the latest, as far as open batches have asked for it."""
+        self._open: dict[Batch, TopicBuffers] = {}
+        """In the order in which they were opened, and so in that of their due times."""
+        self._sealed: list[Batch] = []
+        self._changed = threading.Condition(self.lock)
+        """Memory was given back, or batches were resolved."""
+        self._waiting = 0
+        self._generation = 0
+        self._unresolved: dict[int, int] = {}
+        """Sealed batches without an answer, by the flush that waits for them."""
+        self._error: TailraceError | None = None
+        self._failures = Failures(0, None)
+
+    # ---------------------------------------------------------- by the senders
+
+    def append(
+        self,
+        topic: TopicBuffers,
+        partition: int | None,
+        value: bytes | None,
+        key: bytes | None,
+        *,
+        headers: Headers | None,
+        timestamp_ms: int | None,
+        size: int,
+    ) -> Delivery:
+        """Add one record that takes `size` bytes; to the sticky partition if None is given.
+
+        Blocks while memory is full. Raises BufferFullError, UnknownPartitionError, UnknownTopicError,
+        or why the producer takes no more records. (`Producer.send` has its own copy of this, without
+        what most records do not have.)
+        """
+        now = monotonic()
+        with self.lock:
+            batch = self.room(topic, partition, size, now)
+            index = len(batch.values)
+            if now >= self.tick:
+                self.read_clock(now)
+            try:
+                time_ms = self.time_ms if timestamp_ms is None else timestamp_ms
+                if time_ms != batch.time_ms:
+                    batch.mark_time(index, time_ms)
+                if key is not None or batch.keys is not None:
+                    batch.add_key(index, key)
+                if headers is not None or batch.headers is not None:
+                    batch.add_headers(index, headers or ())
+                batch.values.append(value)
+            except BaseException:
+                batch.trim(index)
+                raise
+            batch.size += size
+            return Delivery(batch.outcome, index)
+
+    def room(self, topic: TopicBuffers, partition: int | None, size: int, now: float) -> Batch:
+        """An open batch with room for a record of `size` bytes. The lock is held, but let go to wait.
+
+        Raises like `append`.
+        """
+        until = now + self._max_block_s
+        while True:
+            self._check_target(topic, partition)
+            at = topic.sticky if partition is None else partition
+            batch = topic.open[at]
+            short = batch.size + size - max(batch.limit, 0)
+            if short <= 0:
+                return batch
+            if batch.size and batch.size + size > self.batch_bytes:
+                self.seal(batch, topic)
+                continue
+            free = self.memory_bytes - self.used_bytes
+            if short <= free:
+                if batch is NOWHERE:
+                    batch = self.open_batch(topic, at, now)
+                wanted = min(max(batch.limit, RESERVE_BYTES_FIRST), self.batch_bytes - batch.limit)
+                taken = min(max(wanted, short), free)
+                self.used_bytes += taken
+                batch.limit += taken
+                return batch
+            now = self._wait_for_memory(now, until)
+
+    def reserve(self, size: int, now: float) -> None:
+        """Take memory ahead of `pour`. The lock is held, but let go to wait. Raises like `append`."""
+        until = now + self._max_block_s
+        while self.used_bytes + size > self.memory_bytes:
+            self.check()
+            now = self._wait_for_memory(now, until)
+        self.check()
+        self.used_bytes += size
+
+    def open_batch(self, topic: TopicBuffers, partition: int, now: float) -> Batch:
+        """A new batch, with no memory taken for it yet. The lock is held."""
+        outcome = Outcome(topic.name, partition)
+        batch = Batch(outcome, topic.topic_id, partition, now, now + self._delivery_timeout_s)
+        topic.open[partition] = batch
+        self._open[batch] = topic
+        if now + self._linger_s < self._wakes_at:
+            self._wakes_at = now + self._linger_s
+            self._wake_once()
+        return batch
+
+    def seal(self, batch: Batch, topic: TopicBuffers) -> None:
+        """Nothing more goes into the batch; the I/O thread takes it from here. The lock is held."""
+        self.used_bytes -= batch.limit - batch.size
+        batch.limit = batch.size
+        topic.open[batch.partition] = NOWHERE
+        del self._open[batch]
+        if batch.partition == topic.sticky:
+            topic.sticky = topic.rotation.turn(topic.count, topic.available)
+        batch.count = len(batch.values)
+        if batch.count:
+            batch.generation = self._generation
+            self._unresolved[self._generation] = self._unresolved.get(self._generation, 0) + 1
+            self._sealed.append(batch)
+            self._wake_once()
+
+    def read_clock(self, now: float) -> None:
+        """Read the wall clock; due when `now` has reached `tick`. The lock is held."""
+        self.time_ms = time_ns() // 1_000_000
+        self.tick = now + CLOCK_RESOLUTION_S
+
+    def open_topic(self, info: TopicInfo, start: int) -> TopicBuffers:
+        """The buffers of a topic; made now, unless another thread was faster."""
+        with self.lock:
+            self.check()
+            buffers = self.topics.get(info.name)
+            if buffers is not None and buffers.topic_id != info.topic_id:
+                buffers.gone = True
+                buffers = None
+            if buffers is None:
+                buffers = self.topics[info.name] = TopicBuffers(info, start)
+            return buffers
+
+    def flush(self, timeout_s: float | None) -> int:
+        """Seal everything and wait until all of it is resolved; the number of batches that are not yet."""
+        until = None if timeout_s is None else monotonic() + timeout_s
+        with self.lock:
+            self._seal_all()
+            generation = self._generation
+            self._generation += 1
+            while left := sum(count for since, count in self._unresolved.items() if since <= generation):
+                if not self._wait(None if until is None else until - monotonic()):
+                    return left
+            return 0
+
+    def take_failures(self) -> Failures:
+        """What failed since the last call."""
+        with self.lock:
+            failures, self._failures = self._failures, Failures(0, None)
+            return failures
+
+    def check(self) -> None:
+        """Raise why no more records are taken, if that is so."""
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+
+    # ------------------------------------------------------- by the I/O thread
+
+    def collect(self, now: float, wanted: Callable[[Batch], bool]) -> tuple[list[Batch], float | None]:
+        """Take the sealed batches, and the open ones whose time has come if they are `wanted` now.
+
+        Also returns when to call again for those that stay open, if nothing happens before.
+        """
+        with self.lock:
+            self._woken = True  # there is no need to wake who is here
+            stuck = self._waiting > 0 and not self._unresolved
+            due = float("inf")
+            for batch, topic in tuple(self._open.items()):
+                if batch.opened + self._linger_s > now and not stuck:
+                    due = min(due, batch.opened + self._linger_s)
+                    break
+                if stuck or batch.deadline <= now or wanted(batch):
+                    self.seal(batch, topic)
+                else:
+                    due = min(due, batch.deadline)
+            self._wakes_at = due
+            self._woken = False
+            sealed, self._sealed = self._sealed, []
+            return sealed, None if due == float("inf") else due
+
+    def settle(self, resolved: Sequence[tuple[Batch, TailraceError | None]]) -> None:
+        """Give back the memory of batches that were resolved, and count those that failed."""
+        with self.lock:
+            records, first = self._failures
+            for batch, error in resolved:
+                self.used_bytes -= batch.size
+                self._unresolved[batch.generation] -= 1
+                if not self._unresolved[batch.generation]:
+                    del self._unresolved[batch.generation]
+                if error is not None:
+                    records, first = records + batch.count, first or error
+            self._failures = Failures(records, first)
+            if self._waiting:
+                self._changed.notify_all()
+
+    def update_topics(self, lookup: Callable[[bytes], TopicInfo | None]) -> None:
+        """The cluster has changed: take in new partitions and leaders, forget topics that were deleted."""
+        with self.lock:
+            for topic in tuple(self.topics.values()):
+                info = lookup(topic.topic_id)
+                if info is not None:
+                    topic.update(info)
+                    continue
+                topic.gone = True
+                del self.topics[topic.name]
+                for batch in topic.open:
+                    if batch is not NOWHERE:
+                        self.seal(batch, topic)
+
+    def fail(self, error: TailraceError) -> None:
+        """Take no more records, for this reason. What is open is sealed, for the I/O thread to resolve."""
+        with self.lock:
+            self._error = self._error or error
+            self.topics.clear()
+            self._seal_all()
+            self._changed.notify_all()
+
+    def abandon(self, error: TailraceError) -> None:
+        """In a forked child, where nobody will ever give the lock or memory back: refuse everything."""
+        self.lock = threading.Lock()
+        self._changed = threading.Condition(self.lock)
+        self._error = error
+        self.topics.clear()
+        self._open.clear()
+        self._unresolved.clear()
+
+    # ------------------------------------------------------------------ inside
+
+    def _check_target(self, topic: TopicBuffers, partition: int | None) -> None:
+        self.check()
+        if topic.gone:
+            raise deleted(topic.name)
+        if partition is not None and partition >= topic.count:
+            raise UnknownPartitionError(
+                f"topic {topic.name!r} has no partition {partition}; it has 0 to {topic.count - 1}"
+            )
+
+    def _seal_all(self) -> None:
+        for batch, topic in tuple(self._open.items()):
+            self.seal(batch, topic)
+
+    def _wake_once(self) -> None:
+        if not self._woken:
+            self._woken = True
+            self._wake()
+
+    def _wait_for_memory(self, now: float, until: float) -> float:
+        """Wait for a change; the time after it. Raises BufferFullError when `until` is reached."""
+        if now >= until or not self._wait(until - now):
+            raise BufferFullError(
+                f"{self.used_bytes} of {self.memory_bytes} bytes of buffer_memory wait for acknowledgement,"
+                f" for longer than max_block_ms ({self._max_block_s * 1000:.0f} ms)"
+            )
+        return monotonic()
+
+    def _wait(self, timeout_s: float | None) -> bool:
+        """Let go of the lock until something changes; False if `timeout_s` was over first."""
+        self._waiting += 1
+        try:
+            if not self._unresolved:
+                self._wake_once()  # only what is open can give memory back
+            return self._changed.wait(timeout_s)
+        finally:
+            self._waiting -= 1
+            self.tick = 0.0  # the clock has moved on meanwhile

@@ -1,0 +1,198 @@
+"""The records of one partition on their way to its leader: filled, sealed, sent, resolved."""
+
+from collections.abc import Sequence
+from itertools import chain, repeat
+from operator import sub
+from typing import Final, NamedTuple
+
+from tailrace.protocol.batch import with_producer
+from tailrace.protocol.columns import encode
+from tailrace.protocol.compression import Compression
+from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.record import Headers
+
+from .delivery import Outcome
+
+RECORD_OVERHEAD_BYTES: Final = 21
+"""At most what the columns add to a record's key and value: two offsets, two validity bits, a timestamp,
+the count of its headers."""
+HEADER_OVERHEAD_BYTES: Final = 17
+"""At most what the columns add to a header's name and value, rounded up so that a full batch stays below
+BATCH_HEADERS_MAX."""
+
+
+class Identity(NamedTuple):
+    """What the node knows a producer by, in one partition: batches of one identity are stored once each."""
+
+    producer_id: int
+    producer_epoch: int
+
+
+ANONYMOUS: Final = Identity(-1, -1)
+UNSEQUENCED: Final = -1
+
+
+class Batch:
+    """One batch, from its first record to its answer.
+
+    Open, it belongs to the accumulator and its lock: `size` grows up to `limit`, which is what memory was
+    taken for. Sealed, it belongs to the I/O thread. A batch that is not there at all has limit -1, so
+    that "is there room" is the one question that `send` asks.
+    """
+
+    __slots__ = (
+        "_frame",
+        "_stamp",
+        "attempts",
+        "count",
+        "deadline",
+        "generation",
+        "headers",
+        "identity",
+        "keys",
+        "last_error",
+        "limit",
+        "maybe_stored",
+        "number",
+        "opened",
+        "outcome",
+        "partition",
+        "refused",
+        "resolved",
+        "sequence",
+        "size",
+        "time_ms",
+        "topic_id",
+        "values",
+    )
+
+    def __init__(
+        self, outcome: Outcome, topic_id: bytes, partition: int, opened: float, deadline: float
+    ) -> None:
+        self.outcome = outcome
+        self.topic_id = topic_id
+        self.partition = partition
+        self.opened = opened
+        self.deadline = deadline
+        self.values: list[bytes | None] = []
+        self.keys: list[bytes | None] | None = None
+        self.headers: list[Headers] | None = None
+        self.time_ms = -1
+        self.size = 0
+        self.limit = 0
+        # Set as it is sealed: the number of records, and the flush that waits for it.
+        self.count = 0
+        self.generation = 0
+        # The sender's.
+        self.number = 0
+        self.attempts = 0
+        self.identity = ANONYMOUS
+        self.sequence = UNSEQUENCED
+        self.maybe_stored = False
+        self.refused = False
+        self.resolved = False
+        self.last_error: TailraceError | None = None
+        self._frame: bytes | None = None
+        self._stamp: tuple[Identity, int] = (ANONYMOUS, UNSEQUENCED)
+
+    # ------------------------------------------------------------------ filling
+
+    def mark_time(self, index: int, time_ms: int) -> None:
+        """Record `index` and those after it have this timestamp."""
+        self.outcome.starts.append(index)
+        self.outcome.stamps.append(time_ms)
+        self.time_ms = time_ms
+
+    def add_key(self, index: int, key: bytes | None) -> None:
+        """Record `index`, the one being added, or one before it has a key."""
+        if self.keys is None:
+            self.keys = [None] * index
+        self.keys.append(key)
+
+    def add_headers(self, index: int, headers: Headers) -> None:
+        """Record `index`, the one being added, has headers."""
+        if self.headers is None:
+            self.headers = [()] * index
+        self.headers.append(headers)
+
+    def extend(
+        self,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None] | None,
+        headers: Sequence[Headers] | None,
+        timestamps: int | Sequence[int],
+        size: int,
+    ) -> None:
+        """Add records in columns; `size` is what they take of `limit`."""
+        index, count = len(self.values), len(values)
+        if isinstance(timestamps, int):
+            if timestamps != self.time_ms:
+                self.mark_time(index, timestamps)
+        else:
+            self.outcome.starts.extend(range(index, index + count))
+            self.outcome.stamps.extend(timestamps)
+            self.time_ms = timestamps[-1]
+        if keys is not None or self.keys is not None:
+            self.keys = [None] * index if self.keys is None else self.keys
+            self.keys.extend(repeat(None, count) if keys is None else keys)
+        if headers is not None or self.headers is not None:
+            self.headers = [()] * index if self.headers is None else self.headers
+            self.headers.extend(repeat((), count) if headers is None else headers)
+        self.values.extend(values)
+        self.size += size
+
+    def trim(self, count: int) -> None:
+        """Back to the first `count` records: an interrupt came between the columns of the next one."""
+        starts = self.outcome.starts
+        while starts and starts[-1] >= count:
+            starts.pop()
+            self.outcome.stamps.pop()
+        self.time_ms = self.outcome.stamps[-1] if starts else -1
+        columns: list[list[bytes | None] | list[Headers] | None] = [self.values, self.keys, self.headers]
+        for column in columns:
+            if column is not None:
+                del column[count:]
+
+    # ------------------------------------------------------------------ sending
+
+    def frame(self, compression: Compression) -> bytes:
+        """The batch as it travels, under its identity and sequence. Encoded once, then only stamped anew.
+
+        Raises InvalidArgumentError or BatchTooLargeError for what no check found before.
+        """
+        stamp = (self.identity, self.sequence)
+        if self._frame is None:
+            self._frame = encode(
+                self.values,
+                self.keys,
+                self._timestamps(),
+                self.headers,
+                compression=compression,
+                producer_id=self.identity.producer_id,
+                producer_epoch=self.identity.producer_epoch,
+                base_sequence=self.sequence,
+            )
+            self._drop_columns()
+        elif stamp != self._stamp:
+            self._frame = with_producer(self._frame, *self.identity, self.sequence)
+        self._stamp = stamp
+        return self._frame
+
+    def drop_records(self) -> None:
+        """Let go of everything but the outcome."""
+        self._drop_columns()
+        self._frame = None
+
+    def _drop_columns(self) -> None:
+        self.values = []
+        self.keys = None
+        self.headers = None
+
+    def _timestamps(self) -> int | Sequence[int]:
+        starts, stamps, count = self.outcome.starts, self.outcome.stamps, len(self.values)
+        if len(stamps) == 1:
+            return stamps[0]
+        if len(stamps) == count:
+            return stamps
+        lengths = map(sub, [*starts[1:], count], starts)
+        return list(chain.from_iterable(map(repeat, stamps, lengths)))

@@ -1,0 +1,37 @@
+"""The open batches of one topic."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from tailrace.protocol.cluster import NO_LEADER, TopicInfo
+
+from .batch import Batch
+from .delivery import Outcome
+from .partitioner import Rotation
+
+NOWHERE: Final = Batch(Outcome("", 0), b"", 0, 0.0, 0.0)
+"""Stands where no batch is open: there is no room in it for any record."""
+NOWHERE.limit = -1
+
+
+class TopicBuffers:
+    """The open batches of one topic, by partition. Guarded by the accumulator's lock."""
+
+    __slots__ = ("available", "count", "gone", "name", "open", "rotation", "sticky", "topic_id")
+
+    def __init__(self, info: TopicInfo, start: int) -> None:
+        self.name = info.name
+        self.topic_id = info.topic_id
+        self.open: list[Batch] = []
+        self.count = 0
+        self.available: Sequence[int] = ()
+        self.gone = False
+        self.rotation = Rotation(start)
+        self.update(info)
+        self.sticky = self.rotation.turn(self.count, self.available)
+
+    def update(self, info: TopicInfo) -> None:
+        """Take in new partitions and changed leaders."""
+        self.open += [NOWHERE] * (len(info.partitions) - self.count)
+        self.count = len(info.partitions)
+        self.available = [at for at, part in enumerate(info.partitions) if part.leader != NO_LEADER]
