@@ -165,6 +165,24 @@ def test_rows_that_do_not_hold(sealed: Any, body: bytes, count: int, last_delta:
         decode(sealed(body, count, magic=2, last_delta=last_delta, timestamps=(2**62, 2**62)))
 
 
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        (zigzag(-7) + GOOD, "a row of -7 bytes where"),
+        (zigzag(len(GOOD)) + GOOD[1:], "a row of 12 bytes where 11 are left"),
+        (row(0, 0, -3, -1, 0), "a field of -3 bytes"),
+        (row(0, 0, 5, b"k", -1, 0), "a field of 5 bytes where 3 are left"),
+        (b"\x80" * 2_000_000, "more than ten bytes"),
+        # the rows can be read one after the other, but the first says that it reaches into the second
+        (zigzag(len(GOOD) + 1) + GOOD[1:] + row(0, 1, -1, -1, 0), "a row of 13 bytes ends -2 bytes off"),
+    ],
+    ids=["negative row", "long row", "negative field", "long field", "endless varint", "overlapping rows"],
+)
+def test_rows_are_refused_at_the_first_lie(sealed: Any, body: bytes, complaint: str) -> None:
+    with pytest.raises(CorruptBatchError, match=complaint):
+        decode(sealed(body, 2, magic=2))
+
+
 def test_truncation_at_every_byte(sealed: Any) -> None:
     rows = build("aiokafka, C", [(BASE, b"k", b"value" * 30, [("h", b"1")])] * 3)[61:]
     for length in range(len(rows)):
