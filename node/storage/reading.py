@@ -77,16 +77,20 @@ def refuse_removed(log: PartitionLog) -> None:
 
 def check_place(partition: str, last_offset: int, batch: bytes | memoryview) -> None:
     """Raises CorruptBatchError if what is stored under `last_offset` cannot be that batch."""
-    if len(batch) < HEADER_BYTES:
-        raise CorruptBatchError(
-            f"partition {partition}, offset {last_offset}: {len(batch)} bytes are no batch"
-        )
+    complaint = misplaced(last_offset, batch)
+    if complaint is not None:
+        raise CorruptBatchError(f"partition {partition}, offset {last_offset}: {complaint}")
+
+
+def misplaced(last_offset: int, batch: bytes | memoryview) -> str | None:
+    """Why this cannot be the batch that ends at `last_offset`; None: it may be."""
+    size = len(batch)
+    if size < HEADER_BYTES:
+        return f"{size} bytes are no batch"
     base_offset, length, delta = _PLACE.unpack_from(batch)
-    if base_offset + delta != last_offset or length != len(batch) - _LENGTH_END or delta < 0:
-        raise CorruptBatchError(
-            f"partition {partition}, offset {last_offset}: {len(batch)} bytes that say"
-            f" {length} + {_LENGTH_END} bytes, offsets {base_offset} + {delta}"
-        )
+    if base_offset + delta != last_offset or length != size - _LENGTH_END or delta < 0:
+        return f"{size} bytes that say {length} + {_LENGTH_END} bytes, offsets {base_offset} + {delta}"
+    return None
 
 
 def offset_for_timestamp(tables: Tables, log: PartitionLog, timestamp: int) -> tuple[int, int] | None:

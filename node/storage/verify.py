@@ -21,7 +21,7 @@ from . import schema
 from .folder import FORMAT, DataFolder
 from .partition_log import PartitionLog, partition_name
 from .producers import SEQUENCE_MASK
-from .reading import check_place
+from .reading import misplaced
 from .schema import PartitionRow, ProducerRow
 from .space import live_pages, overflow_pages
 from .tables import NAMED_DATABASES_MAX
@@ -103,27 +103,29 @@ class Verifier:
         rising = below[-1] if below else schema.NO_TIMESTAMP
         expected = [entry for entry in index if entry[1] < row.log_start_offset]
         database = self._database(schema.log_name(partition_id))
-        next_offset, size, pages = row.log_start_offset, 0, 0
+        next_offset, size, pages, readable = row.log_start_offset, 0, 0, True
         for last_offset, batch in _walk(self._transaction.cursor(db=database)):
+            size += len(batch)
+            pages += overflow_pages(len(batch))
+            following, next_offset = next_offset, last_offset + 1
             header = self._check_batch(where, last_offset, batch)
             if header is None:
-                next_offset = last_offset + 1
+                readable = False
                 continue
-            self._expect(f"{where}: base offset", header.base_offset, next_offset)
-            epoch = epochs[bisect_right(starts, header.base_offset) - 1][0] if epochs else -1
+            self._expect(f"{where}: base offset", header.base_offset, following)
+            begun = bisect_right(starts, header.base_offset)
+            epoch = epochs[begun - 1][0] if begun else -1
             self._expect(f"{where}: leader epoch at {last_offset}", header.leader_epoch, epoch)
             if header.max_timestamp > rising:
                 rising = header.max_timestamp
                 expected.append((rising, last_offset))
-            next_offset = last_offset + 1
-            size += len(batch)
-            pages += overflow_pages(len(batch))
             self._records += header.record_count
         self._expect(f"{where}: log end offset", row.log_end_offset, next_offset)
         self._expect(f"{where}: size", row.size_bytes, size)
         self._expect(f"{where}: pages", self._transaction.stat(database)["overflow_pages"], pages)
-        self._expect(f"{where}: time index", index, expected)
-        self._expect(f"{where}: max timestamp", row.max_timestamp, rising)
+        if readable:
+            self._expect(f"{where}: time index", index, expected)
+            self._expect(f"{where}: max timestamp", row.max_timestamp, rising)
         in_order = row.log_start_offset <= row.high_watermark <= row.log_end_offset
         self._expect(f"{where}: the high watermark lies in the log", in_order, True)
         self._check_epochs(where, row, epochs)
@@ -142,8 +144,11 @@ class Verifier:
     def _check_batch(self, where: str, last_offset: int, batch: bytes) -> BatchHeader | None:
         self._batches += 1
         self._size_bytes += len(batch)
+        complaint = misplaced(last_offset, batch)
+        if complaint is not None:
+            self._problem(f"{where}, offset {last_offset}: {complaint}")
+            return None
         try:
-            check_place(where, last_offset, batch)
             header = parse_header(batch)
             check_crc(batch, header)
         except TailraceError as error:
