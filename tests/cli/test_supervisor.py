@@ -17,6 +17,7 @@ from tailrace.cli.supervisor import Supervisor
 
 READY = 'print(\'{"event":"ready","pid":%d,"tcp":"tcp://127.0.0.1:7","ipc":""}\' % os.getpid(), flush=True)'
 SLEEP = "time.sleep(60)"
+WAIT_FOR_GO = "while not os.path.exists('go'): time.sleep(0.01)"
 IGNORE = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 
 
@@ -31,7 +32,9 @@ class Scripts(Launcher):
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., tuple[int, list[Event], bytes]]]:
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[int, list[Event], bytes]]]:
     """Run a supervisor; `on_event` gets each event, in the supervisor's own thread."""
     reader, writer = os.pipe()
 
@@ -39,9 +42,12 @@ def run(tmp_path: Path) -> Iterator[Callable[..., tuple[int, list[Event], bytes]
         node: str, on_event: Callable[[Event], None], coordinator: str = f"{READY}\n{SLEEP}"
     ) -> tuple[int, list[Event], bytes]:
         events: list[Event] = []
+        monkeypatch.chdir(tmp_path)
 
         def report(event: Event) -> None:
             events.append(event)
+            if event["event"] == "ready":
+                (tmp_path / "go").touch()
             on_event(event)
 
         scripts = Scripts(tmp_path / "none.yaml", Layout(tmp_path), {None: coordinator, 1: node})
@@ -73,7 +79,7 @@ def on(name: str, action: Callable[[], None]) -> Callable[[Event], None]:
 
 def test_a_storage_fault_is_not_restarted(run: Callable[..., tuple]) -> None:
     failed = '{"event":"failed","message":"disk says EIO"}'
-    node = f"{READY}\nprint('{failed}', flush=True)\ntime.sleep(0.1)\nsys.exit(3)"
+    node = f"{READY}\n{WAIT_FOR_GO}\nprint('{failed}', flush=True)\nsys.exit(3)"
     code, events, _ = run(node, on("exited", lambda: threading.Timer(0.3, interrupt).start()))
     assert [event["event"] for event in events] == ["ready", "exited", "stopped"]
     assert events[1]["restart_in_ms"] is None
@@ -94,7 +100,7 @@ def test_a_process_that_dies_again_and_again_waits_longer(run: Callable[..., tup
         if event["event"] == "exited":
             third()
 
-    _, events, _ = run(f"{READY}\ntime.sleep(0.05)\nsys.exit(7)", on_event)
+    _, events, _ = run(f"{READY}\n{WAIT_FOR_GO}\nsys.exit(7)", on_event)
     exited = [event for event in events if event["event"] == "exited"]
     assert [event["restart_in_ms"] for event in exited] == [100, 200, 400]
     assert {event["reason"] for event in exited} == {"exit code 7"}

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,13 @@ def free_endpoint() -> str:
     with socket.socket() as plain:
         plain.bind(("127.0.0.1", 0))
         return f"tcp://127.0.0.1:{plain.getsockname()[1]}"
+
+
+def suspend(process: "subprocess.Popen[str]") -> None:
+    """SIGSTOP; returns when every thread has stopped, which on a busy machine takes a while."""
+    process.send_signal(signal.SIGSTOP)
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
 
 
 def poll_for(seconds: float, connection: Connection) -> None:
@@ -135,7 +143,7 @@ def test_a_stopped_peer_is_lost_when_it_misses_its_heartbeat(
     connection = connect(listener.tcp)
     poll_for(0.6, connection)
     assert connection.state is ConnectionState.READY, "a healthy peer answers heartbeats"
-    os.kill(process.pid, signal.SIGSTOP)
+    suspend(process)
     wait(lambda: connection.update() is ConnectionState.LOST, connection, timeout_s=3)
 
 
@@ -149,7 +157,7 @@ def test_a_stopped_peer_accepts_but_is_not_ready(
 ) -> None:
     monkeypatch.setattr(context_module, "HANDSHAKE_TIMEOUT_MS", 200)
     process, listener = echo_server()
-    os.kill(process.pid, signal.SIGSTOP)
+    suspend(process)
     connection = own(Connection(context, listener.tcp))
     poll_for(0.7, connection)
     assert connection.state is ConnectionState.CONNECTING, "handshakes that time out are no loss"
