@@ -20,7 +20,7 @@ def storage_error(error: lmdb.Error, doing: str, disk_free: int) -> StorageFullE
     """
     if isinstance(error, (lmdb.MapFullError, lmdb.TxnFullError)):
         return StorageFullError(f"{doing}: the quota is full ({error})")
-    code = error.code
+    code = getattr(error, "code", 0)  # py-lmdb's own complaints carry none
     if code in (errno.ENOSPC, errno.EDQUOT) or isinstance(error, lmdb.DiskError):
         return StorageFullError(f"{doing}: the disk is full ({error})")
     if code == errno.EIO and disk_free <= FULL_DISK_FREE_BYTES_MAX:

@@ -27,6 +27,9 @@ BALLAST: Final = "ballast"
 EPHEMERAL: Final = "ephemeral"
 OUR_FILES: Final = frozenset({FORMAT, LOCK, DATA, LMDB_LOCK, BALLAST, EPHEMERAL})
 
+EMPTY_DATA_BYTES_MAX: Final = 2 * 4096
+"""LMDB's two meta pages: a data file that is not longer holds nothing."""
+
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 
@@ -87,9 +90,21 @@ class DataFolder:
         self.file(EPHEMERAL).unlink(missing_ok=True)
         fsync_folder(self.path)
 
-    def wipe_if_void(self) -> None:
-        """Drop what an ephemeral node left behind that did not stop cleanly. LMDB must not be open."""
+    def clear_void_data(self) -> None:
+        """Before LMDB opens: drop what holds nothing, or came from an ephemeral node that was killed.
+
+        Raises DataFolderError if data is missing that was there.
+        """
+        data = self.file(DATA)
         if self.file(EPHEMERAL).exists():
+            void = True
+        else:
+            void = not data.exists() or data.stat().st_size <= EMPTY_DATA_BYTES_MAX
+            if void and self.file(FORMAT).exists():
+                raise DataFolderError(
+                    f"{data} is missing or empty; put it back, or remove the folder to start with nothing"
+                )
+        if void:
             for name in (DATA, LMDB_LOCK):
                 self.file(name).unlink(missing_ok=True)
             fsync_folder(self.path)

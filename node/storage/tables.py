@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 Flush = Literal["commit", "relaxed"]
 
 NAMED_DATABASES_MAX: Final = PARTITIONS_PER_NODE_MAX + len(schema.TABLES)
-EMPTY_DATA_BYTES_MAX: Final = 2 * 4096
-"""LMDB's two meta pages: a data file that is not longer holds nothing."""
 MEASURE_EVERY: Final = 16
 """Group commits between two counts of the tables' pages (2 us a table)."""
 SPARE_TRANSACTIONS: Final = 4
@@ -38,7 +36,7 @@ class Tables:
         self.folder: Final = folder
         self.space: Final = space
         self.ephemeral: Final = ephemeral
-        folder.wipe_if_void()
+        folder.clear_void_data()
         if ephemeral:
             folder.begin_ephemeral()
         self.environment: Final = _open(folder, space.quota_bytes, flush, ephemeral)
@@ -156,10 +154,6 @@ class Tables:
 
 
 def _open(folder: DataFolder, map_bytes: int, flush: Flush, ephemeral: bool) -> "Environment":
-    data = folder.file(DATA)
-    new = not data.exists() or data.stat().st_size <= EMPTY_DATA_BYTES_MAX
-    if new:
-        data.unlink(missing_ok=True)
     try:
         return lmdb.open(
             os.fspath(folder.path),

@@ -87,3 +87,20 @@ def data_descriptors(folder: Path) -> tuple[int, int]:
             flags = int(next(line for line in info.splitlines() if line.startswith("flags:")).split()[1], 8)
             found[bool(flags & os.O_DSYNC)] = int(link.name)
     return found[False], found[True]
+
+
+class Redirected:
+    """One of LMDB's descriptors leads elsewhere for a while."""
+
+    def __init__(self, descriptor: int, path: str) -> None:
+        self._descriptor, self._path = descriptor, path
+
+    def __enter__(self) -> None:
+        self._saved = os.dup(self._descriptor)
+        other = os.open(self._path, os.O_RDWR if self._path == "/dev/full" else os.O_RDONLY)
+        os.dup2(other, self._descriptor)
+        os.close(other)
+
+    def __exit__(self, *_: object) -> None:
+        os.dup2(self._saved, self._descriptor)
+        os.close(self._saved)

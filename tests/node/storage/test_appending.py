@@ -1,6 +1,5 @@
 """Group commits: offsets, isolation of what fails, and nothing visible that is not stored."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,19 @@ from tailrace.protocol.errors import (
 )
 from tailrace.protocol.limits import TIMESTAMP_AHEAD_MS_MAX
 
-from .support import KEY, NOW, TOPIC, append, bases, batch, commit, data_descriptors, fill, one_log
+from .support import (
+    KEY,
+    NOW,
+    TOPIC,
+    Redirected,
+    append,
+    bases,
+    batch,
+    commit,
+    data_descriptors,
+    fill,
+    one_log,
+)
 
 OTHER = (TOPIC, 1)
 
@@ -131,30 +142,13 @@ def test_a_removed_partition_takes_nothing(storage: Storage) -> None:
     assert results[1] == Appended(0, 0, False)
 
 
-class _Redirected:
-    """One of LMDB's descriptors leads elsewhere for a while."""
-
-    def __init__(self, descriptor: int, path: str) -> None:
-        self._descriptor, self._path = descriptor, path
-
-    def __enter__(self) -> None:
-        self._saved = os.dup(self._descriptor)
-        other = os.open(self._path, os.O_RDWR if self._path == "/dev/full" else os.O_RDONLY)
-        os.dup2(other, self._descriptor)
-        os.close(other)
-
-    def __exit__(self, *_: object) -> None:
-        os.dup2(self._saved, self._descriptor)
-        os.close(self._saved)
-
-
 def test_a_full_disk_refuses_for_a_while_and_loses_nothing(house: Any) -> None:
     storage = house.open()
     log = one_log(storage)
     first = batch(2, producer=3, sequence=0)
     commit(storage, log, first)
     data, _ = data_descriptors(house.folder)
-    with _Redirected(data, "/dev/full"):
+    with Redirected(data, "/dev/full"):
         results = commit(
             storage, log, batch(1), batch(2, producer=3, sequence=2), batch(2, producer=3, sequence=4), first
         )
@@ -175,7 +169,7 @@ def test_a_failing_disk_ends_all_writing(house: Any, which: int, tmp_path: Path)
     commit(storage, log, batch(2))
     readable = tmp_path / "readable"
     readable.write_bytes(bytes(100_000))
-    with _Redirected(data_descriptors(house.folder)[which], str(readable)), pytest.raises(StorageFaultError):
+    with Redirected(data_descriptors(house.folder)[which], str(readable)), pytest.raises(StorageFaultError):
         commit(storage, log, batch(1), batch(1))
     assert storage.faulted is not None
     for attempt in (
@@ -224,7 +218,7 @@ def test_transaction_errors_leave_no_trace_in_memory(house: Any) -> None:
     storage = house.open()
     log = one_log(storage)
     data, _ = data_descriptors(house.folder)
-    with _Redirected(data, "/dev/full"):
+    with Redirected(data, "/dev/full"):
         for change in (
             lambda: storage.create([OTHER]),
             lambda: storage.begin_epoch(log, 4),
