@@ -90,9 +90,7 @@ def test_reads_that_wait_for_the_disk(house: Any, monkeypatch: pytest.MonkeyPatc
     assert isinstance(peer.ask(ListOffsets, queries=queries)[0], OffsetsListed)
 
 
-def test_a_peer_that_went_away_is_forgotten_in_time(
-    house: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_peer_that_went_away_is_forgotten_in_time(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MAIN + "PARKED_FETCHES_MAX", 1)
     monkeypatch.setattr(MAIN + "FETCHES_PER_CLIENT_MAX", 1)
     house.start()
