@@ -72,11 +72,11 @@ class ProduceEntry(Struct, frozen=True, array_like=True):
     leader_epoch: Int32
 
 
-class Produce(Message, frozen=True, tag=1):
+class Produce(Message, frozen=True, kw_only=True, tag=1):
     """Append batches. Answered by `Produced`, after the commit; with acks=0 not at all."""
 
     acks: Annotated[int, Meta(ge=-1, le=1)] = ACKS_ALL
-    entries: Annotated[list[ProduceEntry], Meta(min_length=1, max_length=PRODUCE_BATCHES_MAX)] = []
+    entries: Annotated[list[ProduceEntry], Meta(min_length=1, max_length=PRODUCE_BATCHES_MAX)]
 
 
 class ProduceResult(Struct, frozen=True, array_like=True):
@@ -103,13 +103,13 @@ class FetchEntry(Struct, frozen=True, array_like=True):
     max_bytes: Annotated[int, Meta(ge=1, le=FETCH_BYTES_MAX)]
 
 
-class Fetch(Message, frozen=True, tag=2):
+class Fetch(Message, frozen=True, kw_only=True, tag=2):
     """Read many partitions; waits up to `max_wait_ms` until `min_bytes` are there or an entry fails."""
 
     max_wait_ms: Annotated[int, Meta(ge=0, le=FETCH_WAIT_MS_MAX)] = 0
     min_bytes: Annotated[int, Meta(ge=0, le=FETCH_BYTES_MAX)] = 1
     max_bytes: Annotated[int, Meta(ge=1, le=FETCH_BYTES_MAX)] = FETCH_BYTES_MAX
-    entries: Annotated[list[FetchEntry], Meta(min_length=1, max_length=PARTITIONS_PER_REQUEST_MAX)] = []
+    entries: Annotated[list[FetchEntry], Meta(min_length=1, max_length=PARTITIONS_PER_REQUEST_MAX)]
 
 
 class FetchResult(Struct, frozen=True, array_like=True):
@@ -124,7 +124,7 @@ class FetchResult(Struct, frozen=True, array_like=True):
 
 
 class Fetched(Message, frozen=True, tag=102):
-    """Only the partitions with batches, errors or a changed high watermark, then their batches."""
+    """Only the partitions with batches or errors, then their batches."""
 
     results: Annotated[list[FetchResult], Meta(max_length=PARTITIONS_PER_REQUEST_MAX)] = []
 
@@ -138,10 +138,10 @@ class OffsetQuery(Struct, frozen=True, array_like=True):
     timestamp: Int64
 
 
-class ListOffsets(Message, frozen=True, tag=3):
+class ListOffsets(Message, frozen=True, kw_only=True, tag=3):
     """Find offsets by time."""
 
-    queries: Annotated[list[OffsetQuery], Meta(min_length=1, max_length=PARTITIONS_PER_REQUEST_MAX)] = []
+    queries: Annotated[list[OffsetQuery], Meta(min_length=1, max_length=PARTITIONS_PER_REQUEST_MAX)]
 
 
 class OffsetResult(Struct, frozen=True, array_like=True):
