@@ -11,11 +11,16 @@ from time import monotonic, time_ns
 from typing import Final, NamedTuple
 
 from tailrace.protocol.cluster import TopicInfo
-from tailrace.protocol.errors import BufferFullError, TailraceError, UnknownPartitionError
+from tailrace.protocol.errors import (
+    BatchTooLargeError,
+    BufferFullError,
+    TailraceError,
+    UnknownPartitionError,
+)
 from tailrace.protocol.limits import KIB
 from tailrace.protocol.record import Headers
 
-from .batch import Batch
+from .batch import RECORD_OVERHEAD_BYTES, Batch
 from .delivery import Delivery, Outcome
 from .lane import deleted
 from .topics import NOWHERE, TopicBuffers
@@ -43,6 +48,7 @@ class Accumulator:
         self,
         *,
         batch_bytes: int,
+        record_bytes_max: int,
         memory_bytes: int,
         linger_s: float,
         delivery_timeout_s: float,
@@ -55,7 +61,11 @@ class Accumulator:
         self.time_ms = 0
         self.batch_bytes = batch_bytes
         self.memory_bytes = memory_bytes
+        self.record_bytes_max = record_bytes_max
         self.used_bytes = 0
+        self.io_thread: int | None = None
+        """The thread that alone can give memory back, and so must not wait for it."""
+        self._credit = 0
         self._linger_s = linger_s
         self._delivery_timeout_s = delivery_timeout_s
         self._max_block_s = max_block_s
@@ -90,9 +100,9 @@ class Accumulator:
     ) -> Delivery:
         """Add one record that takes `size` bytes; to the sticky partition if None is given.
 
-        Blocks while memory is full. Raises BufferFullError, UnknownPartitionError, UnknownTopicError,
-        or why the producer takes no more records. (`Producer.send` has its own copy of this, without
-        what most records do not have.)
+        Blocks while memory is full. Raises BufferFullError, BatchTooLargeError, UnknownPartitionError,
+        UnknownTopicError, or why the producer takes no more records. (`Producer.send` has a copy of its
+        own, without what most records do not have.)
         """
         now = monotonic()
         with self.lock:
@@ -128,6 +138,7 @@ class Accumulator:
             short = batch.size + size - max(batch.limit, 0)
             if short <= 0:
                 return batch
+            self.check_size(size - RECORD_OVERHEAD_BYTES)
             if batch.size and batch.size + size > self.batch_bytes:
                 self.seal(batch, topic)
                 continue
@@ -142,14 +153,28 @@ class Accumulator:
                 return batch
             now = self._wait_for_memory(now, until)
 
-    def reserve(self, size: int, now: float) -> None:
-        """Take memory ahead of `pour`. The lock is held, but let go to wait. Raises like `append`."""
+    def reserve(self, topic: TopicBuffers, partition: int | None, size: int, now: float) -> None:
+        """Take memory for records that will be added with `spend`; the rest is given back by `refund`.
+
+        The lock is held, but let go to wait. Raises like `append`.
+        """
         until = now + self._max_block_s
+        self._check_target(topic, partition)
         while self.used_bytes + size > self.memory_bytes:
-            self.check()
             now = self._wait_for_memory(now, until)
-        self.check()
+            self._check_target(topic, partition)
         self.used_bytes += size
+        self._credit = size
+
+    def spend(self, batch: Batch, size: int) -> None:
+        """`size` of the reserved bytes are the batch's now. The lock was held since `reserve`."""
+        self._credit -= size
+        batch.limit += size
+
+    def refund(self) -> None:
+        """Nothing more is added of what memory was reserved for. The lock was held since `reserve`."""
+        self.used_bytes -= self._credit
+        self._credit = 0
 
     def open_batch(self, topic: TopicBuffers, partition: int, now: float) -> Batch:
         """A new batch, with no memory taken for it yet. The lock is held."""
@@ -212,6 +237,14 @@ class Accumulator:
             failures, self._failures = self._failures, Failures(0, None)
             return failures
 
+    def check_size(self, size: int) -> None:
+        """Raise BatchTooLargeError if no batch can take a record whose key, value and headers have `size`."""
+        if size > self.record_bytes_max:
+            raise BatchTooLargeError(
+                f"a record of {size} bytes; at most {self.record_bytes_max} fit"
+                " (the least of max_request_size, buffer_memory and the protocol's bound)"
+            )
+
     def check(self) -> None:
         """Raise why no more records are taken, if that is so."""
         if self._error is not None:
@@ -219,7 +252,7 @@ class Accumulator:
 
     # ------------------------------------------------------- by the I/O thread
 
-    def collect(self, now: float, wanted: Callable[[Batch], bool]) -> tuple[list[Batch], float | None]:
+    def collect(self, now: float, wanted: Callable[[Batch, float], bool]) -> tuple[list[Batch], float | None]:
         """Take the sealed batches, and the open ones whose time has come if they are `wanted` now.
 
         Also returns when to call again for those that stay open, if nothing happens before.
@@ -232,7 +265,7 @@ class Accumulator:
                 if batch.opened + self._linger_s > now and not stuck:
                     due = min(due, batch.opened + self._linger_s)
                     break
-                if stuck or batch.deadline <= now or wanted(batch):
+                if stuck or batch.deadline <= now or wanted(batch, now):
                     self.seal(batch, topic)
                 else:
                     due = min(due, batch.deadline)
@@ -269,6 +302,11 @@ class Accumulator:
                 for batch in topic.open:
                     if batch is not NOWHERE:
                         self.seal(batch, topic)
+
+    def unresolved(self) -> bool:
+        """Is there a record without an answer?"""
+        with self.lock:
+            return bool(self._open or self._unresolved)
 
     def fail(self, error: TailraceError) -> None:
         """Take no more records, for this reason. What is open is sealed, for the I/O thread to resolve."""
@@ -318,6 +356,8 @@ class Accumulator:
 
     def _wait(self, timeout_s: float | None) -> bool:
         """Let go of the lock until something changes; False if `timeout_s` was over first."""
+        if threading.get_ident() == self.io_thread:
+            raise TailraceError("a callback would wait for its own thread; do this in another one")
         self._waiting += 1
         try:
             if not self._unresolved:

@@ -46,6 +46,7 @@ class Batch:
         "attempts",
         "count",
         "deadline",
+        "encoded_size",
         "generation",
         "headers",
         "identity",
@@ -92,6 +93,7 @@ class Batch:
         self.refused = False
         self.resolved = False
         self.last_error: TailraceError | None = None
+        self.encoded_size = 0
         self._frame: bytes | None = None
         self._stamp: tuple[Identity, int] = (ANONYMOUS, UNSEQUENCED)
 
@@ -121,9 +123,8 @@ class Batch:
         keys: Sequence[bytes | None] | None,
         headers: Sequence[Headers] | None,
         timestamps: int | Sequence[int],
-        size: int,
     ) -> None:
-        """Add records in columns; `size` is what they take of `limit`."""
+        """Add records in columns."""
         index, count = len(self.values), len(values)
         if isinstance(timestamps, int):
             if timestamps != self.time_ms:
@@ -139,7 +140,6 @@ class Batch:
             self.headers = [()] * index if self.headers is None else self.headers
             self.headers.extend(repeat((), count) if headers is None else headers)
         self.values.extend(values)
-        self.size += size
 
     def trim(self, count: int) -> None:
         """Back to the first `count` records: an interrupt came between the columns of the next one."""
@@ -172,6 +172,7 @@ class Batch:
                 producer_epoch=self.identity.producer_epoch,
                 base_sequence=self.sequence,
             )
+            self.encoded_size = len(self._frame)
             self._drop_columns()
         elif stamp != self._stamp:
             self._frame = with_producer(self._frame, *self.identity, self.sequence)

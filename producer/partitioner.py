@@ -72,6 +72,14 @@ class Partitioner:
                 f" (key, all_partitions, available_partitions) -> partition{hint}"
             )
 
+    def place(self, key: bytes | None, count: int, available: Sequence[int]) -> int | None:
+        """The partition of a record that names none; None: wherever records without a key go now."""
+        if self.key_hash is None:
+            return self.choose(key, count, available)
+        if key or (key is not None and self.empty_is_key):
+            return self.key_hash(key) % count
+        return None
+
     def choose(self, key: bytes | None, count: int, available: Sequence[int]) -> int:
         """The partition that the user's callable names; InvalidArgumentError if it is none of `count`."""
         assert self._custom is not None

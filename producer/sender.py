@@ -69,6 +69,8 @@ class Sender:
         self.identity: Identity | None = None
         self.retries = 0
         """Batches that were sent again."""
+        self.batches_in_flight = 0
+        """Batches that were sent and not answered yet."""
         self._idempotent = idempotent
         self._lookup = lookup
         self._random = random
@@ -112,12 +114,9 @@ class Sender:
                 shipment = self._fill(node_id, queue, now)
                 if shipment.batches:
                     self._unacked_bytes[node_id] += shipment.size
+                    self.batches_in_flight += len(shipment.batches)
                     return shipment
         return None
-
-    def in_flight(self) -> int:
-        """Batches that were sent and not answered."""
-        return sum(len(lane.in_flight) for lane in self._lanes.values())
 
     # ----------------------------------------------------------------- answers
 
@@ -127,7 +126,7 @@ class Sender:
             count = f"{len(results)} results for {len(shipment.batches)} batches"
             self.lost(shipment, TailraceError(f"node {shipment.node_id} gave {count}"), now)
             return
-        self._unacked_bytes[shipment.node_id] -= shipment.size
+        self._landed(shipment)
         for lane, batch, result in zip(shipment.lanes, shipment.batches, results, strict=True):
             if result.error.code == ErrorCode.NONE:
                 lane.stored(batch, result.base_offset, now)
@@ -137,7 +136,7 @@ class Sender:
 
     def lost(self, shipment: Shipment, error: TailraceError, now: float) -> None:
         """There is no reply, or the whole request failed."""
-        self._unacked_bytes[shipment.node_id] -= shipment.size
+        self._landed(shipment)
         for lane, batch in zip(shipment.lanes, shipment.batches, strict=True):
             self._failed(lane, batch, error, now)
         self._look_at_all(shipment.lanes, now)
@@ -149,6 +148,7 @@ class Sender:
         del shipment.batches[at], shipment.entries[at]
         shipment.size -= batch.size
         self._unacked_bytes[shipment.node_id] -= batch.size
+        self.batches_in_flight -= 1
         self._failed(lane, batch, error, now)
         self._look_at(lane, now)
 
@@ -302,6 +302,10 @@ class Sender:
             self.retries += batch.attempts > 1
             shipment.add(lane, batch)
         return shipment
+
+    def _landed(self, shipment: Shipment) -> None:
+        self._unacked_bytes[shipment.node_id] -= shipment.size
+        self.batches_in_flight -= len(shipment.batches)
 
     def _failed(self, lane: Lane, batch: Batch, error: TailraceError, now: float) -> None:
         lane.failed(batch, error, now)

@@ -273,10 +273,14 @@ class ClosedError(TailraceError):
 
 
 class BufferFullError(TailraceError):
-    """`buffer_memory` stayed full for `max_block_ms`."""
+    """`buffer_memory` stayed full for `max_block_ms`.
+
+    `accepted`: how many records of a `send_many`, from the first on, were accepted before.
+    """
 
     code = ErrorCode.BUFFER_FULL
     retriable = True
+    accepted: int = 0
 
 
 class DeliveryFailedError(TailraceError):

@@ -1,0 +1,170 @@
+"""What the application hands over, checked: topics, keys, values, headers, timestamps."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from tailrace.protocol.errors import InvalidArgumentError, SerializationError
+from tailrace.protocol.limits import HEADERS_PER_RECORD_MAX
+from tailrace.protocol.record import Headers
+
+from .batch import HEADER_OVERHEAD_BYTES
+from .config import Serializer
+
+_BYTES_LIKE: Final = (bytes, bytearray, memoryview)
+_PLAIN: Final = frozenset({bytes, type(None)})
+_TIMESTAMP_END: Final = 2**63
+
+
+def topic_of(topic: object) -> str:
+    """A topic's name. Raises InvalidArgumentError."""
+    if not isinstance(topic, str):
+        raise InvalidArgumentError(f"topic is {_described(topic)}; it is a topic's name, a str")
+    return topic
+
+
+def bytes_of(name: str, item: object) -> bytes | None:
+    """A key or value as bytes, copied if it could change. Raises InvalidArgumentError."""
+    if item is None or type(item) is bytes:
+        return item
+    if isinstance(item, _BYTES_LIKE):
+        return bytes(item)
+    kind = name.partition("s[")[0]
+    raise InvalidArgumentError(
+        f"{name} is {_described(item)}, and a record holds bytes: encode it, or make the producer with"
+        f" {kind}_serializer={'str.encode' if isinstance(item, str) else '<a function that gives bytes>'}"
+    )
+
+
+def serialized(name: str, item: object, serializer: Serializer | None) -> bytes | None:
+    """A key or value through its serializer; None stays None. Raises SerializationError."""
+    if serializer is None:
+        return bytes_of(name, item)
+    if item is None:
+        return None
+    kind = name.partition("s[")[0]
+    try:
+        result = serializer(item)
+    except Exception as error:
+        raise SerializationError(f"{kind}_serializer failed for {name}={item!r:.100}: {error!r}") from error
+    if result is not None and not isinstance(result, _BYTES_LIKE):
+        raise SerializationError(
+            f"{kind}_serializer gave {_described(result)} for {name}; it must give bytes"
+        )
+    return bytes_of(name, result)
+
+
+def column_of(name: str, items: Iterable[Any], serializer: Serializer | None) -> Sequence[bytes | None]:
+    """A column of keys or values (`name` is "keys" or "values") as bytes and None.
+
+    Raises InvalidArgumentError or SerializationError that name the first item that does not fit.
+    """
+    if isinstance(items, str | bytes | bytearray | memoryview):
+        raise InvalidArgumentError(f"{name} is {_described(items)}; it is a sequence of records' {name}")
+    if not isinstance(items, list | tuple):
+        items = _listed(name, items)
+    if serializer is not None:
+        return [serialized(f"{name}[{at}]", item, serializer) for at, item in enumerate(items)]
+    if _PLAIN.issuperset(map(type, items)):
+        return items
+    return [bytes_of(f"{name}[{at}]", item) for at, item in enumerate(items)]
+
+
+def timestamp_of(name: str, timestamp: object) -> int:
+    """Milliseconds since 1970. Raises InvalidArgumentError."""
+    if isinstance(timestamp, bool) or not isinstance(timestamp, int) or not 0 <= timestamp < _TIMESTAMP_END:
+        raise InvalidArgumentError(
+            f"{name} is {timestamp!r:.100}; it is a whole number of milliseconds since 1970"
+        )
+    return timestamp
+
+
+def timestamps_of(timestamps: int | Iterable[int] | None, count: int) -> int | Sequence[int] | None:
+    """One for all records, or one for each. Raises InvalidArgumentError."""
+    if timestamps is None or isinstance(timestamps, int):
+        return None if timestamps is None else timestamp_of("timestamps_ms", timestamps)
+    stamps = _listed("timestamps_ms", timestamps)
+    _check_length("timestamps_ms", stamps, count)
+    if stamps and not (
+        {int}.issuperset(map(type, stamps)) and 0 <= min(stamps) <= max(stamps) < _TIMESTAMP_END
+    ):
+        for at, stamp in enumerate(stamps):
+            timestamp_of(f"timestamps_ms[{at}]", stamp)
+    return stamps
+
+
+def headers_of(name: str, headers: object) -> tuple[tuple[tuple[str, bytes | None], ...], int]:
+    """Headers that cannot change any more, and the bytes they take. Raises InvalidArgumentError."""
+    if isinstance(headers, str | bytes | dict) or not isinstance(headers, Iterable):
+        raise InvalidArgumentError(
+            f"{name} is {_described(headers)}; headers are a list of (str, bytes or None) pairs"
+        )
+    checked = tuple(_header(name, at, header) for at, header in enumerate(headers))
+    if len(checked) > HEADERS_PER_RECORD_MAX:
+        raise InvalidArgumentError(f"{name} has {len(checked)} headers; at most {HEADERS_PER_RECORD_MAX} fit")
+    size = sum(HEADER_OVERHEAD_BYTES + len(key.encode()) + len(value or b"") for key, value in checked)
+    return checked, size
+
+
+def header_column_of(headers: Iterable[Any], count: int) -> tuple[list[Headers], list[int]]:
+    """One record's headers each, and the bytes that they take. Raises InvalidArgumentError."""
+    rows = _listed("headers", headers)
+    _check_length("headers", rows, count)
+    checked = [headers_of(f"headers[{at}]", row or ()) for at, row in enumerate(rows)]
+    return [row for row, _ in checked], [size for _, size in checked]
+
+
+def timeout_of(timeout: object) -> float | None:
+    """Seconds, or None for ever. Raises InvalidArgumentError."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+        raise InvalidArgumentError(
+            f"timeout is {timeout!r:.100}; it is a number of seconds, 0 or more, or None"
+        )
+    return timeout
+
+
+def partition_of(partition: object) -> int | None:
+    """A partition's number, which the topic may not have. Raises InvalidArgumentError."""
+    if partition is None:
+        return None
+    if isinstance(partition, bool) or not isinstance(partition, int) or partition < 0:
+        raise InvalidArgumentError(
+            f"partition is {partition!r:.100}; it is a whole number, 0 or more, or None"
+        )
+    return partition
+
+
+def check_keys(keys: Sequence[object], count: int) -> None:
+    """Raises InvalidArgumentError unless there is a key for each value."""
+    _check_length("keys", keys, count)
+
+
+def _header(name: str, at: int, header: Any) -> tuple[str, bytes | None]:
+    try:
+        key, value = header
+    except (TypeError, ValueError):
+        raise InvalidArgumentError(
+            f"{name}[{at}] is {_described(header)}; it is a (str, bytes) pair"
+        ) from None
+    if not isinstance(key, str):
+        raise InvalidArgumentError(f"{name}[{at}] has {_described(key)} for its name; it is a str")
+    if value is not None and not isinstance(value, _BYTES_LIKE):
+        raise InvalidArgumentError(f"{name}[{at}] has {_described(value)} for its value; it is bytes or None")
+    return key, None if value is None else bytes(value)
+
+
+def _check_length(name: str, items: Sequence[object], count: int) -> None:
+    if len(items) != count:
+        raise InvalidArgumentError(f"{len(items)} {name} for {count} values")
+
+
+def _listed(name: str, items: Iterable[Any]) -> list[Any]:
+    try:
+        return list(items)
+    except TypeError:
+        raise InvalidArgumentError(f"{name} is {_described(items)}; it is a sequence") from None
+
+
+def _described(item: object) -> str:
+    return f"{type(item).__name__} {item!r:.60}"

@@ -1,0 +1,204 @@
+"""The producer's part of the I/O thread: sealed batches out, answers in, handles resolved."""
+
+import logging
+import threading
+from random import Random
+from time import monotonic
+from typing import Final
+
+from tailrace.client.engine import COORDINATOR, Engine
+from tailrace.protocol.cluster import PartitionInfo, TopicInfo
+from tailrace.protocol.compression import Compression
+from tailrace.protocol.errors import BusyError, ClosedError, ErrorCode, TailraceError
+from tailrace.protocol.messages import (
+    ACKS_NONE,
+    InitProducer,
+    Produce,
+    Produced,
+    ProducerReady,
+    Reply,
+)
+
+from .accumulator import Accumulator
+from .batch import Identity
+from .metrics import Counters
+from .sender import Sender, Shipment
+
+_log = logging.getLogger(__name__)
+
+_STALE_VIEW: Final = frozenset(
+    {
+        ErrorCode.NOT_LEADER,
+        ErrorCode.FENCED_LEADER_EPOCH,
+        ErrorCode.LEADER_NOT_AVAILABLE,
+        ErrorCode.UNKNOWN_TOPIC,
+        ErrorCode.UNKNOWN_PARTITION,
+    }
+)
+"""Errors after which the cluster is probably not any more as we know it."""
+
+
+class Pipeline:
+    """A `Task` of the engine. Everything but `orphan` is called in the I/O thread.
+
+    Batches are encoded here, as they are first sent: they then carry their sequence from the start,
+    so that each byte is summed once, and compression runs beside the threads that send.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        accumulator: Accumulator,
+        *,
+        acks: int,
+        idempotent: bool,
+        compression: Compression,
+    ) -> None:
+        self.sender = Sender(idempotent=idempotent, lookup=self._partition, random=Random())
+        self.counters = Counters()
+        self._engine = engine
+        self._accumulator = accumulator
+        self._acks = acks
+        self._compression = compression
+        self._orphaned = False
+
+    # -------------------------------------------------------------- as a task
+
+    def step(self, now: float) -> float | None:
+        """Take what is sealed or due, send what may be sent, tell what is resolved."""
+        if self._accumulator.io_thread is None:
+            self._accumulator.io_thread = threading.get_ident()
+        if self._orphaned:
+            self._accumulator.fail(ClosedError(f"{self._engine.name} was forgotten without close()"))
+        batches, due = self._accumulator.collect(now, self.sender.wanted)
+        for batch in batches:
+            self.sender.add(batch, now)
+        self.sender.tick(now)
+        self._identify(now)
+        while (shipment := self.sender.next_shipment(now)) is not None:
+            self._ship(shipment, now)
+        if self.sender.fatal is not None:
+            self._accumulator.fail(self.sender.fatal)
+        self._resolve()
+        if self._orphaned and not self._accumulator.unresolved():
+            self._engine.close()
+        times = [at for at in (due, self.sender.wake_at()) if at is not None]
+        return min(times, default=None)
+
+    def cluster_changed(self) -> None:
+        """Topics came or went, leaders moved."""
+        self._accumulator.update_topics(self._topic)
+        self.sender.update_leaders(monotonic())
+
+    def closed(self, error: TailraceError | None) -> None:
+        """Nothing will be sent any more: whatever is still here fails."""
+        reason = error or ClosedError(f"{self._engine.name} is closed")
+        self._accumulator.fail(reason)
+        now = monotonic()
+        for batch in self._accumulator.collect(now, self.sender.wanted)[0]:
+            self.sender.add(batch, now)
+        self.sender.fail(reason)
+        self._resolve()
+
+    # -------------------------------------------------------------- any thread
+
+    def orphan(self) -> None:
+        """The producer was forgotten: deliver what there is, then end the engine."""
+        self._orphaned = True
+        self._engine.wake()
+
+    # ------------------------------------------------------------------ inside
+
+    def _topic(self, topic_id: bytes) -> TopicInfo | None:
+        return self._engine.cluster.topics.get(topic_id)
+
+    def _partition(self, topic_id: bytes, partition: int) -> PartitionInfo | None:
+        topic = self._topic(topic_id)
+        return None if topic is None else topic.partitions[partition]
+
+    def _identify(self, now: float) -> None:
+        asked = self.sender.ask_identity(now)
+        if asked is None:
+            return
+
+        def on_reply(reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+            if isinstance(reply, ProducerReady):
+                identity = Identity(reply.producer_id, reply.producer_epoch)
+                self.sender.identified(identity, monotonic())
+            else:
+                self.sender.unidentified(_error(reply), monotonic())
+
+        self._engine.request(
+            COORDINATOR,
+            lambda request_id: InitProducer(
+                request_id, producer_id=asked.producer_id, producer_epoch=asked.producer_epoch
+            ),
+            on_reply=on_reply,
+        )
+
+    def _ship(self, shipment: Shipment, now: float) -> None:
+        frames = self._encode(shipment, now)
+        if not frames:
+            return
+        acks, entries = self._acks, shipment.entries
+        self.counters.requests += 1
+
+        def request(request_id: int) -> Produce:
+            return Produce(request_id, acks=acks, entries=entries)
+
+        def on_reply(reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+            self._answered(shipment, reply, now)
+
+        if acks != ACKS_NONE:
+            self._engine.request(shipment.node_id, request, frames, on_reply=on_reply)
+        elif self._engine.tell(shipment.node_id, request, frames):
+            self.sender.handed_over(shipment, now)
+        else:
+            self.sender.lost(shipment, BusyError(f"no connection to node {shipment.node_id}"), now)
+
+    def _encode(self, shipment: Shipment, now: float) -> list[bytes]:
+        """The batches as frames. What cannot be encoded fails alone."""
+        frames: list[bytes] = []
+        for batch in tuple(shipment.batches):
+            try:
+                frames.append(batch.frame(self._compression))
+            except TailraceError as error:
+                self.sender.refused(shipment, batch, error, now)
+        return frames
+
+    def _answered(self, shipment: Shipment, reply: Reply | TailraceError, sent_at: float) -> None:
+        now = monotonic()
+        if isinstance(reply, Produced):
+            self.counters.answered(now - sent_at)
+            if any(result.error.code in _STALE_VIEW for result in reply.results):
+                self._engine.request_refresh()
+            self.sender.answered(shipment, reply.results, now)
+        else:
+            error = _error(reply)
+            self.counters.requests_failed += 1
+            _log.debug("%s: a produce request to node %d: %s", self._engine.name, shipment.node_id, error)
+            self.sender.lost(shipment, error, now)
+
+    def _resolve(self) -> None:
+        resolved = self.sender.take_resolved()
+        if not resolved:
+            return
+        counters = self.counters
+        for batch, base_offset, error in resolved:
+            if error is None:
+                counters.records_acked += batch.count
+                counters.batches_acked += 1
+                counters.bytes_acked += batch.encoded_size
+            else:
+                counters.records_failed += batch.count
+            batch.drop_records()
+            batch.outcome.resolve(base_offset, error)
+        self._accumulator.settle([(batch, error) for batch, _, error in resolved])
+
+
+def _error(reply: Reply | TailraceError) -> TailraceError:
+    return (
+        reply
+        if isinstance(reply, TailraceError)
+        else TailraceError(f"an answer to another question: {reply!r}")
+    )

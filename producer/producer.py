@@ -1,0 +1,401 @@
+"""The public face of writing: `tailrace.Producer`."""
+
+import itertools
+import logging
+from collections.abc import Iterable, Sequence
+from random import randrange
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final, Self
+
+from tailrace.client.engine import Engine
+from tailrace.client.options import reject_unknown
+from tailrace.protocol.errors import (
+    BufferFullError,
+    ClosedError,
+    DeliveryFailedError,
+    TailraceError,
+    TimedOutError,
+)
+from tailrace.protocol.limits import KIB, MIB, RECORD_BYTES_MAX
+from tailrace.protocol.record import Headers
+
+from . import at_exit
+from .accumulator import Accumulator
+from .arguments import (
+    bytes_of,
+    check_keys,
+    column_of,
+    header_column_of,
+    headers_of,
+    partition_of,
+    serialized,
+    timeout_of,
+    timestamp_of,
+    timestamps_of,
+    topic_of,
+)
+from .batch import RECORD_OVERHEAD_BYTES
+from .bulk import Columns, pieces_of, pour, shares_of, sizes_of
+from .config import OPTIONS, ProducerConfig, Serializer
+from .delivery import Delivery, ManyDelivery, Span
+from .metrics import metrics_of
+from .partitioner import Partitioner, PartitionerOption
+from .pipeline import Pipeline
+from .topics import TopicBuffers
+
+_log = logging.getLogger(__name__)
+_numbers: Final = itertools.count(1)
+
+
+class Producer:
+    """Writes records to the cluster at `bootstrap_servers`.
+
+        with Producer() as producer:
+            producer.send("orders", b"value", key=b"key")
+
+    `send` and `send_many` put records into batches and return at once; an I/O thread sends them. What
+    they return resolves by itself when the records are stored, or have failed: at the latest
+    `delivery_timeout_ms` after they were sent. Leaving `with` flushes, and raises DeliveryFailedError
+    if something was not stored. Nothing is connected to before it is needed. All methods may be used by
+    many threads. Ctrl-C works in every one. A fork of the process cannot use it: ClosedError.
+
+    **Order and duplicates.** Records of one partition are stored in the order in which they were sent.
+    With `enable_idempotence` (on unless `acks` is 0 or 1) each is stored once, whatever is lost or
+    repeated on the way; one that may be stored or not after its time is over fails with an error
+    that says so. Without it, a retry can store a record twice and out of order, as in Kafka.
+
+    **Batches.** A batch is sent when it is full (`batch_size`, in bytes), or `linger_ms` after its
+    first record if the way is free; on a busy way it fills up meanwhile. `compression_type` is "gzip",
+    "snappy", "lz4" or "zstd". The records that are not acknowledged yet are bounded by `buffer_memory`,
+    in bytes: then `send` waits up to `max_block_ms`, and raises BufferFullError after it.
+
+    **Partitions.** `partitioner` is "crc32" of the key (the same partitions as confluent-kafka), "murmur2"
+    (the same as Java and kafka-python), or a callable `(key, all_partitions, available_partitions) ->
+    partition`. Records without a key go to one partition until its batch is sent, then to the next.
+
+    **Timestamps** are the wall clock's when `send` is called, in milliseconds since 1970, at most 1 ms late.
+
+    **acks**: "all" (or -1): answered when all in-sync replicas have a batch on disk; 1: when the leader
+    has; 0: not at all, a batch counts as delivered when it was handed to the network (its offset is -1).
+
+    `key_serializer` and `value_serializer` get what `send` was given and give bytes; None stays None.
+    `max_request_size` bounds one record, in bytes. `request_timeout_ms` is how long a node's answer is
+    waited for before a batch is sent again. `client_id` names the producer in logs and errors.
+
+    Raises InvalidArgumentError (unknown options with a did-you-mean). Names and defaults are
+    kafka-python's where they mean the same.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str | Sequence[str] = "127.0.0.1:7070",
+        *,
+        client_id: str | None = None,
+        acks: str | int = "all",
+        enable_idempotence: bool | None = None,
+        linger_ms: float = 5,
+        batch_size: int = 128 * KIB,
+        compression_type: str | None = None,
+        key_serializer: Serializer | None = None,
+        value_serializer: Serializer | None = None,
+        partitioner: PartitionerOption = "crc32",
+        buffer_memory: int = 64 * MIB,
+        max_block_ms: int = 60_000,
+        max_request_size: int = RECORD_BYTES_MAX,
+        delivery_timeout_ms: int = 120_000,
+        request_timeout_ms: int = 30_000,
+        **unknown: object,
+    ) -> None:
+        reject_unknown("Producer", unknown, OPTIONS)
+        config = ProducerConfig(
+            bootstrap_servers=bootstrap_servers,
+            client_id=client_id,
+            acks=acks,
+            enable_idempotence=enable_idempotence,
+            linger_ms=linger_ms,
+            batch_size=batch_size,
+            compression_type=compression_type,
+            key_serializer=key_serializer,
+            value_serializer=value_serializer,
+            partitioner=partitioner,
+            buffer_memory=buffer_memory,
+            max_block_ms=max_block_ms,
+            max_request_size=max_request_size,
+            delivery_timeout_ms=delivery_timeout_ms,
+            request_timeout_ms=request_timeout_ms,
+        )
+        self._key_serializer = key_serializer
+        self._value_serializer = value_serializer
+        self._serializes = key_serializer is not None or value_serializer is not None
+        self._partitioner = Partitioner(partitioner)
+        self._key_hash = self._partitioner.key_hash
+        self._max_block_s = max_block_ms / 1000
+        self._closed = False
+        self._name = client_id or f"producer-{next(_numbers)}"
+        self._engine = Engine(bootstrap_servers, request_timeout_ms=request_timeout_ms, name=self._name)
+        self._accumulator = Accumulator(
+            batch_bytes=config.batch_bytes,
+            record_bytes_max=config.record_bytes_max,
+            memory_bytes=buffer_memory,
+            linger_s=linger_ms / 1000,
+            delivery_timeout_s=delivery_timeout_ms / 1000,
+            max_block_s=self._max_block_s,
+            wake=self._engine.wake,
+        )
+        self._topics = self._accumulator.topics
+        self._pipeline = Pipeline(
+            self._engine,
+            self._accumulator,
+            acks=config.acks_wanted,
+            idempotent=config.idempotent,
+            compression=config.compression,
+        )
+        self._engine.start()
+        self._engine.attach(self._pipeline)
+        at_exit.register(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Flush and close. An exception on its way is never masked: it gets a note of what failed."""
+        try:
+            self.close()
+        except TailraceError as failure:
+            if error is None:
+                raise
+            error.add_note(f"and {self._name}: {failure}")
+
+    def __del__(self) -> None:
+        """Forgotten: the I/O thread delivers what there is, then ends."""
+        if not getattr(self, "_closed", True):
+            self._pipeline.orphan()
+
+    # ----------------------------------------------------------------- writing
+
+    def send(  # noqa: C901, PLR0912, PLR0917 - the order is kafka-python's; calls cost more than branches
+        self,
+        topic: str,
+        value: Any = None,
+        key: Any = None,
+        headers: Headers | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+    ) -> Delivery:
+        """Send one record, without waiting for it to be stored.
+
+        Key and value are bytes or None, or what the serializers take. `headers` are (str, bytes or None)
+        pairs. `timestamp_ms` is in milliseconds since 1970 (default: now).
+
+        Waits when the topic is not known yet or memory is full, up to `max_block_ms`. Raises
+        UnknownTopicError with similar names, UnknownPartitionError, InvalidArgumentError,
+        SerializationError, BatchTooLargeError, BufferFullError, ConnectionFailedError with the address and
+        its cause, ClosedError, and FencedProducerError once another producer has taken over.
+        """
+        try:
+            target = self._topics[topic]
+        except (KeyError, TypeError):
+            target = self._open_topic(topic)
+        if self._serializes:
+            key = serialized("key", key, self._key_serializer)
+            value = serialized("value", value, self._value_serializer)
+        if type(value) is not bytes and value is not None:
+            value = bytes_of("value", value)
+        size = RECORD_OVERHEAD_BYTES if value is None else len(value) + RECORD_OVERHEAD_BYTES
+        key_hash = self._key_hash
+        if key_hash is None or headers is not None or partition is not None or timestamp_ms is not None:
+            return self._send_other(target, value, key, headers, partition, timestamp_ms=timestamp_ms)
+        place: int | None = None
+        if key is not None:
+            if type(key) is not bytes:
+                key = bytes_of("key", key)
+            size += len(key)
+            if key or self._partitioner.empty_is_key:
+                place = key_hash(key) % target.count
+
+        # `Accumulator.append`, written out: this is what every record costs.
+        accumulator = self._accumulator
+        now = monotonic()
+        with accumulator.lock:
+            batch = target.open[target.sticky if place is None else place]
+            if batch.size + size > batch.limit:
+                batch = accumulator.room(target, place, size, now)
+            if now >= accumulator.tick:
+                accumulator.read_clock(now)
+            values = batch.values
+            index = len(values)
+            try:
+                if batch.time_ms != accumulator.time_ms:
+                    batch.mark_time(index, accumulator.time_ms)
+                if batch.keys is not None:
+                    batch.keys.append(key)
+                elif key is not None:
+                    batch.add_key(index, key)
+                if batch.headers is not None:
+                    batch.headers.append(())
+                values.append(value)
+            except BaseException:
+                batch.trim(index)
+                raise
+            batch.size += size
+            return Delivery(batch.outcome, index)
+
+    def send_many(
+        self,
+        topic: str,
+        values: Iterable[Any],
+        keys: Iterable[Any] | None = None,
+        *,
+        headers: Iterable[Headers | None] | None = None,
+        partition: int | None = None,
+        timestamps_ms: int | Iterable[int] | None = None,
+    ) -> ManyDelivery:
+        """Send records in columns: the fastest way, and the same partitions as `send` would choose.
+
+        `keys` and `headers` have one entry for each value, `timestamps_ms` too, or is one for all. Lists
+        are not to be changed before this returns. Waits and raises like `send`; nothing is sent if any
+        argument does not fit. If memory stays full, BufferFullError's `accepted` tells how many of the
+        records, from the first on, were accepted before.
+        """
+        try:
+            target = self._topics[topic]
+        except (KeyError, TypeError):
+            target = self._open_topic(topic)
+        columns = self._columns(values, keys, headers, timestamps_ms)
+        wanted = partition_of(partition)
+        accumulator = self._accumulator
+        spans: list[Span] = []
+        accepted = 0
+        for piece in pieces_of(columns, accumulator.memory_bytes // 2):
+            shares = shares_of(piece, wanted, self._partitioner, target.count, target.available)
+            now = monotonic()
+            with accumulator.lock:
+                try:
+                    accumulator.reserve(target, wanted, piece.memory, now)
+                except BufferFullError as error:
+                    error.accepted = accepted
+                    raise
+                try:
+                    accumulator.read_clock(now)
+                    for place, share in shares:
+                        spans += pour(accumulator, target, place, share, now)
+                finally:
+                    accumulator.refund()
+            accepted += len(piece.sizes)
+        return ManyDelivery(spans)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Send everything now, without waiting for `linger_ms`, and wait until all of it is resolved.
+
+        `timeout` is in seconds (None: until it is resolved, which `delivery_timeout_ms` bounds). Raises
+        TimedOutError; DeliveryFailedError if records failed since the last flush, with their number and
+        the first cause.
+        """
+        timeout_s = timeout_of(timeout)
+        if self._closed:
+            raise ClosedError(f"{self._name} is closed")
+        left = self._accumulator.flush(timeout_s)
+        if left:
+            raise TimedOutError(
+                f"{left} batches got no answer within {timeout_s} s; they are still on their way"
+            )
+        self._raise_failures()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Flush as `flush` does, then stop. A second call does nothing.
+
+        What is not resolved after `timeout` seconds fails with ClosedError. Raises DeliveryFailedError if
+        records failed since the last flush, or now.
+        """
+        timeout_s = timeout_of(timeout)
+        if self._closed:
+            return
+        try:
+            self._accumulator.flush(timeout_s)
+        finally:
+            self._closed = True
+            self._accumulator.fail(ClosedError(f"{self._name} is closed"))
+            self._engine.close()
+            at_exit.unregister(self)
+        self._raise_failures()
+
+    # ----------------------------------------------------------------- looking
+
+    def partitions_for(self, topic: str) -> set[int]:
+        """The partitions of a topic. Raises like `send` when it is not known."""
+        info = self._engine.wait_for_topic(topic_of(topic), self._max_block_s)
+        return set(range(len(info.partitions)))
+
+    def metrics(self) -> dict[str, float]:
+        """Counts since the producer was made, sizes in bytes, times in milliseconds."""
+        return metrics_of(self._pipeline.counters, self._accumulator, self._pipeline.sender)
+
+    def disown(self) -> None:
+        """Called in a forked child, which has no I/O thread: everything raises ClosedError from now on."""
+        self._closed = True
+        self._accumulator.abandon(
+            ClosedError(f"{self._name} was made before fork() and belongs to the parent; make a new one here")
+        )
+
+    # ------------------------------------------------------------------ inside
+
+    def _open_topic(self, topic: str) -> TopicBuffers:
+        self._accumulator.check()
+        info = self._engine.wait_for_topic(topic_of(topic), self._max_block_s)
+        return self._accumulator.open_topic(info, randrange(len(info.partitions)))
+
+    def _send_other(
+        self,
+        target: TopicBuffers,
+        value: bytes | None,
+        key: Any,
+        headers: Headers | None,
+        partition: int | None,
+        *,
+        timestamp_ms: int | None,
+    ) -> Delivery:
+        """A record with what most do not have."""
+        key = bytes_of("key", key)
+        size = RECORD_OVERHEAD_BYTES + len(value or b"") + len(key or b"")
+        if headers is not None:
+            headers, header_bytes = headers_of("headers", headers)
+            size += header_bytes
+        if timestamp_ms is not None:
+            timestamp_of("timestamp_ms", timestamp_ms)
+        place = partition_of(partition)
+        if place is None:
+            place = self._partitioner.place(key, target.count, target.available)
+        return self._accumulator.append(
+            target, place, value, key, headers=headers, timestamp_ms=timestamp_ms, size=size
+        )
+
+    def _columns(
+        self,
+        values: Iterable[Any],
+        keys: Iterable[Any] | None,
+        headers: Iterable[Headers | None] | None,
+        timestamps_ms: int | Iterable[int] | None,
+    ) -> Columns:
+        """What `send_many` was given, checked."""
+        value_column = column_of("values", values, self._value_serializer)
+        count = len(value_column)
+        key_column = None
+        if keys is not None:
+            key_column = column_of("keys", keys, self._key_serializer)
+            check_keys(key_column, count)
+        header_column, header_sizes = (None, None) if headers is None else header_column_of(headers, count)
+        stamps = timestamps_of(timestamps_ms, count)
+        sizes = sizes_of(value_column, key_column, header_sizes)
+        if sizes:
+            self._accumulator.check_size(max(sizes))
+        return Columns(value_column, key_column, header_column, stamps, sizes)
+
+    def _raise_failures(self) -> None:
+        failures = self._accumulator.take_failures()
+        if failures.records:
+            raise DeliveryFailedError(
+                f"{failures.records} records were not stored; the first error: {failures.first}"
+            ) from failures.first
