@@ -83,7 +83,7 @@ def timestamps_of(timestamps: int | Iterable[int] | None, count: int) -> int | S
     if timestamps is None or isinstance(timestamps, int):
         return None if timestamps is None else timestamp_of("timestamps_ms", timestamps)
     stamps = _listed("timestamps_ms", timestamps)
-    _check_length("timestamps_ms", stamps, count)
+    check_length("timestamps_ms", stamps, count)
     if stamps and not (
         {int}.issuperset(map(type, stamps)) and 0 <= min(stamps) <= max(stamps) < _TIMESTAMP_END
     ):
@@ -108,7 +108,7 @@ def headers_of(name: str, headers: object) -> tuple[tuple[tuple[str, bytes | Non
 def header_column_of(headers: Iterable[Any], count: int) -> tuple[list[Headers], list[int]]:
     """One record's headers each, and the bytes that they take. Raises InvalidArgumentError."""
     rows = _listed("headers", headers)
-    _check_length("headers", rows, count)
+    check_length("headers", rows, count)
     checked = [headers_of(f"headers[{at}]", row or ()) for at, row in enumerate(rows)]
     return [row for row, _ in checked], [size for _, size in checked]
 
@@ -135,9 +135,10 @@ def partition_of(partition: object) -> int | None:
     return partition
 
 
-def check_keys(keys: Sequence[object], count: int) -> None:
-    """Raises InvalidArgumentError unless there is a key for each value."""
-    _check_length("keys", keys, count)
+def check_length(name: str, items: Sequence[object], count: int) -> None:
+    """Raises InvalidArgumentError unless there is one item for each value."""
+    if len(items) != count:
+        raise InvalidArgumentError(f"{len(items)} {name} for {count} values")
 
 
 def _header(name: str, at: int, header: Any) -> tuple[str, bytes | None]:
@@ -152,11 +153,6 @@ def _header(name: str, at: int, header: Any) -> tuple[str, bytes | None]:
     if value is not None and not isinstance(value, _BYTES_LIKE):
         raise InvalidArgumentError(f"{name}[{at}] has {_described(value)} for its value; it is bytes or None")
     return key, None if value is None else bytes(value)
-
-
-def _check_length(name: str, items: Sequence[object], count: int) -> None:
-    if len(items) != count:
-        raise InvalidArgumentError(f"{len(items)} {name} for {count} values")
 
 
 def _listed(name: str, items: Iterable[Any]) -> list[Any]:

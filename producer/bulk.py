@@ -7,13 +7,15 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, repeat
-from operator import add, length_hint, mod
-from typing import Any, Final, NamedTuple, TypeVar
+from operator import mod
+from time import monotonic
+from typing import Any, Final, TypeVar
 
-from tailrace.protocol.record import Headers
+from tailrace.protocol.errors import BufferFullError
 
 from .accumulator import Accumulator
 from .batch import RECORD_OVERHEAD_BYTES
+from .columns import Columns
 from .delivery import Span
 from .partitioner import Partitioner
 from .topics import NOWHERE, TopicBuffers
@@ -26,44 +28,38 @@ STICKY: Final = -1
 T = TypeVar("T")
 
 
-class Columns(NamedTuple):
-    """Records in columns. `sizes` are the bytes of key, value and headers of each."""
+def accept(
+    accumulator: Accumulator,
+    topic: TopicBuffers,
+    partition: int | None,
+    partitioner: Partitioner,
+    columns: Columns,
+) -> list[Span]:
+    """Put all records into batches, piece by piece; each waits for memory as one. Where they are.
 
-    values: Sequence[bytes | None]
-    keys: Sequence[bytes | None] | None
-    headers: Sequence[Headers] | None
-    timestamps: int | Sequence[int] | None
-    sizes: Sequence[int]
-
-    def cut(self, start: int, stop: int) -> "Columns":
-        """The records from `start` to before `stop`."""
-        stamps = self.timestamps
-        return Columns(
-            self.values[start:stop],
-            None if self.keys is None else self.keys[start:stop],
-            None if self.headers is None else self.headers[start:stop],
-            stamps if stamps is None or isinstance(stamps, int) else stamps[start:stop],
-            self.sizes[start:stop],
-        )
-
-    @property
-    def memory(self) -> int:
-        """Bytes that the records take in batches, at most."""
-        return sum(self.sizes) + RECORD_OVERHEAD_BYTES * len(self.sizes)
-
-
-def sizes_of(
-    values: Sequence[bytes | None],
-    keys: Sequence[bytes | None] | None,
-    header_sizes: Sequence[int] | None,
-) -> list[int]:
-    """The bytes of key, value and headers of each record."""
-    sizes = _lengths(values)
-    if keys is not None:
-        sizes = list(map(add, sizes, _lengths(keys)))
-    if header_sizes is not None:
-        sizes = list(map(add, sizes, header_sizes))
-    return sizes
+    Raises like `Accumulator.append`; BatchTooLargeError before anything is accepted.
+    """
+    if columns.sizes:
+        accumulator.check_size(max(columns.sizes))
+    spans: list[Span] = []
+    accepted = 0
+    for piece in pieces_of(columns, accumulator.memory_bytes // 2):
+        shares = shares_of(piece, partition, partitioner, topic.count, topic.available)
+        now = monotonic()
+        with accumulator.lock:
+            try:
+                accumulator.reserve(topic, partition, piece.memory, now)
+            except BufferFullError as error:
+                error.accepted = accepted
+                raise
+            try:
+                accumulator.read_clock(now)
+                for place, share in shares:
+                    spans += pour(accumulator, topic, place, share, now)
+            finally:
+                accumulator.refund()
+        accepted += len(piece.sizes)
+    return spans
 
 
 def pieces_of(columns: Columns, memory: int) -> Iterator[Columns]:
@@ -148,13 +144,6 @@ def pour(
         spans.append(Span(batch.outcome, first, stop - start))
         start = stop
     return spans
-
-
-def _lengths(items: Sequence[bytes | None]) -> list[int]:
-    try:
-        return list(map(len, items))  # type: ignore[arg-type]
-    except TypeError:  # there are nulls, whose hint is 0
-        return list(map(length_hint, items))
 
 
 def _fitting(ends: Sequence[int], start: int, room: int) -> int:

@@ -11,7 +11,6 @@ from typing import Any, Final, Self
 from tailrace.client.engine import Engine
 from tailrace.client.options import reject_unknown
 from tailrace.protocol.errors import (
-    BufferFullError,
     ClosedError,
     DeliveryFailedError,
     TailraceError,
@@ -24,21 +23,18 @@ from . import at_exit
 from .accumulator import Accumulator
 from .arguments import (
     bytes_of,
-    check_keys,
-    column_of,
-    header_column_of,
     headers_of,
     partition_of,
     serialized,
     timeout_of,
     timestamp_of,
-    timestamps_of,
     topic_of,
 )
 from .batch import RECORD_OVERHEAD_BYTES
-from .bulk import Columns, pieces_of, pour, shares_of, sizes_of
+from .bulk import accept
+from .columns import columns_of
 from .config import OPTIONS, ProducerConfig, Serializer
-from .delivery import Delivery, ManyDelivery, Span
+from .delivery import Delivery, ManyDelivery
 from .metrics import metrics_of
 from .partitioner import Partitioner, PartitionerOption
 from .pipeline import Pipeline
@@ -264,28 +260,11 @@ class Producer:
             target = self._topics[topic]
         except (KeyError, TypeError):
             target = self._open_topic(topic)
-        columns = self._columns(values, keys, headers, timestamps_ms)
+        columns = columns_of(
+            values, keys, headers, timestamps_ms, serializers=(self._key_serializer, self._value_serializer)
+        )
         wanted = partition_of(partition)
-        accumulator = self._accumulator
-        spans: list[Span] = []
-        accepted = 0
-        for piece in pieces_of(columns, accumulator.memory_bytes // 2):
-            shares = shares_of(piece, wanted, self._partitioner, target.count, target.available)
-            now = monotonic()
-            with accumulator.lock:
-                try:
-                    accumulator.reserve(target, wanted, piece.memory, now)
-                except BufferFullError as error:
-                    error.accepted = accepted
-                    raise
-                try:
-                    accumulator.read_clock(now)
-                    for place, share in shares:
-                        spans += pour(accumulator, target, place, share, now)
-                finally:
-                    accumulator.refund()
-            accepted += len(piece.sizes)
-        return ManyDelivery(spans)
+        return ManyDelivery(accept(self._accumulator, target, wanted, self._partitioner, columns))
 
     def flush(self, timeout: float | None = None) -> None:
         """Send everything now, without waiting for `linger_ms`, and wait until all of it is resolved.
@@ -371,27 +350,6 @@ class Producer:
         return self._accumulator.append(
             target, place, value, key, headers=headers, timestamp_ms=timestamp_ms, size=size
         )
-
-    def _columns(
-        self,
-        values: Iterable[Any],
-        keys: Iterable[Any] | None,
-        headers: Iterable[Headers | None] | None,
-        timestamps_ms: int | Iterable[int] | None,
-    ) -> Columns:
-        """What `send_many` was given, checked."""
-        value_column = column_of("values", values, self._value_serializer)
-        count = len(value_column)
-        key_column = None
-        if keys is not None:
-            key_column = column_of("keys", keys, self._key_serializer)
-            check_keys(key_column, count)
-        header_column, header_sizes = (None, None) if headers is None else header_column_of(headers, count)
-        stamps = timestamps_of(timestamps_ms, count)
-        sizes = sizes_of(value_column, key_column, header_sizes)
-        if sizes:
-            self._accumulator.check_size(max(sizes))
-        return Columns(value_column, key_column, header_column, stamps, sizes)
 
     def _raise_failures(self) -> None:
         failures = self._accumulator.take_failures()
