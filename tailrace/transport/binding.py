@@ -25,20 +25,29 @@ _CAUSES: Final = {
 }
 
 
-def bind(socket: Socket, *, tcp: str, ipc: str = "") -> Listener:
-    """Bind both endpoints and return the real ones; port 0 takes any free port.
+class Binding:
+    """Where a socket listens: the real endpoints; port 0 takes any free port.
 
     Raises ConnectionFailedError with the address, the cause and what to do.
     """
-    _bind_one(socket, _numeric(tcp))
-    bound = socket.getsockopt(zmq.LAST_ENDPOINT)
-    assert isinstance(bound, bytes)
-    listener = Listener(_reachable(bound.rstrip(b"\0").decode()))
-    if ipc:
-        _prepare(ipc)
-        _bind_one(socket, ipc)
-        listener = Listener(listener.tcp, ipc, boot_id())
-    return listener
+
+    def __init__(self, socket: Socket, *, tcp: str, ipc: str = "") -> None:
+        _bind_one(socket, _numeric(tcp))
+        bound = socket.getsockopt(zmq.LAST_ENDPOINT)
+        assert isinstance(bound, bytes)
+        self.listener = Listener(_reachable(bound.rstrip(b"\0").decode()))
+        self._file: os.stat_result | None = None
+        if ipc:
+            _prepare(ipc)
+            _bind_one(socket, ipc)
+            self._file = _path(ipc).stat()
+            self.listener = Listener(self.listener.tcp, ipc, boot_id())
+
+    def remove_file(self) -> None:
+        """Remove the ipc socket's file, which ZeroMQ leaves, unless it is another process's by now."""
+        path, file, self._file = _path(self.listener.ipc), self._file, None
+        if file is not None and path.exists() and os.path.samestat(file, path.stat()):
+            path.unlink()
 
 
 def _bind_one(socket: Socket, endpoint: str) -> None:
@@ -67,13 +76,17 @@ def _reachable(endpoint: str) -> str:
     return f"tcp://{plain_socket.gethostname()}:{port}" if host in _WILDCARDS else endpoint
 
 
+def _path(ipc: str) -> Path:
+    return Path(ipc.removeprefix("ipc://"))
+
+
 def _prepare(ipc: str) -> None:
     """Make the socket's folder private, and refuse a path that another process listens on.
 
     ZeroMQ unlinks whatever is at the path: right for the file of a killed process, wrong for that
     of a live one.
     """
-    path = Path(ipc.removeprefix("ipc://"))
+    path = _path(ipc)
     length = len(os.fsencode(path))
     if length > IPC_PATH_BYTES_MAX:
         raise ConnectionFailedError(

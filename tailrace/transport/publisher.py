@@ -5,7 +5,7 @@ from typing import Final
 
 import zmq
 
-from .binding import bind
+from .binding import Binding
 from .context import Context, Socket, new_socket
 
 _NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -21,10 +21,11 @@ class Publisher:
     def __init__(self, context: Context, *, tcp: str, ipc: str = "") -> None:
         self._socket: Socket = new_socket(context, zmq.PUB, tcp)
         try:
-            self.listener = bind(self._socket, tcp=tcp, ipc=ipc)
+            self._binding = Binding(self._socket, tcp=tcp, ipc=ipc)
         except BaseException:
             self._socket.close()
             raise
+        self.listener = self._binding.listener
 
     def send(self, data: bytes) -> None:
         """Send to all that are subscribed now. Never waits."""
@@ -33,6 +34,7 @@ class Publisher:
     def close(self) -> None:
         """Close at once."""
         self._socket.close(linger=0)
+        self._binding.remove_file()
 
 
 class Subscriber:

@@ -266,6 +266,22 @@ def test_the_socket_file_of_a_killed_process_is_no_obstacle(
     assert connect(own(Server(context, tcp=LOOPBACK, ipc=ipc)).listener.ipc)
 
 
+def test_close_removes_the_socket_file_unless_it_is_anothers(
+    context: Context, own: Own, tmp_path: Path
+) -> None:
+    file = tmp_path / "node.sock"
+    first = own(Server(context, tcp=LOOPBACK, ipc=f"ipc://{file}"))
+    first.close()
+    assert not file.exists()
+    second = own(Server(context, tcp=LOOPBACK, ipc=f"ipc://{file}"))
+    first.close()
+    assert file.exists()
+    file.unlink()
+    file.touch()
+    second.close()
+    assert file.exists()
+
+
 def test_the_socket_of_a_live_process_is_not_taken_from_it(
     context: Context, own: Own, connect: Connect, tmp_path: Path
 ) -> None:
