@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tailrace.protocol.limits import UNSENT_REPLY_BYTES_MIN
 from tailrace.protocol.messages import Reply
 from tailrace.protocol.wire import encode
 from tailrace.transport.server import Server
@@ -14,6 +15,7 @@ from .parked import ParkedFetches
 from .quota import Quota
 from .reader import Reader
 from .storage.environment import Storage
+from .unsent import Unsent
 from .writer import Writer
 
 logger: Final = logging.getLogger(__name__)
@@ -24,7 +26,8 @@ class Broker:
     """The node's parts, and its wall clock in milliseconds since 1970.
 
     `produce_bytes` counts what waits for the writer, `fetch_slots` the fetches that wait for
-    records or for the reader. `quota_bytes` is the room on disk that the node was given.
+    records or for the reader, `unsent` the fetched bytes that nobody has read yet. `quota_bytes` is
+    the room on disk that the node was given.
     """
 
     server: Server
@@ -35,6 +38,7 @@ class Broker:
     parked: ParkedFetches
     produce_bytes: Quota
     fetch_slots: Quota
+    unsent: Unsent
     quota_bytes: int
     wall_ms: Callable[[], int]
     turn: int = 0
@@ -42,5 +46,14 @@ class Broker:
 
     def reply(self, peer: bytes, message: Reply, frames: Sequence[bytes] = ()) -> None:
         """Send a reply. One to a peer that is gone is dropped: it can ask again."""
-        if not self.server.send(peer, encode(message), frames):
+        if not self._send(peer, encode(message), frames):
             logger.debug("peer %s is gone, dropped its %s", peer.hex(), type(message).__name__)
+
+    def _send(self, peer: bytes, header: bytes, frames: Sequence[bytes]) -> bool:
+        size = sum(map(len, frames))
+        if size < UNSENT_REPLY_BYTES_MIN:
+            return self.server.send(peer, header, frames)
+        delivery = self.server.send_tracked(peer, header, frames)
+        if delivery is not None:
+            self.unsent.add(peer, delivery, size)
+        return delivery is not None

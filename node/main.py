@@ -11,8 +11,6 @@ mailbox, which wakes the network thread when it sleeps.
 import logging
 import os
 import random
-import resource
-import sys
 import time
 from collections.abc import Callable
 from math import inf
@@ -27,6 +25,8 @@ from tailrace.protocol.limits import (
     PARKED_FETCHES_MAX,
     PARKED_PARTITIONS_MAX,
     REQUEST_BURST_MAX,
+    UNSENT_BYTES_MAX,
+    UNSENT_BYTES_PER_CLIENT_MAX,
 )
 from tailrace.transport.context import Context, new_context
 from tailrace.transport.poller import Poller, Source
@@ -46,15 +46,14 @@ from .leaders import Leaders
 from .mailbox import Mailbox
 from .membership import Membership, Phase
 from .parked import ParkedFetches
+from .process import set_up_process
 from .quota import Quota
 from .reader import Reader
 from .storage.environment import Storage
+from .unsent import Unsent
 from .work import Committed, Drain, Drained, Letter, Prepared, ReadDone, WriterFailed
 from .writer import Writer
 
-SWITCH_INTERVAL_S: Final = 0.000_1
-"""How long a thread that wants the interpreter waits before it is given it. With Python's default of
-5 ms the network thread would wait that long whenever the writer checks a group."""
 LINGER_MS: Final = 500
 """How long the last replies may take to leave when the process stops."""
 FAREWELL_S: Final = 0.05
@@ -86,8 +85,7 @@ class Node:
         the disk; NodeIdInUseError, UnsupportedVersionError and the like when the coordinator
         refuses the node for good.
         """
-        _raise_file_limit()
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        set_up_process()
         try:
             config = self._config
             storage = Storage.open(
@@ -169,6 +167,7 @@ class _Loop:
             parked=self._parked,
             produce_bytes=Quota(total_max=IN_FLIGHT_BYTES_MAX, peer_max=IN_FLIGHT_BYTES_PER_CLIENT_MAX),
             fetch_slots=Quota(total_max=PARKED_FETCHES_MAX, peer_max=FETCHES_PER_CLIENT_MAX),
+            unsent=Unsent(total_max=UNSENT_BYTES_MAX, peer_max=UNSENT_BYTES_PER_CLIENT_MAX),
             quota_bytes=config.quota_bytes,
             wall_ms=_wall_ms,
         )
@@ -255,8 +254,7 @@ class _Loop:
                 produce.committed(broker, produces)
                 fetch.unpark(broker, self._parked.appended(grown), now)
             case ReadDone(peer, reply, frames):
-                broker.fetch_slots.release(peer, 1)
-                broker.reply(peer, reply, frames)
+                fetch.was_read(broker, peer, reply, frames)
             case Prepared(version):
                 fetch.unpark(broker, self._parked.changed(self._following.prepared(letter, now)), now)
                 self._link.applied(version, now)
@@ -291,15 +289,9 @@ class _Loop:
         """Send what the threads finished last, and close the connections to the coordinator."""
         for letter in self._mailbox.take():
             if isinstance(letter, ReadDone):
-                self._broker.reply(letter.peer, letter.reply, letter.frames)
+                fetch.was_read(self._broker, letter.peer, letter.reply, letter.frames)
         self._link.close()
 
 
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _raise_file_limit() -> None:
-    """Each connection takes a file descriptor; the soft limit is often far below what is allowed."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -8,7 +8,8 @@
 - less than `min_bytes` of data: the fetch is parked until enough was appended, or its wait is over;
 - what is surely in the page cache is read here; if any partition needs older data, the whole
   fetch is read by the reader thread;
-- only partitions with batches or errors are in the reply.
+- only partitions with batches or errors are in the reply;
+- BUSY: too many fetches of this connection wait, or it does not read what it has fetched.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple
 
 from tailrace.protocol.errors import BusyError, MalformedRequestError, OffsetOutOfRangeError, TailraceError
 from tailrace.protocol.limits import FETCH_REPLY_BATCHES_MAX, FETCH_REPLY_BYTES_MAX
-from tailrace.protocol.messages import OK, Fetch, Fetched, FetchEntry, FetchResult
+from tailrace.protocol.messages import OK, Fetch, Fetched, FetchEntry, FetchResult, Reply
 from tailrace.protocol.wire import error_info, failure
 
 from ..broker import Broker
@@ -26,6 +27,7 @@ from ..storage.environment import Storage
 from ..storage.partition_log import PartitionLog
 
 _TOO_MANY: Final = "too many fetches wait at this node: {} of this connection, {} of all; retry later"
+_UNREAD: Final = "too many fetched bytes are unread: {} by this connection, {} by all; read them, then retry"
 
 
 class Reading(NamedTuple):
@@ -55,6 +57,9 @@ def handle(broker: Broker, peer: bytes, request: Fetch, frames: list[memoryview]
 def serve(broker: Broker, fetch: ParkedFetch, now: float) -> None:
     """A fetch that is new, or was woken, or has waited enough. It holds no slot now."""
     request = fetch.request
+    if not broker.unsent.allows(fetch.peer):
+        _unread(broker, fetch.peer, request.request_id)
+        return
     failed, readings = _sort(broker, request.entries)
     broker.turn += 1
     if any(reading.entry.offset < reading.log.hot_offset for reading in readings):
@@ -151,6 +156,20 @@ def _busy(broker: Broker, fetch: ParkedFetch) -> None:
     slots = broker.fetch_slots
     error = BusyError(_TOO_MANY.format(slots.held(fetch.peer), slots.total))
     broker.reply(fetch.peer, failure(fetch.request.request_id, error))
+
+
+def _unread(broker: Broker, peer: bytes, request_id: int) -> None:
+    error = BusyError(_UNREAD.format(broker.unsent.held(peer), broker.unsent.total))
+    broker.reply(peer, failure(request_id, error))
+
+
+def was_read(broker: Broker, peer: bytes, reply: Reply, batches: list[bytes]) -> None:
+    """The reader thread is done with a request, a fetch or another."""
+    broker.fetch_slots.release(peer, 1)
+    if batches and not broker.unsent.allows(peer):
+        _unread(broker, peer, reply.request_id)
+    else:
+        broker.reply(peer, reply, batches)
 
 
 def unpark(broker: Broker, fetches: Sequence[ParkedFetch], now: float) -> None:

@@ -66,6 +66,12 @@ FETCH_REPLY_BYTES_MAX: Final = 8 * MIB
 """A reply ends after the batch that passes this, however much the fetch allows: what one peer reads at
 a time is what the others wait for."""
 FETCH_REPLY_BATCHES_MAX: Final = FRAMES_PER_MESSAGE_MAX - 1
+UNSENT_BYTES_PER_CLIENT_MAX: Final = 64 * MIB
+"""Fetched bytes that one connection has asked for and not read; above it, its fetches are BUSY."""
+UNSENT_BYTES_MAX: Final = 512 * MIB
+"""The same over all connections."""
+UNSENT_REPLY_BYTES_MIN: Final = 16 * KIB
+"""Smaller replies are not counted: of them, SEND_HIGH_WATER_MESSAGES is the bound."""
 READS_QUEUED_MAX: Final = 1_000
 """Reads that wait for the reader thread."""
 REQUEST_BURST_MAX: Final = 128
@@ -145,6 +151,7 @@ assert BATCH_BYTES_MAX <= GROUP_COMMIT_BYTES_MAX <= IN_FLIGHT_BYTES_PER_CLIENT_M
 assert PRODUCE_BATCHES_MAX < FRAMES_PER_MESSAGE_MAX
 assert PRODUCE_IN_FLIGHT_BYTES_MAX + BATCH_BYTES_MAX <= IN_FLIGHT_BYTES_PER_CLIENT_MAX
 assert FETCHES_PER_CLIENT_MAX <= PARKED_FETCHES_MAX
+assert BATCH_BYTES_MAX + FETCH_REPLY_BYTES_MAX <= UNSENT_BYTES_PER_CLIENT_MAX <= UNSENT_BYTES_MAX
 assert PARTITIONS_PER_REQUEST_MAX <= PARKED_PARTITIONS_MAX
 assert PARTITIONS_PER_NODE_MAX <= PARTITIONS_PER_UPDATE_MAX
 assert PARTITIONS_PER_UPDATE_MAX * 256 < HEADER_BYTES_MAX  # a change to 16 replicas takes up to 230 bytes

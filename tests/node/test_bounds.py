@@ -96,9 +96,31 @@ def test_a_peer_that_went_away_is_forgotten_in_time(house: Any, monkeypatch: pyt
     house.start()
     topic, gone, peer = house.create(), house.peer(), house.peer()
     gone.send(Fetch, entries=[topic.fetch_entry(0)], max_wait_ms=300)
-    deadline = time.monotonic() + 5
-    while isinstance(peer.ask(Fetch, entries=[topic.fetch_entry(0)], max_wait_ms=1)[0], Fetched):
-        assert time.monotonic() < deadline, "the other fetch is parked"
+    gone.send(Ping)
+    assert isinstance(gone.receive()[0], Pong), "then the fetch is parked"
+    entries = [topic.fetch_entry(0)]
+    assert isinstance(peer.ask(Fetch, entries=entries, max_wait_ms=1)[0], Failed)
     gone.connection.close()
-    while isinstance(peer.ask(Fetch, entries=[topic.fetch_entry(0)], max_wait_ms=1)[0], Failed):
+    deadline = time.monotonic() + 5
+    while isinstance(peer.ask(Fetch, entries=entries, max_wait_ms=1)[0], Failed):
         assert time.monotonic() < deadline, "its slot is free again"
+
+
+def test_fetched_bytes_that_are_not_read(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that asks for ever more and reads nothing cannot fill the node's memory."""
+    batch = encode([bytes(1_000_000)], timestamps=NOW)
+    monkeypatch.setattr(MAIN + "UNSENT_BYTES_PER_CLIENT_MAX", 5 * len(batch))
+    house.start()
+    topic, greedy, peer = house.create(), house.peer(), house.peer()
+    peer.ask(Produce, [batch], entries=[topic.entry()])
+    count = 200
+    ids = [greedy.send(Fetch, entries=[topic.fetch_entry(0)], max_wait_ms=0) for _ in range(count)]
+    assert len(topic.fetch(peer, 0)[1]) == 1
+    replies = [greedy.receive() for _ in range(count)]
+    assert [reply.request_id for reply, _ in replies] == ids
+    read = [frames for reply, frames in replies if isinstance(reply, Fetched)]
+    busy = [reply.error.code for reply, _ in replies if isinstance(reply, Failed)]
+    assert set(busy) == {ErrorCode.BUSY}
+    assert all(len(frames) == 1 for frames in read)
+    assert len(busy) > count // 4
+    assert len(topic.fetch(greedy, 0)[1]) == 1, "once it has read it may fetch again"
