@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import warnings
 import weakref
 from typing import Protocol
 
@@ -15,8 +16,8 @@ _log = logging.getLogger(__name__)
 class Open(Protocol):
     """What a producer offers for its end."""
 
-    def flush(self, timeout: float | None = None) -> None:
-        """Deliver everything."""
+    def close(self) -> None:
+        """Deliver everything, then stop."""
 
     def disown(self) -> None:
         """This process is a fork of the one that the producer belongs to."""
@@ -35,12 +36,13 @@ def unregister(producer: Open) -> None:
     _open.discard(producer)
 
 
-def _flush_all() -> None:
+def _close_all() -> None:
     for producer in tuple(_open):
         try:
-            producer.flush()
+            producer.close()
         except TailraceError as error:
             _log.error("a producer that was not closed: %s", error)
+        warnings.warn("a producer was not closed", ResourceWarning, stacklevel=1, source=producer)
 
 
 def _disown_all() -> None:
@@ -51,5 +53,5 @@ def _disown_all() -> None:
 
 # Runs before `lifecycle` closes the engines: what is registered last runs first.
 assert lifecycle
-atexit.register(_flush_all)
+atexit.register(_close_all)
 os.register_at_fork(after_in_child=_disown_all)

@@ -135,8 +135,8 @@ class Lane:
         )
 
     def starving(self) -> bool:
-        """Does something wait for an identity?"""
-        return self._idempotent and self.identity is None and bool(self.waiting)
+        """Is an identity missing? Asked for also while nothing waits: what is open waits for the lane."""
+        return self._idempotent and self.identity is None and not self.gone
 
     def take(self) -> Batch:
         """The next batch, in flight from now on."""

@@ -1,7 +1,7 @@
 """The public face of writing: `tailrace.Producer`."""
 
 import itertools
-import logging
+import warnings
 from collections.abc import Iterable, Sequence
 from random import randrange
 from time import monotonic
@@ -40,7 +40,6 @@ from .partitioner import Partitioner, PartitionerOption
 from .pipeline import Pipeline
 from .topics import TopicBuffers
 
-_log = logging.getLogger(__name__)
 _numbers: Final = itertools.count(1)
 
 
@@ -127,7 +126,7 @@ class Producer:
         self._partitioner = Partitioner(partitioner)
         self._key_hash = self._partitioner.key_hash
         self._max_block_s = max_block_ms / 1000
-        self._closed = False
+        self._closed = True  # until it is open
         self._name = client_id or f"producer-{next(_numbers)}"
         self._engine = Engine(bootstrap_servers, request_timeout_ms=request_timeout_ms, name=self._name)
         self._accumulator = Accumulator(
@@ -149,6 +148,7 @@ class Producer:
         )
         self._engine.start()
         self._engine.attach(self._pipeline)
+        self._closed = False
         at_exit.register(self)
 
     def __enter__(self) -> Self:
@@ -169,6 +169,7 @@ class Producer:
         """Forgotten: the I/O thread delivers what there is, then ends."""
         if not getattr(self, "_closed", True):
             self._pipeline.orphan()
+            warnings.warn(f"{self._name} was not closed", ResourceWarning, stacklevel=2, source=self)
 
     # ----------------------------------------------------------------- writing
 
@@ -275,7 +276,7 @@ class Producer:
         """
         timeout_s = timeout_of(timeout)
         if self._closed:
-            raise ClosedError(f"{self._name} is closed")
+            self._accumulator.check()
         left = self._accumulator.flush(timeout_s)
         if left:
             raise TimedOutError(
@@ -307,6 +308,11 @@ class Producer:
         """The partitions of a topic. Raises like `send` when it is not known."""
         info = self._engine.wait_for_topic(topic_of(topic), self._max_block_s)
         return set(range(len(info.partitions)))
+
+    @property
+    def closed(self) -> bool:
+        """Was it closed?"""
+        return self._closed
 
     def metrics(self) -> dict[str, float]:
         """Counts since the producer was made, sizes in bytes, times in milliseconds."""

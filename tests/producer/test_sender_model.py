@@ -248,6 +248,7 @@ class ProducerAndNodes(RuleBasedStateMachine):
         """The weather clears: everything resolves, and what was said is true."""
         if hasattr(self, "sender"):
             self.settle()
+            self.next_batch_is_wanted()
             self.logs_are_in_order_and_without_duplicates()
             for log, sent in zip(self.logs, self.sent, strict=True):
                 for batch in sent:
@@ -272,6 +273,14 @@ class ProducerAndNodes(RuleBasedStateMachine):
             while self.to_producer:
                 self.answer()
 
+    def next_batch_is_wanted(self) -> None:
+        """When all is resolved, nothing but a pause may keep the next batch from being sent."""
+        self.identify("answered")
+        self.now += 2.0
+        self.sender.tick(self.now)
+        for partition in range(PARTITIONS):
+            assert self.sender.wanted(sealed(partition, 1, self.now), self.now)
+
     def _check_fate(self, batch: Batch, log: Log) -> None:
         base_offset, error = self.fates[batch]
         if error is None and batch not in self.lost_by_node:
@@ -294,7 +303,7 @@ def test_without_faults_everything_is_stored_at_once(count: int) -> None:
     for _ in range(count):
         world.send(0, [2])
     began = world.now
-    world.teardown()
+    world.settle()
     assert all(error is None for _, error in world.fates.values())
     assert world.now == began
     assert world.sender.retries == 0

@@ -1,0 +1,148 @@
+"""Nodes and the coordinator die while records are on their way: nothing is lost, doubled or reordered."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tailrace.client.admin import Admin
+from tailrace.producer import Producer
+from tailrace.protocol.errors import BufferFullError, DeliveryFailedError, TimedOutError
+from tailrace.testing import Cluster
+
+from .conftest import read_back
+
+PARTITIONS = 6
+
+
+@pytest.fixture
+def fragile() -> Iterator[Cluster]:
+    """Two nodes of this test alone, with a topic `t` on both."""
+    with Cluster(nodes=2, session_timeout_ms=1_000) as cluster:
+        with Admin(cluster.bootstrap_servers) as admin:
+            admin.create_topic("t", partitions=PARTITIONS)
+        yield cluster
+
+
+class Writer:
+    """Sends numbered records in a thread of its own, keyed so that each key's order can be checked."""
+
+    def __init__(self, producer: Producer) -> None:
+        self.sent = 0
+        self._producer = producer
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            number = self.sent
+            self._producer.send("t", b"%d" % number, key=b"%d" % (number % 50))
+            values = [b"%d" % (number + at) for at in range(1, 100)]
+            keys = [b"%d" % ((number + at) % 50) for at in range(1, 100)]
+            self._producer.send_many("t", values, keys)
+            self.sent += 100
+
+    def __enter__(self) -> "Writer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def wait_for(self, more: int) -> None:
+        """Until so many more records were sent."""
+        target = self.sent + more
+        while self.sent < target:
+            assert self._thread.is_alive()
+            time.sleep(0.001)
+
+
+def check(cluster: Cluster, count: int) -> None:
+    """Every number below `count` once, each key's in order."""
+    last: dict[bytes, int] = {}
+    found = 0
+    for records in read_back(cluster.bootstrap_servers, "t", PARTITIONS):
+        for record in records:
+            assert int(record.value) > last.get(record.key, -1), "doubled or out of order"
+            last[record.key] = int(record.value)
+            found += 1
+    assert found == count
+
+
+@pytest.mark.parametrize("options", [{}, {"linger_ms": 0, "batch_size": 500}, {"compression_type": "lz4"}])
+def test_nodes_killed_while_records_are_on_their_way(fragile: Cluster, options: dict[str, object]) -> None:
+    with Producer(fragile.bootstrap_servers, buffer_memory=4 << 20, **options) as producer:  # type: ignore[arg-type]
+        with Writer(producer) as writer:
+            for node in (1, 2, 1):
+                writer.wait_for(5_000)
+                fragile.kill(node)
+                assert producer.metrics()["batches_in_flight"] > 0
+                fragile.start(node)
+        producer.flush(60)
+        assert producer.metrics()["batches_retried"] > 0
+    check(fragile, writer.sent)
+
+
+def test_data_flows_while_the_coordinator_is_away(fragile: Cluster) -> None:
+    with Producer(fragile.bootstrap_servers) as producer:
+        producer.send("t", b"0", key=b"0").result(10)
+        fragile.kill_coordinator()
+        for number in range(1, 100):
+            producer.send("t", b"%d" % number, key=b"0")
+        producer.flush(10)
+        fragile.start_coordinator()
+        producer.send("t", b"100", key=b"0").result(10)
+    check(fragile, 101)
+
+
+def test_everything_killed_at_once(fragile: Cluster) -> None:
+    with Producer(fragile.bootstrap_servers, buffer_memory=4 << 20) as producer:
+        with Writer(producer) as writer:
+            writer.wait_for(10_000)
+            fragile.kill(1)
+            fragile.kill(2)
+            fragile.kill_coordinator()
+            fragile.start_coordinator()
+            fragile.start(1)
+            fragile.start(2)
+            writer.wait_for(10_000)
+        producer.flush(60)
+    check(fragile, writer.sent)
+
+
+def fill(producer: Producer) -> int:
+    """Send until memory is full; how many records went in."""
+    for accepted in range(1_000):
+        try:
+            producer.send("t", b"x" * 1_000, partition=1)
+        except BufferFullError:
+            return accepted
+    raise AssertionError("memory is not bounded")
+
+
+def test_while_all_nodes_are_down_memory_is_bounded_and_handles_resolve_in_time(fragile: Cluster) -> None:
+    with Producer(
+        fragile.bootstrap_servers, delivery_timeout_ms=1_500, buffer_memory=1 << 16, max_block_ms=200
+    ) as producer:
+        for partition in range(PARTITIONS):
+            producer.send("t", b"first", partition=partition).result(10)
+        fragile.kill(1)
+        fragile.kill(2)
+        started = time.monotonic()
+        lost = producer.send("t", b"lost", partition=0)
+        accepted = fill(producer)
+        assert accepted < 66
+        with pytest.raises(BufferFullError, match="buffer_memory") as full:
+            producer.send_many("t", [b"x" * 1_000] * 100, partition=1)
+        assert full.value.accepted == 0
+        with pytest.raises(TimedOutError, match="delivery_timeout_ms"):
+            lost.result()
+        assert 1.0 < time.monotonic() - started < 3.0
+        with pytest.raises(DeliveryFailedError, match=f"{accepted + 1} records"):
+            producer.flush()
+        fragile.start(1)
+        fragile.start(2)
+        for partition in range(PARTITIONS):
+            producer.send("t", b"last", partition=partition).result(10)

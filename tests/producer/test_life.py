@@ -1,0 +1,175 @@
+"""Leaving, forgetting, forking and interrupting a producer."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tailrace.producer import Producer
+from tailrace.protocol.errors import ClosedError, DeliveryFailedError, TailraceError, TimedOutError
+from tailrace.testing import Cluster
+
+from .conftest import MakeProducer, MakeTopic, Read
+
+
+def test_leaving_delivers_without_waiting_for_linger(cluster: Cluster, topic: MakeTopic, read: Read) -> None:
+    name = topic()
+    started = time.monotonic()
+    with Producer(cluster.bootstrap_servers, linger_ms=60_000) as writer:
+        writer.send(name, b"x")
+    assert time.monotonic() - started < 10
+    assert len(read(name)[0]) == 1
+
+
+def too_late() -> int:
+    """A timestamp that no node takes."""
+    return (int(time.time()) + 7_200) * 1_000
+
+
+def test_leaving_raises_if_something_was_not_stored(cluster: Cluster, topic: MakeTopic) -> None:
+    with pytest.raises(DeliveryFailedError, match="1 records were not stored"):  # noqa: SIM117
+        with Producer(cluster.bootstrap_servers) as writer:
+            writer.send(topic(), b"x", timestamp_ms=too_late())
+
+
+def test_leaving_never_masks_an_exception(cluster: Cluster, topic: MakeTopic) -> None:
+    with pytest.raises(ZeroDivisionError) as left:  # noqa: PT012, SIM117
+        with Producer(cluster.bootstrap_servers, client_id="w") as writer:
+            writer.send(topic(), b"x", timestamp_ms=too_late())
+            raise ZeroDivisionError
+    assert left.value.__notes__[0].startswith("and w: 1 records were not stored")
+
+
+def test_close_gives_up_after_its_timeout(producer: MakeProducer, topic: MakeTopic, cluster: Cluster) -> None:
+    name = topic()
+    writer = producer()
+    writer.send(name, b"x").result(10)
+    os.kill(cluster.pid(1), signal.SIGSTOP)
+    try:
+        sent = writer.send(name, b"y")
+        with pytest.raises(TimedOutError, match=r"no answer within 0\.1 s"):
+            sent.result(0.1)
+        with pytest.raises(TimedOutError, match=r"1 batches got no answer within 0\.1 s"):
+            writer.flush(0.1)
+        with pytest.raises(DeliveryFailedError, match="closed"):
+            writer.close(0.1)
+    finally:
+        os.kill(cluster.pid(1), signal.SIGCONT)
+    with pytest.raises(ClosedError, match="may or may not be stored"):
+        sent.result(0)
+
+
+def test_a_forgotten_producer_delivers_and_ends(producer: MakeProducer, topic: MakeTopic, read: Read) -> None:
+    name = topic()
+    writer = Producer(producer()._engine.bootstrap.endpoints[0], linger_ms=60_000, client_id="forgotten")
+    sent = writer.send(name, b"x")
+    with pytest.warns(ResourceWarning, match="forgotten was not closed"):
+        del writer
+    assert sent.result(10).offset == 0
+    deadline = time.monotonic() + 10
+    while any(thread.name == "forgotten" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A script in a Python of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_end_of_the_interpreter_delivers(cluster: Cluster, topic: MakeTopic, read: Read) -> None:
+    name = topic()
+    script = """
+        import sys
+        from tailrace.producer import Producer
+        producer = Producer(sys.argv[1], linger_ms=60_000)
+        producer.send_many(sys.argv[2], [b"x"] * 1_000)
+    """
+    ended = run(script, cluster.bootstrap_servers, name)
+    assert ended.returncode == 0, ended.stderr
+    assert len(read(name)[0]) == 1_000
+
+
+def test_a_fork_is_told_and_the_parent_goes_on(cluster: Cluster, topic: MakeTopic, read: Read) -> None:
+    name = topic()
+    script = """
+        import os, sys
+        from tailrace.producer import Producer
+        from tailrace.protocol.errors import ClosedError
+        producer = Producer(sys.argv[1], linger_ms=200)
+        sent = producer.send(sys.argv[2], b"parent")
+        pid = os.fork()
+        if pid == 0:
+            calls = [
+                lambda: producer.send(sys.argv[2], b"child"),
+                lambda: producer.send_many(sys.argv[2], [b"child"]),
+                lambda: producer.flush(),
+                lambda: sent.result(5),
+            ]
+            told = 0
+            for call in calls:
+                try:
+                    call()
+                except ClosedError as error:
+                    told += "fork" in str(error)
+            producer.close()
+            with Producer(sys.argv[1]) as own:
+                own.send(sys.argv[2], b"child's own")
+            os._exit(0 if told == len(calls) else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        sent.result(10)
+        producer.close()
+    """
+    ended = run(script, cluster.bootstrap_servers, name)
+    assert ended.returncode == 0, ended.stderr
+    assert sorted(record.value for record in read(name)[0]) == [b"child's own", b"parent"]
+
+
+def interrupted(call: Callable[[], object]) -> float:
+    """Ctrl-C half a second into a call; how long the call lasted."""
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    started = time.monotonic()
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    timer.join()
+    return time.monotonic() - started
+
+
+def test_ctrl_c_in_every_call_that_blocks(producer: MakeProducer, topic: MakeTopic, cluster: Cluster) -> None:
+    name = topic()
+    writer = producer(buffer_memory=1 << 16, linger_ms=0)
+    writer.send(name, b"x").result(10)
+    unreachable = producer(bootstrap_servers="127.0.0.1:1")
+    os.kill(cluster.pid(1), signal.SIGSTOP)
+    try:
+        sent = writer.send(name, b"x" * 60_000)
+        many = writer.send_many(name, [b"x"])
+        for call in (
+            lambda: sent.result(30),
+            lambda: sent.exception(),
+            lambda: many.result(),
+            lambda: writer.flush(),
+            lambda: writer.send(name, b"x" * 10_000),
+            lambda: writer.send_many(name, [b"x" * 10_000]),
+            lambda: unreachable.send(name, b"x"),
+            lambda: unreachable.partitions_for(name),
+            lambda: writer.close(),
+        ):
+            assert 0.3 < interrupted(call) < 3
+    finally:
+        os.kill(cluster.pid(1), signal.SIGCONT)
+    with pytest.raises(TailraceError):
+        writer.send(name, b"x")
