@@ -66,6 +66,7 @@ def produce(
             bootstrap_servers,
             compression_type=None if compression == "none" else compression,
             max_block_ms=round(timeout_s * 1000),
+            delivery_timeout_ms=round(timeout_s * 1000),
         ) as producer,
     ):
         tally = _Tally()

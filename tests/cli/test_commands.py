@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tailrace import Admin, Producer
 from tailrace.protocol.limits import RECORD_BYTES_MAX
 from tailrace.testing import Cluster
 
@@ -31,12 +32,14 @@ def topic(cluster: Cluster, tailrace: Run) -> str:
     return name
 
 
-@pytest.fixture
-def ten(topic: str, tailrace: Run) -> str:
-    """A topic with the numbers 0 to 9 in partition 0, and a to c in partition 1."""
-    tailrace("produce", topic, "-p", 0, given="".join(f"{n}\n" for n in range(10)))
-    tailrace("produce", topic, "-p", 1, given="a\nb\nc\n")
-    return topic
+@pytest.fixture(scope="module")
+def ten(cluster: Cluster) -> str:
+    """A topic to read, with the numbers 0 to 9 in partition 0, and a to c in partition 1."""
+    with Admin(cluster.bootstrap_servers) as admin, Producer(cluster.bootstrap_servers) as producer:
+        admin.create_topic("ten", partitions=2)
+        producer.send_many("ten", [b"%d" % number for number in range(10)], partition=0)
+        producer.send_many("ten", [b"a", b"b", b"c"], partition=1)
+    return "ten"
 
 
 def objects(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
@@ -153,6 +156,18 @@ def test_what_cannot_be_produced(topic: str, tailrace: Run, tmp_path: Path) -> N
     assert "No such file" in tailrace("produce", topic, tmp_path / "none", code=2).stderr
 
 
+def test_a_cluster_that_cannot_store_is_not_waited_for_longer_than_told(tailrace: Run) -> None:
+    with Cluster() as cluster:
+        where = ("-b", cluster.bootstrap_servers)
+        tailrace("topic", "create", "t", *where)
+        cluster.kill(1)
+        started = time.monotonic()
+        done = tailrace("produce", "t", "--timeout", 0.5, *where, given="x\n", code=1)
+        assert time.monotonic() - started < 5
+        assert done.stderr.startswith("Error: 1 record")
+        assert done.stderr.count("\n") == 1
+
+
 def test_ctrl_c_delivers_what_was_read(topic: str, cluster: Cluster, tailrace: Run) -> None:
     command = [*COMMAND, "produce", topic, "-b", cluster.bootstrap_servers]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -184,33 +199,32 @@ def test_ctrl_c_delivers_what_was_read(topic: str, cluster: Cluster, tailrace: R
         ("@9999999999999", "", ""),
     ],
 )
-def test_offsets(ten: str, tailrace: Run, offsets: str, numbers: str, letters: str) -> None:
+def test_offsets(ten: str, cluster: Cluster, tailrace: Run, offsets: str, numbers: str, letters: str) -> None:
     got = tailrace("consume", ten, "-o", offsets, "-e", "-f", "%p%s ").stdout.split()
     assert "".join(each[1] for each in got if each[0] == "0") == numbers
     assert "".join(each[1] for each in got if each[0] == "1") == letters
     assert len(got) == len(numbers) + len(letters)
 
 
-def test_a_range_ends_by_itself(ten: str, tailrace: Run) -> None:
+def test_a_range_ends_by_itself(ten: str, cluster: Cluster, tailrace: Run) -> None:
     assert tailrace("consume", ten, "-o", "3:5", "-p", 0).stdout == "3\n4\n"
 
 
-def test_counts_and_partitions(ten: str, tailrace: Run) -> None:
+def test_counts_and_partitions(ten: str, cluster: Cluster, tailrace: Run) -> None:
     assert tailrace("consume", ten, "-p", 0, "-n", 3).stdout == "0\n1\n2\n"
     assert tailrace("consume", ten, "-p", 1, "-n", 0).stdout == ""
     assert tailrace("consume", ten, "-p", 1, "-o", "-1", "-n", 1).stdout == "c\n"
     assert len(tailrace("consume", ten, "-p", 0, "-p", 1, "-e").stdout.split()) == 13
 
 
-def test_several_topics(ten: str, tailrace: Run) -> None:
-    other = f"{ten}-other"
-    tailrace("topic", "create", other)
-    tailrace("produce", other, given="z\n")
-    got = tailrace("consume", ten, other, "-e", "-f", r"%t\n").stdout.split()
-    assert sorted(got) == [ten] * 13 + [other]
+def test_several_topics(ten: str, cluster: Cluster, tailrace: Run) -> None:
+    tailrace("topic", "create", "other")
+    tailrace("produce", "other", given="z\n")
+    got = tailrace("consume", ten, "other", "-e", "-f", r"%t\n").stdout.split()
+    assert sorted(got) == ["other", *["ten"] * 13]
 
 
-def test_records_for_programs(ten: str, tailrace: Run) -> None:
+def test_records_for_programs(ten: str, cluster: Cluster, tailrace: Run) -> None:
     record = objects(tailrace("consume", ten, "-p", 1, "-o", "2", "-n", 1, "--json"))[0]
     assert abs(record.pop("timestamp") - time.time() * 1000) < 60_000
     assert record == {"topic": ten, "partition": 1, "offset": 2, "key": None, "value": "c"}
