@@ -29,14 +29,15 @@ class Ballast:
             or self._space.disk_free() < self._space.reserve_bytes + self._bytes
         ):
             return
-        handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
         try:
-            os.posix_fallocate(handle, 0, self._bytes)
+            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+            try:
+                os.posix_fallocate(handle, 0, self._bytes)
+            finally:
+                os.close(handle)
             self.there = True
-        except OSError:
+        except OSError:  # somebody else was faster to take the room: another time
             self._path.unlink(missing_ok=True)
-        finally:
-            os.close(handle)
 
     def drop(self) -> bool:
         """Give the space back to the disk; False if there was none to give."""

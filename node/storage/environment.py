@@ -14,6 +14,7 @@ from typing import TypeVar
 import lmdb
 
 from tailrace.protocol.errors import (
+    DataFolderError,
     FencedLeaderEpochError,
     LimitExceededError,
     StorageFaultError,
@@ -91,6 +92,9 @@ class Storage:
             except BaseException:
                 tables.close(clean=False)
                 raise
+        except OSError as error:
+            data_folder.close()
+            raise DataFolderError(f"data folder {folder}: {error}") from error
         except BaseException:
             data_folder.close()
             raise

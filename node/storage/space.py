@@ -70,4 +70,4 @@ class Space:
         """Live bytes that may be stored now: the file may grow to the quota, or as the disk allows."""
         on_disk = os.stat(self._data_file).st_blocks * 512  # noqa: PTH116 (half the time of Path.stat)
         file_bytes = min(self.quota_bytes, on_disk + self.disk_free())
-        return file_bytes - max(self.reserve_bytes, file_bytes // FRAGMENTATION_SHARE)
+        return max(0, file_bytes - max(self.reserve_bytes, file_bytes // FRAGMENTATION_SHARE))

@@ -1,11 +1,15 @@
 """Group commits: offsets, isolation of what fails, and nothing visible that is not stored."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
 from tailrace.node.storage import Append, Appended, Storage
+from tailrace.node.storage.planner import Plan
+from tailrace.node.storage.writing import PlanWriter
 from tailrace.protocol.batch import check_crc, parse_header
 from tailrace.protocol.errors import (
     CorruptBatchError,
@@ -236,3 +240,24 @@ def test_transaction_errors_leave_no_trace_in_memory(house: Any) -> None:
     storage = house.reopen()
     assert storage.controller_epoch == 9
     assert set(storage.logs) == {KEY, OTHER}
+
+
+def test_a_failed_sync_is_never_tried_again(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel reports a failed write-back once, and calls the pages clean after that."""
+    storage = house.open()
+    log = one_log(storage)
+    write, calls = PlanWriter.write, []
+
+    def fail_once(self: PlanWriter, plan: Plan) -> int:
+        calls.append(plan)
+        if len(calls) > 1:
+            return write(self, plan)
+        error = lmdb.Error("mdb_txn_commit")
+        error.code = errno.EIO  # type: ignore[misc]
+        raise error
+
+    monkeypatch.setattr(PlanWriter, "write", fail_once)
+    with pytest.raises(StorageFaultError):
+        commit(storage, log, batch(1), batch(1), batch(1))
+    assert len(calls) == 1
+    assert log.log_end_offset == 0
