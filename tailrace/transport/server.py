@@ -105,7 +105,7 @@ class Server:
         return True
 
     def send_tracked(self, peer: bytes, header: bytes, frames: Sequence[Buffer]) -> Delivery | None:
-        """As `send`, with at least one frame; tells later when the connection has taken the reply, or is gone.
+        """As `send`, with at least one frame; tells when the connection has taken it, or is gone.
 
         Costs 10 us more: for replies whose memory counts, since a peer may not read what it asks for.
         """
