@@ -14,6 +14,8 @@ from tailrace.protocol.messages import (
     ListOffsets,
     OffsetQuery,
     OffsetsListed,
+    Ping,
+    Pong,
     Produce,
 )
 
