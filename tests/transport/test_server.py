@@ -139,6 +139,38 @@ def test_send_to_a_peer_that_does_not_read_is_false_once_its_queue_is_full(
         assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
+def test_a_tracked_reply_is_done_when_the_peer_takes_it_or_leaves(
+    server: Server, context: Context, request_of: Callable[[], Incoming]
+) -> None:
+    with context.socket(zmq.DEALER) as slow:
+        slow.setsockopt(zmq.RCVHWM, 1)
+        slow.setsockopt(zmq.LINGER, 0)
+        slow.connect(server.listener.tcp)
+        slow.send(b"ask")
+        peer = request_of().peer
+        payload = bytes(4 << 20)
+        replies = []
+        while not replies or replies[-1].done:
+            time.sleep(0.05)  # as long as it may take to be handed to the kernel
+            reply = server.send_tracked(peer, b"answer", [payload, payload])
+            assert reply is not None
+            replies.append(reply)
+        assert len(replies) < 100
+        for _ in replies:
+            assert slow.recv_multipart() == [b"answer", payload, payload]
+        wait_until_done(server, replies)
+        unread = [server.send_tracked(peer, b"answer", [payload]) for _ in range(20)]
+    wait_until_done(server, unread)
+    assert server.send_tracked(b"never seen", b"answer", [b"payload"]) is None
+
+
+def wait_until_done(server: Server, replies: list[Any]) -> None:
+    deadline = time.monotonic() + 5
+    while not all(reply.done for reply in replies):
+        assert time.monotonic() < deadline
+        assert server.receive() is None  # a socket hears of its peers when it is used
+
+
 def test_an_oversize_frame_costs_its_sender_the_connection_and_nobody_else(
     server: Server, context: Context, connect: Connect, request_of: Callable[[], Incoming], wait: Wait
 ) -> None:
