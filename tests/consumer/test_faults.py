@@ -1,0 +1,161 @@
+"""Nodes and the coordinator die and come back under a consumer; retention deletes what it has not read."""
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+
+import pytest
+
+from tailrace.consumer import Consumer
+from tailrace.protocol.errors import LeaderNotAvailableError, TailraceError
+from tailrace.testing import Cluster
+
+from .conftest import Feeder, at, values_of
+
+
+@pytest.fixture
+def fragile() -> Iterator[Cluster]:
+    """A cluster that a test may break."""
+    with Cluster(session_timeout_ms=1_000, retention_check_ms=50) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def fragile_feeder(fragile: Cluster) -> Iterator[Feeder]:
+    feeder = Feeder(fragile)
+    yield feeder
+    feeder.close()
+
+
+def test_a_node_that_was_killed_and_started_is_read_on(fragile: Cluster, fragile_feeder: Feeder) -> None:
+    topic = fragile_feeder.topic(partitions=2)
+    with Consumer(
+        topic, bootstrap_servers=fragile.bootstrap_servers, auto_offset_reset="earliest"
+    ) as consumer:
+        for round_ in range(3):
+            for partition in range(2):
+                fragile_feeder.send(topic, b"%d-%d" % (round_, partition), partition=partition)
+            assert sorted(values_of(consumer, 2)) == [b"%d-0" % round_, b"%d-1" % round_]
+            fragile.kill(1)
+            assert consumer.poll(50) == {}
+            fragile.start(1)
+        assert consumer.metrics()["fetch_errors"] > 0
+
+
+def test_a_consumer_that_waits_gets_what_is_sent_after_the_restart(
+    fragile: Cluster, fragile_feeder: Feeder, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = fragile_feeder.topic()
+    with (
+        caplog.at_level(logging.INFO, logger="tailrace.consumer"),
+        Consumer(topic, bootstrap_servers=fragile.bootstrap_servers) as consumer,
+    ):
+        got: list[bytes] = []
+        reader = threading.Thread(target=lambda: got.extend(values_of(consumer, 1)))
+        reader.start()
+        fragile.kill(1)
+        fragile.start(1)
+        fragile_feeder.send(topic, b"after")
+        reader.join(10)
+    assert got == [b"after"]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "fetching from node 1: " in caplog.text
+    assert "trying again" in caplog.text
+
+
+def test_reading_goes_on_without_the_coordinator(fragile: Cluster, fragile_feeder: Feeder) -> None:
+    topic = fragile_feeder.topic()
+    with Consumer(topic, bootstrap_servers=fragile.bootstrap_servers) as consumer:
+        fragile.kill_coordinator()
+        fragile_feeder.send(topic, b"on")
+        assert values_of(consumer, 1) == [b"on"]
+        fragile.start_coordinator()
+        fragile_feeder.send(topic, b"and on")
+        assert values_of(consumer, 1) == [b"and on"]
+
+
+def test_what_needs_a_dead_node_fails_within_its_time_out(fragile: Cluster, fragile_feeder: Feeder) -> None:
+    topic = fragile_feeder.topic()
+    consumer = Consumer(topic, bootstrap_servers=fragile.bootstrap_servers)
+    fragile.kill(1)
+    for call in (consumer.seek_to_end, consumer.lag, partial(consumer.end_offsets, [at(topic)])):
+        started = time.monotonic()
+        with pytest.raises(TailraceError, match=r"node 1|leader") as caught:
+            call(timeout_ms=300)
+        assert caught.value.retriable
+        assert time.monotonic() - started < 3
+    assert consumer.poll(100) == {}
+    consumer.close()
+
+
+def test_a_dead_nodes_partitions_have_no_leader_to_subscribe_at(
+    fragile: Cluster, fragile_feeder: Feeder
+) -> None:
+    topic = fragile_feeder.topic()
+    fragile.kill(1)
+    with Consumer(bootstrap_servers=fragile.bootstrap_servers) as consumer:
+        with pytest.raises(TailraceError) as caught:
+            consumer.subscribe(topic, timeout_ms=3_000)
+        assert isinstance(caught.value, LeaderNotAvailableError) or caught.value.retriable
+        fragile.start(1)
+        consumer.subscribe(topic)
+        fragile_feeder.send(topic, b"x")
+        assert values_of(consumer, 1) == [b"x"]
+
+
+def test_records_that_retention_deleted_are_passed_over(fragile: Cluster, fragile_feeder: Feeder) -> None:
+    """The consumer is paused at the start while retention deletes; `earliest` finds what is left."""
+    topic = "short"
+    fragile_feeder.admin.create_topic(topic, config={"retention_bytes": 200_000})
+    fragile_feeder.send(topic, b"first")
+    with Consumer(
+        topic, bootstrap_servers=fragile.bootstrap_servers, auto_offset_reset="earliest"
+    ) as consumer:
+        consumer.pause(at(topic))
+        for number in range(40):
+            fragile_feeder.send(topic, b"%d " % number * 5_000)
+        deadline = time.monotonic() + 10
+        while consumer.beginning_offsets([at(topic)])[at(topic)] == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        consumer.seek(at(topic), 0)
+        consumer.resume(at(topic))
+        offsets = []
+        while not offsets or offsets[-1] < 40:
+            offsets += [record.offset for records in consumer.poll(5_000).values() for record in records]
+        start = offsets[0]
+        assert start > 0
+        assert all(later == before + 1 for before, later in itertools.pairwise(offsets))
+        assert consumer.metrics()["offset_resets"] == 1
+
+
+def test_three_nodes_that_die_in_turn_lose_nothing() -> None:
+    with (
+        Cluster(nodes=3, session_timeout_ms=1_000) as cluster,
+        closing(Feeder(cluster)) as feeder,
+        Consumer(bootstrap_servers=cluster.bootstrap_servers) as consumer,
+    ):
+        topic = feeder.topic(partitions=6)
+        consumer.subscribe(topic)
+        found: list[list[int]] = [[] for _ in range(6)]
+
+        def read(timeout_ms: float) -> int:
+            for name, records in consumer.poll(timeout_ms).items():
+                found[name.partition] += [int(record.value) for record in records]
+            return sum(map(len, found))
+
+        for round_, node_id in enumerate(cluster.node_ids):
+            for partition in range(6):
+                feeder.send_numbers(topic, range(round_ * 20, round_ * 20 + 20), partition=partition)
+            cluster.kill(node_id)
+            read(20)
+            cluster.start(node_id)
+            read(20)
+        deadline = time.monotonic() + 20
+        while read(1_000) < 360:
+            assert time.monotonic() < deadline
+        assert found == [list(range(60))] * 6

@@ -1,0 +1,164 @@
+"""Ctrl-C in every call that waits, and what a fork finds."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from tailrace.testing import Cluster
+
+from .conftest import Feeder
+
+WAITING = """
+    import sys, threading, time
+    from tailrace import Consumer, TopicPartition
+
+    servers, topic, call = sys.argv[1:]
+    consumer = Consumer(topic, bootstrap_servers=servers)
+    partition = TopicPartition(topic, 0)
+    try:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        eval(call)
+        print("returned", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    consumer.close()
+    print("closed", flush=True)
+"""
+
+
+def start(script: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "consumer.poll(None)",
+        "consumer.poll(600_000)",
+        "list(consumer)",
+        "next(consumer.batches())",
+        "next(consumer.batches(600_000))",
+    ],
+)
+def test_ctrl_c_while_waiting_for_records(cluster: Cluster, feeder: Feeder, call: str) -> None:
+    with start(WAITING, cluster.bootstrap_servers, feeder.topic(), call) as waiting:
+        assert interrupted(waiting) == ["interrupted", "closed"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "consumer.seek_to_end()",
+        "consumer.end_offsets([partition])",
+        "consumer.offsets_for_times({partition: 1})",
+        "consumer.lag()",
+        "consumer.subscribe(OTHER)",
+    ],
+)
+def test_ctrl_c_while_waiting_for_a_dead_node(call: str) -> None:
+    with Cluster() as cluster:
+        feeder = Feeder(cluster)
+        topic, other = feeder.topic(), feeder.topic()
+        feeder.close()
+        call = call.replace("OTHER", repr(other))
+        with start(WAITING, cluster.bootstrap_servers, topic, call) as waiting:
+            assert waiting.stdout is not None
+            assert waiting.stdout.readline() == "ready\n"
+            cluster.kill(1)
+            assert interrupted(waiting, ready=True) == ["interrupted", "closed"]
+
+
+CONNECTING = """
+    import sys
+    from tailrace import Consumer
+
+    print("ready", flush=True)
+    sys.stdin.readline()
+    try:
+        Consumer("orders", bootstrap_servers=sys.argv[1])
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+def test_ctrl_c_while_connecting() -> None:
+    with start(CONNECTING, "127.0.0.1:9") as connecting:
+        assert interrupted(connecting) == ["interrupted"]
+
+
+def interrupted(process: "subprocess.Popen[str]", *, ready: bool = False) -> list[str]:
+    """Let the call begin, interrupt it; what the process said, which must not take long."""
+    assert process.stdout is not None
+    assert process.stdin is not None
+    if not ready:
+        assert process.stdout.readline() == "ready\n"
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    wait_until_waiting(process.pid)
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    said = process.stdout.read().split()
+    assert time.monotonic() - started < 5
+    return said
+
+
+def wait_until_waiting(pid: int) -> None:
+    """Until the main thread has read its line and sleeps again, in the call under test."""
+    deadline = time.monotonic() + 10
+    still = 0
+    while still < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+        where = Path(f"/proc/{pid}/wchan").read_text()
+        still = still + 1 if "futex" in where else 0
+
+
+FORKING = """
+    import os, sys
+    from pathlib import Path
+    from tailrace import Consumer, TopicPartition
+    from tailrace.protocol.errors import ClosedError
+
+    servers, topic, folder = sys.argv[1:]
+    consumer = Consumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest", offset_store=folder)
+    assert len(consumer.poll(10_000, max_records=2)) == 1
+    child = os.fork()
+    if child == 0:
+        for call in (consumer.poll, lambda: next(iter(consumer)), consumer.commit, consumer.lag):
+            try:
+                call()
+            except ClosedError as error:
+                print(error, flush=True)
+        consumer.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    (records,) = consumer.poll(10_000, max_records=1).values()
+    assert records[0].offset == 2
+    consumer.close()
+    again = Consumer(topic, bootstrap_servers=servers, offset_store=folder)
+    assert again.position(TopicPartition(topic, 0)) == 3
+    again.close()
+    print("done", flush=True)
+"""
+
+
+def test_a_fork_is_told_and_harms_nothing(cluster: Cluster, feeder: Feeder, tmp_path: Path) -> None:
+    topic = feeder.topic()
+    feeder.send_numbers(topic, range(10))
+    with start(FORKING, cluster.bootstrap_servers, topic, str(tmp_path)) as process:
+        said, _ = process.communicate(timeout=30)
+    *told, last = said.splitlines()
+    assert last == "done"
+    assert len(told) == 4
+    assert all("was made before fork()" in line for line in told), told
