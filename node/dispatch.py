@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from tailrace.protocol.errors import ShuttingDownError, TailraceError
+from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.messages import (
     ACKS_NONE,
     DescribeLogs,
@@ -34,12 +34,12 @@ HANDLERS: Final[dict[type, Handler]] = {
 
 
 class Dispatch:
-    """Belongs to the network thread. `closing`: everything is refused from now on."""
+    """Belongs to the network thread. `refusal`: with what everything is refused from now on."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._complaints = Complaints()
-        self.closing = False
+        self.refusal: TailraceError | None = None
 
     def receive(self, incoming: Incoming, now: float) -> None:
         """Decode and handle one request."""
@@ -51,8 +51,8 @@ class Dispatch:
             self._broker.reply(peer, failure(request_id_of(header), error))
             return
         try:
-            if self.closing:
-                raise ShuttingDownError("this node is stopping")
+            if self.refusal is not None:
+                raise type(self.refusal)(*self.refusal.args)
             HANDLERS[type(request)](self._broker, peer, request, frames, now)
         except TailraceError as error:
             if not error.retriable:

@@ -17,7 +17,7 @@ from math import inf
 from typing import Final
 
 from tailrace.protocol.cluster import Listener
-from tailrace.protocol.errors import StorageFaultError, TailraceError
+from tailrace.protocol.errors import ShuttingDownError, StorageFaultError, TailraceError
 from tailrace.protocol.limits import (
     FETCHES_PER_CLIENT_MAX,
     IN_FLIGHT_BYTES_MAX,
@@ -185,6 +185,7 @@ class _Loop:
         self._closing = False
         self._drained = False
         self._end_at = inf
+        self._failure: Exception | None = None
 
     def run(
         self,
@@ -193,7 +194,7 @@ class _Loop:
         on_ready: Callable[[Listener], None],
         parent_fd: int | None,
     ) -> None:
-        """Until everything is answered after a stop."""
+        """Until everything is answered after a stop. Raises what made the writer fail."""
         self._poller.add(self._server)
         self._poller.add(wakeup)
         if parent_fd is not None:
@@ -205,10 +206,7 @@ class _Loop:
             now = time.monotonic()
             if wakeup in ready:
                 wakeup.clear()
-            if parent_fd is not None and parent_fd in ready and not os.read(parent_fd, 4096):
-                logger.info("the parent process is gone")
-                self._poller.remove(parent_fd)
-                orphaned = True
+            orphaned = orphaned or self._parent_is_gone(ready, parent_fd)
             for letter in self._mailbox.take():
                 self._open(letter, now)
             if self._server in ready:
@@ -223,6 +221,15 @@ class _Loop:
                 self._close(now)
             if self._drained and self._membership.phase is Phase.LEFT:
                 self._end_at = min(self._end_at, now + FAREWELL_S)
+        if self._failure is not None:
+            raise self._failure
+
+    def _parent_is_gone(self, ready: list[Source], parent_fd: int | None) -> bool:
+        if parent_fd is None or parent_fd not in ready or os.read(parent_fd, 4096):
+            return False
+        logger.info("the parent process is gone")
+        self._poller.remove(parent_fd)
+        return True
 
     def _sleep(self) -> list[Source]:
         """Wait for input, a letter, or the next timer."""
@@ -270,7 +277,8 @@ class _Loop:
 
     def _close(self, now: float) -> None:
         """Refuse what is new, finish what was accepted, leave the cluster."""
-        self._closing = self._dispatch.closing = True
+        self._closing = True
+        self._dispatch.refusal = ShuttingDownError("this node is stopping")
         fetch.release(self._broker, self._parked.remove_all(), None)
         self._writer.submit(Drain())
         self._link.leave(now)
@@ -279,11 +287,13 @@ class _Loop:
         """The storage is not to be trusted: acknowledge nothing more, say so, and end."""
         logger.critical("the node stops, since its storage failed: %s", cause)
         error = StorageFaultError(f"this node stops, since its storage failed: {cause}")
-        self._closing = self._dispatch.closing = True
+        self._closing = True
+        self._dispatch.refusal = error
         produce.faulted(self._broker, self._writer.unanswered(), error)
         fetch.release(self._broker, self._parked.remove_all(), error)
         self._link.leave(now)
-        raise cause
+        self._failure = cause
+        self._end_at = now + FAREWELL_S
 
     def close(self) -> None:
         """Send what the threads finished last, and close the connections to the coordinator."""
