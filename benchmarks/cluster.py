@@ -1,4 +1,4 @@
-"""A whole cluster: start, rest, and restart after kill -9 with a large log; and how fast the command line starts.
+"""A whole cluster: start, rest, restart after kill -9 with a large log; and the start of the command line.
 
     python benchmarks/cluster.py [--idle-seconds 60] [--gigabytes 5] [--repeat 5] [--json]
 
