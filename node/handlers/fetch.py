@@ -12,6 +12,7 @@
 - BUSY: too many fetches of this connection wait, or it does not read what it has fetched.
 """
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Final, NamedTuple
@@ -25,6 +26,8 @@ from ..broker import Broker
 from ..parked import ParkedFetch
 from ..storage.environment import Storage
 from ..storage.partition_log import PartitionLog
+
+logger: Final = logging.getLogger(__name__)
 
 _TOO_MANY: Final = "too many fetches wait at this node: {} of this connection, {} of all; retry later"
 _UNREAD: Final = "too many fetched bytes are unread: {} by this connection, {} by all; read them, then retry"
@@ -173,10 +176,15 @@ def was_read(broker: Broker, peer: bytes, reply: Reply, batches: list[bytes]) ->
 
 
 def unpark(broker: Broker, fetches: Sequence[ParkedFetch], now: float) -> None:
-    """These were woken, or have waited enough."""
+    """These were woken, or have waited enough. One that fails hurts no other, as in `dispatch`."""
     for fetch in fetches:
         broker.fetch_slots.release(fetch.peer, 1)
-        serve(broker, fetch, now)
+        try:
+            serve(broker, fetch, now)
+        except Exception as error:
+            logger.exception("a parked fetch of peer %s failed", fetch.peer.hex())
+            internal = TailraceError(f"internal error: {error!r}")
+            broker.reply(fetch.peer, failure(fetch.request.request_id, internal))
 
 
 def release(broker: Broker, fetches: Sequence[ParkedFetch], error: TailraceError | None) -> None:
