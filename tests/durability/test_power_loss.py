@@ -18,7 +18,6 @@ import pytest
 from tailrace.client.admin import Admin
 from tailrace.client.engine import Engine
 from tailrace.node.storage.environment import Storage
-from tailrace.node.storage.verification import verify
 from tailrace.protocol import columns
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.limits import KIB, MIB
@@ -125,7 +124,7 @@ class Survivors:
         except Exception as error:  # noqa: BLE001 - whatever stops a node from starting is a finding
             return [f"does not open: {error!r}"]
         try:
-            return [*verify(storage), *self._lost(storage, acked)]
+            return [*storage.verify().problems, *self._lost(storage, acked)]
         except Exception as error:  # noqa: BLE001 - the same for reading
             return [f"does not read: {error!r}"]
         finally:
