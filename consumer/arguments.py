@@ -1,35 +1,24 @@
 """The arguments of `Consumer`'s methods, checked: InvalidArgumentError says what would fit."""
 
 from collections.abc import Iterable
-from typing import Final
 
+from tailrace.client.arguments import INT64_MAX, check_int, partition_of
 from tailrace.protocol.errors import InvalidArgumentError
-from tailrace.protocol.limits import PARTITIONS_PER_TOPIC_MAX
 from tailrace.protocol.record import TopicPartition
-
-from .config import check_int, check_timeout
-
-INT64_MAX: Final = 2**63 - 1
 
 
 def topics_of(topics: object) -> list[str]:
     """One name or several, each once."""
     if not isinstance(topics, Iterable):
         raise InvalidArgumentError(f"{topics!r} is no topic: give a name, or a list of names")
-    names = [topics] if isinstance(topics, str) else list(topics)
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise InvalidArgumentError(f"{name!r} is no topic: give its name")
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(map(topic_of, [topics] if isinstance(topics, str) else topics)))
 
 
-def partition_of(partition: object) -> TopicPartition:
-    """A TopicPartition, or the pair of a topic and a number."""
-    if isinstance(partition, tuple) and len(partition) == 2:
-        topic, number = partition
-        if isinstance(topic, str) and topic:
-            return TopicPartition(topic, check_int("partition", number, 0, PARTITIONS_PER_TOPIC_MAX - 1))
-    raise InvalidArgumentError(f"{partition!r} is no partition: give TopicPartition(topic, number)")
+def topic_of(topic: object) -> str:
+    """One name."""
+    if not isinstance(topic, str) or not topic:
+        raise InvalidArgumentError(f"{topic!r:.100} is no topic: give its name")
+    return topic
 
 
 def partitions_of(partitions: object) -> list[TopicPartition]:
@@ -52,8 +41,3 @@ def offset_of(offset: int) -> int:
 def timestamp_of(timestamp: int) -> int:
     """Milliseconds since 1970."""
     return check_int("timestamp", timestamp, 0, INT64_MAX)
-
-
-def timeout_of(timeout_ms: float | None) -> float | None:
-    """Milliseconds in seconds; None stays None."""
-    return None if timeout_ms is None else check_timeout("timeout_ms", timeout_ms)

@@ -102,7 +102,10 @@ class Assignment:
         for name, info in missing.items():
             stored = self._commits.hold(name, info.topic_id)
             offset = 0 if stored is None else stored.offset
-            self._add(AssignedPartition(name, info.topic_id, offset, "earliest", self._random))
+            partition = AssignedPartition(name, info.topic_id, offset, "earliest", self._random)
+            self._add(partition)
+            if self._commits.automatic:
+                self._commits.store_settled([partition], monotonic())
 
     # ------------------------------------------------------------------ inside
 
@@ -127,16 +130,17 @@ class Assignment:
             if name in wanted and wanted[name].topic_id == partition.key[0]
         }
         added = {name: info for name, info in wanted.items() if name not in kept}
+        dropped = [partition for name, partition in self._partitions.items() if name not in kept]
         with ExitStack() as held:
             fresh = self._prepare(added, held, deadline)
+            if self._commits.automatic:
+                # From here on a killed consumer is continued, also one that has read nothing yet.
+                self._commits.store_settled([*dropped, *fresh], monotonic())
             held.pop_all()
-        dropped = [partition for name, partition in self._partitions.items() if name not in kept]
-        self._drop(dropped)
+        for partition in dropped:
+            self._drop(partition)
         for partition in fresh:
             self._add(partition)
-        if self._commits.automatic:
-            # From here on a killed consumer is continued, also one that has read nothing yet.
-            self._commits.store_settled(fresh, monotonic())
 
     def _prepare(
         self, added: Mapping[TopicPartition, TopicInfo], held: ExitStack, deadline: float
@@ -178,11 +182,8 @@ class Assignment:
             # Under the lock: the I/O thread tells the fetcher of every state after this one.
             self._fetcher.assign(partition, self._engine.view().topics.get(partition.key[0]))
 
-    def _drop(self, partitions: Sequence[AssignedPartition]) -> None:
-        if self._commits.automatic:
-            self._commits.store_settled(partitions, monotonic())
-        for partition in partitions:
-            with self._lock:
-                self._fetcher.revoke(partition)
-            self._commits.release(partition.key)
-            del self._partitions[partition.name]
+    def _drop(self, partition: AssignedPartition) -> None:
+        with self._lock:
+            self._fetcher.revoke(partition)
+        self._commits.release(partition.key)
+        del self._partitions[partition.name]

@@ -76,9 +76,10 @@ class Commits:
         """
         if self._interval_s is not None:
             self.due_at = now + self._interval_s
-        for partition in partitions:
-            if self._differs(partition):
-                self.store(partition, partition.settled, partition.settled_epoch)
+        news = [partition for partition in partitions if self._differs(partition)]
+        # The stored partition counts must not tell of partitions that are not stored themselves.
+        for partition in sorted(news, key=lambda partition: self._stored.get(partition.key) is not None):
+            self.store(partition, partition.settled, partition.settled_epoch)
 
     def store(self, partition: AssignedPartition, offset: int, leader_epoch: int) -> None:
         """Write one offset; durable on return. Raises StorageFullError, StorageFaultError."""

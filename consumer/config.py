@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
+from tailrace.client.arguments import check_int, check_timeout
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.limits import (
     FETCH_BYTES_MAX,
@@ -72,6 +73,8 @@ class ConsumerConfig:
         for name in ("key_deserializer", "value_deserializer"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise InvalidArgumentError(f"{name} is a function that gets bytes, or None")
+        if not isinstance(self.client_id, str | None):
+            raise InvalidArgumentError(f"client_id is {self.client_id!r:.100}; it is a str or None")
         if not isinstance(self.offset_store, str | Path | None) or self.offset_store == "":
             raise InvalidArgumentError("offset_store is the path of a folder, or None")
         if self.consumer_timeout_ms is not None:
@@ -79,17 +82,3 @@ class ConsumerConfig:
 
 
 OPTIONS: Final = tuple(field.name for field in fields(ConsumerConfig))
-
-
-def check_int(name: str, value: object, least: int, most: int) -> int:
-    """`value` if it is an int between `least` and `most`, else InvalidArgumentError."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidArgumentError(f"{name} is {value!r}; it is a whole number from {least} to {most}")
-    return value
-
-
-def check_timeout(name: str, value: object) -> float:
-    """Milliseconds in seconds. Raises InvalidArgumentError for what is no time span."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise InvalidArgumentError(f"{name} is {value!r}; it is a number of milliseconds, 0 or more")
-    return value / 1000

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tailrace.client.arguments import check_int, items_of, partition_of, timeout_of
 from tailrace.client.descriptions import OffsetAndTimestamp
 from tailrace.client.offsets import list_offsets
 from tailrace.client.options import reject_unknown
@@ -14,10 +15,10 @@ from tailrace.protocol.limits import MAX_POLL_RECORDS_MAX, MIB
 from tailrace.protocol.messages import EARLIEST, LATEST
 from tailrace.protocol.record import Record, TopicPartition
 
-from .arguments import offset_of, partition_of, partitions_of, timeout_of, timestamp_of, topics_of
+from .arguments import offset_of, partitions_of, timestamp_of, topic_of, topics_of
 from .assigned import AssignedPartition, Reset
 from .column_batch import ColumnBatch
-from .config import OPTIONS, ConsumerConfig, check_int
+from .config import OPTIONS, ConsumerConfig
 from .decoding import Deserializer
 from .metrics import metrics_of
 from .session import Session
@@ -122,7 +123,7 @@ class Consumer:
 
         Raises CorruptBatchError, SerializationError, OffsetOutOfRangeError and UnknownTopicError (the
         topic was deleted), naming partition and offset, when it is the partition's turn; the position
-        stays before what cannot be read. `seek`, `pause` or a new assignment ends that.
+        stays before what cannot be read. `seek` or `pause` ends that, or an assignment without it.
         """
         return self._session.records()
 
@@ -243,7 +244,9 @@ class Consumer:
         if offsets is None:
             self._session.commit()
             return
-        chosen = {partition_of(partition): offset_of(offset) for partition, offset in offsets.items()}
+        chosen = {
+            partition_of(partition): offset_of(offset) for partition, offset in items_of("offsets", offsets)
+        }
         self._session.check()
         self._session.commits.check()
         for name, assigned in [(name, self._assigned(name)) for name in chosen]:
@@ -274,7 +277,8 @@ class Consumer:
         self, timestamps: Mapping[TopicPartition, int], timeout_ms: float | None = None
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
         """Each partition's first record at or after a time (ms since 1970); None if there is none."""
-        wanted = {partition_of(partition): timestamp_of(time) for partition, time in timestamps.items()}
+        pairs = items_of("timestamps", timestamps)
+        wanted = {partition_of(partition): timestamp_of(time) for partition, time in pairs}
         self._session.check()
         found = list_offsets(self._session.engine, wanted, self._timeout_s(timeout_ms)) if wanted else {}
         return {partition: None if at.offset < 0 else at for partition, at in found.items()}
@@ -287,7 +291,7 @@ class Consumer:
 
     def partitions_for_topic(self, topic: str, timeout_ms: float | None = None) -> set[int]:
         """The numbers of a topic's partitions. Raises UnknownTopicError with similar names."""
-        (name,) = topics_of(topic)
+        name = topic_of(topic)
         self._session.check()
         info = self._session.engine.wait_for_topic(name, self._timeout_s(timeout_ms))
         return set(range(len(info.partitions)))

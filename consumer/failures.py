@@ -1,6 +1,6 @@
 """The errors that reading a partition can end in, each saying where, why, and how to go on.
 
-They stay: every ask raises them again until the application seeks, pauses or assigns anew.
+They stay: every ask raises them again until the application seeks, pauses or gives the partition up.
 """
 
 from tailrace.protocol.errors import (

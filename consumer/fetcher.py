@@ -125,8 +125,11 @@ class Fetcher:
         """Go on from `offset`: what was or will be fetched from elsewhere is dropped."""
         self._recall(partition)
         self.buffered_bytes -= partition.buffered_bytes
-        partition.move_to(offset)
         self._ready.pop(partition.key, None)
+        deleted = partition.failure if isinstance(partition.failure, UnknownTopicError) else None
+        partition.move_to(offset)
+        if deleted is not None:
+            self._fail(partition, deleted)
 
     def pause(self, partition: AssignedPartition) -> None:
         """Neither fetch nor hand over, until `resume`. What is buffered is kept while there is room."""

@@ -36,7 +36,7 @@ class OpenBatch:
     def __init__(self, name: TopicPartition, raw: RawBatch, decoding: Decoding) -> None:
         self._name = name
         self._decoding = decoding
-        self._batch = _decode(name, raw)
+        self._batch = _decode(name, raw, decoding.check_crc)
         self._next = bisect_left(self._batch.offsets, raw.start)
         self._records: list[Record[Any, Any]] | None = None
 
@@ -92,8 +92,8 @@ class OpenBatch:
         return list(map(Record, *place, *columns, batch.headers[start:stop]))
 
 
-def _decode(name: TopicPartition, raw: RawBatch) -> Batch:
+def _decode(name: TopicPartition, raw: RawBatch, verify_crc: bool) -> Batch:
     try:
-        return decode(raw.data)
+        return decode(raw.data, verify_crc=verify_crc)
     except (CorruptBatchError, BatchTooLargeError) as error:
         raise corrupt_batch(name, raw.start, raw.header.last_offset + 1, error) from error

@@ -1,14 +1,19 @@
 """Ctrl-C in every call that waits, and what a fork finds."""
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from tailrace.consumer import Consumer
 from tailrace.testing import Cluster
 
 from .conftest import Feeder
@@ -162,3 +167,55 @@ def test_a_fork_is_told_and_harms_nothing(cluster: Cluster, feeder: Feeder, tmp_
     assert last == "done"
     assert len(told) == 4
     assert all("was made before fork()" in line for line in told), told
+
+
+class InterruptionError(Exception):
+    """Raised by a signal handler at any point of the main thread, as KeyboardInterrupt is."""
+
+
+@pytest.mark.parametrize("way", ["poll", "iterate"])
+def test_interrupts_at_any_point_lose_nothing_with_a_store(
+    cluster: Cluster, feeder: Feeder, tmp_path: Path, way: str
+) -> None:
+    topic = feeder.topic()
+    for start in range(0, 3_000, 20):
+        feeder.send_numbers(topic, range(start, start + 20))
+    armed = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal armed
+        if armed:
+            armed = False
+            raise InterruptionError
+
+    def read(seen: list[int]) -> None:
+        nonlocal armed
+        with Consumer(
+            topic, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest",
+            offset_store=tmp_path, auto_commit_interval_ms=1, max_poll_records=7, consumer_timeout_ms=1_000,
+        ) as consumer:  # fmt: skip
+            armed = True
+            timer = threading.Timer(random.random() * 0.015, os.kill, (os.getpid(), signal.SIGUSR1))
+            timer.start()
+            try:
+                if way == "iterate":
+                    seen.extend(int(record.value) for record in consumer)
+                while way == "poll" and (polled := consumer.poll(1_000)):
+                    for records in polled.values():
+                        seen.extend(int(record.value) for record in records)
+            finally:
+                armed = False
+                timer.join()
+
+    random = Random(0)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    seen: list[int] = []
+    try:
+        while 2_999 not in seen:
+            first = len(seen)
+            with suppress(InterruptionError):
+                read(seen)
+            assert seen[first:] == [number for number, _ in enumerate(seen[first:], *seen[first : first + 1])]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert sorted(set(seen)) == list(range(3_000))
