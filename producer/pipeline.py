@@ -70,13 +70,13 @@ class Pipeline:
             self._accumulator.io_thread = threading.get_ident()
         if self._orphaned:
             self._accumulator.fail(ClosedError(f"{self._engine.name} was forgotten without close()"))
+        self.sender.tick(now)
+        self._identify(now)
+        self._ship_all(now)  # first, so that what is open sees the way as free as it is
         batches, due = self._accumulator.collect(now, self.sender.wanted)
         for batch in batches:
             self.sender.add(batch, now)
-        self.sender.tick(now)
-        self._identify(now)
-        while (shipment := self.sender.next_shipment(now)) is not None:
-            self._ship(shipment, now)
+        self._ship_all(now)
         if self.sender.fatal is not None:
             self._accumulator.fail(self.sender.fatal)
         self._resolve()
@@ -135,6 +135,10 @@ class Pipeline:
             ),
             on_reply=on_reply,
         )
+
+    def _ship_all(self, now: float) -> None:
+        while (shipment := self.sender.next_shipment(now)) is not None:
+            self._ship(shipment, now)
 
     def _ship(self, shipment: Shipment, now: float) -> None:
         frames = self._encode(shipment, now)

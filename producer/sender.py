@@ -109,7 +109,7 @@ class Sender:
 
     def next_shipment(self, now: float) -> Shipment | None:
         """The next request to send, if any node has both something to get and room for it."""
-        for node_id, queue in tuple(self._queues.items()):
+        for node_id, queue in self._queues.items():
             if queue and self._has_room(node_id):
                 shipment = self._fill(node_id, queue, now)
                 if shipment.batches:
@@ -197,8 +197,10 @@ class Sender:
     # ------------------------------------------------------------ cluster, time
 
     def update_leaders(self, now: float) -> None:
-        """The cluster state has changed."""
+        """The cluster state has changed: lanes go to the queues of other nodes, or end."""
+        self._queues.clear()
         for key, lane in tuple(self._lanes.items()):
+            lane.queued = False
             self._lead(lane, now)
             if lane.gone and not lane.unresolved():
                 del self._lanes[key]
@@ -291,7 +293,7 @@ class Sender:
         shipment = Shipment(node_id)
         while queue:
             lane = queue[0]
-            if lane.leader != node_id or not lane.sendable(now):
+            if not lane.sendable(now):
                 queue.popleft().queued = False
                 self._look_at(lane, now)
                 continue

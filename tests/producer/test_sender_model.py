@@ -63,12 +63,16 @@ class ProducerAndNodes(RuleBasedStateMachine):
         self.to_producer: deque[Request] = deque()
         self.sent: list[list[Batch]] = [[] for _ in range(PARTITIONS)]
         self.fates: dict[Batch, tuple[int, TailraceError | None]] = {}
-        self.rejected: set[Batch] = set()
+        self.rejected: dict[Batch, ErrorCode] = {}
         self.lost_by_node: set[Batch] = set()
 
     def _lookup(self, _topic_id: bytes, partition: int) -> PartitionInfo:
         leader, epoch = self.leaders[partition]
         return PartitionInfo((1,), leader, epoch, 0, (1,))
+
+    def _append(self, copy: Copy) -> ProduceResult:
+        code = self.rejected.get(copy.batch)
+        return self.logs[copy.batch.partition].append(copy) if code is None else refusal(code)
 
     # ------------------------------------------------------------- the producer
 
@@ -119,7 +123,7 @@ class ProducerAndNodes(RuleBasedStateMachine):
     def process(self, node: int) -> None:
         if self.to_node[node]:
             request = self.to_node[node].popleft()
-            request.results = [self.logs[copy.batch.partition].append(copy) for copy in request.copies]
+            request.results = [self._append(copy) for copy in request.copies]
             self.to_producer.append(request)
 
     @rule(node=st.sampled_from(NODES), code=st.sampled_from(MOMENTARY), whole=st.booleans())
@@ -129,7 +133,7 @@ class ProducerAndNodes(RuleBasedStateMachine):
             request = self.to_node[node].popleft()
             refused = len(request.copies) if whole else 1
             request.results = [
-                refusal(code) if place < refused else self.logs[copy.batch.partition].append(copy)
+                refusal(code) if place < refused else self._append(copy)
                 for place, copy in enumerate(request.copies)
             ]
             self.to_producer.append(request)
@@ -137,19 +141,13 @@ class ProducerAndNodes(RuleBasedStateMachine):
     @rule(node=st.sampled_from(NODES), code=st.sampled_from(FINAL), place=st.integers(0, 3))
     def process_rejecting(self, node: int, code: ErrorCode, place: int) -> None:
         """One batch can never be stored: each attempt is refused."""
-        if self.to_node[node]:
-            copies = self.to_node[node][0].copies
-            batch = copies[place % len(copies)].batch
-            if batch not in self.logs[batch.partition].batches and not self._elsewhere(
-                batch, self.to_node[node][0]
-            ):
-                self.rejected.add(batch)
-                request = self.to_node[node].popleft()
-                request.results = [
-                    refusal(code) if copy.batch is batch else self.logs[copy.batch.partition].append(copy)
-                    for copy in request.copies
-                ]
-                self.to_producer.append(request)
+        if not self.to_node[node]:
+            return
+        request = self.to_node[node][0]
+        batch = request.copies[place % len(request.copies)].batch
+        if batch not in self.logs[batch.partition].batches and not self._elsewhere(batch, request):
+            self.rejected[batch] = code
+            self.process(node)
 
     def _elsewhere(self, batch: Batch, here: Request) -> bool:
         requests = [r for queue in (*self.to_node.values(), *self.stale) for r in queue if r is not here]
@@ -162,7 +160,7 @@ class ProducerAndNodes(RuleBasedStateMachine):
             request = self.to_node[node].popleft()
             if stored:
                 for copy in request.copies:
-                    self.logs[copy.batch.partition].append(copy)
+                    self._append(copy)
             request.results = [refusal(code)] * len(request.copies)
             self.to_producer.append(request)
 
@@ -173,8 +171,7 @@ class ProducerAndNodes(RuleBasedStateMachine):
         queue = data.draw(st.sampled_from(self.stale))
         request = queue.popleft()
         for copy in request.copies:
-            if copy.batch not in self.rejected:
-                self.logs[copy.batch.partition].append(copy)
+            self._append(copy)
         self.stale = [queue for queue in self.stale if queue]
 
     @rule(partition=st.integers(0, PARTITIONS - 1), appends=st.integers(1, 3))
@@ -261,22 +258,29 @@ class ProducerAndNodes(RuleBasedStateMachine):
                 self.leaders[partition] = (NODES[0], epoch + 1)
         self.sender.update_leaders(self.now)
         while len(self.fates) < sum(map(len, self.sent)):
-            self.identify("answered")
-            self.ship()
-            if not any(self.to_node.values()):
+            if not self.work():
                 wake_at = self.sender.wake_at()
                 assert wake_at is not None, "never resolved"
                 self.now = max(self.now + 0.001, wake_at)
-            for node in NODES:
-                while self.to_node[node]:
-                    self.process(node)
-            while self.to_producer:
-                self.answer()
+
+    def work(self) -> bool:
+        """Everything that is due is sent, processed and answered; False if there was nothing."""
+        self.identify("answered")
+        self.ship()
+        if not any(self.to_node.values()) and not self.to_producer:
+            return False
+        for node in NODES:
+            while self.to_node[node]:
+                self.process(node)
+        while self.to_producer:
+            self.answer()
+        return True
 
     def next_batch_is_wanted(self) -> None:
-        """When all is resolved, nothing but a pause may keep the next batch from being sent."""
-        self.identify("answered")
-        self.now += 2.0
+        """When all is resolved, nothing may keep the next batch from being sent for long."""
+        for _ in range(5):
+            self.work()
+            self.now += 2.0
         self.sender.tick(self.now)
         for partition in range(PARTITIONS):
             assert self.sender.wanted(sealed(partition, 1, self.now), self.now)
