@@ -8,6 +8,7 @@ import textwrap
 import threading
 import time
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -169,8 +170,45 @@ def test_a_fork_is_told_and_harms_nothing(cluster: Cluster, feeder: Feeder, tmp_
     assert all("was made before fork()" in line for line in told), told
 
 
-class InterruptionError(Exception):
+@pytest.mark.parametrize("way", ["poll", "iterate"])
+def test_an_interrupted_ask_hands_nothing_over(cluster: Cluster, feeder: Feeder, way: str) -> None:
+    """Not even what it had taken before, from batches that were read through."""
+    topic = feeder.topic(partitions=2)
+    for start in range(0, 60, 5):
+        feeder.send_numbers(topic, range(start, start + 5), partition=start % 2)
+    to_come = [3, 8, 9, 31, 59]
+
+    def number_of(value: bytes) -> int:
+        if int(value) in to_come:
+            to_come.remove(int(value))
+            raise KeyboardInterrupt
+        return int(value)
+
+    seen: list[int] = []
+    interrupts = 0
+    servers = cluster.bootstrap_servers
+    with Consumer(
+        topic, bootstrap_servers=servers, auto_offset_reset="earliest", value_deserializer=number_of
+    ) as consumer:
+        while len(seen) < 60:
+            try:
+                if way == "iterate":
+                    seen.extend(record.value for record in islice(consumer, 60 - len(seen)))
+                for records in consumer.poll(1_000).values() if way == "poll" else ():
+                    seen.extend(record.value for record in records)
+            except KeyboardInterrupt:
+                interrupts += 1
+    assert sorted(seen) == list(range(60))
+    assert interrupts == 5
+
+
+class InterruptionError(BaseException):
     """Raised by a signal handler at any point of the main thread, as KeyboardInterrupt is."""
+
+
+def number_of(value: bytes) -> int:
+    """A deserializer that takes long enough to be interrupted."""
+    return sum(1 for _ in range(int(value)))
 
 
 @pytest.mark.parametrize("way", ["poll", "iterate"])
@@ -193,16 +231,17 @@ def test_interrupts_at_any_point_lose_nothing_with_a_store(
         with Consumer(
             topic, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest",
             offset_store=tmp_path, auto_commit_interval_ms=1, max_poll_records=7, consumer_timeout_ms=1_000,
+            value_deserializer=number_of,
         ) as consumer:  # fmt: skip
             armed = True
             timer = threading.Timer(random.random() * 0.015, os.kill, (os.getpid(), signal.SIGUSR1))
             timer.start()
             try:
                 if way == "iterate":
-                    seen.extend(int(record.value) for record in consumer)
+                    seen.extend(record.value for record in consumer)
                 while way == "poll" and (polled := consumer.poll(1_000)):
                     for records in polled.values():
-                        seen.extend(int(record.value) for record in records)
+                        seen.extend(record.value for record in records)
             finally:
                 armed = False
                 timer.join()
