@@ -67,6 +67,11 @@ class ConsumerConfig:
             )
         for name, (least, most) in _BOUNDS.items():
             check_int(name, getattr(self, name), least, most)
+        if self.consumer_timeout_ms is not None:
+            check_timeout("consumer_timeout_ms", self.consumer_timeout_ms)
+        self._check_types()
+
+    def _check_types(self) -> None:
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise InvalidArgumentError(f"{name} is {getattr(self, name)!r}; it is True or False")
@@ -77,8 +82,6 @@ class ConsumerConfig:
             raise InvalidArgumentError(f"client_id is {self.client_id!r:.100}; it is a str or None")
         if not isinstance(self.offset_store, str | Path | None) or self.offset_store == "":
             raise InvalidArgumentError("offset_store is the path of a folder, or None")
-        if self.consumer_timeout_ms is not None:
-            check_timeout("consumer_timeout_ms", self.consumer_timeout_ms)
 
 
 OPTIONS: Final = tuple(field.name for field in fields(ConsumerConfig))

@@ -29,6 +29,7 @@ from tailrace.protocol.errors import (
 )
 from tailrace.protocol.limits import (
     FETCH_BUFFER_BYTES_MAX,
+    FETCHES_AHEAD,
     PARTITIONS_PER_REQUEST_MAX,
 )
 from tailrace.protocol.messages import (
@@ -86,12 +87,13 @@ class Fetcher:
 
     `buffered_bytes` counts what was fetched and not handed over. Fetches go out while it is below
     FETCH_BUFFER_BYTES_MAX, so that no more than that and the fetches in flight is held in memory.
-    `partition_bytes` is what a fetch asks of one partition at most; a partition that has more than
-    that in its buffer is left out.
+    `partition_bytes` is what a fetch asks of one partition at most; a partition that has FETCHES_AHEAD
+    times as much in its buffer is left out.
     """
 
     def __init__(self, *, partition_bytes: int, reset: Reset, random: Random) -> None:
         self._partition_bytes = partition_bytes
+        self._ahead_bytes = FETCHES_AHEAD * partition_bytes
         self._reset = reset
         self.partitions: dict[Key, AssignedPartition] = {}
         self._idle: dict[Key, AssignedPartition] = {}
@@ -157,7 +159,7 @@ class Fetcher:
             return []
         chosen: dict[tuple[int, bool], dict[Key, AssignedPartition]] = {}
         for key, partition in self._idle.items():
-            if partition.wants_fetch(self._partition_bytes) and self._may_fetch(partition, now):
+            if partition.wants_fetch(self._ahead_bytes) and self._may_fetch(partition, now):
                 together = chosen.setdefault((partition.leader, partition.lost), {})
                 if len(together) < PARTITIONS_PER_REQUEST_MAX // 2:
                     together[key] = partition
@@ -241,7 +243,7 @@ class Fetcher:
         partition.pop()
         if not partition.deliverable:
             self._ready.pop(partition.key, None)
-        return was_full or (partition.fetch == NO_FETCH and partition.wants_fetch(self._partition_bytes))
+        return was_full or (partition.fetch == NO_FETCH and partition.wants_fetch(self._ahead_bytes))
 
     # ------------------------------------------------------------------ inside
 

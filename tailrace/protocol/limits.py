@@ -138,6 +138,9 @@ UPDATES_BUFFERED_MAX: Final = 1_000
 # --- consumer ----------------------------------------------------------------
 FETCH_BUFFER_BYTES_MAX: Final = 64 * MIB
 """Fetched batches of one consumer that wait to be handed over; no fetch goes out above it."""
+FETCHES_AHEAD: Final = 2
+"""A partition is fetched while it has less than so many full fetches in its buffer: with one, the consumer
+waits for the node after each; more brings nothing."""
 FETCHES_PER_NODE_MAX: Final = 4
 """Fetches of one consumer at one node. A partition is in one of them at most; the second lets a busy
 partition go on while quiet ones wait for records."""

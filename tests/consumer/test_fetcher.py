@@ -17,13 +17,13 @@ from tailrace.protocol.errors import (
     TailraceError,
     UnknownTopicError,
 )
-from tailrace.protocol.limits import FETCHES_PER_NODE_MAX
+from tailrace.protocol.limits import FETCHES_AHEAD, FETCHES_PER_NODE_MAX
 from tailrace.protocol.messages import OK, ErrorInfo, FetchResult
 from tailrace.protocol.record import TopicPartition
 
 from .model import TOPIC, TOPIC_ID, ModelCluster, batch_of
 
-PARTITION_BYTES = 400
+PARTITION_BYTES = 200
 
 
 class World:
@@ -83,7 +83,7 @@ def test_a_full_partition_is_left_out_and_gets_a_fetch_of_its_own_when_there_is_
     world = World(2)
     world.cluster.logs[0].append(50)
     world.answer(world.plan())
-    assert world.partitions[0].buffered_bytes >= PARTITION_BYTES
+    assert world.partitions[0].buffered_bytes >= FETCHES_AHEAD * PARTITION_BYTES
     waiting = world.plan()
     assert asked(waiting) == [(1, 0)]
     assert world.fetcher.pop(world.partitions[0]), "popping makes room: a fetch can go out"

@@ -34,7 +34,7 @@ class Fetching(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.cluster = ModelCluster(PARTITIONS)
-        self.fetcher = Fetcher(partition_bytes=400, reset="earliest", random=Random(0))
+        self.fetcher = Fetcher(partition_bytes=200, reset="earliest", random=Random(0))
         self.hand_over = HandOver(self.fetcher, Lock(), Decoding(), wake=lambda: None)
         self.partitions = [
             AssignedPartition(TopicPartition(TOPIC, index), TOPIC_ID, 0, "earliest", Random(0))
