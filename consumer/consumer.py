@@ -170,6 +170,7 @@ class Consumer:
 
     def subscription(self) -> set[str]:
         """The subscribed topics; empty after `assign`."""
+        self._session.check()
         return set(self._session.assignment.topics)
 
     def unsubscribe(self) -> None:
@@ -188,6 +189,7 @@ class Consumer:
 
     def assignment(self) -> set[TopicPartition]:
         """The partitions that are read."""
+        self._session.check()
         return set(self._session.assignment.partitions)
 
     def pause(self, *partitions: TopicPartition) -> None:
@@ -204,6 +206,7 @@ class Consumer:
 
     def paused(self) -> set[TopicPartition]:
         """The partitions that are paused."""
+        self._session.check()
         partitions = self._session.assignment.partitions
         return {name for name, partition in partitions.items() if partition.paused}
 

@@ -113,17 +113,6 @@ def header_column_of(headers: Iterable[Any], count: int) -> tuple[list[Headers],
     return [row for row, _ in checked], [size for _, size in checked]
 
 
-def timeout_of(timeout: object) -> float | None:
-    """Seconds, or None for ever. Raises InvalidArgumentError."""
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
-        raise InvalidArgumentError(
-            f"timeout is {timeout!r:.100}; it is a number of seconds, 0 or more, or None"
-        )
-    return timeout
-
-
 def partition_of(partition: object) -> int | None:
     """A partition's number, which the topic may not have. Raises InvalidArgumentError."""
     if partition is None:

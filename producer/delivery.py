@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from tailrace.client.arguments import check_callable, seconds_of
 from tailrace.protocol.errors import ClosedError, TailraceError, TimedOutError
 
 _log = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class Outcome:
         """Wait until resolved; False if `timeout_s` was over first. Ctrl-C interrupts it."""
         if self.done:
             return True
+        timeout_s = seconds_of(timeout_s)
         if self._process != os.getpid():
             raise ClosedError(
                 "this delivery belongs to the process that called send(), and this is a fork of it;"
@@ -169,6 +171,7 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
         here and now if the record is stored already. What it raises is logged and changes nothing else.
         """
         index = self.index
+        check_callable(function)
 
         def report(outcome: Outcome) -> None:
             if outcome.error is None:
@@ -179,6 +182,7 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
 
     def add_errback(self, function: OnError) -> "Delivery":
         """Call `function(error)` if the record fails; where and how: see `add_callback`."""
+        check_callable(function)
 
         def report(outcome: Outcome) -> None:
             if outcome.error is not None:
@@ -230,6 +234,7 @@ class ManyDelivery:
 
     def exception(self, timeout: float | None = None) -> TailraceError | None:
         """Wait like `result`; the first error, or None."""
+        timeout = seconds_of(timeout)
         deadline = None if timeout is None else monotonic() + timeout
         for span in self._spans:
             left = None if deadline is None else max(0.0, deadline - monotonic())
@@ -239,6 +244,7 @@ class ManyDelivery:
 
     def add_callback(self, function: Callable[[list[RangeMetadata]], object]) -> "ManyDelivery":
         """Call `function` with the ranges once all records are stored; see `Delivery.add_callback`."""
+        check_callable(function)
 
         def report(error: TailraceError | None) -> None:
             if error is None:
@@ -249,6 +255,7 @@ class ManyDelivery:
 
     def add_errback(self, function: OnError) -> "ManyDelivery":
         """Call `function` with the first error once all answers are here, if any record failed."""
+        check_callable(function)
 
         def report(error: TailraceError | None) -> None:
             if error is not None:

@@ -3,11 +3,13 @@
 import itertools
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from random import randrange
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
 
+from tailrace.client.arguments import seconds_of
 from tailrace.client.engine import Engine
 from tailrace.client.options import reject_unknown
 from tailrace.protocol.errors import (
@@ -26,7 +28,6 @@ from .arguments import (
     headers_of,
     partition_of,
     serialized,
-    timeout_of,
     timestamp_of,
     topic_of,
 )
@@ -203,7 +204,7 @@ class Producer:
             value = bytes_of("value", value)
         size = RECORD_OVERHEAD_BYTES if value is None else len(value) + RECORD_OVERHEAD_BYTES
         key_hash = self._key_hash
-        if key_hash is None or headers is not None or partition is not None or timestamp_ms is not None:
+        if headers is not None or partition is not None or timestamp_ms is not None or key_hash is None:
             return self._send_other(target, value, key, headers, partition, timestamp_ms=timestamp_ms)
         place: int | None = None
         if key is not None:
@@ -213,32 +214,39 @@ class Producer:
             if key or self._partitioner.empty_is_key:
                 place = key_hash(key) % target.count
 
-        # `Accumulator.append`, written out: this is what every record costs.
+        # `Accumulator.append`, written out: this is what every record costs. `with lock` would cost 50 ns more.
         accumulator = self._accumulator
+        lock = accumulator.lock
         now = monotonic()
-        with accumulator.lock:
+        try:
+            lock.acquire()
             batch = target.open[target.sticky if place is None else place]
-            if batch.size + size > batch.limit:
+            if batch.room < size:
                 batch = accumulator.room(target, place, size, now)
-            if now >= accumulator.tick:
-                accumulator.read_clock(now)
             values = batch.values
             index = len(values)
             try:
-                if batch.time_ms != accumulator.time_ms:
-                    batch.mark_time(index, accumulator.time_ms)
-                if batch.keys is not None:
-                    batch.keys.append(key)
-                elif key is not None:
-                    batch.add_key(index, key)
-                if batch.headers is not None:
-                    batch.headers.append(())
+                if now >= batch.tick:
+                    accumulator.stamp(batch, index, now)
+                batch.room -= size
+                if batch.wide or key is not None:
+                    keys = batch.keys
+                    if keys is None or batch.headers is not None:
+                        batch.add_other_columns(index, key)
+                    else:
+                        keys.append(key)
                 values.append(value)
             except BaseException:
                 batch.trim(index)
                 raise
-            batch.size += size
-            return Delivery(batch.outcome, index)
+            delivery = Delivery(batch.outcome, index)
+            lock.release()
+        except BaseException:
+            # A signal may have come before the lock was ours, or when it was no more.
+            with suppress(RuntimeError):
+                lock.release()
+            raise
+        return delivery
 
     def send_many(
         self,
@@ -274,7 +282,7 @@ class Producer:
         TimedOutError; DeliveryFailedError if records failed since the last flush, with their number and
         the first cause.
         """
-        timeout_s = timeout_of(timeout)
+        timeout_s = seconds_of(timeout)
         if self._closed:
             self._accumulator.check()
         left = self._accumulator.flush(timeout_s)
@@ -290,7 +298,7 @@ class Producer:
         What is not resolved after `timeout` seconds fails with ClosedError. Raises DeliveryFailedError if
         records failed since the last flush, or now.
         """
-        timeout_s = timeout_of(timeout)
+        timeout_s = seconds_of(timeout)
         if self._closed:
             return
         try:

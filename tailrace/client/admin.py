@@ -9,7 +9,6 @@ from typing import Final
 
 from tailrace.protocol.cluster import NO_LEADER, ClusterState
 from tailrace.protocol.errors import (
-    InvalidArgumentError,
     InvalidConfigError,
     InvalidTopicError,
     LeaderNotAvailableError,
@@ -19,7 +18,7 @@ from tailrace.protocol.errors import (
     TopicExistsError,
     UnknownTopicError,
 )
-from tailrace.protocol.limits import PARTITIONS_PER_TOPIC_MAX, REPLICATION_FACTOR_MAX
+from tailrace.protocol.limits import NODES_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICATION_FACTOR_MAX
 from tailrace.protocol.messages import (
     EARLIEST,
     LATEST,
@@ -35,12 +34,12 @@ from tailrace.protocol.messages import (
 from tailrace.protocol.record import TopicPartition
 
 from . import descriptions
+from .arguments import INT32_MAX, INT64_MAX, check_int, items_of, list_of, partition_of, timeout_of
 from .descriptions import ClusterDescription, NodeLogs, OffsetAndTimestamp, TopicDescription
 from .engine import COORDINATOR, Engine
 from .offsets import list_offsets
 from .options import keyword_options, reject_unknown
 from .retry import Backoff
-from .view import unknown_topic
 
 CREATE_TIMEOUT_MS_MAX: Final = 600_000
 """The longest time that the coordinator is asked to wait for the nodes."""
@@ -70,6 +69,7 @@ class Admin:
         **unknown: object,
     ) -> None:
         reject_unknown("Admin", unknown, keyword_options(Admin.__init__))
+        check_int("request_timeout_ms", request_timeout_ms, 1, INT32_MAX)
         self._engine = Engine(
             bootstrap_servers, request_timeout_ms=request_timeout_ms, name=f"admin-{next(_numbers)}"
         )
@@ -93,6 +93,7 @@ class Admin:
         Raises ConnectionFailedError when no coordinator answers in time, NotEnoughNodesError or
         LeaderNotAvailableError with what was missing at the end.
         """
+        check_int("nodes", nodes, 1, NODES_MAX)
         deadline = self._deadline(timeout_ms)
         self._engine.ready(_left(deadline))
         backoff = Backoff(Random(), longest_s=0.1)
@@ -121,8 +122,8 @@ class Admin:
         then, and can be written as they do.
         """
         _check_name(name)
-        _check_count("partitions", partitions, PARTITIONS_PER_TOPIC_MAX)
-        _check_count("replication_factor", replication_factor, REPLICATION_FACTOR_MAX)
+        check_int("partitions", partitions, 1, PARTITIONS_PER_TOPIC_MAX)
+        check_int("replication_factor", replication_factor, 1, REPLICATION_FACTOR_MAX)
         deadline = self._deadline(timeout_ms)
         settings = _settings(config)
         attempts = 0
@@ -131,7 +132,7 @@ class Admin:
             nonlocal attempts
             attempts += 1
             # A little less than there is, so that the coordinator's own answer comes in time.
-            wait_ms = min(int(_left(deadline) * 900), CREATE_TIMEOUT_MS_MAX)
+            wait_ms = int(min(_left(deadline) * 900, CREATE_TIMEOUT_MS_MAX))
             return CreateTopic(
                 request_id,
                 name=name,
@@ -193,15 +194,12 @@ class Admin:
 
         Raises UnknownTopicError with similar names.
         """
+        chosen = None if names is None else list_of("names", names)
+        for name in chosen or ():
+            _check_name(name)
         state = self._refreshed(timeout_ms)
-        wanted = sorted(state.topic_ids) if names is None else list(names)
-        topics = []
-        for name in wanted:
-            topic = state.topic(name)
-            if topic is None:
-                raise unknown_topic(state, name)
-            topics.append(descriptions.describe_topic(topic))
-        return topics
+        wanted = sorted(state.topic_ids) if chosen is None else chosen
+        return [descriptions.describe_topic(state.existing_topic(name)) for name in wanted]
 
     def describe_cluster(self, *, timeout_ms: int | None = None) -> ClusterDescription:
         """The nodes, and the names of the topics."""
@@ -215,10 +213,13 @@ class Admin:
 
         Raises ConnectionFailedError or TimedOutError when one of them does not answer.
         """
+        chosen = None if node_ids is None else list_of("node_ids", node_ids)
+        for node_id in chosen or ():
+            check_int("node_ids", node_id, 0, INT32_MAX)
         deadline = self._deadline(timeout_ms)
         state = self._engine.refresh(_left(deadline))
         alive = sorted(node.node_id for node in state.nodes.values() if node.alive)
-        wanted = alive if node_ids is None else list(node_ids)
+        wanted = alive if chosen is None else chosen
         answers = {node: self._engine.ask(node, DescribeLogs, timeout_s=_left(deadline)) for node in wanted}
         logs = {}
         for node_id, answer in answers.items():
@@ -236,16 +237,16 @@ class Admin:
         None where there is no such record. Raises UnknownTopicError, UnknownPartitionError,
         LeaderNotAvailableError.
         """
-        places = {TopicPartition(*place): timestamp for place, timestamp in timestamps.items()}
+        places = {
+            partition_of(place): check_int("timestamp", timestamp, EARLIEST, INT64_MAX)
+            for place, timestamp in items_of("timestamps", timestamps)
+        }
         found = list_offsets(self._engine, places, _left(self._deadline(timeout_ms)))
         return {place: at if at.offset >= 0 else None for place, at in found.items()}
 
     def _deadline(self, timeout_ms: int | None) -> float:
-        if timeout_ms is None:
-            return monotonic() + self._engine.request_timeout_s
-        if timeout_ms < 0:
-            raise InvalidArgumentError(f"timeout_ms is {timeout_ms}; it cannot be negative")
-        return monotonic() + timeout_ms / 1000
+        timeout_s = timeout_of(timeout_ms)
+        return monotonic() + (self._engine.request_timeout_s if timeout_s is None else timeout_s)
 
     def _refreshed(self, timeout_ms: int | None) -> ClusterState:
         return self._engine.refresh(_left(self._deadline(timeout_ms)))
@@ -269,18 +270,14 @@ def _left_ms(deadline: float) -> int:
 
 
 def _check_name(name: object) -> None:
-    if not isinstance(name, str):
-        raise InvalidTopicError(f"a topic's name is text, not {name!r}")
-
-
-def _check_count(what: str, number: object, most: int) -> None:
-    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
-        raise InvalidArgumentError(f"{what} is {number!r}; it must be a whole number from 1 to {most}")
+    """The coordinator knows what a name may be; only what could not be sent to it is refused here."""
+    if not isinstance(name, str) or not name.isprintable():
+        raise InvalidTopicError(f"a topic's name is text, not {name!r:.100}")
 
 
 def _settings(config: Mapping[str, str | int] | None) -> dict[str, str | int]:
     """The coordinator checks names and values; only what could not be sent to it is refused here."""
-    settings = dict(config or {})
+    settings = dict(items_of("config", {} if config is None else config))
     for key, value in settings.items():
         if not isinstance(key, str) or not isinstance(value, str | int) or isinstance(value, bool):
             raise InvalidConfigError(f"topic config {key!r} is {value!r}; it must be a whole number")

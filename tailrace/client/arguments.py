@@ -7,7 +7,10 @@ from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.limits import PARTITIONS_PER_TOPIC_MAX
 from tailrace.protocol.record import TopicPartition
 
+INT32_MAX: Final = 2**31 - 1
 INT64_MAX: Final = 2**63 - 1
+FOR_EVER_S: Final = 1e9
+"""Thirty years. The system's own waits end near 300."""
 
 
 def check_int(name: str, value: object, least: int, most: int) -> int:
@@ -18,10 +21,21 @@ def check_int(name: str, value: object, least: int, most: int) -> int:
 
 
 def check_timeout(name: str, value: object) -> float:
-    """Milliseconds in seconds."""
+    """Milliseconds in seconds, at most FOR_EVER_S."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise InvalidArgumentError(f"{name} is {value!r:.100}; it is a number of milliseconds, 0 or more")
-    return value / 1000
+    return min(value / 1000, FOR_EVER_S)
+
+
+def seconds_of(timeout: object) -> float | None:
+    """Seconds, at most FOR_EVER_S; None stays None."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+        raise InvalidArgumentError(
+            f"timeout is {timeout!r:.100}; it is a number of seconds, 0 or more, or None"
+        )
+    return min(timeout, FOR_EVER_S)
 
 
 def timeout_of(timeout_ms: object) -> float | None:
@@ -50,3 +64,9 @@ def list_of(name: str, items: object) -> list[Any]:
     if isinstance(items, str | bytes) or not isinstance(items, Iterable):
         raise InvalidArgumentError(f"{name} is {type(items).__name__} {items!r:.60}; it is a list")
     return list(items)
+
+
+def check_callable(function: object) -> None:
+    """A callback."""
+    if not callable(function):
+        raise InvalidArgumentError(f"{function!r:.100} cannot be called back: give a function")

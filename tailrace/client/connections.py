@@ -168,12 +168,12 @@ class Connections:
                 break
             received += 1
             header, frames = message
-            request_id, reply = _read(header)
+            request_id, reply, readable = _read(header)
             pending = self._pending.get(request_id)
             if pending is not None and pending.destination == link.destination:
                 self._pending.take(request_id)
                 pending.on_reply(reply, frames)
-            elif isinstance(reply, TailraceError):
+            elif not readable:
                 _log.warning("%s sent a reply that cannot be read: %s", link, reply)
         if received:
             link.backoff.reset()
@@ -309,12 +309,12 @@ class Connections:
         self._defer(partial(pending.on_reply, error, []))
 
 
-def _read(header: bytes) -> tuple[int, Reply | TailraceError]:
-    """The request id of a reply, and the reply; a failure, or one that cannot be read, as an error."""
+def _read(header: bytes) -> tuple[int, Reply | TailraceError, bool]:
+    """The request id of a reply, the reply (a failure as an error), and whether it could be read."""
     try:
         reply = decode_reply(header)
     except TailraceError as error:
-        return request_id_of(header), error
+        return request_id_of(header), error, False
     if isinstance(reply, Failed):
-        return reply.request_id, error_from(reply.error.code, reply.error.message)
-    return reply.request_id, reply
+        return reply.request_id, error_from(reply.error.code, reply.error.message), True
+    return reply.request_id, reply, True

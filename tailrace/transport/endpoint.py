@@ -35,7 +35,11 @@ def parse_bootstrap(servers: str | Sequence[str]) -> list[str]:
 
     Raises InvalidArgumentError with the part that is wrong.
     """
-    parts = servers.split(",") if isinstance(servers, str) else list(servers)
+    parts = servers.split(",") if isinstance(servers, str) else servers
+    if not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
+        raise InvalidArgumentError(
+            f"bootstrap_servers is {servers!r:.100}; it is host:port, or a list of such"
+        )
     endpoints = [_parse(part.strip()) for part in parts if part.strip()]
     if not endpoints:
         raise InvalidArgumentError("bootstrap_servers is empty; give host:port, such as 127.0.0.1:7070")

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import zmq
 from zmq.backend import zmq_poll
 
 from .context import Socket
+
+POLL_S_MAX: Final = 86_400.0
+"""System calls cannot count up to every deadline; whoever waits for longer looks at the clock again."""
 
 
 class Pollable(Protocol):
@@ -46,9 +49,12 @@ class Poller:
             self._items.remove((item, zmq.POLLIN))
 
     def poll(self, timeout_s: float | None) -> list[Source]:
-        """The sources with input, each once; empty after `timeout_s` seconds. None waits for ever."""
+        """The sources with input, each once; empty after `timeout_s` seconds (a day, if that is less).
+
+        None waits for ever.
+        """
         # Rounded up: rounding down would make the last millisecond before a deadline a busy loop.
-        timeout_ms = -1 if timeout_s is None else max(0, math.ceil(timeout_s * 1000))
+        timeout_ms = -1 if timeout_s is None else max(0, math.ceil(min(timeout_s, POLL_S_MAX) * 1000))
         if not self._items:
             raise ValueError("nothing to wait for: the poller has no source")
         sources = self._sources
