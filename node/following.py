@@ -47,6 +47,10 @@ class Following:
         plan = self._assignment.follow(cluster, action.touched, action.deleted)
         self._leaders.resign(plan.resign)
         self._leaders.deleted(plan.drop)
+        # From now on, not when the log is open: a registration in between has to ask about it.
+        held = self._membership.held_topics
+        held.difference_update(plan.drop)
+        held.update(topic_id for topic_id, _ in plan.lead)
         if not self._unknown_logged:
             self._unknown_logged = True
             self._log_unknown(cluster.topics.keys() | set(plan.drop))
@@ -67,7 +71,6 @@ class Following:
         self._reopen_at = now + REOPEN_S if self._unopened else inf
         for error in dict.fromkeys(map(_describe, refused.values())):
             logger.error("%d partitions cannot be led: %s", len(refused), error)
-        self._membership.held_topics = {topic_id for topic_id, _ in self._storage.logs}
         return list(led)
 
     def next_tick(self) -> float:

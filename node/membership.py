@@ -20,7 +20,8 @@ from enum import Enum, auto
 from math import inf
 from typing import Final
 
-from tailrace.protocol.cluster import ClusterState, Listener
+from tailrace.protocol.cluster import ClusterState, Listener, Snapshot
+from tailrace.protocol.cluster_copy import ClusterCopy, Progress
 from tailrace.protocol.errors import ErrorCode, TailraceError, error_from
 from tailrace.protocol.messages import (
     CoordinatorRequest,
@@ -33,12 +34,10 @@ from tailrace.protocol.messages import (
     Published,
     Reply,
     SnapshotTaken,
-    Update,
 )
 
 from .actions import Action, Ask, Connect, Disconnect, Follow, GiveUp, Report, Subscribe
 from .identity import Identity
-from .state_copy import Progress, StateCopy
 
 BEATS_PER_SESSION: Final = 4
 RETRY_S_MIN: Final = 0.01
@@ -83,7 +82,7 @@ class _Session:
 
 
 class Membership:
-    """See the module. `held_topics` are the topics with logs on this node; the owner keeps it current."""
+    """See the module. `held_topics` have logs on this node, or soon will; the owner keeps it current."""
 
     def __init__(
         self,
@@ -102,7 +101,9 @@ class Membership:
         self._identity = identity
         self._endpoints = tuple(endpoints)
         self._connects = 0
-        self._copy = StateCopy()
+        self._copy = ClusterCopy()
+        self._deleted: frozenset[bytes] = frozenset()
+        """Topics that were said to be deleted before the first registration; it has to come first."""
         self._session = _Session()
         self._rng = rng
         self._request_ids = 0
@@ -117,7 +118,7 @@ class Membership:
     @property
     def cluster(self) -> ClusterState:
         """The state as far as it is known."""
-        return self._copy.cluster
+        return self._copy.state
 
     @property
     def ready(self) -> bool:
@@ -163,11 +164,11 @@ class Membership:
 
     def _prove(self, now: float) -> list[Action]:
         session = self._session
-        if now >= session.proof_at:
-            session.proof_at = now + session.proof_wait
-            session.proof_wait = min(session.proof_wait * 2, PROOF_S_MAX)
-            self._copy.behind = True
-        return self._catch_up(now)
+        if now < session.proof_at:
+            return []
+        session.proof_at = now + session.proof_wait
+        session.proof_wait = min(session.proof_wait * 2, PROOF_S_MAX)
+        return self._ask_snapshot(now)
 
     # ----------------------------------------------------------- connections
 
@@ -203,7 +204,6 @@ class Membership:
             actions.append(Report(f"the coordinator is away ({reason}); serving goes on"))
         self.phase = Phase.AWAY
         self._session = _Session()
-        self._copy.disconnected()
         self._timer = now + self._retry_wait * self._rng.uniform(0.5, 1.0)
         self._retry_wait = min(self._retry_wait * 2, RETRY_S_MAX)
         return actions
@@ -236,9 +236,10 @@ class Membership:
             self._session.publisher = message.publisher
             self._session.proof_at = now + PROOF_S_MIN
             actions.append(Subscribe(message.publisher))
-        progress = self._copy.adopt(message.snapshot)
-        actions.extend(self._follow(progress))
-        if progress.vanished:
+        topics = self.cluster.topics.keys()
+        progress = self._take_snapshot(message.snapshot, now)
+        actions.extend(self._follow(progress.touched, progress.deleted))
+        if topics - progress.deleted - self.cluster.topics.keys():
             # Only a registration tells which of the vanished topics were deleted.
             self.node_epoch = None
         if self.phase is Phase.REGISTERING:
@@ -248,7 +249,7 @@ class Membership:
         if self.phase is Phase.JOINING:
             self._enter()
             actions.append(self._beat(now))
-        return [*actions, *self._catch_up(now)]
+        return actions
 
     def _registered(self, message: NodeRegistered, now: float) -> list[Action]:
         refused = self._check_epoch(message.snapshot.controller_epoch, now)
@@ -261,10 +262,10 @@ class Membership:
         self._beat_s = message.session_timeout_ms / 1_000 / BEATS_PER_SESSION
         self._timer = now + self._beat_s
         self._enter()
-        progress = self._copy.adopt(message.snapshot)
-        deleted = progress.deleted.union(message.deleted_topics)
+        progress = self._take_snapshot(message.snapshot, now)
+        followed = self._follow(None, progress.deleted.union(message.deleted_topics))
         text = f"registered as node {self._identity.node_id} with node epoch {self.node_epoch}"
-        return [Report(text, good=True), Follow(None, frozenset(deleted)), *self._catch_up(now)]
+        return [Report(text, good=True), *followed]
 
     def _enter(self) -> None:
         self.phase = Phase.MEMBER
@@ -296,28 +297,29 @@ class Membership:
             return self._report_epoch(message.controller_epoch)
         self._session.proof_at = now + SILENCE_S_MAX
         self._session.proof_wait = PROOF_S_MIN
-        if isinstance(message, Update):
-            progress = self._copy.apply(message)
-        else:
-            progress = Progress()
-            self._copy.beat(message)
-        return [*self._follow(progress), *self._catch_up(now)]
+        progress = self._copy.take_published([message])
+        actions = self._follow(progress.touched, progress.deleted)
+        if self.phase is Phase.MEMBER and self._copy.behind:
+            actions.extend(self._ask_snapshot(now))
+        return actions
 
     def applied(self, version: int, now: float) -> list[Action]:
         """The logs of this version are open: tell at once, since `CreateTopic` waits for it."""
         self.applied_version = max(self.applied_version, version)
         return [self._beat(now)] if self.phase is Phase.MEMBER else []
 
-    def _follow(self, progress: Progress) -> list[Action]:
-        if not self._was_member or not progress:
-            return []
-        touched = None if progress.replaced else frozenset(progress.touched)
-        return [Follow(touched, frozenset(progress.deleted))]
+    def _take_snapshot(self, snapshot: Snapshot, now: float) -> Progress:
+        progress = self._copy.take_snapshot(snapshot)
+        if self._copy.behind:
+            self._session.proof_at = min(self._session.proof_at, now + self._session.proof_wait)
+        return progress
 
-    def _catch_up(self, now: float) -> list[Action]:
-        if self.phase is Phase.MEMBER and self._copy.behind and not self._copy.snapshot_asked:
-            return self._ask_snapshot(now)
-        return []
+    def _follow(self, touched: frozenset[bytes] | None, deleted: frozenset[bytes]) -> list[Action]:
+        self._deleted |= deleted
+        if not self._was_member or (touched is not None and not touched):
+            return []
+        deleted, self._deleted = self._deleted, frozenset()
+        return [Follow(touched, deleted)]
 
     def _check_epoch(self, controller_epoch: int, now: float) -> list[Action]:
         """Remember the highest epoch; what to do when this one is older."""
@@ -350,7 +352,6 @@ class Membership:
     def _register(self, now: float) -> Action:
         self.phase = Phase.REGISTERING
         self._timer = inf
-        self._copy.asked()
         request = self._identity.register(
             self._next_id(), was_member=self._was_member, topic_ids=self.held_topics
         )
@@ -363,7 +364,9 @@ class Membership:
         return self._ask(self._identity.beat(self._next_id(), self.node_epoch, version), now)
 
     def _ask_snapshot(self, now: float) -> list[Action]:
-        self._copy.asked()
+        """Ask, unless a snapshot is on its way."""
+        if any(isinstance(request, GetSnapshot) for _, request in self._session.asked.values()):
+            return []
         return [self._ask(GetSnapshot(self._next_id()), now)]
 
     def _ask(self, request: CoordinatorRequest, now: float) -> Action:

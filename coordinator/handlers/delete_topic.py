@@ -6,21 +6,17 @@
 """
 
 from tailrace.protocol.cluster import TopicRemoved
-from tailrace.protocol.errors import UnknownTopicError
-from tailrace.protocol.limits import NAME_LENGTH_MAX, TOMBSTONES_MAX
+from tailrace.protocol.limits import TOMBSTONES_MAX
 from tailrace.protocol.messages import DeleteTopic, TopicDeleted
 
 from ..decision import Decision
 from ..private_state import PrivateChange, TombstoneDropped, TopicBuried
 from ..state import State
-from ..topic_settings import shown
 
 
 def decide(state: State, request: DeleteTopic) -> Decision:
     """Raises UnknownTopicError."""
-    topic = state.cluster.topic(request.name)
-    if topic is None:
-        raise UnknownTopicError(f"there is no topic {shown(request.name)}{_similar(state, request.name)}")
+    topic = state.cluster.existing_topic(request.name)
     private: list[PrivateChange] = [TopicBuried(topic.topic_id, state.cluster.version + 1)]
     if len(state.tombstones) >= TOMBSTONES_MAX:
         oldest, version = next(iter(state.tombstones.items()))
@@ -31,8 +27,3 @@ def decide(state: State, request: DeleteTopic) -> Decision:
         private=tuple(private),
         notes=(f"topic {topic.name} deleted",),
     )
-
-
-def _similar(state: State, name: str) -> str:
-    similar = state.cluster.similar_topics(name) if len(name) <= NAME_LENGTH_MAX else []
-    return f"; similar ones: {', '.join(similar)}" if similar else ""

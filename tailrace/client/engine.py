@@ -32,7 +32,6 @@ from .link import COORDINATOR
 from .loop import Loop, Task
 from .pending import Frame, ReplyHandler
 from .retry import Backoff
-from .view import unknown_topic
 
 __all__ = ["COORDINATOR", "Answer", "Engine", "ReplyHandler", "Task"]
 
@@ -112,20 +111,20 @@ class Engine:
     @property
     def cluster(self) -> ClusterState:
         """The state as last heard. Replaced with every change, never altered: any thread may read it."""
-        return self._loop.view.state
+        return self._loop.copy.state
 
     @property
     def cluster_id(self) -> str:
         """The cluster's id; empty before the first snapshot."""
-        return self._loop.view.cluster_id
+        return self._loop.follower.cluster_id
 
     def view(self) -> ClusterState:
         """The same as `cluster`: one version, whole, that stays as it is."""
-        return self._loop.view.state
+        return self._loop.copy.state
 
     def topic(self, name: str) -> TopicInfo | None:
         """The topic as last heard of, or None."""
-        return self._loop.view.state.topic(name)
+        return self._loop.copy.state.topic(name)
 
     def ready(self, timeout_s: float) -> None:
         """Wait for the first snapshot.
@@ -137,7 +136,7 @@ class Engine:
         self._loop.answered.wait(timeout_s)
         self.check()
         refusal = self._loop.follower.refusal
-        if self._loop.view.known:
+        if self._loop.copy.known:
             return
         if refusal is None:
             raise self.bootstrap.explain(timeout_s)
@@ -146,7 +145,7 @@ class Engine:
     def refresh(self, timeout_s: float) -> ClusterState:
         """The state as it is now: asks the coordinator. Raises like `call`."""
         self._call(COORDINATOR, GetSnapshot, (), self._take_snapshot, timeout_s=timeout_s)
-        return self._loop.view.state
+        return self._loop.copy.state
 
     def request_refresh(self) -> None:
         """The cluster must have changed: get a new snapshot soon. Cheap to repeat, never waits."""
@@ -162,11 +161,7 @@ class Engine:
         topic = self.topic(name)
         if topic is not None:
             return topic
-        state = self.refresh(timeout_s)
-        topic = state.topic(name)
-        if topic is None:
-            raise unknown_topic(state, name)
-        return topic
+        return self.refresh(timeout_s).existing_topic(name)
 
     # -------------------------------------------------------- work, any thread
 

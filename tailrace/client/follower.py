@@ -5,6 +5,7 @@ from collections.abc import Callable
 from random import Random
 
 from tailrace.protocol.cluster import Listener
+from tailrace.protocol.cluster_copy import ClusterCopy
 from tailrace.protocol.errors import ClosedError, TailraceError
 from tailrace.protocol.limits import BEAT_SILENCE_MS_MAX, REFRESH_INTERVAL_MS_MIN, SNAPSHOT_TIMEOUT_MS
 from tailrace.protocol.messages import GetSnapshot, Published, Reply, SnapshotTaken
@@ -16,13 +17,12 @@ from tailrace.transport.publisher import Subscriber
 from .connections import Connections
 from .link import COORDINATOR
 from .retry import Backoff
-from .view import ClusterView
 
 _log = logging.getLogger(__name__)
 
 
 class Follower:
-    """Keeps `view` current. Belongs to the I/O thread.
+    """Keeps `copy` current. Belongs to the I/O thread.
 
     While the coordinator is away the last known state stays, and the search for it goes on.
     `refusal` is set while whoever answers at its address is no coordinator that we can talk to.
@@ -31,14 +31,14 @@ class Follower:
     def __init__(
         self,
         *,
-        view: ClusterView,
+        copy: ClusterCopy,
         connections: Connections,
         poller: Poller,
         subscribe: Callable[[str], Subscriber],
         random: Random,
         clock: Callable[[], float],
     ) -> None:
-        self._view = view
+        self._copy = copy
         self._connections = connections
         self._poller = poller
         self._subscribe = subscribe
@@ -52,6 +52,8 @@ class Follower:
         self._ask_at = 0.0
         self._changed = False
         self.refusal: TailraceError | None = None
+        self.cluster_id = ""
+        """Of the cluster that was heard last; empty before the first snapshot."""
 
     def want_snapshot(self) -> None:
         """Ask for a snapshot taken after now, soon: REFRESH_INTERVAL_MS_MIN bounds how often."""
@@ -71,7 +73,7 @@ class Follower:
                 _log.info("no beat from %s: subscribing anew", self._subscriber.endpoint)
                 self._subscribe_to(self._publisher, now)
                 silent_at = self._heard_at + BEAT_SILENCE_MS_MAX / 1000
-        if self._asked or not (self._wanted or self._view.behind):
+        if self._asked or not (self._wanted or self._copy.behind):
             return silent_at
         if now < self._ask_at:
             return self._ask_at if silent_at is None else min(self._ask_at, silent_at)
@@ -90,7 +92,7 @@ class Follower:
             except TailraceError as error:
                 _log.warning("%s published what cannot be read: %s", self._subscriber.endpoint, error)
                 self._wanted = True
-        if self._view.apply_published(messages):
+        if self._copy.take_published(messages).moved:
             self._changed = True
 
     def take_reply(self, reply: Reply | TailraceError) -> None:
@@ -136,15 +138,14 @@ class Follower:
         self.take_reply(reply)
 
     def _take_snapshot(self, taken: SnapshotTaken, now: float) -> None:
-        known, cluster_id = self._view.known, self._view.cluster_id
-        if known and taken.cluster_id != cluster_id:
-            _log.warning(
-                "the coordinator's address is cluster %s's now, was %s's", taken.cluster_id, cluster_id
-            )
-        if self._view.apply_snapshot(taken.cluster_id, taken.snapshot) or not known:
+        was, self.cluster_id = self.cluster_id, taken.cluster_id
+        another = self._copy.known and was != taken.cluster_id
+        if another:
+            _log.warning("the coordinator's address is cluster %s's now, was %s's", taken.cluster_id, was)
+        if self._copy.take_snapshot(taken.snapshot, afresh=another).moved:
             self._changed = True
         self.refusal = None
-        if self._view.behind:
+        if self._copy.behind:
             self._ask_at = now + self._backoff.pause()
         else:
             self._backoff.reset()

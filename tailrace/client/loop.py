@@ -9,6 +9,7 @@ from random import Random
 from time import monotonic
 from typing import Protocol
 
+from tailrace.protocol.cluster_copy import ClusterCopy
 from tailrace.protocol.errors import ClosedError, ConnectionFailedError, TailraceError
 from tailrace.transport.connection import Connection
 from tailrace.transport.context import new_context
@@ -20,7 +21,6 @@ from .bootstrap import Bootstrap
 from .connections import Connections
 from .follower import Follower
 from .link import COORDINATOR, Location
-from .view import ClusterView
 
 _log = logging.getLogger(__name__)
 
@@ -43,11 +43,11 @@ class Task(Protocol):
 
 
 class Loop:
-    """Sockets, cluster view, timers and tasks of one client, and the thread that drives them."""
+    """Sockets, cluster copy, timers and tasks of one client, and the thread that drives them."""
 
     def __init__(self, bootstrap: Bootstrap, name: str) -> None:
         self.name = name
-        self.view = ClusterView()
+        self.copy = ClusterCopy()
         self.tasks: list[Task] = []
         self.over: TailraceError | None = None
         """Why no more work is taken."""
@@ -74,7 +74,7 @@ class Loop:
             random=random,
         )
         self.follower = Follower(
-            view=self.view,
+            copy=self.copy,
             connections=self.connections,
             poller=self._poller,
             subscribe=partial(Subscriber, self._context),
@@ -172,7 +172,7 @@ class Loop:
     def _locate(self, destination: int) -> Location | TailraceError:
         if destination == COORDINATOR:
             return Location(self._bootstrap.current)
-        node = self.view.state.nodes.get(destination)
+        node = self.copy.state.nodes.get(destination)
         if node is None:
             return ConnectionFailedError(f"node {destination} is not part of the cluster")
         if not node.alive:

@@ -13,6 +13,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from .errors import UnknownTopicError
 from .limits import (
     COMPARED_NAMES_MAX,
     NAME_LENGTH_MAX,
@@ -143,6 +144,16 @@ class ClusterState:
             self.topics = {topic.topic_id: topic for topic in snapshot.topics}
             self.topic_ids = {topic.name: topic.topic_id for topic in snapshot.topics}
 
+    def copy(self) -> "ClusterState":
+        """Another state that is the same, and stays so whatever is made of this one."""
+        other = ClusterState()
+        other.controller_epoch = self.controller_epoch
+        other.version = self.version
+        other.nodes = self.nodes.copy()
+        other.topics = self.topics.copy()
+        other.topic_ids = self.topic_ids.copy()
+        return other
+
     def snapshot(self) -> Snapshot:
         """The state as one immutable value."""
         return Snapshot(
@@ -154,6 +165,15 @@ class ClusterState:
         topic_id = self.topic_ids.get(name)
         return None if topic_id is None else self.topics[topic_id]
 
+    def existing_topic(self, name: str) -> TopicInfo:
+        """The topic of this name. Raises UnknownTopicError, which names similar ones."""
+        topic = self.topic(name)
+        if topic is not None:
+            return topic
+        similar = self.similar_topics(name) if len(name) <= NAME_LENGTH_MAX else []
+        hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else ""
+        raise UnknownTopicError(f"topic {name[:NAME_LENGTH_MAX]!r} does not exist{hint}")
+
     def similar_topics(self, name: str) -> list[str]:
         """Up to three names that the user may have meant, best first."""
         names: Iterable[str] = self.topic_ids
@@ -162,7 +182,10 @@ class ClusterState:
         return difflib.get_close_matches(name, names, n=3, cutoff=0.6)
 
     def apply(self, change: Change) -> None:
-        """Make one change. The caller sets `version`, since one version may hold several."""
+        """Make one change. The caller sets `version`, since one version may hold several.
+
+        Raises LookupError for a partition that the state does not have: changes were missed.
+        """
         match change:
             case NodeChanged(node):
                 self.nodes[node.node_id] = node
@@ -179,7 +202,10 @@ class ClusterState:
                 self._apply_partitions(topic_id, (change,))
 
     def apply_all(self, changes: Iterable[Change]) -> None:
-        """Make changes in order; a run of changes to partitions of one topic costs one rebuild of it."""
+        """Make changes in order; a run of changes to partitions of one topic costs one rebuild of it.
+
+        Raises LookupError like `apply`; the changes before it are made then.
+        """
         for topic_id, run in groupby(changes, _partition_of):
             if topic_id is None:
                 for change in run:

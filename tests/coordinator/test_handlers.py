@@ -202,11 +202,11 @@ def test_the_state_must_fit_into_one_message(state: State, monkeypatch: pytest.M
 
 def test_an_unknown_topic_is_not_deleted_but_named(state: State) -> None:
     create(state, "flights")
-    with pytest.raises(UnknownTopicError, match="no topic 'flihgts'; similar ones: flights"):
+    with pytest.raises(UnknownTopicError, match="'flihgts' does not exist; did you mean 'flights'"):
         delete_topic.decide(state, DeleteTopic(0, name="flihgts"))
     with pytest.raises(UnknownTopicError) as raised:
         delete_topic.decide(state, DeleteTopic(0, name="f" * 4096))
-    assert len(str(raised.value)) < 200
+    assert len(str(raised.value)) < 300
 
 
 def test_the_oldest_tombstone_gives_way(state: State, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,14 @@ from tailrace.node.actions import Action, Ask, Connect, Disconnect, Follow, Give
 from tailrace.node.assignment import Assignment
 from tailrace.node.identity import Identity
 from tailrace.node.membership import NODE_ID_PATIENCE_S, REPLY_S_MAX, SILENCE_S_MAX, Membership, Phase
-from tailrace.protocol.cluster import Listener, NodeInfo, Snapshot
+from tailrace.protocol.cluster import (
+    Listener,
+    NodeInfo,
+    PartitionChanged,
+    PartitionInfo,
+    Snapshot,
+    TopicRemoved,
+)
 from tailrace.protocol.errors import NodeIdInUseError, UnsupportedVersionError
 from tailrace.protocol.messages import (
     Beat,
@@ -100,6 +107,8 @@ class LossyCluster(RuleBasedStateMachine):
                         del self.led[key]
                     self.led.update(plan.lead)
                     opened = [topic_id for topic_id, _ in plan.lead]
+                    self.node.held_topics.difference_update(plan.drop)
+                    self.node.held_topics.update(opened)
                     self.applying.append((self.node.cluster.version, opened, plan.drop))
                 case _:
                     assert isinstance(action, Report), action
@@ -160,7 +169,6 @@ class LossyCluster(RuleBasedStateMachine):
         self.disk.update(opened)
         self.disk.difference_update(dropped)
         self.disk_epoch = max(self.disk_epoch, self.node.controller_epoch)
-        self.node.held_topics = set(self.disk)
         self.perform(self.node.applied(version, self.now))
 
     @precondition(lambda self: self.connected is not None)
@@ -288,7 +296,14 @@ def snapshot(epoch: int, version: int) -> Snapshot:
 
 
 def member(**options: Any) -> Membership:
-    """A membership that has just registered, at controller epoch 3 and version 7, time 0."""
+    """A membership that has just registered, at controller epoch 3 and version 8, time 0."""
+    node, registered = registering(**options)
+    assert Follow(None, frozenset()) in node.reply(registered, 0)
+    return node
+
+
+def registering(**options: Any) -> tuple[Membership, NodeRegistered]:
+    """A membership that has sent its registration, time 0; and the answer on its way, of version 8."""
     node = membership(**options)
     node.tick(0)
     (ask,) = node.connected(0)
@@ -302,8 +317,7 @@ def member(**options: Any) -> Membership:
     registered = NodeRegistered(
         register.request.request_id, node=info, session_timeout_ms=6_000, snapshot=snapshot(3, 8)
     )
-    assert Follow(None, frozenset()) in node.reply(registered, 0)
-    return node
+    return node, registered
 
 
 def kinds(actions: list[Action]) -> list[type]:
@@ -348,6 +362,45 @@ def test_a_gap_asks_for_one_snapshot(version: int) -> None:
     assert kinds(node.published(Update(3, version, []), 1)) == [GetSnapshot]
     assert node.published(Update(3, version + 1, []), 1) == []
     assert kinds(member().published(Beat(3, version), 1)) == [GetSnapshot]
+
+
+def test_a_deletion_that_overtakes_the_registration_is_followed_after_it() -> None:
+    gone = b"g" * 16
+    node, registered = registering(held=[gone])
+    assert node.published(Update(3, 8, []), 0) == []
+    assert node.published(Update(3, 9, [TopicRemoved(gone)]), 0) == []
+    assert Follow(None, frozenset({gone})) in node.reply(registered, 0)
+    assert node.cluster.version == 9
+    assert node.published(Update(3, 10, [TopicRemoved(b"n" * 16)]), 0) == [
+        Follow(frozenset({b"n" * 16}), frozenset({b"n" * 16}))
+    ]
+
+
+def test_a_change_of_something_unknown_asks_for_a_snapshot() -> None:
+    node = member()
+    partition = PartitionInfo((1,), 1, 1, 1, (1,))
+    assert kinds(node.published(Update(3, 9, [PartitionChanged(b"?" * 16, 0, partition)]), 1)) == [
+        GetSnapshot
+    ]
+    assert node.cluster.version == 8
+
+
+def test_snapshots_that_never_reach_what_was_published_do_not_make_a_storm() -> None:
+    node = member()
+    node.applied(8, 0)
+    actions = node.published(Beat(3, 99), 0)
+    now, asked = 0.0, 0
+    while now < 1.4:
+        for action in actions:
+            assert isinstance(action, Ask)
+            asked += 1
+            taken = SnapshotTaken(
+                action.request.request_id, publisher=Listener("tcp://pub:1"), snapshot=snapshot(3, 8)
+            )
+            assert node.reply(taken, now) == []
+        now = node.next_tick()
+        actions = node.tick(now)
+    assert asked == 6
 
 
 def test_until_the_subscription_has_proved_itself_snapshots_are_asked_for() -> None:

@@ -23,6 +23,7 @@ from tailrace.protocol.cluster import (
     TopicInfo,
     TopicRemoved,
 )
+from tailrace.protocol.errors import UnknownTopicError
 from tailrace.protocol.messages import SnapshotTaken, Update
 
 
@@ -135,8 +136,18 @@ def test_what_is_not_there_can_be_removed() -> None:
 
 
 def test_a_partition_of_an_unknown_topic_means_that_changes_were_missed() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(LookupError):
         ClusterState().apply(PartitionChanged(bytes(16), 0, partition(1)))
+    with pytest.raises(LookupError):
+        after([TopicChanged(topic(1, 2)), PartitionChanged(topic(1).topic_id, 2, partition(1))])
+
+
+def test_a_copy_is_the_same_and_stays_so() -> None:
+    state = after([NodeChanged(node(1)), TopicChanged(topic(1))])
+    copy = state.copy()
+    assert everything_in(copy) == everything_in(state)
+    state.apply_all([NodeRemoved(1), TopicRemoved(topic(1).topic_id), TopicChanged(topic(2))])
+    assert everything_in(copy) == everything_in(after([NodeChanged(node(1)), TopicChanged(topic(1))]))
 
 
 def test_similar_topics() -> None:
@@ -146,3 +157,18 @@ def test_similar_topics() -> None:
     assert state.similar_topics("fligths")[0] == "flights"
     assert len(state.similar_topics("flights")) == 3
     assert state.similar_topics("zebra") == []
+
+
+def test_a_topic_that_does_not_exist_is_refused_with_similar_names() -> None:
+    state = after([TopicChanged(TopicInfo(b"t" * 16, "flights", TopicConfig(), ()))])
+    assert state.existing_topic("flights").name == "flights"
+    for name, says in [
+        ("flihgts", "topic 'flihgts' does not exist; did you mean 'flights'?"),
+        ("zzz", "topic 'zzz' does not exist"),
+    ]:
+        with pytest.raises(UnknownTopicError) as caught:
+            state.existing_topic(name)
+        assert str(caught.value) == says
+    state.apply(TopicChanged(TopicInfo(b"u" * 16, "flight", TopicConfig(), ())))
+    with pytest.raises(UnknownTopicError, match="did you mean 'flights' or 'flight'"):
+        state.existing_topic("flightss")
