@@ -256,6 +256,7 @@ class Fetcher:
         if (info.leader, info.leader_epoch) != (partition.leader, partition.leader_epoch):
             partition.leader, partition.leader_epoch = info.leader, info.leader_epoch
             partition.clear_backoff()
+            self._flights.elected(info.leader)
             self._recall(partition)
 
     def _may_fetch(self, partition: AssignedPartition, now: float) -> bool:

@@ -90,6 +90,12 @@ class Flights:
             node.failing = False
             _log.info("fetching from node %d goes on", node_id)
 
+    def elected(self, node_id: int) -> None:
+        """The node leads something from now on, and so is alive: what it missed before says nothing."""
+        node = self._node(node_id)
+        node.backoff.reset()
+        node.retry_at = 0.0
+
     def missed(self, node_id: int, error: TailraceError, now: float) -> None:
         """The node could not be asked, or did not answer: pause. Told once until it answers again."""
         node = self._node(node_id)

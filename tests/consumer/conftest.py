@@ -1,5 +1,6 @@
 """A real cluster, and a way to put exact batches into it."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 from tailrace.client.admin import Admin
 from tailrace.client.engine import Engine
 from tailrace.consumer import Consumer
+from tailrace.protocol.cluster import NO_LEADER
 from tailrace.protocol.columns import encode
-from tailrace.protocol.messages import Produce, Produced, ProduceEntry
+from tailrace.protocol.errors import error_from
+from tailrace.protocol.messages import Produce, Produced, ProduceEntry, ProduceResult
 from tailrace.protocol.record import TopicPartition
 from tailrace.testing import Cluster
 
@@ -35,17 +38,27 @@ class Feeder:
     def send(
         self, topic: str, *values: bytes | None, partition: int = 0, timestamp: int = 1_000, **columns: Any
     ) -> int:
-        """Append one batch; the offset of its first record."""
+        """Append one batch; the offset of its first record. Waits for a leader that takes it."""
+        batch = encode(values, timestamps=timestamp, **columns)
+        deadline = time.monotonic() + 20
+        while (result := self._try(topic, partition, batch)) is None or result.error.code != 0:
+            assert time.monotonic() < deadline, result
+            assert result is None or error_from(result.error.code, "").retriable, result
+            self.engine.refresh(10)
+            self.engine.pause(0.01)
+        return result.base_offset
+
+    def _try(self, topic: str, partition: int, batch: bytes) -> ProduceResult | None:
         info = self.engine.wait_for_topic(topic, 10)
         leader = info.partitions[partition]
+        if leader.leader == NO_LEADER:
+            return None
         entry = ProduceEntry(info.topic_id, partition, leader.leader_epoch)
-        batch = encode(values, timestamps=timestamp, **columns)
         reply, _ = self.engine.call(
             leader.leader, lambda request_id: Produce(request_id, entries=[entry]), [batch], timeout_s=10
         )
         assert isinstance(reply, Produced)
-        assert reply.results[0].error.code == 0, reply
-        return reply.results[0].base_offset
+        return reply.results[0]
 
     def send_numbers(self, topic: str, numbers: Sequence[int], partition: int = 0) -> None:
         """Append the numbers as text in one batch."""

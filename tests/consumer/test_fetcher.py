@@ -186,6 +186,20 @@ def test_a_node_that_cannot_be_reached_is_left_alone_for_a_while() -> None:
     assert world.plan(retry_at).node == lost.node
 
 
+def test_a_node_that_is_elected_is_asked_at_once_whatever_it_missed_before() -> None:
+    world = World()
+    now = 0.0
+    for _ in range(10):
+        world.fetcher.failed(world.plan(now).fetch_id, ConnectionFailedError("refused"), now)
+        assert world.fetcher.plan(now) == []
+        assert world.fetcher.retry_at is not None
+        now = world.fetcher.retry_at
+    world.fetcher.failed(world.plan(now).fetch_id, ConnectionFailedError("refused"), now)
+    world.cluster.logs[0].epoch = 1
+    world.fetcher.follow({TOPIC_ID: world.cluster.topic()})
+    assert world.plan(now).entries[0].leader_epoch == 1
+
+
 @pytest.mark.parametrize(("reset", "target"), [("earliest", 10), ("latest", 15)])
 def test_out_of_range_goes_where_the_policy_says(reset: Reset, target: int) -> None:
     world = World(reset=reset)
