@@ -19,8 +19,10 @@ from tailrace.protocol.errors import (
     ClosedError,
     ConnectionFailedError,
     InvalidArgumentError,
+    MalformedRequestError,
     TailraceError,
     TimedOutError,
+    UnsupportedVersionError,
 )
 from tailrace.protocol.messages import GetSnapshot, Reply, Request
 from tailrace.protocol.wire import encode
@@ -35,6 +37,8 @@ from .retry import Backoff
 
 __all__ = ["COORDINATOR", "Answer", "Engine", "ReplyHandler", "Task"]
 
+_FROM_ANOTHER_ROLE: Final = (MalformedRequestError, UnsupportedVersionError)
+"""How a node answers what only a coordinator understands."""
 JOIN_TIMEOUT_S: Final = 10.0
 """`close` waits so long for the I/O thread, which never blocks, so that only a bug makes it later."""
 
@@ -140,7 +144,7 @@ class Engine:
             return
         if refusal is None:
             raise self.bootstrap.explain(timeout_s)
-        raise type(refusal)(f"{self.bootstrap} answered, but not as a coordinator: {refusal}")
+        raise self._no_coordinator(refusal)
 
     def refresh(self, timeout_s: float) -> ClusterState:
         """The state as it is now: asks the coordinator. Raises like `call`."""
@@ -261,6 +265,9 @@ class Engine:
 
     # ------------------------------------------------------------------ inside
 
+    def _no_coordinator(self, error: TailraceError) -> TailraceError:
+        return type(error)(f"{self.bootstrap} answered, but not as a coordinator: {error}")
+
     def _detach(self, task: Task) -> None:
         if task in self._loop.tasks:
             self._loop.tasks.remove(task)
@@ -318,6 +325,8 @@ class Engine:
             try:
                 return answer.wait(left_s)
             except TailraceError as failed:
+                if destination == COORDINATOR and isinstance(failed, _FROM_ANOTHER_ROLE):
+                    raise self._no_coordinator(failed) from failed
                 if not failed.retriable or isinstance(failed, fatal):
                     raise
                 # An attempt that had little time left says less than what ended the one before.

@@ -107,7 +107,9 @@ class Follower:
             _log.debug("no snapshot: %s", reply)
         else:
             self.refusal = reply if isinstance(reply, TailraceError) else TailraceError(f"it sent {reply!r}")
-            _log.warning("the coordinator's address refuses to tell the cluster state: %s", self.refusal)
+            # Who has never got an answer is told by the error of every call.
+            level = logging.WARNING if self._copy.known else logging.INFO
+            _log.log(level, "the coordinator's address refuses to tell the cluster state: %s", self.refusal)
         self._wanted = True
         self._ask_at = now + self._backoff.pause()
 
