@@ -1,0 +1,171 @@
+"""Addresses where no coordinator answers: an error within the time-out that names address and cause."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+
+import pytest
+
+from tailrace import Admin, Consumer, Producer, TailraceError
+from tailrace.protocol.errors import ConnectionFailedError
+from tailrace.testing import Cluster
+
+from .conftest import MakeTopic, stopped
+
+TIMEOUT_MS = 300
+SLACK_S = 2.5
+"""On top of the time-out: looking for the cause takes up to a second, and the machine may be busy."""
+
+
+@contextmanager
+def nothing() -> Iterator[str]:
+    """A port that nobody listens at."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
+
+
+@contextmanager
+def silence() -> Iterator[str]:
+    """A server that accepts connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def another_protocol() -> Iterator[str]:
+    """A web server."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    with server.accept()[0] as connection:
+                        connection.recv(100)
+                        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@contextmanager
+def a_stopped_coordinator() -> Iterator[str]:
+    with Cluster() as cluster, stopped(cluster.coordinator_pid):
+        yield cluster.bootstrap_servers
+
+
+@contextmanager
+def a_node() -> Iterator[str]:
+    """The address of a node, where the coordinator's should be."""
+    with Cluster() as cluster, Admin(cluster.bootstrap_servers) as admin:
+        yield admin.describe_cluster().nodes[0].tcp.removeprefix("tcp://")
+
+
+Place = Callable[[], AbstractContextManager[str]]
+PLACES: dict[Place, str] = {
+    nothing: "connection refused: no process listens there",
+    silence: "it accepts connections but does not answer: not a Tailrace process, or a stopped one",
+    another_protocol: "it accepts connections but does not answer: not a Tailrace process, or a stopped one",
+    a_stopped_coordinator: "does not answer: not a Tailrace process, or a stopped one",
+    a_node: "answered, but not as a coordinator",
+}
+
+
+def send(address: str) -> None:
+    with Producer(address, max_block_ms=TIMEOUT_MS) as producer:
+        producer.send("t", b"x")
+
+
+def send_many(address: str) -> None:
+    with Producer(address, max_block_ms=TIMEOUT_MS) as producer:
+        producer.send_many("t", [b"x"])
+
+
+def consume(address: str) -> None:
+    Consumer("t", bootstrap_servers=address, request_timeout_ms=TIMEOUT_MS)
+
+
+def list_topics(address: str) -> None:
+    with Admin(address, request_timeout_ms=TIMEOUT_MS) as admin:
+        admin.list_topics()
+
+
+def create_topic(address: str) -> None:
+    with Admin(address) as admin:
+        admin.create_topic("t", timeout_ms=TIMEOUT_MS)
+
+
+def ready(address: str) -> None:
+    with Admin(address) as admin:
+        admin.ready(TIMEOUT_MS)
+
+
+CALLS = (send, send_many, consume, list_topics, create_topic, ready)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+def test_address_and_cause_are_named_in_time(place: Place) -> None:
+    with place() as address:
+        for call in CALLS:
+            started = time.monotonic()
+            with pytest.raises(TailraceError) as caught:
+                call(address)
+            assert time.monotonic() - started < TIMEOUT_MS / 1000 + SLACK_S, call.__name__
+            assert address in str(caught.value), call.__name__
+            assert PLACES[place] in str(caught.value), call.__name__
+            if place is not a_node:
+                assert isinstance(caught.value, ConnectionFailedError)
+
+
+COMMANDS = (("topic", "list"), ("produce", "t"), ("consume", "t"), ("cluster", "status"))
+
+
+def run(address: str, command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "tailrace", *command, "-b", address, "--timeout", "0.3"],
+        input="x\n",
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+def test_the_command_line_says_it_in_one_line(place: Place) -> None:
+    with place() as address, ThreadPoolExecutor(len(COMMANDS)) as pool:
+        for done in pool.map(partial(run, address), COMMANDS):
+            assert (done.returncode, done.stdout) == (1, ""), done.stderr
+            assert done.stderr.startswith("Error: ")
+            assert done.stderr.count("\n") == 1
+            assert address in done.stderr
+            assert PLACES[place] in done.stderr
+
+
+def test_several_dead_addresses_are_all_named() -> None:
+    with nothing() as first, silence() as second, Admin([first, second]) as admin:
+        with pytest.raises(ConnectionFailedError) as caught:
+            admin.list_topics(timeout_ms=TIMEOUT_MS)
+        assert f"{first}: connection refused" in str(caught.value)
+        assert f"{second}: it accepts connections" in str(caught.value)
+
+
+def test_one_that_lives_is_enough(cluster: Cluster, topic: MakeTopic) -> None:
+    name = topic()
+    with nothing() as first, silence() as second:
+        addresses = [first, second, cluster.bootstrap_servers]
+        with Producer(addresses) as producer:
+            producer.send(name, b"x").result(10)
+        with Consumer(name, bootstrap_servers=addresses, auto_offset_reset="earliest") as consumer:
+            assert next(iter(consumer)).value == b"x"
