@@ -3,7 +3,8 @@
     python benchmarks/latency.py [--seconds 10] [--rate 1000] [--repeat 3] [--json]
 
 One producer process (linger 0), one consumer process, one node, all over ipc, 100 B records. The commit
-is that of one such batch, with its fsync, in storage of the node's kind, before and after each round.
+is that of one such batch at the same rate, with its fsync, in storage of the node's kind, before and
+after each round.
 """
 
 import argparse
@@ -53,15 +54,17 @@ def consume(bootstrap_servers: str, count: int, ready: Any, result: Any) -> None
     result.put(latencies)
 
 
-def commits(count: int = 500) -> list[float]:
-    """Microseconds of each commit of one small batch."""
+def commits(rate: int, count: int = 1_000) -> list[float]:
+    """Microseconds of each commit of one small batch, so many a second: as cold as the node's are."""
     took: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         storage = Storage.open(Path(folder) / "storage", quota_bytes=1 << 30, reserve_bytes=1 << 20)
         storage.create([(bytes(16), 0)])
         log = storage.logs[bytes(16), 0]
         batch = encode([bytes(RECORD_BYTES)])
-        for _ in range(count):
+        start = time.perf_counter()
+        for number in range(count):
+            time.sleep(max(0.0, start + number / rate - time.perf_counter()))
             view = memoryview(bytearray(batch))
             append = Append(log, view, parse_header(view), 0)
             started = time.perf_counter()
@@ -74,7 +77,7 @@ def commits(count: int = 500) -> list[float]:
 def measure(rate: int, seconds: float) -> dict[str, float]:
     """One round."""
     spawn = multiprocessing.get_context("spawn")
-    bare = commits()
+    bare = commits(rate)
     with Cluster() as cluster:
         with Admin(cluster.bootstrap_servers) as admin:
             admin.create_topic("latency")
@@ -88,7 +91,7 @@ def measure(rate: int, seconds: float) -> dict[str, float]:
         latencies = result.get()[int(rate * WARM_UP_S) :]
         writer.join()
         reader.join()
-    bare += commits()
+    bare += commits(rate)
     latencies.sort()
     at = {f"p{p}_us": latencies[min(len(latencies) - 1, int(len(latencies) * p / 100))] for p in (50, 95, 99)}
     return {**at, "commit_p50_us": statistics.median(bare)}
