@@ -7,10 +7,12 @@ room for it, and when someone flushes; while the pipeline is busy it fills up in
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic, time_ns
-from typing import Final, NamedTuple
+from typing import Final
 
 from tailrace.protocol.cluster import TopicInfo
+from tailrace.protocol.compression import Compression
 from tailrace.protocol.errors import (
     BatchTooLargeError,
     BufferFullError,
@@ -20,22 +22,16 @@ from tailrace.protocol.errors import (
 from tailrace.protocol.limits import KIB
 from tailrace.protocol.record import Headers
 
-from .batch import RECORD_OVERHEAD_BYTES, Batch
+from .batch import RECORD_OVERHEAD_BYTES, Batch, Stamp, advance
 from .delivery import Delivery, Outcome
 from .lane import deleted
+from .ledger import Failures, Ledger
 from .topics import NOWHERE, TopicBuffers
 
 CLOCK_RESOLUTION_S: Final = 0.001
 """The timestamp that records get is the wall clock's, read once in this time."""
 RESERVE_BYTES_FIRST: Final = 16 * KIB
 """Memory that an open batch takes at first; then as much again, until it is full."""
-
-
-class Failures(NamedTuple):
-    """Records that were not stored, and the error of the first of them."""
-
-    records: int
-    first: TailraceError | None
 
 
 class Accumulator:
@@ -53,12 +49,13 @@ class Accumulator:
         linger_s: float,
         delivery_timeout_s: float,
         max_block_s: float,
+        compresses: bool,
         wake: Callable[[], None],
     ) -> None:
         self.topics: dict[str, TopicBuffers] = {}
-        self.lock = threading.Lock()
-        self.tick = 0.0
+        self.lock = threading.RLock()
         self.time_ms = 0
+        self._tick = 0.0
         self.batch_bytes = batch_bytes
         self.memory_bytes = memory_bytes
         self.record_bytes_max = record_bytes_max
@@ -69,6 +66,7 @@ class Accumulator:
         self._linger_s = linger_s
         self._delivery_timeout_s = delivery_timeout_s
         self._max_block_s = max_block_s
+        self._compresses = compresses
         self._wake = wake
         self._woken = False
         self._wakes_at = float("inf")
@@ -79,11 +77,8 @@ class Accumulator:
         self._changed = threading.Condition(self.lock)
         """Memory was given back, or batches were resolved."""
         self._waiting = 0
-        self._generation = 0
-        self._unresolved: dict[int, int] = {}
-        """Sealed batches without an answer, by the flush that waits for them."""
+        self._ledger = Ledger()
         self._error: TailraceError | None = None
-        self._failures = Failures(0, None)
 
     # ---------------------------------------------------------- by the senders
 
@@ -108,21 +103,17 @@ class Accumulator:
         with self.lock:
             batch = self.room(topic, partition, size, now)
             index = len(batch.values)
-            if now >= self.tick:
-                self.read_clock(now)
             try:
-                time_ms = self.time_ms if timestamp_ms is None else timestamp_ms
-                if time_ms != batch.time_ms:
-                    batch.mark_time(index, time_ms)
-                if key is not None or batch.keys is not None:
-                    batch.add_key(index, key)
-                if headers is not None or batch.headers is not None:
-                    batch.add_headers(index, headers or ())
+                if timestamp_ms is None:
+                    self.stamp(batch, index, now)
+                elif timestamp_ms != batch.time_ms:
+                    batch.mark_time(index, timestamp_ms)
+                batch.room -= size
+                batch.add_other_columns(index, key, headers or ())
                 batch.values.append(value)
             except BaseException:
                 batch.trim(index)
                 raise
-            batch.size += size
             return Delivery(batch.outcome, index)
 
     def room(self, topic: TopicBuffers, partition: int | None, size: int, now: float) -> Batch:
@@ -135,21 +126,24 @@ class Accumulator:
             self._check_target(topic, partition)
             at = topic.sticky if partition is None else partition
             batch = topic.open[at]
-            short = batch.size + size - max(batch.limit, 0)
-            if short <= 0:
+            batch.tick = 0.0  # `now` may be long ago when there is room at last
+            if size <= batch.room:
                 return batch
             self.check_size(size - RECORD_OVERHEAD_BYTES)
-            if batch.size and batch.size + size > self.batch_bytes:
+            if batch.filled and batch.filled + size > self.batch_bytes:
                 self.seal(batch, topic)
+                self.encode_early(batch)
                 continue
             free = self.memory_bytes - self.used_bytes
+            short = size - max(batch.room, 0)
             if short <= free:
                 if batch is NOWHERE:
                     batch = self.open_batch(topic, at, now)
-                wanted = min(max(batch.limit, RESERVE_BYTES_FIRST), self.batch_bytes - batch.limit)
-                taken = min(max(wanted, short), free)
-                self.used_bytes += taken
-                batch.limit += taken
+                wanted = min(max(batch.taken, RESERVE_BYTES_FIRST), self.batch_bytes - batch.taken)
+                more = min(max(wanted, short), free)
+                self.used_bytes += more
+                batch.taken += more
+                batch.room += more
                 return batch
             now = self._wait_for_memory(now, until)
 
@@ -169,7 +163,8 @@ class Accumulator:
     def spend(self, batch: Batch, size: int) -> None:
         """`size` of the reserved bytes are the batch's now. The lock was held since `reserve`."""
         self._credit -= size
-        batch.limit += size
+        batch.taken += size
+        batch.room += size
 
     def refund(self) -> None:
         """Nothing more is added of what memory was reserved for. The lock was held since `reserve`."""
@@ -189,23 +184,45 @@ class Accumulator:
 
     def seal(self, batch: Batch, topic: TopicBuffers) -> None:
         """Nothing more goes into the batch; the I/O thread takes it from here. The lock is held."""
-        self.used_bytes -= batch.limit - batch.size
-        batch.limit = batch.size
+        self.used_bytes -= batch.room
+        batch.size = batch.filled
         topic.open[batch.partition] = NOWHERE
         del self._open[batch]
         if batch.partition == topic.sticky:
             topic.sticky = topic.rotation.turn(topic.count, topic.available)
         batch.count = len(batch.values)
         if batch.count:
-            batch.generation = self._generation
-            self._unresolved[self._generation] = self._unresolved.get(self._generation, 0) + 1
+            foreseen = topic.foreseen.get(batch.partition)
+            if foreseen is not None:
+                batch.foreseen = foreseen
+                following = Stamp(foreseen.identity, advance(foreseen.sequence, batch.count))
+                topic.foreseen[batch.partition] = following
+            self._ledger.enter(batch)
             self._sealed.append(batch)
             self._wake_once()
 
+    def encode_early(self, batch: Batch) -> None:
+        """Encode a batch that was just filled and sealed, while its records are in the processor's caches.
+
+        Later costs two to three times as much. But compression lets other threads run meanwhile, so that
+        it is left to the I/O thread.
+        """
+        if not self._compresses:
+            with suppress(TailraceError):  # the I/O thread meets it again, and fails the batch
+                batch.encode(Compression.NONE, batch.foreseen)
+
+    def stamp(self, batch: Batch, index: int, now: float) -> None:
+        """Record `index`, the one being added, is of now. Due at `batch.tick`; the lock is held."""
+        if now >= self._tick:
+            self.read_clock(now)
+        if batch.time_ms != self.time_ms:
+            batch.mark_time(index, self.time_ms)
+        batch.tick = self._tick
+
     def read_clock(self, now: float) -> None:
-        """Read the wall clock; due when `now` has reached `tick`. The lock is held."""
+        """Read the wall clock. The lock is held."""
         self.time_ms = time_ns() // 1_000_000
-        self.tick = now + CLOCK_RESOLUTION_S
+        self._tick = now + CLOCK_RESOLUTION_S
 
     def open_topic(self, info: TopicInfo, start: int) -> TopicBuffers:
         """The buffers of a topic; made now, unless another thread was faster."""
@@ -224,9 +241,8 @@ class Accumulator:
         until = None if timeout_s is None else monotonic() + timeout_s
         with self.lock:
             self._seal_all()
-            generation = self._generation
-            self._generation += 1
-            while left := sum(count for since, count in self._unresolved.items() if since <= generation):
+            generation = self._ledger.end_generation()
+            while left := self._ledger.unresolved(generation):
                 if not self._wait(None if until is None else until - monotonic()):
                     return left
             return 0
@@ -234,8 +250,7 @@ class Accumulator:
     def take_failures(self) -> Failures:
         """What failed since the last call."""
         with self.lock:
-            failures, self._failures = self._failures, Failures(0, None)
-            return failures
+            return self._ledger.take_failures()
 
     def check_size(self, size: int) -> None:
         """Raise BatchTooLargeError if no batch can take a record whose key, value and headers have `size`."""
@@ -259,7 +274,7 @@ class Accumulator:
         """
         with self.lock:
             self._woken = True  # there is no need to wake who is here
-            stuck = self._waiting > 0 and not self._unresolved
+            stuck = self._waiting > 0 and self._ledger.empty()
             due = float("inf")
             for batch, topic in tuple(self._open.items()):
                 if batch.opened + self._linger_s > now and not stuck:
@@ -274,18 +289,22 @@ class Accumulator:
             sealed, self._sealed = self._sealed, []
             return sealed, None if due == float("inf") else due
 
+    def foresee(self, last: Batch, stamp: Stamp) -> bool:
+        """The batch that is sealed next behind `last` gets `stamp`; False if there is such a one by now."""
+        with self.lock:
+            if self._sealed:
+                return False
+            topic = self.topics.get(last.outcome.topic)
+            if topic is not None and topic.topic_id == last.topic_id:
+                topic.foreseen[last.partition] = stamp
+            return True
+
     def settle(self, resolved: Sequence[tuple[Batch, TailraceError | None]]) -> None:
         """Give back the memory of batches that were resolved, and count those that failed."""
         with self.lock:
-            records, first = self._failures
             for batch, error in resolved:
                 self.used_bytes -= batch.size
-                self._unresolved[batch.generation] -= 1
-                if not self._unresolved[batch.generation]:
-                    del self._unresolved[batch.generation]
-                if error is not None:
-                    records, first = records + batch.count, first or error
-            self._failures = Failures(records, first)
+                self._ledger.leave(batch, error)
             if self._waiting:
                 self._changed.notify_all()
 
@@ -306,7 +325,7 @@ class Accumulator:
     def unresolved(self) -> bool:
         """Is there a record without an answer?"""
         with self.lock:
-            return bool(self._open or self._unresolved)
+            return bool(self._open) or not self._ledger.empty()
 
     def fail(self, error: TailraceError) -> None:
         """Take no more records, for this reason. What is open is sealed, for the I/O thread to resolve."""
@@ -318,12 +337,12 @@ class Accumulator:
 
     def abandon(self, error: TailraceError) -> None:
         """In a forked child, where nobody will ever give the lock or memory back: refuse everything."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
         self._error = error
         self.topics.clear()
         self._open.clear()
-        self._unresolved.clear()
+        self._ledger.forget()
 
     # ------------------------------------------------------------------ inside
 
@@ -360,9 +379,9 @@ class Accumulator:
             raise TailraceError("a callback would wait for its own thread; do this in another one")
         self._waiting += 1
         try:
-            if not self._unresolved:
+            if self._ledger.empty():
                 self._wake_once()  # only what is open can give memory back
             return self._changed.wait(timeout_s)
         finally:
             self._waiting -= 1
-            self.tick = 0.0  # the clock has moved on meanwhile
+            self._tick = 0.0  # the clock has moved on meanwhile

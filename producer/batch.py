@@ -28,31 +28,44 @@ class Identity(NamedTuple):
     producer_epoch: int
 
 
+class Stamp(NamedTuple):
+    """An identity, and the sequence number of a batch's first record under it."""
+
+    identity: Identity
+    sequence: int
+
+
 ANONYMOUS: Final = Identity(-1, -1)
-UNSEQUENCED: Final = -1
+UNSTAMPED: Final = Stamp(ANONYMOUS, -1)
+SEQUENCES: Final = 2**31
+"""Sequence numbers count records and start again at 0 after int32's last, as Kafka's do."""
+
+
+def advance(sequence: int, count: int) -> int:
+    """The sequence of the batch that follows one of `count` records."""
+    return (sequence + count) % SEQUENCES
 
 
 class Batch:
     """One batch, from its first record to its answer.
 
-    Open, it belongs to the accumulator and its lock: `size` grows up to `limit`, which is what memory was
-    taken for. Sealed, it belongs to the I/O thread. A batch that is not there at all has limit -1, so
-    that "is there room" is the one question that `send` asks.
+    Open, it belongs to the accumulator and its lock: of the memory `taken` for it, `room` is left. Sealed,
+    it belongs to the I/O thread. Where no batch is open stands one with room -1, so that "is there room"
+    is the one question that `send` asks.
     """
 
     __slots__ = (
         "_frame",
-        "_stamp",
+        "_frame_stamp",
         "attempts",
         "count",
         "deadline",
         "encoded_size",
+        "foreseen",
         "generation",
         "headers",
-        "identity",
         "keys",
         "last_error",
-        "limit",
         "maybe_stored",
         "number",
         "opened",
@@ -60,11 +73,15 @@ class Batch:
         "partition",
         "refused",
         "resolved",
-        "sequence",
+        "room",
         "size",
+        "stamp",
+        "taken",
+        "tick",
         "time_ms",
         "topic_id",
         "values",
+        "wide",
     )
 
     def __init__(
@@ -78,26 +95,37 @@ class Batch:
         self.values: list[bytes | None] = []
         self.keys: list[bytes | None] | None = None
         self.headers: list[Headers] | None = None
+        self.wide = False
+        """Are there columns besides the values?"""
         self.time_ms = -1
-        self.size = 0
-        self.limit = 0
-        # Set as it is sealed: the number of records, and the flush that waits for it.
+        """The timestamp of the last record; it is the next one's too until `tick` (monotonic seconds)."""
+        self.tick = 0.0
+        self.taken = 0
+        self.room = 0
+        # Set as it is sealed: the number of records, their memory, and the flush that waits for it.
         self.count = 0
+        self.size = 0
         self.generation = 0
+        self.foreseen = UNSTAMPED
+        """The stamp that it will probably get, so that it can be encoded under it ahead of time."""
         # The sender's.
         self.number = 0
         self.attempts = 0
-        self.identity = ANONYMOUS
-        self.sequence = UNSEQUENCED
+        self.stamp = UNSTAMPED
         self.maybe_stored = False
         self.refused = False
         self.resolved = False
         self.last_error: TailraceError | None = None
         self.encoded_size = 0
         self._frame: bytes | None = None
-        self._stamp: tuple[Identity, int] = (ANONYMOUS, UNSEQUENCED)
+        self._frame_stamp = UNSTAMPED
 
     # ------------------------------------------------------------------ filling
+
+    @property
+    def filled(self) -> int:
+        """The memory that its records take."""
+        return self.taken - self.room
 
     def mark_time(self, index: int, time_ms: int) -> None:
         """Record `index` and those after it have this timestamp."""
@@ -105,17 +133,15 @@ class Batch:
         self.outcome.stamps.append(time_ms)
         self.time_ms = time_ms
 
-    def add_key(self, index: int, key: bytes | None) -> None:
-        """Record `index`, the one being added, or one before it has a key."""
-        if self.keys is None:
-            self.keys = [None] * index
-        self.keys.append(key)
-
-    def add_headers(self, index: int, headers: Headers) -> None:
-        """Record `index`, the one being added, has headers."""
-        if self.headers is None:
-            self.headers = [()] * index
-        self.headers.append(headers)
+    def add_other_columns(self, index: int, key: bytes | None, headers: Headers = ()) -> None:
+        """Record `index`, the one being added, in all columns but the values."""
+        self.wide = True
+        if self.keys is not None or key is not None:
+            self.keys = [None] * index if self.keys is None else self.keys
+            self.keys.append(key)
+        if self.headers is not None or headers:
+            self.headers = [()] * index if self.headers is None else self.headers
+            self.headers.append(headers)
 
     def extend(
         self,
@@ -133,6 +159,8 @@ class Batch:
             self.outcome.starts.extend(range(index, index + count))
             self.outcome.stamps.extend(timestamps)
             self.time_ms = timestamps[-1]
+        self.tick = 0.0
+        self.wide = self.wide or keys is not None or headers is not None
         if keys is not None or self.keys is not None:
             self.keys = [None] * index if self.keys is None else self.keys
             self.keys.extend(repeat(None, count) if keys is None else keys)
@@ -148,6 +176,7 @@ class Batch:
             starts.pop()
             self.outcome.stamps.pop()
         self.time_ms = self.outcome.stamps[-1] if starts else -1
+        self.tick = 0.0
         columns: list[list[bytes | None] | list[Headers] | None] = [self.values, self.keys, self.headers]
         for column in columns:
             if column is not None:
@@ -155,28 +184,36 @@ class Batch:
 
     # ------------------------------------------------------------------ sending
 
-    def frame(self, compression: Compression) -> bytes:
-        """The batch as it travels, under its identity and sequence. Encoded once, then only stamped anew.
+    def encode(self, compression: Compression, stamp: Stamp) -> None:
+        """Turn the columns into bytes under this identity and sequence.
 
         Raises InvalidArgumentError or BatchTooLargeError for what no check found before.
         """
-        stamp = (self.identity, self.sequence)
+        self._frame = encode(
+            self.values,
+            self.keys,
+            self._timestamps(),
+            self.headers,
+            compression=compression,
+            producer_id=stamp.identity.producer_id,
+            producer_epoch=stamp.identity.producer_epoch,
+            base_sequence=stamp.sequence,
+        )
+        self._frame_stamp = stamp
+        self.encoded_size = len(self._frame)
+        self._drop_columns()
+
+    def frame(self, compression: Compression) -> bytes:
+        """The batch as it travels. Encoded if it is not yet; a copy if its stamp has changed since.
+
+        Raises like `encode`.
+        """
         if self._frame is None:
-            self._frame = encode(
-                self.values,
-                self.keys,
-                self._timestamps(),
-                self.headers,
-                compression=compression,
-                producer_id=self.identity.producer_id,
-                producer_epoch=self.identity.producer_epoch,
-                base_sequence=self.sequence,
-            )
-            self.encoded_size = len(self._frame)
-            self._drop_columns()
-        elif stamp != self._stamp:
-            self._frame = with_producer(self._frame, *self.identity, self.sequence)
-        self._stamp = stamp
+            self.encode(compression, self.stamp)
+        elif self._frame_stamp != self.stamp:
+            self._frame = with_producer(self._frame, *self.stamp.identity, self.stamp.sequence)
+            self._frame_stamp = self.stamp
+        assert self._frame is not None
         return self._frame
 
     def drop_records(self) -> None:

@@ -122,9 +122,10 @@ def pour(
     while start < count:
         place = topic.sticky if partition == STICKY else partition
         batch = topic.open[place]
-        stop = _fitting(ends, start, accumulator.batch_bytes - batch.size)
-        if stop == start and batch.size:
+        stop = _fitting(ends, start, accumulator.batch_bytes - batch.filled)
+        if stop == start and batch.filled:
             accumulator.seal(batch, topic)
+            accumulator.encode_early(batch)
             continue
         stop = max(stop, start + 1)
         if batch is NOWHERE:
@@ -140,7 +141,7 @@ def pour(
         except BaseException:
             batch.trim(first)
             raise
-        batch.size += size
+        batch.room -= size
         spans.append(Span(batch.outcome, first, stop - start))
         start = stop
     return spans

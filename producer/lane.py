@@ -28,10 +28,7 @@ from tailrace.protocol.cluster import NO_LEADER
 from tailrace.protocol.errors import ErrorCode, TailraceError, TimedOutError, UnknownTopicError
 from tailrace.protocol.limits import IN_FLIGHT_BATCHES_MAX
 
-from .batch import UNSEQUENCED, Batch, Identity
-
-SEQUENCES: Final = 2**31
-"""Sequence numbers count records and start again at 0 after int32's last, as Kafka's do."""
+from .batch import UNSTAMPED, Batch, Identity, Stamp, advance
 
 NOT_STORED: Final = frozenset(
     {
@@ -61,11 +58,6 @@ is our own: the batch could not be encoded."""
 
 _SEQUENCE_ERRORS: Final = frozenset({ErrorCode.OUT_OF_ORDER_SEQUENCE, ErrorCode.UNKNOWN_PRODUCER_ID})
 _NOT_HEARD_OF_YET: Final = frozenset({ErrorCode.UNKNOWN_TOPIC, ErrorCode.UNKNOWN_PARTITION})
-
-
-def advance(sequence: int, count: int) -> int:
-    """The sequence of the batch that follows one of `count` records."""
-    return (sequence + count) % SEQUENCES
 
 
 class Resolved(NamedTuple):
@@ -131,7 +123,7 @@ class Lane:
         return (
             bool(self.waiting)
             and self.free(now)
-            and (self._hole is None or self.waiting[0].sequence != UNSEQUENCED)
+            and (self._hole is None or self.waiting[0].stamp is not UNSTAMPED)
         )
 
     def starving(self) -> bool:
@@ -141,15 +133,21 @@ class Lane:
     def take(self) -> Batch:
         """The next batch, in flight from now on."""
         batch = self.waiting.popleft()
-        if self._idempotent and batch.sequence == UNSEQUENCED:
+        if self._idempotent and batch.stamp is UNSTAMPED:
             assert self.identity is not None
-            batch.identity = self.identity
-            batch.sequence = self._next_sequence
-            self._next_sequence = advance(batch.sequence, batch.count)
+            batch.stamp = Stamp(self.identity, self._next_sequence)
+            self._next_sequence = advance(self._next_sequence, batch.count)
         batch.refused = False
         batch.attempts += 1
         self.in_flight[batch] = None
         return batch
+
+    def next_stamp(self) -> Stamp | None:
+        """What the next batch that is added will be sent under, if nothing fails; None while unknown."""
+        if self.identity is None:
+            return None
+        ahead = sum(batch.count for batch in self.waiting if batch.stamp is UNSTAMPED)
+        return Stamp(self.identity, advance(self._next_sequence, ahead))
 
     def adopt(self, identity: Identity) -> None:
         """Number from 0 under another identity. Nothing may be in flight."""
@@ -175,7 +173,7 @@ class Lane:
         del self.in_flight[batch]
         if batch.number > self._stored_number:
             self._stored_number = batch.number
-            self._expected_sequence = advance(batch.sequence, batch.count)
+            self._expected_sequence = advance(batch.stamp.sequence, batch.count)
             if self._hole is not None and self._hole < batch.number:
                 self._hole = None
         self._backoff.reset()
@@ -190,7 +188,7 @@ class Lane:
             batch.maybe_stored = True
         if error.code in _SEQUENCE_ERRORS and self._idempotent:
             batch.refused = True
-            due = batch.number > self._stored_number and batch.sequence == self._expected_sequence
+            due = batch.number > self._stored_number and batch.stamp.sequence == self._expected_sequence
             known = self._stored_number > 0  # before that, "unknown" only says that the first is missing
             if due or (known and error.code == ErrorCode.UNKNOWN_PRODUCER_ID):
                 self._forgotten = error
@@ -258,7 +256,7 @@ class Lane:
         """Nothing is in flight: rules 3 to 5."""
         sent = [
             batch
-            for batch in takewhile(lambda batch: batch.sequence != UNSEQUENCED, self.waiting)
+            for batch in takewhile(lambda batch: batch.stamp is not UNSTAMPED, self.waiting)
             if batch.number > self._stored_number
         ]
         uncertain = [batch for batch in sent if batch.maybe_stored]
@@ -277,7 +275,7 @@ class Lane:
         """Do the numbers follow on the last stored batch, without a gap?"""
         expected = self._expected_sequence
         for batch in sent:
-            if batch.sequence != expected:
+            if batch.stamp.sequence != expected:
                 return False
             expected = advance(expected, batch.count)
         return True
@@ -296,7 +294,7 @@ class Lane:
 
     def _renumber(self, batches: "deque[Batch] | list[Batch]", next_sequence: int) -> None:
         for batch in batches:
-            batch.sequence = UNSEQUENCED
+            batch.stamp = UNSTAMPED
         self._next_sequence = next_sequence
 
     # ----------------------------------------------------------------- the end
@@ -310,7 +308,7 @@ class Lane:
 
     def _give_up(self, batch: Batch, error: TailraceError) -> None:
         """The batch leaves the lane without having been confirmed."""
-        if batch.sequence != UNSEQUENCED and batch.number > self._stored_number:
+        if batch.stamp is not UNSTAMPED and batch.number > self._stored_number:
             self._draining = True
             if batch.maybe_stored:
                 self._hole = max(self._hole or 0, batch.number)

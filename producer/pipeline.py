@@ -20,7 +20,8 @@ from tailrace.protocol.messages import (
 )
 
 from .accumulator import Accumulator
-from .batch import Identity
+from .batch import Batch, Identity
+from .lane import Lane
 from .metrics import Counters
 from .sender import Sender, Shipment
 
@@ -61,6 +62,8 @@ class Pipeline:
         self._acks = acks
         self._compression = compression
         self._orphaned = False
+        self._unforeseen: dict[Lane, Batch] = {}
+        """Lanes that gave a batch another stamp than it was expected to get."""
 
     # -------------------------------------------------------------- as a task
 
@@ -76,6 +79,7 @@ class Pipeline:
         batches, due = self._accumulator.collect(now, self.sender.wanted)
         for batch in batches:
             self.sender.add(batch, now)
+        self._foresee()  # while nothing is sealed that is not in its lane
         self._ship_all(now)
         if self.sender.fatal is not None:
             self._accumulator.fail(self.sender.fatal)
@@ -163,12 +167,21 @@ class Pipeline:
     def _encode(self, shipment: Shipment, now: float) -> list[bytes]:
         """The batches as frames. What cannot be encoded fails alone."""
         frames: list[bytes] = []
-        for batch in tuple(shipment.batches):
+        for lane, batch in tuple(zip(shipment.lanes, shipment.batches, strict=True)):
+            if batch.stamp != batch.foreseen:
+                self._unforeseen[lane] = batch
             try:
                 frames.append(batch.frame(self._compression))
             except TailraceError as error:
                 self.sender.refused(shipment, batch, error, now)
         return frames
+
+    def _foresee(self) -> None:
+        """Have batches encoded under the stamps that they will get, so that they need not be copied."""
+        for lane, batch in tuple(self._unforeseen.items()):
+            stamp = lane.next_stamp()
+            if stamp is not None and self._accumulator.foresee(batch, stamp):
+                del self._unforeseen[lane]
 
     def _answered(self, shipment: Shipment, reply: Reply | TailraceError, sent_at: float) -> None:
         now = monotonic()

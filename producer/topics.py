@@ -5,19 +5,19 @@ from typing import Final
 
 from tailrace.protocol.cluster import NO_LEADER, TopicInfo
 
-from .batch import Batch
+from .batch import Batch, Stamp
 from .delivery import Outcome
 from .partitioner import Rotation
 
 NOWHERE: Final = Batch(Outcome("", 0), b"", 0, 0.0, 0.0)
 """Stands where no batch is open: there is no room in it for any record."""
-NOWHERE.limit = -1
+NOWHERE.taken = NOWHERE.room = -1
 
 
 class TopicBuffers:
     """The open batches of one topic, by partition. Guarded by the accumulator's lock."""
 
-    __slots__ = ("available", "count", "gone", "name", "open", "rotation", "sticky", "topic_id")
+    __slots__ = ("available", "count", "foreseen", "gone", "name", "open", "rotation", "sticky", "topic_id")
 
     def __init__(self, info: TopicInfo, start: int) -> None:
         self.name = info.name
@@ -26,6 +26,8 @@ class TopicBuffers:
         self.count = 0
         self.available: Sequence[int] = ()
         self.gone = False
+        self.foreseen: dict[int, Stamp] = {}
+        """By partition: the stamp that the next batch to be sealed will probably be sent under."""
         self.rotation = Rotation(start)
         self.update(info)
         self.sticky = self.rotation.turn(self.count, self.available)

@@ -4,9 +4,8 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
 
-from tailrace.producer.batch import Batch, Identity
+from tailrace.producer.batch import Batch, Identity, advance
 from tailrace.producer.delivery import Outcome
-from tailrace.producer.lane import advance
 from tailrace.protocol.errors import ErrorCode
 from tailrace.protocol.limits import PRODUCER_WINDOW_BATCHES
 from tailrace.protocol.messages import OK, ErrorInfo, ProduceResult
@@ -35,8 +34,7 @@ class Copy:
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
-        self.identity = batch.identity
-        self.sequence = batch.sequence
+        self.identity, self.sequence = batch.stamp
         self.count = batch.count
 
 

@@ -5,8 +5,8 @@ from random import Random
 import pytest
 
 from tailrace.client.retry import Backoff
-from tailrace.producer.batch import UNSEQUENCED, Batch, Identity
-from tailrace.producer.lane import SEQUENCES, Lane, Resolved, advance
+from tailrace.producer.batch import SEQUENCES, UNSTAMPED, Batch, Identity, Stamp, advance
+from tailrace.producer.lane import Lane, Resolved
 from tailrace.protocol.errors import (
     BusyError,
     ConnectionFailedError,
@@ -85,8 +85,8 @@ class World:
 def test_batches_are_numbered_by_their_records() -> None:
     world = World()
     sent = world.send(3, records=5)
-    assert [batch.sequence for batch in sent] == [0, 5, 10]
-    assert {batch.identity for batch in sent} == {FIRST}
+    assert [batch.stamp.sequence for batch in sent] == [0, 5, 10]
+    assert {batch.stamp.identity for batch in sent} == {FIRST}
 
 
 def test_sequences_wrap_after_int32() -> None:
@@ -125,7 +125,7 @@ def test_a_lost_answer_is_asked_for_again_under_the_same_numbers() -> None:
     world.store(*sent)
     world.fail(ConnectionFailedError("lost"), *sent)
     world.now += LATER
-    assert [batch.sequence for batch in world.take()] == [0, 2, 4]
+    assert [batch.stamp.sequence for batch in world.take()] == [0, 2, 4]
     world.answer(*sent)
     assert world.log.batches == sent
     assert [resolved.base_offset for resolved in world.resolved] == [0, 2, 4]
@@ -139,7 +139,7 @@ def test_a_batch_refused_for_good_leaves_no_gap() -> None:
     world.answer(third)
     world.now += LATER
     assert world.take() == [third]
-    assert (third.identity, third.sequence) == (FIRST, 2)
+    assert third.stamp == Stamp(FIRST, 2)
     world.answer(third)
     assert world.log.batches == [first, third]
     assert isinstance(world.fates()[second], InvalidTimestampError)
@@ -161,7 +161,7 @@ def test_a_hole_is_closed_by_the_batch_behind_it() -> None:
     assert world.take() == [second]  # the third must wait for what this brings
     world.answer(second)
     assert world.take() == world.batches[2:]
-    assert world.batches[2].identity == FIRST
+    assert world.batches[2].stamp.identity == FIRST
     world.answer(world.batches[2])
     assert world.log.batches == world.batches
 
@@ -185,7 +185,7 @@ def test_a_hole_that_is_not_stored_fails_what_is_in_doubt_and_begins_anew() -> N
     world.lane.adopt(SECOND)
     world.now = world.lane.not_before
     (third,) = world.take()
-    assert (third.identity, third.sequence) == (SECOND, 0)
+    assert third.stamp == Stamp(SECOND, 0)
     world.answer(third)
     world.store(second)  # and later still: fenced
     assert world.log.batches == [first, second, third]
@@ -208,7 +208,7 @@ def test_a_batch_in_doubt_behind_a_refused_one_is_not_renumbered() -> None:
     world.fail(ConnectionFailedError("lost"), second)
     world.now += LATER
     assert world.send(1) == [second]
-    assert second.sequence == 2
+    assert second.stamp.sequence == 2
     world.answer(second)
     assert isinstance(world.fates()[second], OutOfOrderSequenceError | UnknownProducerIdError)
     assert world.lane.starving()
@@ -236,7 +236,7 @@ def test_a_node_that_lost_what_it_acknowledged_gets_a_new_epoch() -> None:
     world.now += LATER
     world.lane.adopt(SECOND)
     assert world.take() == [third]
-    assert (third.identity, third.sequence) == (SECOND, 0)
+    assert third.stamp == Stamp(SECOND, 0)
     world.answer(third)
     assert world.log.batches == [world.batches[0], third]
     assert world.fates()[third] is None
@@ -291,7 +291,7 @@ def test_answers_out_of_order_do_not_move_the_expected_sequence_back() -> None:
     world.fail(BusyError("full"), third)
     world.now += LATER
     assert world.take() == [third]
-    assert third.sequence == 4
+    assert third.stamp.sequence == 4
 
 
 def test_what_expires_in_flight_is_told_at_once_and_a_late_answer_keeps_the_numbers() -> None:
@@ -304,7 +304,7 @@ def test_what_expires_in_flight_is_told_at_once_and_a_late_answer_keeps_the_numb
     assert world.lane.next_deadline() is None
     world.answer(first)
     assert world.send(1) == world.batches[1:]
-    assert world.batches[1].sequence == 2
+    assert world.batches[1].stamp.sequence == 2
     assert len(world.resolved) == 1
 
 
@@ -340,7 +340,7 @@ def test_a_topic_that_the_node_has_not_heard_of_yet_is_tried_again() -> None:
 def test_without_idempotence_everything_is_sent_again_in_order() -> None:
     world = World(idempotent=False)
     first, second = world.send(2)
-    assert (first.sequence, first.identity.producer_id) == (UNSEQUENCED, -1)
+    assert first.stamp is UNSTAMPED
     world.fail(ConnectionFailedError("lost"), second, first)
     world.now += LATER
     assert world.take() == [first, second]

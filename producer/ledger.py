@@ -1,0 +1,61 @@
+"""Which sealed batches have no answer yet, and what failed, for those who flush."""
+
+from typing import NamedTuple
+
+from tailrace.protocol.errors import TailraceError
+
+from .batch import Batch
+
+
+class Failures(NamedTuple):
+    """Records that were not stored, and the error of the first of them."""
+
+    records: int
+    first: TailraceError | None
+
+
+class Ledger:
+    """Counts batches by generation: each flush ends one, and waits for it and those before. Not locked."""
+
+    def __init__(self) -> None:
+        self._generation = 0
+        self._unresolved: dict[int, int] = {}
+        self._failures = Failures(0, None)
+
+    def enter(self, batch: Batch) -> None:
+        """The batch is sealed, and will be resolved."""
+        batch.generation = self._generation
+        self._unresolved[self._generation] = self._unresolved.get(self._generation, 0) + 1
+
+    def leave(self, batch: Batch, error: TailraceError | None) -> None:
+        """The batch is resolved."""
+        left = self._unresolved[batch.generation] - 1
+        if left:
+            self._unresolved[batch.generation] = left
+        else:
+            del self._unresolved[batch.generation]
+        if error is not None:
+            records, first = self._failures
+            self._failures = Failures(records + batch.count, first or error)
+
+    def end_generation(self) -> int:
+        """Batches that are sealed from now on belong to the next one; the number of this one."""
+        self._generation += 1
+        return self._generation - 1
+
+    def unresolved(self, generation: int) -> int:
+        """How many batches of this generation and those before have no answer."""
+        return sum(count for entered, count in self._unresolved.items() if entered <= generation)
+
+    def empty(self) -> bool:
+        """Has every batch its answer?"""
+        return not self._unresolved
+
+    def take_failures(self) -> Failures:
+        """What failed since the last call."""
+        failures, self._failures = self._failures, Failures(0, None)
+        return failures
+
+    def forget(self) -> None:
+        """Nobody will resolve anything any more."""
+        self._unresolved.clear()
