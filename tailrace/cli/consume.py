@@ -44,10 +44,18 @@ def _parse_format(_: click.Context, __: click.Parameter, text: str | None) -> Ba
     default="start",
     show_default=True,
     callback=_parse_offsets,
-    help="start, end, N, +N, -N (the last N), @MS, @DATE, @-1h, or FROM:TO; each partition by itself.",
+    help="start, end, N, +N (after the start), -N (the last N), @MS, @DATE (UTC), @-1h, or FROM:TO, where "
+    "TO is not read any more; each partition by itself. What is past the end is the end.",
 )
 @click.option("-n", "--num", "count", type=click.IntRange(min=0), help="Stop after so many records.")
-@click.option("-p", "--partition", "partitions", type=click.IntRange(min=0), multiple=True)
+@click.option(
+    "-p",
+    "--partition",
+    "partitions",
+    type=click.IntRange(min=0),
+    multiple=True,
+    help="Only this partition; may be repeated.",
+)
 @click.option("-e", "--exit", "at_end", is_flag=True, help="Stop at what is the end now.")
 @click.option(
     "-f",

@@ -31,9 +31,20 @@ Advance = Callable[[int], None]
 @click.argument("topic")
 @click.argument("file", type=click.File("rb", lazy=False), default="-")
 @click.option("-k", "--key", help="The key of every record.")
-@click.option("-K", "--key-separator", metavar="TEXT", help="Each line is a key, this text, and a value.")
+@click.option(
+    "-K",
+    "--key-separator",
+    metavar="TEXT",
+    help="Each line is a key, this text, and a value; one without it is a value without a key.",
+)
 @click.option("-p", "--partition", type=click.IntRange(min=0), help="The partition of every record.")
-@click.option("--compression", type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]), default="none")
+@click.option(
+    "--compression",
+    type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]),
+    default="none",
+    show_default=True,
+    help="How batches are stored and sent.",
+)
 @bootstrap_option
 @timeout_option
 @json_option

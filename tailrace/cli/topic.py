@@ -41,9 +41,21 @@ def _parse_config(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -
 @topic.command()
 @click.argument("name")
 @click.option("-p", "--partitions", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("-r", "--replication-factor", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option(
-    "-c", "--config", multiple=True, metavar="KEY=VALUE", callback=_parse_config, help="May be repeated."
+    "-r",
+    "--replication-factor",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Only 1 so far: replication is not there yet.",
+)
+@click.option(
+    "-c",
+    "--config",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_parse_config,
+    help="retention_ms or retention_bytes (-1: no bound), or min_insync_replicas; may be repeated.",
 )
 @bootstrap_option
 @timeout_option
