@@ -1,4 +1,4 @@
-"""Tailrace: a durable, partitioned, replicated log for Python.
+"""Tailrace: a durable, partitioned log for Python.
 
 The public face. Names are imported when they are first used, so that the command line starts fast.
 """
