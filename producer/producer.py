@@ -338,9 +338,13 @@ class Producer:
     # ------------------------------------------------------------------ inside
 
     def _open_topic(self, topic: str) -> TopicBuffers:
-        self._accumulator.check()
-        info = self._engine.wait_for_topic(topic_of(topic), self._max_block_s)
-        return self._accumulator.open_topic(info, randrange(len(info.partitions)))
+        try:
+            self._accumulator.check()
+            info = self._engine.wait_for_topic(topic_of(topic), self._max_block_s)
+            return self._accumulator.open_topic(info, randrange(len(info.partitions)))
+        except BaseException as error:
+            error.__suppress_context__ = True  # the KeyError that led here is nothing to the user
+            raise
 
     def _send_other(
         self,
