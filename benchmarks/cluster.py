@@ -26,7 +26,7 @@ from tailrace.protocol.messages import Produce, ProduceEntry
 from tailrace.testing import Cluster
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "three-nodes.yaml"
-TAILRACE = (sys.executable, "-m", "tailrace")
+TAILRACE = (sys.executable, "-P", "-m", "tailrace")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 

@@ -66,7 +66,7 @@ class Cluster:
         """Start every process; returns when the cluster is ready."""
         command = ["up", CONFIG, "--data-dir", self.data_dir, "--port", self.port, "--json"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tailrace", *map(str, command)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-P", "-m", "tailrace", *map(str, command)], stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
         ready = json.loads(self.process.stdout.readline() or "{}")
