@@ -21,7 +21,7 @@ from tailrace.client.admin import Admin
 from tailrace.client.engine import Engine
 from tailrace.consumer import Consumer
 from tailrace.protocol.columns import encode
-from tailrace.protocol.messages import Produce, ProduceEntry, Produced
+from tailrace.protocol.messages import Produce, Produced, ProduceEntry
 from tailrace.testing import Cluster
 
 
@@ -87,7 +87,9 @@ def main() -> None:
     if options.json:
         print(json.dumps({"records": options.records, "bytes": options.bytes, "records_per_s": figures}))
         return
-    print(f"{options.records:,} records of {options.bytes} B, {platform.machine()}, {platform.python_version()}")
+    print(
+        f"{options.records:,} records of {options.bytes} B, {platform.machine()}, {platform.python_version()}"
+    )
     for name, rate in figures.items():
         print(f"{name:26}{rate / 1e6:8.2f} M records/s {rate * options.bytes / 1e6:8.0f} MB/s")
 
