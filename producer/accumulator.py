@@ -22,7 +22,7 @@ from tailrace.protocol.errors import (
 from tailrace.protocol.limits import KIB
 from tailrace.protocol.record import Headers
 
-from .batch import RECORD_OVERHEAD_BYTES, Batch, Stamp, advance
+from .batch import RECORD_OVERHEAD_BYTES, UNSTAMPED, Batch, Stamp, advance
 from .delivery import Delivery, Outcome
 from .lane import deleted
 from .ledger import Failures, Ledger
@@ -62,7 +62,8 @@ class Accumulator:
         self.used_bytes = 0
         self.io_thread: int | None = None
         """The thread that alone can give memory back, and so must not wait for it."""
-        self._credit = 0
+        self.credit = 0
+        """Memory that was taken ahead by the one who holds the lock."""
         self._linger_s = linger_s
         self._delivery_timeout_s = delivery_timeout_s
         self._max_block_s = max_block_s
@@ -77,6 +78,7 @@ class Accumulator:
         self._changed = threading.Condition(self.lock)
         """Memory was given back, or batches were resolved."""
         self._waiting = 0
+        self._generation = 0
         self._ledger = Ledger()
         self._error: TailraceError | None = None
 
@@ -148,7 +150,7 @@ class Accumulator:
             now = self._wait_for_memory(now, until)
 
     def reserve(self, topic: TopicBuffers, partition: int | None, size: int, now: float) -> None:
-        """Take memory for records that will be added with `spend`; the rest is given back by `refund`.
+        """Take memory as `credit`, for records that will be added with `spend`.
 
         The lock is held, but let go to wait. Raises like `append`.
         """
@@ -158,48 +160,48 @@ class Accumulator:
             now = self._wait_for_memory(now, until)
             self._check_target(topic, partition)
         self.used_bytes += size
-        self._credit = size
+        self.credit = size
 
     def spend(self, batch: Batch, size: int) -> None:
         """`size` of the reserved bytes are the batch's now. The lock was held since `reserve`."""
-        self._credit -= size
+        self.credit -= size
         batch.taken += size
         batch.room += size
-
-    def refund(self) -> None:
-        """Nothing more is added of what memory was reserved for. The lock was held since `reserve`."""
-        self.used_bytes -= self._credit
-        self._credit = 0
 
     def open_batch(self, topic: TopicBuffers, partition: int, now: float) -> Batch:
         """A new batch, with no memory taken for it yet. The lock is held."""
         outcome = Outcome(topic.name, partition)
         batch = Batch(outcome, topic.topic_id, partition, now, now + self._delivery_timeout_s)
+        if now + self._linger_s < self._wakes_at:
+            self._wake_once()
+            self._wakes_at = now + self._linger_s
         topic.open[partition] = batch
         self._open[batch] = topic
-        if now + self._linger_s < self._wakes_at:
-            self._wakes_at = now + self._linger_s
-            self._wake_once()
         return batch
 
     def seal(self, batch: Batch, topic: TopicBuffers) -> None:
         """Nothing more goes into the batch; the I/O thread takes it from here. The lock is held."""
+        partition, count = batch.partition, len(batch.values)
+        next_sticky = topic.sticky
+        if partition == topic.sticky:
+            next_sticky = topic.rotation.turn(topic.count, topic.available)
+        foreseen = topic.foreseen.get(partition, UNSTAMPED)
+        following = Stamp(foreseen.identity, advance(foreseen.sequence, count))
+        self._wake_once()
+
+        # Not a call from here on: what a signal handler raises comes at calls, so before all this or after.
         self.used_bytes -= batch.room
-        batch.size = batch.filled
-        topic.open[batch.partition] = NOWHERE
+        batch.size = batch.taken - batch.room
+        batch.count = count
+        batch.generation = self._generation
+        topic.open[partition] = NOWHERE
+        topic.sticky = next_sticky
         del self._open[batch]
-        if batch.partition == topic.sticky:
-            topic.sticky = topic.rotation.turn(topic.count, topic.available)
-        batch.count = len(batch.values)
-        if batch.count:
-            foreseen = topic.foreseen.get(batch.partition)
-            if foreseen is not None:
-                batch.foreseen = foreseen
-                following = Stamp(foreseen.identity, advance(foreseen.sequence, batch.count))
-                topic.foreseen[batch.partition] = following
-            self._ledger.enter(batch)
-            self._sealed.append(batch)
-            self._wake_once()
+        if foreseen is not UNSTAMPED:
+            batch.foreseen = foreseen
+            topic.foreseen[partition] = following
+        if count:
+            self._sealed += [batch]
 
     def encode_early(self, batch: Batch) -> None:
         """Encode a batch that was just filled and sealed, while its records are in the processor's caches.
@@ -241,8 +243,9 @@ class Accumulator:
         until = None if timeout_s is None else monotonic() + timeout_s
         with self.lock:
             self._seal_all()
-            generation = self._ledger.end_generation()
-            while left := self._ledger.unresolved(generation):
+            generation = self._generation
+            self._generation += 1
+            while left := self._unresolved(generation):
                 if not self._wait(None if until is None else until - monotonic()):
                     return left
             return 0
@@ -274,7 +277,7 @@ class Accumulator:
         """
         with self.lock:
             self._woken = True  # there is no need to wake who is here
-            stuck = self._waiting > 0 and self._ledger.empty()
+            stuck = self._waiting > 0 and not self._unresolved()
             due = float("inf")
             for batch, topic in tuple(self._open.items()):
                 if batch.opened + self._linger_s > now and not stuck:
@@ -287,6 +290,8 @@ class Accumulator:
             self._wakes_at = due
             self._woken = False
             sealed, self._sealed = self._sealed, []
+            for batch in sealed:
+                self._ledger.enter(batch)
             return sealed, None if due == float("inf") else due
 
     def foresee(self, last: Batch, stamp: Stamp) -> bool:
@@ -325,7 +330,7 @@ class Accumulator:
     def unresolved(self) -> bool:
         """Is there a record without an answer?"""
         with self.lock:
-            return bool(self._open) or not self._ledger.empty()
+            return bool(self._open or self._unresolved())
 
     def fail(self, error: TailraceError) -> None:
         """Take no more records, for this reason. What is open is sealed, for the I/O thread to resolve."""
@@ -359,10 +364,15 @@ class Accumulator:
         for batch, topic in tuple(self._open.items()):
             self.seal(batch, topic)
 
+    def _unresolved(self, generation: int | None = None) -> int:
+        """Sealed batches of this generation and those before, or of all, that have no answer."""
+        last = self._generation if generation is None else generation
+        return self._ledger.unresolved(last) + sum(batch.generation <= last for batch in self._sealed)
+
     def _wake_once(self) -> None:
         if not self._woken:
-            self._woken = True
             self._wake()
+            self._woken = True
 
     def _wait_for_memory(self, now: float, until: float) -> float:
         """Wait for a change; the time after it. Raises BufferFullError when `until` is reached."""
@@ -379,7 +389,7 @@ class Accumulator:
             raise TailraceError("a callback would wait for its own thread; do this in another one")
         self._waiting += 1
         try:
-            if self._ledger.empty():
+            if not self._unresolved():
                 self._wake_once()  # only what is open can give memory back
             return self._changed.wait(timeout_s)
         finally:

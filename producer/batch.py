@@ -1,5 +1,6 @@
 """The records of one partition on their way to its leader: filled, sealed, sent, resolved."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import chain, repeat
 from operator import sub
@@ -171,11 +172,10 @@ class Batch:
 
     def trim(self, count: int) -> None:
         """Back to the first `count` records: an interrupt came between the columns of the next one."""
-        starts = self.outcome.starts
-        while starts and starts[-1] >= count:
-            starts.pop()
-            self.outcome.stamps.pop()
-        self.time_ms = self.outcome.stamps[-1] if starts else -1
+        runs = bisect_left(self.outcome.starts, count)
+        del self.outcome.starts[runs:]
+        del self.outcome.stamps[runs:]
+        self.time_ms = self.outcome.stamps[-1] if runs else -1
         self.tick = 0.0
         columns: list[list[bytes | None] | list[Headers] | None] = [self.values, self.keys, self.headers]
         for column in columns:

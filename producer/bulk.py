@@ -49,15 +49,15 @@ def accept(
         with accumulator.lock:
             try:
                 accumulator.reserve(topic, partition, piece.memory, now)
-            except BufferFullError as error:
-                error.accepted = accepted
-                raise
-            try:
                 accumulator.read_clock(now)
                 for place, share in shares:
                     spans += pour(accumulator, topic, place, share, now)
-            finally:
-                accumulator.refund()
+            except BufferFullError as error:
+                error.accepted = accepted
+                raise
+            finally:  # no call, so that no signal can keep it from being done
+                accumulator.used_bytes -= accumulator.credit
+                accumulator.credit = 0
         accepted += len(piece.sizes)
     return spans
 

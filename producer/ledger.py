@@ -18,14 +18,12 @@ class Ledger:
     """Counts batches by generation: each flush ends one, and waits for it and those before. Not locked."""
 
     def __init__(self) -> None:
-        self._generation = 0
         self._unresolved: dict[int, int] = {}
         self._failures = Failures(0, None)
 
     def enter(self, batch: Batch) -> None:
         """The batch is sealed, and will be resolved."""
-        batch.generation = self._generation
-        self._unresolved[self._generation] = self._unresolved.get(self._generation, 0) + 1
+        self._unresolved[batch.generation] = self._unresolved.get(batch.generation, 0) + 1
 
     def leave(self, batch: Batch, error: TailraceError | None) -> None:
         """The batch is resolved."""
@@ -38,18 +36,9 @@ class Ledger:
             records, first = self._failures
             self._failures = Failures(records + batch.count, first or error)
 
-    def end_generation(self) -> int:
-        """Batches that are sealed from now on belong to the next one; the number of this one."""
-        self._generation += 1
-        return self._generation - 1
-
     def unresolved(self, generation: int) -> int:
         """How many batches of this generation and those before have no answer."""
         return sum(count for entered, count in self._unresolved.items() if entered <= generation)
-
-    def empty(self) -> bool:
-        """Has every batch its answer?"""
-        return not self._unresolved
 
     def take_failures(self) -> Failures:
         """What failed since the last call."""

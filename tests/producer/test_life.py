@@ -1,12 +1,15 @@
 """Leaving, forgetting, forking and interrupting a producer."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import types
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -173,3 +176,63 @@ def test_ctrl_c_in_every_call_that_blocks(producer: MakeProducer, topic: MakeTop
         os.kill(cluster.pid(1), signal.SIGCONT)
     with pytest.raises(TailraceError):
         writer.send(name, b"x")
+
+
+class AlarmError(Exception):
+    """What the storm below raises inside `send` and `send_many`."""
+
+
+def test_signals_in_the_middle_of_sending_tear_nothing(
+    producer: MakeProducer, topic: MakeTopic, read: Read
+) -> None:
+    """An exception of a signal handler may come between any two steps: a record is whole, or not there."""
+    name = topic(2)
+    writer = producer(batch_size=2_000)
+    codes = {Producer.send.__code__, Producer.send_many.__code__}
+    alarms = 0
+
+    def arm() -> None:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.0005))
+
+    def raise_inside(_: int, frame: types.FrameType | None) -> None:
+        nonlocal alarms
+        while frame is not None and frame.f_code not in codes:
+            frame = frame.f_back
+        if frame is None:
+            arm()
+        else:
+            alarms += 1
+            raise AlarmError
+
+    returned: set[bytes] = set()
+    before = signal.signal(signal.SIGALRM, raise_inside)
+    arm()
+    try:
+        for number in range(20_000):
+            key = b"%d" % number if number % 3 else None
+            try:
+                if number % 10:
+                    writer.send(name, b"%d" % number, key)
+                else:
+                    writer.send_many(name, [b"%d" % number] * 2, None if key is None else [key] * 2)
+                returned.add(b"%d" % number)
+            except AlarmError:
+                arm()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert alarms > 50
+    writer.flush(30)
+    stored: Counter[bytes] = Counter()
+    for records in read(name, 2):
+        last = -1
+        for record in records:
+            number = int(record.value)
+            assert record.key == (record.value if number % 3 else None)
+            assert record.key is None or number >= last
+            last = max(last, number)
+            stored[record.value] += 1
+    assert returned <= set(stored)
+    assert all(times == 1 for value, times in stored.items() if int(value) % 10)
+    assert writer.metrics()["buffer_used_bytes"] == 0
+    writer.send(name, b"after").result(10)
