@@ -1,4 +1,4 @@
-"""`tailrace cluster`: look at the cluster."""
+"""`tailrace cluster`: look at the cluster, or wait for it."""
 
 import time
 from dataclasses import asdict
@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.errors import LeaderNotAvailableError, NotEnoughNodesError, TailraceError
+from tailrace.protocol.limits import NODES_MAX
 
+from .connect import admin_of
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json, print_table
-from .units import human_bytes
+from .units import human_bytes, plural
 
 if TYPE_CHECKING:
     from tailrace.client.admin import Admin
@@ -22,7 +24,35 @@ NODE_ANSWERS_WITHIN_S: Final = 3.0
 
 @click.group()
 def cluster() -> None:
-    """Look at the cluster."""
+    """Look at the cluster, or wait for it."""
+
+
+@cluster.command()
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, NODES_MAX),
+    default=1,
+    show_default=True,
+    help="How many nodes must be alive.",
+)
+@bootstrap_option
+@timeout_option
+@json_option
+def ready(nodes: int, bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> None:
+    """Wait until enough nodes are alive and every partition has a leader."""
+    started = time.monotonic()
+    with admin_of(bootstrap_servers, timeout_s) as admin:
+        try:
+            admin.ready(nodes=nodes)
+        except (NotEnoughNodesError, LeaderNotAvailableError) as error:
+            raise type(error)(f"not ready within {timeout_s:g} s: {error}") from None
+        described = admin.describe_cluster()
+    alive = sum(node.alive for node in described.nodes)
+    if as_json:
+        seconds = round(time.monotonic() - started, 3)
+        print_json({"nodes": alive, "topics": len(described.topics), "seconds": seconds})
+    else:
+        click.echo(f"ready: {plural(alive, 'node')} alive, every partition has a leader")
 
 
 @cluster.command()
@@ -31,9 +61,7 @@ def cluster() -> None:
 @json_option
 def status(bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> None:
     """Show the nodes, whether they are alive, what they hold, and the topics."""
-    from tailrace.client.admin import Admin
-
-    with Admin(bootstrap_servers, request_timeout_ms=round(timeout_s * 1000)) as admin:
+    with admin_of(bootstrap_servers, timeout_s) as admin:
         described = admin.describe_cluster()
         topics = admin.describe_topics()
         logs = _logs(admin, described, time.monotonic() + timeout_s)

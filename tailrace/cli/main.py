@@ -22,7 +22,7 @@ COMMANDS: Final = {
     "up": ("tailrace.cli.up:up", "Run a whole cluster from a YAML file."),
     "coordinator": ("tailrace.cli.roles:coordinator", "Run the coordinator of a cluster."),
     "node": ("tailrace.cli.roles:node", "Run one node of a cluster."),
-    "cluster": ("tailrace.cli.cluster:cluster", "Look at the cluster."),
+    "cluster": ("tailrace.cli.cluster:cluster", "Look at the cluster, or wait for it."),
     "topic": ("tailrace.cli.topic:topic", "Create, list, describe and delete topics."),
     "produce": ("tailrace.cli.produce:produce", "Write lines to a topic."),
     "consume": ("tailrace.cli.consume:consume", "Read records of topics."),

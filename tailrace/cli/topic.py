@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .connect import admin_of
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json, print_table
-from .units import human_bytes, human_count
+from .units import human_bytes, plural
 
 if TYPE_CHECKING:
     from tailrace.client.admin import Admin
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
 @click.group()
 def topic() -> None:
     """Create, list, describe and delete topics."""
-
-
-def _admin(bootstrap_servers: str, timeout_s: float) -> "Admin":
-    from tailrace.client.admin import Admin
-
-    return Admin(bootstrap_servers, request_timeout_ms=round(timeout_s * 1000))
 
 
 def _parse_config(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -> dict[str, str | int]:
@@ -71,12 +66,12 @@ def create(
     as_json: bool,
 ) -> None:
     """Create a topic; returns when it can be written."""
-    with _admin(bootstrap_servers, timeout_s) as admin:
+    with admin_of(bootstrap_servers, timeout_s) as admin:
         created = admin.create_topic(name, partitions, replication_factor, config)
     if as_json:
         print_json(_topic_fields(created))
     else:
-        click.echo(f"created topic {name} with {partitions} partition{'s' if partitions > 1 else ''}")
+        click.echo(f"created topic {name} with {plural(partitions, 'partition')}")
 
 
 @topic.command("list")
@@ -85,7 +80,7 @@ def create(
 @json_option
 def list_topics(bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> None:
     """List all topics."""
-    with _admin(bootstrap_servers, timeout_s) as admin:
+    with admin_of(bootstrap_servers, timeout_s) as admin:
         topics = admin.describe_topics()
     if as_json:
         for each in topics:
@@ -102,7 +97,7 @@ def list_topics(bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> N
 @json_option
 def describe(names: Sequence[str], bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> None:
     """Show a topic's settings, and for each partition its leader, offsets and size."""
-    with _admin(bootstrap_servers, timeout_s) as admin:
+    with admin_of(bootstrap_servers, timeout_s) as admin:
         topics = admin.describe_topics(names)
         logs = _logs(admin)
     for number, each in enumerate(topics):
@@ -126,7 +121,7 @@ def delete(
     names: Sequence[str], bootstrap_servers: str, timeout_s: float, *, execute: bool, as_json: bool
 ) -> None:
     """Delete topics and all their records: there is no way back."""
-    with _admin(bootstrap_servers, timeout_s) as admin:
+    with admin_of(bootstrap_servers, timeout_s) as admin:
         topics = admin.describe_topics(names)
         logs = _logs(admin)
         for each in topics:
@@ -138,8 +133,9 @@ def delete(
                 print_json({"name": each.name, "deleted": execute, **fields})
             else:
                 verb = "deleted" if execute else "would delete"
-                extent = f"{human_count(records)} records, {human_bytes(size)}"
-                click.echo(f"{verb} topic {each.name}: {len(each.partitions)} partitions, {extent}")
+                extent = f"{plural(records, 'record')}, {human_bytes(size)}"
+                shape = plural(len(each.partitions), "partition")
+                click.echo(f"{verb} topic {each.name}: {shape}, {extent}")
     if not execute and not as_json:
         click.echo("nothing is deleted yet: add --execute to do it", err=True)
 

@@ -282,3 +282,30 @@ def test_cluster_status_while_nodes_hang_or_are_dead(tailrace: Run) -> None:
             ["2", "alive"],
         ]
         assert ["t", "2", "1"] in [line[:3] for line in lines], "one partition is offline"
+
+
+# ---------------------------------------------------------------- cluster ready
+
+
+def test_cluster_ready(cluster: Cluster, tailrace: Run) -> None:
+    assert tailrace("cluster", "ready", "--nodes", 2).stdout == (
+        "ready: 2 nodes alive, every partition has a leader\n"
+    )
+    (ready,) = objects(tailrace("cluster", "ready", "--json"))
+    assert ready["nodes"] == 2
+    late = tailrace("cluster", "ready", "--nodes", 3, "--timeout", 0.3, code=1)
+    assert late.stderr == "Error: not ready within 0.3 s: 2 nodes are alive, 3 are needed\n"
+    assert late.stdout == ""
+
+
+def test_a_partition_without_a_leader_is_not_ready(tailrace: Run) -> None:
+    with Cluster(nodes=2, session_timeout_ms=500) as cluster:
+        where = ("-b", cluster.bootstrap_servers)
+        tailrace("cluster", "ready", "--nodes", 2, *where)
+        tailrace("topic", "create", "t", "-p", 2, *where)
+        cluster.kill(1)
+        with Admin(cluster.bootstrap_servers) as admin:
+            while all(node.alive for node in admin.describe_cluster().nodes):
+                time.sleep(0.02)
+        done = tailrace("cluster", "ready", "--timeout", 0.3, *where, code=1)
+        assert "has no live leader" in done.stderr

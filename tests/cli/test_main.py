@@ -30,7 +30,9 @@ def test_help_names_every_command_as_the_command_itself_does(tailrace: Run) -> N
     assert tailrace("-h").stdout == text
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "topic create", "topic delete", "cluster status"])
+@pytest.mark.parametrize(
+    "name", [*COMMANDS, "topic create", "topic delete", "cluster status", "cluster ready"]
+)
 def test_every_command_has_help(tailrace: Run, name: str) -> None:
     assert tailrace(*name.split(), "--help").stdout.startswith(f"Usage: tailrace {name} ")
 
