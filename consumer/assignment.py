@@ -8,16 +8,15 @@ from threading import Lock
 from time import monotonic
 
 from tailrace.client.engine import Engine
-from tailrace.client.offsets import list_offsets
 from tailrace.protocol.cluster import TopicInfo
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError, UnknownPartitionError
-from tailrace.protocol.messages import EARLIEST, LATEST
 from tailrace.protocol.record import TopicPartition
 
 from .assigned import AssignedPartition, Reset
 from .commits import Commits
 from .fetcher import Fetcher
-from .start import LogRange, new_partitions, start_offset
+from .look_up import log_ranges
+from .start import new_partitions, start_offset, unseen_start
 
 
 class Assignment:
@@ -149,32 +148,32 @@ class Assignment:
         for name, info in added.items():
             stored[name] = self._commits.hold(name, info.topic_id)
             held.callback(self._commits.release, (info.topic_id, name.partition))
-        logs = self._log_ranges(list(added), deadline)
         unread = new_partitions(stored)
+        resets: dict[TopicPartition, Reset] = {
+            name: "earliest" if name in unread else self._reset for name in added
+        }
+        unseen = {name: unseen_start(name, stored[name], resets[name]) for name in added}
+        needed = {name for name, offset in unseen.items() if offset is None}
+        logs = log_ranges(self._engine, list(added), needed, deadline)
         fresh = []
         for name, info in added.items():
-            reset = "earliest" if name in unread else self._reset
-            offset = start_offset(name, stored[name], logs[name], reset)
-            fresh.append(self._starting(name, info, offset))
+            if name in logs:
+                offset = start_offset(name, stored[name], logs[name], resets[name])
+                fresh.append(self._starting(name, info, offset, self._reset))
+            elif (guess := unseen[name]) is not None:
+                # What is sent from now on must not be missed, even if the log does not reach back to it.
+                reset: Reset = "none" if self._reset == "none" else "earliest"
+                fresh.append(self._starting(name, info, guess, reset))
         return fresh
 
     def _starting(
-        self, name: TopicPartition, info: TopicInfo, offset: int | TailraceError
+        self, name: TopicPartition, info: TopicInfo, offset: int | TailraceError, reset: Reset
     ) -> AssignedPartition:
         if isinstance(offset, TailraceError):
-            partition = AssignedPartition(name, info.topic_id, -1, self._reset, self._random)
+            partition = AssignedPartition(name, info.topic_id, -1, reset, self._random)
             partition.failure = offset
             return partition
-        return AssignedPartition(name, info.topic_id, offset, self._reset, self._random)
-
-    def _log_ranges(self, names: Sequence[TopicPartition], deadline: float) -> dict[TopicPartition, LogRange]:
-        if not names:
-            return {}
-        starts, ends = (
-            list_offsets(self._engine, dict.fromkeys(names, which), max(0.0, deadline - monotonic()))
-            for which in (EARLIEST, LATEST)
-        )
-        return {name: LogRange(starts[name].offset, ends[name].offset) for name in names}
+        return AssignedPartition(name, info.topic_id, offset, reset, self._random)
 
     def _add(self, partition: AssignedPartition) -> None:
         self._partitions[partition.name] = partition

@@ -48,7 +48,10 @@ class Consumer:
 
     **Where reading starts.** At the stored offset; if there is none, or the log does not reach to it any
     more, `auto_offset_reset` decides: "latest", "earliest", or "none" (OffsetOutOfRangeError). When
-    `subscribe` and `assign` return, positions are known: what is sent afterwards is not missed.
+    `subscribe` and `assign` return, positions are known: what is sent afterwards is not missed. Partitions
+    whose node is down do not hold up the others: a warning names them, and they are read when it is back,
+    from the stored offset or, if the log does not reach to it, the first record. Only where reading is to
+    start at the end ("latest", nothing stored) it must be asked for first, and so is waited for.
 
     **Threads.** A consumer belongs to one thread; only `wakeup` may be called from others. Ctrl-C works
     in every call. A fork of the process cannot use it: ClosedError.

@@ -5,6 +5,7 @@ They stay: every ask raises them again until the application seeks, pauses or gi
 
 from tailrace.protocol.errors import (
     CorruptBatchError,
+    LeaderNotAvailableError,
     OffsetOutOfRangeError,
     SerializationError,
     UnknownTopicError,
@@ -38,6 +39,22 @@ def no_offset(name: TopicPartition, start: int, end: int) -> OffsetOutOfRangeErr
     return OffsetOutOfRangeError(
         f"{name.topic}-{name.partition}: no offset is stored, the log starts at {start} and ends "
         f'before {end}: seek to one of these, or set auto_offset_reset to "earliest" or "latest"'
+    )
+
+
+def no_offset_yet(name: TopicPartition) -> OffsetOutOfRangeError:
+    """As `no_offset`, while the partition has no leader that could tell where its log lies."""
+    return OffsetOutOfRangeError(
+        f"{name.topic}-{name.partition}: no offset is stored, and no live leader tells where the log lies: "
+        'seek, or set auto_offset_reset to "earliest" or "latest"'
+    )
+
+
+def unknown_end(cause: str) -> LeaderNotAvailableError:
+    """Reading would start at the end of a log whose leader is not there."""
+    return LeaderNotAvailableError(
+        f"{cause}. Nothing is stored for it, and where its end is now nobody else knows: assign() the other "
+        'partitions, or set auto_offset_reset to "earliest"'
     )
 
 

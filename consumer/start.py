@@ -7,7 +7,7 @@ from tailrace.protocol.errors import OffsetOutOfRangeError
 from tailrace.protocol.record import TopicPartition
 
 from .assigned import Reset
-from .failures import no_offset, out_of_range
+from .failures import no_offset, no_offset_yet, out_of_range
 from .local_store import StoredOffset
 
 
@@ -29,6 +29,21 @@ def start_offset(
             return no_offset(name, *log)
         return out_of_range(name, stored.offset, *log)
     return log.start if reset == "earliest" else log.end
+
+
+def unseen_start(
+    name: TopicPartition, stored: StoredOffset | None, reset: Reset
+) -> int | OffsetOutOfRangeError | None:
+    """Where to start in a log that nobody can be asked about: None if that cannot be told.
+
+    An offset that the log turns out not to hold is dealt with at the first fetch. The end cannot be
+    looked up then: records may have been appended since the application was told that it reads.
+    """
+    if stored is not None:
+        return stored.offset
+    if reset == "none":
+        return no_offset_yet(name)
+    return 0 if reset == "earliest" else None
 
 
 def new_partitions(stored: Mapping[TopicPartition, StoredOffset | None]) -> set[TopicPartition]:

@@ -7,7 +7,7 @@ from random import Random
 from time import monotonic
 from typing import Final
 
-from tailrace.protocol.cluster import NO_LEADER
+from tailrace.protocol.cluster import NO_LEADER, PartitionInfo
 from tailrace.protocol.errors import (
     LeaderNotAvailableError,
     TailraceError,
@@ -21,6 +21,7 @@ from tailrace.protocol.record import TopicPartition
 
 from .descriptions import OffsetAndTimestamp
 from .engine import Answer, Engine
+from .leaderless import names_of, without_leader
 from .retry import Backoff
 
 _Queries = dict[TopicPartition, OffsetQuery]
@@ -61,16 +62,17 @@ def _ask_leaders(
 ) -> TailraceError | None:
     """One round: adds to `found`, returns one of the errors that a next round may be without."""
     by_leader: dict[int, _Queries] = defaultdict(dict)
+    leaderless: dict[TopicPartition, PartitionInfo] = {}
     for place, timestamp in missing.items():
-        leader, query = _query(engine, place, timestamp, deadline)
-        by_leader[leader][place] = query
-    error: TailraceError | None = None
+        partition, query = _query(engine, place, timestamp, deadline)
+        if partition.leader == NO_LEADER:
+            leaderless[place] = partition
+        else:
+            by_leader[partition.leader][place] = query
+    error: TailraceError | None = LeaderNotAvailableError(without_leader(leaderless)) if leaderless else None
     waiting: list[tuple[_Queries, Answer]] = []
     timeout_s = max(0.0, min(deadline - monotonic(), engine.request_timeout_s))
     for leader, queries in by_leader.items():
-        if leader == NO_LEADER:
-            error = LeaderNotAvailableError(f"{_names(queries)}: there is no live leader at the moment")
-            continue
         for part in _parts(queries):
             request = partial(ListOffsets, queries=list(part.values()))
             waiting.append((part, engine.ask(leader, request, timeout_s=timeout_s)))
@@ -79,14 +81,16 @@ def _ask_leaders(
     return error
 
 
-def _query(engine: Engine, place: TopicPartition, timestamp: int, deadline: float) -> tuple[int, OffsetQuery]:
+def _query(
+    engine: Engine, place: TopicPartition, timestamp: int, deadline: float
+) -> tuple[PartitionInfo, OffsetQuery]:
     topic = engine.wait_for_topic(place.topic, max(0.0, deadline - monotonic()))
     if not 0 <= place.partition < len(topic.partitions):
         raise UnknownPartitionError(
             f"topic {place.topic!r} has {len(topic.partitions)} partitions, so there is no {place.partition}"
         )
     partition = topic.partitions[place.partition]
-    return partition.leader, OffsetQuery(topic.topic_id, place.partition, partition.leader_epoch, timestamp)
+    return partition, OffsetQuery(topic.topic_id, place.partition, partition.leader_epoch, timestamp)
 
 
 def _take(
@@ -100,7 +104,7 @@ def _take(
         return error
     results = reply.results if isinstance(reply, OffsetsListed) else []
     if len(results) != len(queries):
-        raise TailraceError(f"{_names(queries)}: asked {len(queries)} offsets, got {reply!r:.200}")
+        raise TailraceError(f"{names_of(queries)}: asked {len(queries)} offsets, got {reply!r:.200}")
     failed: TailraceError | None = None
     for place, result in zip(queries, results, strict=True):
         problem = _error_of(place, result)
@@ -124,8 +128,3 @@ def _parts(queries: _Queries) -> list[_Queries]:
     items = list(queries.items())
     starts = range(0, len(items), PARTITIONS_PER_REQUEST_MAX)
     return [dict(items[start : start + PARTITIONS_PER_REQUEST_MAX]) for start in starts]
-
-
-def _names(queries: _Queries) -> str:
-    shown = ", ".join(f"{place.topic}-{place.partition}" for place in list(queries)[:3])
-    return shown if len(queries) <= 3 else f"{shown} and {len(queries) - 3} more"

@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tailrace.consumer import Consumer
-from tailrace.protocol.errors import LeaderNotAvailableError, TailraceError
+from tailrace.protocol.cluster import NO_LEADER
+from tailrace.protocol.errors import LeaderNotAvailableError, OffsetOutOfRangeError, TailraceError
 from tailrace.testing import Cluster
 
 from .conftest import Feeder, at, values_of
@@ -101,12 +103,86 @@ def test_a_dead_nodes_partitions_have_no_leader_to_subscribe_at(
     topic = fragile_feeder.topic()
     fragile.kill(1)
     with Consumer(bootstrap_servers=fragile.bootstrap_servers) as consumer:
-        with pytest.raises(TailraceError) as caught:
+        # The end is where to start, and nobody knows it but the dead node.
+        with pytest.raises(
+            LeaderNotAvailableError, match=rf"{topic}-0: .* node 1 is down: start it\. .*earliest"
+        ):
             consumer.subscribe(topic, timeout_ms=3_000)
-        assert isinstance(caught.value, LeaderNotAvailableError) or caught.value.retriable
         fragile.start(1)
         consumer.subscribe(topic)
         fragile_feeder.send(topic, b"x")
+        assert values_of(consumer, 1) == [b"x"]
+
+
+@pytest.fixture
+def halves() -> Iterator[tuple[Cluster, Feeder, str]]:
+    """Two nodes, and a topic with a partition on each; node 2 leads the second."""
+    with Cluster(nodes=2, session_timeout_ms=1_000) as cluster, closing(Feeder(cluster)) as feeder:
+        topic = feeder.topic(partitions=2)
+        info = feeder.engine.wait_for_topic(topic, 10)
+        lower = min((0, 1), key=lambda partition: info.partitions[partition].leader)
+        assert lower == 0
+        yield cluster, feeder, topic
+
+
+def lose(cluster: Cluster, feeder: Feeder, topic: str, node: int) -> None:
+    """Kill a node; returns when the cluster knows."""
+    cluster.kill(node)
+    deadline = time.monotonic() + 10
+    while all(info.leader != NO_LEADER for info in feeder.engine.wait_for_topic(topic, 10).partitions):
+        assert time.monotonic() < deadline
+        feeder.engine.refresh(10)
+        feeder.engine.pause(0.02)
+
+
+def test_what_has_a_leader_is_read_at_once_and_the_rest_when_its_node_is_back(
+    halves: tuple[Cluster, Feeder, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster, feeder, topic = halves
+    for partition in range(2):
+        feeder.send(topic, b"%d" % partition, partition=partition)
+    lose(cluster, feeder, topic, 2)
+    started = time.monotonic()
+    with Consumer(
+        topic, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest"
+    ) as consumer:
+        assert time.monotonic() - started < 1
+        assert values_of(consumer, 1) == [b"0"]
+        warnings = [record.message for record in caplog.records if record.name.endswith("look_up")]
+        assert len(warnings) == 1
+        assert f"{topic}-1: there is no live leader while node 2 is down: start it" in warnings[0]
+        cluster.start(2)
+        feeder.send(topic, b"new", partition=1)
+        assert values_of(consumer, 2) == [b"1", b"new"]
+
+
+def test_stored_offsets_need_no_leader_whatever_the_policy(
+    halves: tuple[Cluster, Feeder, str], tmp_path: Path
+) -> None:
+    cluster, feeder, topic = halves
+    feeder.send(topic, b"before", partition=1)
+    start = partial(Consumer, topic, bootstrap_servers=cluster.bootstrap_servers, offset_store=tmp_path)
+    start().close()
+    lose(cluster, feeder, topic, 2)
+    with start() as consumer:
+        assert consumer.position(at(topic, 1)) == 1
+        cluster.start(2)
+        feeder.send(topic, b"after", partition=1)
+        assert values_of(consumer, 1) == [b"after"]
+
+
+def test_without_a_policy_and_a_leader_it_is_said_in_turn(halves: tuple[Cluster, Feeder, str]) -> None:
+    cluster, feeder, topic = halves
+    lose(cluster, feeder, topic, 2)
+    with Consumer(bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="none") as consumer:
+        consumer.assign([at(topic, 1)])
+        with pytest.raises(
+            OffsetOutOfRangeError, match=f"{topic}-1: no offset is stored, and no live leader"
+        ):
+            consumer.poll(1_000)
+        consumer.seek(at(topic, 1), 0)
+        cluster.start(2)
+        feeder.send(topic, b"x", partition=1)
         assert values_of(consumer, 1) == [b"x"]
 
 
