@@ -45,7 +45,7 @@ print("ended", flush=True)
 
 ADMIN = ("admin = Admin(servers); admin.list_topics()", "admin.close()")
 CONSUMER = ("consumer = Consumer(topic, bootstrap_servers=servers)", "consumer.close()")
-NEW_PRODUCER = ("producer = Producer(servers)", "producer.close()")
+NEW_PRODUCER = ("", "producer.close()")
 PRODUCER = (
     "producer = Producer(servers, buffer_memory=65_536); producer.send(topic, b'x').result()",
     "with contextlib.suppress(TailraceError): producer.close(0)",
@@ -60,9 +60,9 @@ WITHOUT_A_COORDINATOR = {
     "admin.describe_topic(topic)": ADMIN,
     "admin.describe_topics()": ADMIN,
     "admin.describe_cluster()": ADMIN,
-    "producer.send(topic, b'x')": NEW_PRODUCER,
-    "producer.send_many(topic, [b'x'])": NEW_PRODUCER,
-    "producer.partitions_for(topic)": NEW_PRODUCER,
+    "producer = Producer(servers); producer.send(topic, b'x')": NEW_PRODUCER,
+    "producer = Producer(servers); producer.send_many(topic, [b'x'])": NEW_PRODUCER,
+    "producer = Producer(servers); producer.partitions_for(topic)": NEW_PRODUCER,
     "Consumer(topic, bootstrap_servers=servers)": NOTHING,
     "consumer.subscribe('unknown')": CONSUMER,
     "consumer.assign([('unknown', 0)])": CONSUMER,
@@ -115,14 +115,15 @@ def start(*command: str) -> "subprocess.Popen[str]":
     )
 
 
-def wait_until_it_waits(pid: int) -> None:
+def wait_until_it_waits(process: "subprocess.Popen[str]") -> None:
     """Until the main thread sleeps, and nothing has woken it for a while; there are others by then."""
-    threads = Path(f"/proc/{pid}/task")
+    threads = Path(f"/proc/{process.pid}/task")
     seen: list[str] = []
 
     def steady() -> bool:
         time.sleep(LOOK_EVERY_S)
-        status = (threads / f"{pid}" / "status").read_text()
+        assert process.poll() is None, process.communicate()
+        status = (threads / f"{process.pid}" / "status").read_text()
         fields = dict(line.split(":\t", 1) for line in status.splitlines())
         waits = fields["State"].startswith("S") and len(list(threads.iterdir())) > 1
         seen.append(fields["voluntary_ctxt_switches"] if waits else "")
@@ -151,7 +152,7 @@ def check(fragile: Cluster, topic: str, call: str, around: tuple[str, str], susp
             process.stdin.write("go\n")
             process.stdin.flush()
             assert process.stdout.readline() == "begins\n"
-            wait_until_it_waits(process.pid)
+            wait_until_it_waits(process)
             assert interrupt(process) == ("interrupted\nended\n", "")
     assert process.returncode == 0
 
@@ -193,7 +194,7 @@ def test_without_a_handler_it_ends_the_process(fragile: Cluster, name: str, clie
         waits_by_itself = "Consumer" in client
         with stopped(*([] if waits_by_itself else [fragile.coordinator_pid])):
             assert process.stdout.readline() == "begins\n"
-            wait_until_it_waits(process.pid)
+            wait_until_it_waits(process)
             _, errors = interrupt(process)
     assert process.returncode == -signal.SIGINT
     assert errors.endswith("\nKeyboardInterrupt\n")
@@ -216,7 +217,7 @@ def test_commands(fragile: Cluster, command: str) -> None:
     with stopped(fragile.coordinator_pid):
         words = command.split()
         with start("-P", "-m", "tailrace", *words, "-b", fragile.bootstrap_servers) as process:
-            wait_until_it_waits(process.pid)
+            wait_until_it_waits(process)
             assert interrupt(process) == ("", "")
     assert process.returncode == 130
 
@@ -224,12 +225,12 @@ def test_commands(fragile: Cluster, command: str) -> None:
 def test_a_second_ctrl_c_ends_a_command_that_still_delivers(fragile: Cluster, name: str) -> None:
     with start("-P", "-m", "tailrace", "produce", name, "-b", fragile.bootstrap_servers) as process:
         assert process.stdin is not None
-        wait_until_it_waits(process.pid)
+        wait_until_it_waits(process)
         with stopped(fragile.pid(1)):
             process.stdin.write("a line\n")
             process.stdin.flush()
-            wait_until_it_waits(process.pid)
+            wait_until_it_waits(process)
             process.send_signal(signal.SIGINT)
-            wait_until_it_waits(process.pid)
+            wait_until_it_waits(process)
             assert interrupt(process) == ("", "")
     assert process.returncode == 130
