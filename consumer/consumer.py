@@ -21,6 +21,7 @@ from .column_batch import ColumnBatch
 from .config import OPTIONS, ConsumerConfig
 from .decoding import Deserializer
 from .metrics import metrics_of
+from .one_thread import OneThread, in_one_thread
 from .session import Session
 
 
@@ -53,8 +54,9 @@ class Consumer:
     from the stored offset or, if the log does not reach to it, the first record. Only where reading is to
     start at the end ("latest", nothing stored) it must be asked for first, and so is waited for.
 
-    **Threads.** A consumer belongs to one thread; only `wakeup` may be called from others. Ctrl-C works
-    in every call. A fork of the process cannot use it: ClosedError.
+    **Threads.** A consumer belongs to one thread at a time; only `wakeup` may be called from others. A call
+    while another thread is in one raises ConcurrentUseError, `close` too: `wakeup`, and close it when the
+    call has returned. Ctrl-C works in every call. A fork of the process cannot use it: ClosedError.
 
     Options: `client_id` names the consumer in logs and errors. Deserializers get bytes and give what
     `key` and `value` are to be; a null stays None. A fetch waits up to `fetch_max_wait_ms` at a node
@@ -160,6 +162,7 @@ class Consumer:
 
     # -------------------------------------------------------------- assignment
 
+    @in_one_thread
     def subscribe(self, topics: str | Iterable[str], timeout_ms: float | None = None) -> None:
         """Read all partitions of these topics, and no others; partitions that stay keep their positions.
 
@@ -176,11 +179,13 @@ class Consumer:
         self._session.check()
         return set(self._session.assignment.topics)
 
+    @in_one_thread
     def unsubscribe(self) -> None:
         """Read nothing, after what auto-commit has to store."""
         self._session.ask()
         self._session.assignment.clear()
 
+    @in_one_thread
     def assign(self, partitions: Iterable[TopicPartition], timeout_ms: float | None = None) -> None:
         """Read these partitions, and no others; those that stay keep their positions.
 
@@ -195,12 +200,14 @@ class Consumer:
         self._session.check()
         return set(self._session.assignment.partitions)
 
+    @in_one_thread
     def pause(self, *partitions: TopicPartition) -> None:
         """Hand over nothing of these partitions until `resume`; their positions stay."""
         self._session.interfere()
         for partition in [self._assigned(partition) for partition in partitions]:
             self._session.pause(partition)
 
+    @in_one_thread
     def resume(self, *partitions: TopicPartition) -> None:
         """End a `pause`."""
         self._session.interfere()
@@ -215,6 +222,7 @@ class Consumer:
 
     # --------------------------------------------------------------- positions
 
+    @in_one_thread
     def position(self, partition: TopicPartition) -> int:
         """The offset of the next record to be handed over.
 
@@ -227,20 +235,24 @@ class Consumer:
             raise assigned.failure
         return assigned.position
 
+    @in_one_thread
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Go on at `offset`. If the log does not hold it, `auto_offset_reset` decides at the next fetch."""
         offset = offset_of(offset)
         self._session.interfere()
         self._session.seek(self._assigned(partition), offset)
 
+    @in_one_thread
     def seek_to_beginning(self, *partitions: TopicPartition, timeout_ms: float | None = None) -> None:
         """Go on at the first record that is still there, of these partitions or of all that are assigned."""
         self._seek_to(EARLIEST, partitions, timeout_ms)
 
+    @in_one_thread
     def seek_to_end(self, *partitions: TopicPartition, timeout_ms: float | None = None) -> None:
         """Go on after the last record. Looked up at once: what is sent after this returned is not missed."""
         self._seek_to(LATEST, partitions, timeout_ms)
 
+    @in_one_thread
     def commit(self, offsets: Mapping[TopicPartition, int] | None = None) -> None:
         """Store positions, or the given offsets (of the next record to read); durable on return.
 
@@ -258,6 +270,7 @@ class Consumer:
         for name, assigned in [(name, self._assigned(name)) for name in chosen]:
             self._session.commits.store(assigned, chosen[name], -1)
 
+    @in_one_thread
     def committed(self, partition: TopicPartition) -> int | None:
         """The stored offset of an assigned partition, None if nothing was stored yet."""
         self._session.check()
@@ -289,6 +302,7 @@ class Consumer:
         found = list_offsets(self._session.engine, wanted, self._timeout_s(timeout_ms)) if wanted else {}
         return {partition: None if at.offset < 0 else at for partition, at in found.items()}
 
+    @in_one_thread
     def lag(self, timeout_ms: float | None = None) -> dict[TopicPartition, int]:
         """How many offsets each assigned partition's position is behind its end, which is looked up."""
         positions = {partition: self.position(partition) for partition in self.assignment()}
@@ -302,6 +316,7 @@ class Consumer:
         info = self._session.engine.wait_for_topic(name, self._timeout_s(timeout_ms))
         return set(range(len(info.partitions)))
 
+    @in_one_thread
     def metrics(self) -> dict[str, Any]:
         """Counts since the start, what is buffered, and each partition's position and lag as last heard."""
         self._session.check()
@@ -332,6 +347,10 @@ class Consumer:
             error.add_note(f"and offsets were not stored when the consumer was closed: {store_error}")
 
     # ------------------------------------------------------------------ inside
+
+    @property
+    def _one_thread(self) -> OneThread:
+        return self._session.one_thread
 
     def _assigned(self, partition: TopicPartition) -> AssignedPartition:
         return self._session.assignment.find(partition_of(partition))

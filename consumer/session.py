@@ -7,6 +7,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from random import Random
+from threading import get_ident
 from time import monotonic
 from typing import Final, TypeVar
 
@@ -22,6 +23,7 @@ from .fetch_task import FetchTask
 from .fetcher import Fetcher
 from .hand_over import AnyRecord, HandOver
 from .local_store import LocalStore
+from .one_thread import NOBODY, OneThread
 
 T = TypeVar("T")
 
@@ -30,6 +32,8 @@ _numbers: Final = count(1)
 
 class Session:
     """Everything behind `Consumer`. All methods but `wakeup` belong to one thread, the application's.
+
+    Those of `Consumer` and `next` see to that (ConcurrentUseError).
 
     Raises ConnectionFailedError or TimedOutError if the cluster can't be reached in time.
     """
@@ -58,6 +62,8 @@ class Session:
             self.engine, self.fetcher, lock, self.commits, reset=config.auto_offset_reset, random=random
         )
         self.closed = False
+        self.one_thread = OneThread(name, self.check)
+        """Entered by every call that needs the consumer for itself."""
         self._process = os.getpid()
         self.engine.start()
         try:
@@ -74,18 +80,29 @@ class Session:
 
         Waits until `take` has something; None when `timeout_s` is over or `wakeup` was called.
         """
-        self.ask()
-        deadline = None if timeout_s is None else monotonic() + timeout_s
-        while True:
-            now = monotonic()
-            self._keep_house(now)
-            taken = self._take(take)
-            if taken:
-                return taken
-            if deadline is not None and now >= deadline:
-                return None
-            if not self._task.wait(self._wait_s(now, deadline)):
-                return None
+        # `enter` and `ask` written out: it is called for each record where polls are small.
+        one_thread = self.one_thread
+        thread = get_ident()
+        outer = one_thread.inside
+        if outer != thread and outer != NOBODY:
+            raise one_thread.refusal(f"thread {outer} is in a call")
+        try:
+            one_thread.inside = one_thread.asked_by = thread
+            self.check()
+            self.hand_over.settle()
+            deadline = None if timeout_s is None else monotonic() + timeout_s
+            while True:
+                now = monotonic()
+                self._keep_house(now)
+                taken = self._take(take)
+                if taken:
+                    return taken
+                if deadline is not None and now >= deadline:
+                    return None
+                if not self._task.wait(self._wait_s(now, deadline)):
+                    return None
+        finally:
+            one_thread.inside = outer
 
     def records(self) -> Iterator[AnyRecord]:
         """Hand over record by record, storing offsets when it is time to, however slow the application is.
@@ -96,25 +113,31 @@ class Session:
         timeout_s = None if timeout_ms is None else timeout_ms / 1000
         take = partial(self.hand_over.chunk, self.config.max_poll_records)
         while (chunk := self.next(take, timeout_s)) is not None:
-            if not self.commits.automatic:
+            thread = self.one_thread.asked_by
+            if self.commits.automatic:
+                for record in chunk:
+                    yield record
+                    # The next one is asked for, so this one is done.
+                    if monotonic() >= self.commits.due_at:
+                        self._commit_in_loop()
+            else:
                 yield from chunk
-                continue
-            for record in chunk:
-                yield record
-                # The next one is asked for, so this one is done.
-                if monotonic() >= self.commits.due_at:
-                    self.check()
-                    self.hand_over.settle_handed()
-                    self._auto_commit(monotonic())
+            if self.one_thread.asked_by != thread:
+                raise self.one_thread.refusal(
+                    f"thread {self.one_thread.asked_by} asked for records while a loop of thread {thread} "
+                    "was going through some"
+                )
 
     def ask(self) -> None:
-        """The application is done with what it got before."""
+        """The application is done with what it got before. Within a call that has entered `one_thread`."""
         self.check()
+        self.one_thread.asked()
         self.hand_over.settle()
 
     def interfere(self) -> None:
         """What is buffered will be changed: a `for` loop that is under way comes for more by itself."""
         self.check()
+        self.one_thread.asked()
         self.hand_over.settle_before_last()
         self.hand_over.end_chunk()
 
@@ -160,9 +183,11 @@ class Session:
         """
         if self.closed:
             return
-        self.closed = True
         if os.getpid() != self._process:
+            self.closed = True
             return  # A fork of the consumer's process: nothing of it may be touched here.
+        outer = self.one_thread.enter()
+        self.closed = True
         try:
             if failed:
                 self.hand_over.settle_before_last()
@@ -173,8 +198,18 @@ class Session:
         finally:
             self.commits.close()
             self.engine.close()
+            self.one_thread.inside = outer
 
     # ------------------------------------------------------------------ inside
+
+    def _commit_in_loop(self) -> None:
+        outer = self.one_thread.enter()
+        try:
+            self.check()
+            self.hand_over.settle_handed()
+            self._auto_commit(monotonic())
+        finally:
+            self.one_thread.inside = outer
 
     def _take(self, take: Callable[[], T | None]) -> T | None:
         try:

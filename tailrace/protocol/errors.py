@@ -51,6 +51,7 @@ class ErrorCode(IntEnum):
     INVALID_ARGUMENT = 104
     DATA_FOLDER = 105
     SERIALIZATION = 106
+    CONCURRENT_USE = 107
 
 
 class TailraceError(Exception):
@@ -305,6 +306,12 @@ class SerializationError(TailraceError):
     """A serializer or deserializer raised, or gave something that is not bytes."""
 
     code = ErrorCode.SERIALIZATION
+
+
+class ConcurrentUseError(TailraceError, RuntimeError):
+    """Two threads use what belongs to one."""
+
+    code = ErrorCode.CONCURRENT_USE
 
 
 def _classes() -> dict[ErrorCode, type[TailraceError]]:

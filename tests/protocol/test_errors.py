@@ -61,6 +61,7 @@ def test_numbers_on_the_wire_stay() -> None:
         "STALE_CONTROLLER_EPOCH": 70, "STALE_NODE_EPOCH": 71, "UNKNOWN_NODE": 72, "NODE_ID_IN_USE": 73,
         "CONNECTION_FAILED": 100, "CLOSED": 101, "BUFFER_FULL": 102, "DELIVERY_FAILED": 103,
         "INVALID_ARGUMENT": 104, "DATA_FOLDER": 105, "SERIALIZATION": 106,
+        "CONCURRENT_USE": 107,
     }  # fmt: skip
 
 
