@@ -1,5 +1,6 @@
 """Every public method of a closed client raises ClosedError, but for those that end or look back."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,18 @@ def test_closing_again_does_nothing(closed: Callable[[type], Any], client: type)
 def test_a_closed_consumer_cannot_be_iterated(closed: Callable[[type], Any]) -> None:
     with pytest.raises(ClosedError):
         next(iter(closed(Consumer)))
+
+
+def test_closing_is_quiet(cluster: Cluster, topic: MakeTopic, caplog: pytest.LogCaptureFixture) -> None:
+    """Also while fetches and long polls are on their way."""
+    name = topic()
+    with caplog.at_level(logging.INFO, logger="tailrace"):
+        consumer = Consumer(name, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest")
+        with consumer, Producer(cluster.bootstrap_servers) as producer:
+            producer.send(name, b"x").result(10)
+            assert consumer.poll(10_000)
+            assert consumer.poll(10) == {}
+            producer.send(name, b"y")
+        with Admin(cluster.bootstrap_servers) as admin:
+            admin.list_topics()
+    assert caplog.messages == []

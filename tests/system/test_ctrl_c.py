@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tailrace import Admin
+from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.testing import Cluster
 
 from .conftest import WITHIN_S, stopped, wait_until
@@ -234,3 +234,30 @@ def test_a_second_ctrl_c_ends_a_command_that_still_delivers(fragile: Cluster, na
             wait_until_it_waits(process)
             assert interrupt(process) == ("", "")
     assert process.returncode == 130
+
+
+def test_what_does_not_wait(fragile: Cluster, name: str, tmp_path: Path) -> None:
+    """So that there is nothing to interrupt."""
+    where = fragile.bootstrap_servers
+    place = TopicPartition(name, 0)
+    producer, admin = Producer(where), Admin(where)
+    producer.send(name, b"x", partition=0).result(10)
+    consumer = Consumer(name, bootstrap_servers=where, auto_offset_reset="earliest", offset_store=tmp_path)
+    assert consumer.poll(10_000)
+    with stopped(fragile.pid(1), fragile.coordinator_pid):
+        started = time.monotonic()
+        consumer.commit()
+        consumer.commit({place: 0})
+        assert (consumer.position(place), consumer.committed(place)) == (1, 0)
+        consumer.seek(place, 0)
+        consumer.pause(place)
+        consumer.resume(place)
+        assert consumer.metrics()["records_handed_over"] == 1
+        assert consumer.poll(0) == {}
+        consumer.unsubscribe()
+        consumer.close()
+        assert producer.partitions_for(name) == {0, 1}
+        assert producer.metrics()["records_acked"] == 1
+        producer.close()
+        admin.close()
+        assert time.monotonic() - started < INTERRUPTED_WITHIN_S
