@@ -205,13 +205,13 @@ class Lane:
         """Give up what was not stored in time. What is in flight stays there until it is answered."""
         for batch in self.in_flight:
             if batch.deadline <= now:
-                self._resolve(batch, -1, _too_late(batch, in_doubt=True))
+                self._resolve(batch, -1, _too_late(batch, self.leader, in_doubt=True))
         expired = [batch for batch in self._returned if batch.deadline <= now]
         self._returned = [batch for batch in self._returned if batch.deadline > now]
         while self.waiting and self.waiting[0].deadline <= now:
             expired.append(self.waiting.popleft())
         for batch in expired:
-            self._give_up(batch, _too_late(batch, in_doubt=batch.maybe_stored))
+            self._give_up(batch, _too_late(batch, self.leader, in_doubt=batch.maybe_stored))
         self._settle_if_drained(now)
 
     def next_deadline(self) -> float | None:
@@ -331,11 +331,12 @@ def deleted(topic: str) -> UnknownTopicError:
     return UnknownTopicError(f"topic {topic!r} was deleted")
 
 
-def _too_late(batch: Batch, *, in_doubt: bool) -> TimedOutError:
+def _too_late(batch: Batch, leader: int, *, in_doubt: bool) -> TimedOutError:
     what = f"{batch.count} records to {batch.outcome.topic}/{batch.partition}"
+    whom = "the partition has no live leader" if leader == NO_LEADER else f"node {leader} leads the partition"
     doubt = "; they may be stored all the same" if in_doubt else ""
     cause = f" (last error: {batch.last_error})" if batch.last_error is not None else ""
-    return TimedOutError(f"{what} were not acknowledged within delivery_timeout_ms{doubt}{cause}")
+    return TimedOutError(f"{what} were not acknowledged within delivery_timeout_ms{doubt}: {whom}{cause}")
 
 
 def _in_doubt(batch: Batch, error: TailraceError | None) -> TailraceError:

@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 
 from tailrace import Admin, Consumer, Producer, TailraceError
-from tailrace.protocol.errors import ConnectionFailedError
+from tailrace.protocol.errors import ConnectionFailedError, DeliveryFailedError, TimedOutError
 from tailrace.testing import Cluster
 
 from .conftest import MakeTopic, stopped
@@ -21,6 +21,13 @@ from .conftest import MakeTopic, stopped
 TIMEOUT_MS = 300
 SLACK_S = 2.5
 """On top of the time-out: looking for the cause takes up to a second, and the machine may be busy."""
+
+
+@pytest.fixture
+def fragile() -> Iterator[Cluster]:
+    """A cluster of which a test suspends the node."""
+    with Cluster() as cluster:
+        yield cluster
 
 
 @contextmanager
@@ -169,3 +176,30 @@ def test_one_that_lives_is_enough(cluster: Cluster, topic: MakeTopic) -> None:
             producer.send(name, b"x").result(10)
         with Consumer(name, bootstrap_servers=addresses, auto_offset_reset="earliest") as consumer:
             assert next(iter(consumer)).value == b"x"
+
+
+def test_a_stopped_node_is_named(fragile: Cluster) -> None:
+    where = fragile.bootstrap_servers
+    with Admin(where) as admin:
+        admin.create_topic("t")
+        node = admin.describe_cluster().nodes[0]
+        with (
+            Producer(where, delivery_timeout_ms=TIMEOUT_MS) as producer,
+            Consumer("t", bootstrap_servers=where) as consumer,
+        ):
+            producer.send("t", b"x").result(10)
+            with stopped(fragile.pid(1)):
+                sent = producer.send("t", b"x")
+                calls: list[Callable[[], object]] = [
+                    lambda: consumer.end_offsets([("t", 0)], timeout_ms=TIMEOUT_MS),  # type: ignore[list-item]
+                    lambda: admin.describe_logs(timeout_ms=TIMEOUT_MS),
+                ]
+                for call in calls:
+                    started = time.monotonic()
+                    with pytest.raises((TimedOutError, ConnectionFailedError), match=f"node 1 at {node.ipc}"):
+                        call()
+                    assert time.monotonic() - started < TIMEOUT_MS / 1000 + SLACK_S
+                with pytest.raises(TimedOutError, match=r"t/0 were not acknowledged within .*: node 1 leads"):
+                    sent.result(10)
+                with pytest.raises(DeliveryFailedError):
+                    producer.flush()
