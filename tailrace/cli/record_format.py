@@ -20,6 +20,7 @@ BatchFormat = Callable[["ColumnBatch", int], bytes]
 """What to print of the first so many records of a batch."""
 
 _TOKEN: Final = re.compile(r"%(.?)|\\(x[0-9A-Fa-f]{2}|.?)", re.DOTALL)
+_ESCAPE: Final = re.compile(r"\\(x[0-9A-Fa-f]{2}|.?)", re.DOTALL)
 _ESCAPES: Final = {"n": b"\n", "r": b"\r", "t": b"\t", "0": b"\0", "\\": b"\\"}
 
 
@@ -68,6 +69,16 @@ def format_string(text: str) -> BatchFormat:
         return b"".join(part(record) for record in batch.records()[:count] for part in parts)
 
     return printed
+
+
+def unescape(text: str) -> bytes:
+    """The bytes of a text with the escapes of a format string. Raises ValueError for an unknown one."""
+    data = b""
+    place = 0
+    for token in _ESCAPE.finditer(text):
+        data += text[place : token.start()].encode() + _escape(token.group(1))
+        place = token.end()
+    return data + text[place:].encode()
 
 
 def _compile(text: str) -> list[Callable[[BytesRecord], bytes]]:

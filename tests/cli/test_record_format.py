@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.cli.record_format import format_string, json_lines, values_only
+from tailrace.cli.record_format import format_string, json_lines, unescape, values_only
 from tailrace.consumer.column_batch import ColumnBatch
 from tailrace.consumer.decoding import Decoding
 from tailrace.protocol.columns import encode
@@ -46,6 +46,12 @@ def test_json_lines(batch: ColumnBatch) -> None:
         },
         {**place, "offset": 2, "timestamp": 3_000, "key": "", "value_hex": "fffe"},
     ]
+
+
+def test_escapes_alone() -> None:
+    assert unescape(r"a\t\x00%k\\é") == b"a\t\0%k\\" + "é".encode()
+    with pytest.raises(ValueError, match="unknown escape"):
+        unescape(r"\q")
 
 
 @pytest.mark.parametrize("text", ["%z", "%", r"\q", "a\\", r"\xg1"])
