@@ -9,6 +9,11 @@ _PIECE_BYTES_MAX: Final = 4_096
 """PIPE_BUF on Linux: a pipe that polls writable takes so much without blocking."""
 
 
+def prefix_of(name: str) -> str:
+    """What begins each line of a process, and of the supervisor itself, `up`."""
+    return f"{name:<11} | "
+
+
 class Relay:
     """Writes lines to a file descriptor, and drops what it does not take.
 
@@ -40,7 +45,7 @@ class Relay:
         """One line of one sender; what is over 4 KiB is cut."""
         if self._dropped and self._write(b"[%d lines dropped: nobody read them]\n" % self._dropped):
             self._dropped = 0
-        if not self._write(f"{name:<11} | ".encode() + line[: _PIECE_BYTES_MAX - 64] + b"\n"):
+        if not self._write(prefix_of(name).encode() + line[: _PIECE_BYTES_MAX - 64] + b"\n"):
             self._dropped += 1
 
     def _write(self, piece: bytes) -> bool:

@@ -28,6 +28,8 @@ from .signal_pipe import STOP_SIGNALS, SignalPipe, stop_signals
 READY_WITHIN_S: Final = 60.0
 STOP_WITHIN_S: Final = 10.0
 """How long the nodes, and then the coordinator, may take to stop before they are killed."""
+SAME_SIGNAL_S: Final = 0.5
+"""One Ctrl-C may come twice: from the terminal, and from a wrapper that passes it on."""
 
 Report = Callable[[Event], None]
 
@@ -58,6 +60,7 @@ class Supervisor:
         self._port: int | None = None
         self._was_ready = False
         self._stop_signals = 0
+        self._next_signal_at = 0.0
         self._exit_code = exit_codes.OK
 
     def run(self, port: int | None) -> int:
@@ -194,7 +197,12 @@ class Supervisor:
         member.child = None
 
     def _on_signals(self, numbers: Iterable[int]) -> None:
-        self._stop_signals += sum(number in STOP_SIGNALS for number in numbers)
+        if not any(number in STOP_SIGNALS for number in numbers):
+            return
+        now = time.monotonic()
+        if now >= self._next_signal_at:
+            self._stop_signals += 1
+            self._next_signal_at = now + SAME_SIGNAL_S
 
     def _stop(self, members: Sequence[Member]) -> None:
         """Ask these to stop and wait for it; kill them when it takes too long or a second signal comes."""

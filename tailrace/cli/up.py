@@ -9,6 +9,7 @@ from .cluster_config import load_cluster
 from .launch import Event, Launcher, Role
 from .options import data_dir_option, json_option, port_option
 from .output import discard_stdout, print_json
+from .relay import prefix_of
 from .supervisor import Supervisor
 
 
@@ -39,16 +40,21 @@ def up(file: Path, data_dir: Path | None, port: int | None, *, as_json: bool) ->
 def _print_text(event: Event) -> None:
     """The ready line goes to stdout; what happens later, like the logs, to stderr."""
     if event["event"] == "ready":
-        nodes = ", ".join(str(p["node_id"]) for p in event["processes"] if p["role"] == "node")
-        click.echo(f"ready on {event['bootstrap_servers']}: nodes {nodes}, data in {event['data_dir']}")
+        node_ids = [str(each["node_id"]) for each in event["processes"] if each["role"] == "node"]
+        nodes = f"node{'s' if len(node_ids) > 1 else ''} {', '.join(node_ids)}"
+        click.echo(f"ready on {event['bootstrap_servers']}: {nodes}, data in {event['data_dir']}")
     elif event["event"] == "exited":
         again = event["restart_in_ms"]
         then = "not restarted: check its disk" if again is None else f"restarting in {again} ms"
-        click.echo(f"{_name(event)} (pid {event['pid']}) ended: {event['reason']}; {then}", err=True)
+        _say(f"{_name(event)} (pid {event['pid']}) ended: {event['reason']}; {then}")
     elif event["event"] == "restarted":
-        click.echo(f"{_name(event)} is back (pid {event['pid']})", err=True)
+        _say(f"{_name(event)} is back (pid {event['pid']})")
     elif event["event"] == "failed":
         click.echo(f"Error: {event['message']}", err=True)
+
+
+def _say(text: str) -> None:
+    click.echo(f"{prefix_of('up')}{text}", err=True)
 
 
 def _name(event: Event) -> str:

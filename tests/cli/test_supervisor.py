@@ -109,12 +109,23 @@ def test_a_process_that_dies_again_and_again_waits_longer(run: Callable[..., tup
 def test_a_second_signal_kills_what_does_not_stop(run: Callable[..., tuple]) -> None:
     def twice() -> None:
         interrupt()
-        threading.Timer(0.2, interrupt).start()
+        threading.Timer(0.7, interrupt).start()
 
     code, events, log = run(f"{IGNORE}\n{READY}\n{SLEEP}", on("ready", twice))
     assert code == 1
     assert events[-1] == {"event": "stopped", "exit_code": 1}
     assert b"killing node-1\n" in log
+
+
+def test_the_same_signal_from_a_wrapper_is_no_second_one(run: Callable[..., tuple]) -> None:
+    def twice() -> None:
+        interrupt()
+        threading.Timer(0.1, interrupt).start()
+
+    slow = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), sys.exit(0)))"
+    code, _, log = run(f"{slow}\n{READY}\n{SLEEP}", on("ready", twice))
+    assert code == 0
+    assert b"killing" not in log
 
 
 def test_what_takes_too_long_to_stop_is_killed(

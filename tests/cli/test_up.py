@@ -82,7 +82,7 @@ def test_people_get_one_line_and_the_logs_apart(tmp_path: Path) -> None:
         line = process.stdout.readline()
         process.send_signal(signal.SIGINT)
         rest, logs = process.communicate(timeout=20)
-    assert re.fullmatch(rf"ready on 127\.0\.0\.1:\d+: nodes 1, data in {re.escape(str(tmp_path))}\n", line)
+    assert re.fullmatch(rf"ready on 127\.0\.0\.1:\d+: node 1, data in {re.escape(str(tmp_path))}\n", line)
     assert rest == ""
     assert process.returncode == 0
     assert {entry.split("|")[0].strip() for entry in logs.splitlines()} == {"coordinator", "node-1"}
