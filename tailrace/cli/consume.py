@@ -10,6 +10,7 @@ import click
 
 from tailrace.protocol.record import TopicPartition
 
+from .connect import waiting_is_told
 from .offsets import OffsetRange, parse_offsets
 from .options import bootstrap_option, json_option, timeout_option
 from .record_format import BatchFormat, format_string, json_lines, values_only
@@ -83,10 +84,14 @@ def consume(
     """Read records and print their values, one a line."""
     from tailrace.consumer.consumer import Consumer
 
+    if printer is not None and as_json:
+        raise click.UsageError("--format and --json exclude each other")
     timeout_ms = round(timeout_s * 1000)
-    with Consumer(
-        bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest", request_timeout_ms=timeout_ms
-    ) as consumer:
+    with waiting_is_told(bootstrap_servers, timeout_s):
+        consumer = Consumer(
+            bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest", request_timeout_ms=timeout_ms
+        )
+    with consumer:
         chosen = _choose(consumer, topics, partitions)
         ends = _go_to(consumer, chosen, offsets, at_end=at_end)
         _print_all(consumer, ends, count, printer or _printer(as_json=as_json))
@@ -99,7 +104,7 @@ def _printer(*, as_json: bool) -> BatchFormat:
 def _choose(consumer: "Consumer", topics: Sequence[str], partitions: Sequence[int]) -> list[TopicPartition]:
     chosen = []
     for topic in dict.fromkeys(topics):
-        numbers = sorted(consumer.partitions_for_topic(topic)) if not partitions else sorted(set(partitions))
+        numbers = sorted(set(partitions) or consumer.partitions_for_topic(topic))
         chosen += [TopicPartition(topic, number) for number in numbers]
     return chosen
 

@@ -16,7 +16,7 @@ from tailrace import __version__
 from tailrace.protocol.errors import TailraceError
 
 from . import exit_codes
-from .output import discard_stdout
+from .output import discard_stdout, os_error_text
 
 COMMANDS: Final = {
     "up": ("tailrace.cli.up:up", "Run a whole cluster from a YAML file."),
@@ -81,6 +81,10 @@ def run(args: Sequence[str]) -> int:
     except BrokenPipeError:
         discard_stdout()
         return exit_codes.BROKEN_PIPE
+    except OSError as error:  # such as a full disk under stdout
+        discard_stdout()
+        click.echo(f"Error: {os_error_text(error)}", err=True)
+        return exit_codes.ERROR
     return code
 
 

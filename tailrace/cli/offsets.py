@@ -15,6 +15,8 @@ from typing import Final
 from .units import parse_duration_ms
 
 _PLACE: Final = re.compile(r"start|end|[+-]?[0-9]{1,18}")
+_OF_TIMES: Final = re.compile(r".*:@|@.*:(start|end)?$")
+"""A range with a time on a side; the colons within a time are followed by digits."""
 _FORMS: Final = "start, end, N, +N, -N, @milliseconds, @2024-01-31T12:00, @-1h, or a range such as 10:20"
 
 
@@ -43,6 +45,8 @@ class OffsetRange:
 
 def parse_offsets(text: str, now_ms: int) -> OffsetRange:
     """A range of the grammar above. Raises ValueError."""
+    if _OF_TIMES.match(text):
+        raise ValueError(f"{text!r}: a range is of offsets, such as 10:20, -5: or :end, not of times")
     if text.startswith("@"):
         return OffsetRange(Place("end"), timestamp=_timestamp(text[1:], now_ms))
     first, colon, last = text.partition(":")

@@ -17,10 +17,16 @@ def print_json(fields: Mapping[str, object]) -> None:
 
 
 def discard_stdout() -> None:
-    """Its reader is gone: let nothing that is still buffered, or said later, raise for that."""
+    """Nobody takes it any more: let nothing that is still buffered, or said later, raise for that."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
     os.close(devnull)
+
+
+def os_error_text(error: OSError) -> str:
+    """What the system said, without its number: `data/x: permission denied`."""
+    reason = (error.strerror or str(error)).lower()
+    return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -12,18 +12,19 @@ from typing import Any, Final, Protocol
 import click
 
 from tailrace.protocol.cluster import Listener
-from tailrace.protocol.errors import StorageFaultError, TailraceError
+from tailrace.protocol.errors import DataFolderError, StorageFaultError, TailraceError
 
 from . import exit_codes
 from .cluster_config import load_cluster
 from .launch import COORDINATOR, Role
 from .options import config_option, data_dir_option, json_option, port_option
-from .output import print_json
+from .output import os_error_text, print_json
 from .signal_pipe import stop_signals
 
 OPEN_FILES_MAX: Final = 65_536
 """Every connection takes a file descriptor; the usual 1,024 are few."""
 
+_log = logging.getLogger(__name__)
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -52,7 +53,9 @@ def coordinator(
     from tailrace.coordinator.main import Coordinator
 
     cluster = load_cluster(file, data_dir=data_dir, port=port)
-    return _run(COORDINATOR, lambda: Coordinator(cluster.coordinator), parent_fd, as_json=as_json)
+    return _run(
+        COORDINATOR, lambda: Coordinator(cluster.coordinator), cluster.layout.root, parent_fd, as_json=as_json
+    )
 
 
 @click.command()
@@ -78,13 +81,16 @@ def node(
     from tailrace.node.main import Node
     from tailrace.transport.endpoint import parse_bootstrap
 
-    config = load_cluster(file, data_dir=data_dir).node(node_id)
+    cluster = load_cluster(file, data_dir=data_dir)
+    config = cluster.node(node_id)
     if coordinator is not None:
         config = replace(config, coordinator=tuple(parse_bootstrap(coordinator)))
-    return _run(Role(node_id), lambda: Node(config), parent_fd, as_json=as_json)
+    return _run(Role(node_id), lambda: Node(config), cluster.layout.root, parent_fd, as_json=as_json)
 
 
-def _run(role: Role, build: Callable[[], Process], parent_fd: int | None, *, as_json: bool) -> int:
+def _run(
+    role: Role, build: Callable[[], Process], root: Path, parent_fd: int | None, *, as_json: bool
+) -> int:
     """Serve until a signal; a second one ends the process at once."""
     logging.basicConfig(level=os.environ.get("TAILRACE_LOG_LEVEL", "INFO").upper(), format=_LOG_FORMAT)
     _raise_file_limit()
@@ -104,16 +110,34 @@ def _run(role: Role, build: Callable[[], Process], parent_fd: int | None, *, as_
             click.echo(f"{role.name} ready on {listener.tcp}")
 
     try:
+        _make_data_folder(root)
         process = build()
         _stop_on_signals(process)
         process.run(on_ready, parent_fd)
     except TailraceError as error:
-        if as_json:
-            print_json({"event": "failed", **role.fields(), "code": error.code.name, "message": str(error)})
-        else:
-            click.echo(f"Error: {role.name}: {error}", err=True)
-        return exit_codes.STORAGE_FAULT if isinstance(error, StorageFaultError) else exit_codes.ERROR
+        return _failed(role, error, as_json=as_json)
+    except OSError as error:
+        _log.exception("%s failed", role.name)
+        return _failed(role, TailraceError(os_error_text(error)), as_json=as_json)
     return exit_codes.OK
+
+
+def _failed(role: Role, error: TailraceError, *, as_json: bool) -> int:
+    if as_json:
+        print_json({"event": "failed", **role.fields(), "code": error.code.name, "message": str(error)})
+    else:
+        click.echo(f"Error: {role.name}: {error}", err=True)
+    return exit_codes.STORAGE_FAULT if isinstance(error, StorageFaultError) else exit_codes.ERROR
+
+
+def _make_data_folder(root: Path) -> None:
+    """The folder of the whole cluster; the roles make their own in it."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataFolderError(
+            f"cannot make the data folder {root}: {(error.strerror or str(error)).lower()}"
+        ) from None
 
 
 def _stop_on_signals(process: Process) -> None:

@@ -1,19 +1,25 @@
 """`tailrace topic`: create, list, describe and delete topics."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
+
+from tailrace.protocol.errors import TopicExistsError
 
 from .connect import admin_of
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json, print_table
-from .units import human_bytes, plural
+from .units import human_bytes, parse_duration_ms, parse_size, plural
 
 if TYPE_CHECKING:
     from tailrace.client.admin import Admin
     from tailrace.client.descriptions import LogDescription, PartitionDescription, TopicDescription
+
+_UNITS: Final = {"retention_ms": parse_duration_ms, "retention_bytes": parse_size}
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+")
 
 
 @click.group()
@@ -26,11 +32,22 @@ def _parse_config(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise click.BadParameter(f"{pair!r}: write KEY=VALUE, such as retention_ms=86400000")
+            raise click.BadParameter(f"{pair!r}: write KEY=VALUE, such as retention_ms=7d")
         if key in config:
             raise click.BadParameter(f"{key!r} is given twice")
-        config[key] = value
+        config[key] = _in_base_unit(key, value)
     return config
+
+
+def _in_base_unit(key: str, value: str) -> str | int:
+    """Milliseconds of `7d`, bytes of `1GiB`; all else is the coordinator's to check."""
+    parse = _UNITS.get(key.replace(".", "_"))
+    if parse is None or _NUMBER.fullmatch(value):
+        return value
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{key}: {error}") from None
 
 
 @topic.command()
@@ -50,7 +67,8 @@ def _parse_config(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -
     multiple=True,
     metavar="KEY=VALUE",
     callback=_parse_config,
-    help="retention_ms or retention_bytes (-1: no bound), or min_insync_replicas; may be repeated.",
+    help="retention_ms such as 7d, retention_bytes such as 64GiB (-1: no bound), or min_insync_replicas; "
+    "may be repeated.",
 )
 @bootstrap_option
 @timeout_option
@@ -67,7 +85,11 @@ def create(
 ) -> None:
     """Create a topic; returns when it can be written."""
     with admin_of(bootstrap_servers, timeout_s) as admin:
-        created = admin.create_topic(name, partitions, replication_factor, config)
+        try:
+            created = admin.create_topic(name, partitions, replication_factor, config)
+        except TopicExistsError as error:
+            then = f"use it as it is, choose another name, or delete it: tailrace topic delete {name}"
+            raise TopicExistsError(f"{error}; {then}") from None
     if as_json:
         print_json(_topic_fields(created))
     else:

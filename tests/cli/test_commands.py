@@ -80,7 +80,10 @@ def test_topics_for_programs(cluster: Cluster, tailrace: Run) -> None:
 
 def test_what_the_cluster_refuses_is_one_line(topic: str, tailrace: Run) -> None:
     for args, reason in [
-        (("topic", "create", topic), "exists"),
+        (
+            ("topic", "create", topic),
+            "exists; use it as it is, choose another name, or delete it: tailrace ",
+        ),
         (("topic", "create", "no spaces"), "topic name"),
         (("topic", "create", "t", "-c", "retention=1"), "unknown topic config"),
         (("topic", "create", "t", "-r", "3"), "replication"),
@@ -94,6 +97,13 @@ def test_what_the_cluster_refuses_is_one_line(topic: str, tailrace: Run) -> None
         assert done.stderr.startswith("Error: ")
         assert done.stderr.count("\n") == 1
         assert done.stdout == ""
+
+
+def test_settings_have_units(cluster: Cluster, tailrace: Run) -> None:
+    settings = ("-c", "retention_ms=7d", "-c", "retention.bytes=1GiB")
+    (created,) = objects(tailrace("topic", "create", "units", *settings, "--json"))
+    assert created["config"]["retention_ms"] == 7 * 86_400_000
+    assert created["config"]["retention_bytes"] == 2**30
 
 
 # ---------------------------------------------------------------------- produce
@@ -133,6 +143,10 @@ def test_keys(topic: str, tailrace: Run) -> None:
     tailrace("produce", topic, "-K", "::", given="mine::3\nnone\n::4\n")
     got = [(each["key"], each["value"]) for each in objects(tailrace("consume", topic, "-e", "--json"))]
     assert sorted(got, key=str) == [("", "4"), ("fixed", "1"), ("fixed", "2"), ("mine", "3"), (None, "none")]
+    tailrace("produce", topic, "-K", r"\t", "-p", 0, given="tab\there\n")
+    assert ("tab", "here") in [
+        (each["key"], each["value"]) for each in objects(tailrace("consume", topic, "-e", "--json"))
+    ]
     partitions = {
         each["partition"]
         for each in objects(tailrace("consume", topic, "-e", "--json"))
@@ -141,17 +155,31 @@ def test_keys(topic: str, tailrace: Run) -> None:
     assert len(partitions) == 1, "one key, one partition"
 
 
+def test_a_misspelt_topic_is_told_before_the_input_is_read(topic: str, cluster: Cluster) -> None:
+    command = [*COMMAND, "produce", topic.replace("o", "0"), "-b", cluster.bootstrap_servers]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.wait(20) == 1
+        error = process.stderr.read()
+    assert f"did you mean '{topic}'" in error
+    assert "stopped" not in error
+
+
 def test_what_cannot_be_produced(topic: str, tailrace: Run, tmp_path: Path) -> None:
     large = tmp_path / "large"
     large.write_bytes(b"fine\n" + b"x" * (RECORD_BYTES_MAX + 1) + b"\n")
     for args, reason in [
         ((topic.replace("o", "0"),), f"did you mean '{topic}'"),
         ((topic, "-p", "9"), "9"),
-        ((topic, large), "bytes"),
+        (
+            (topic, large),
+            "line 2 is too long: 8,388,609 bytes, at most 8,388,608 are possible; "
+            "stopped after 1 line, 1 record known to be stored",
+        ),
     ]:
         done = tailrace("produce", *args, code=1, given="x\n")
         assert reason in done.stderr
         assert done.stderr.count("\n") == 1
+    assert tailrace("consume", topic, "-e").stdout == "fine\n"
     assert "exclude each other" in tailrace("produce", topic, "-k", "a", "-K", "b", code=2).stderr
     assert "No such file" in tailrace("produce", topic, tmp_path / "none", code=2).stderr
 
@@ -165,6 +193,9 @@ def test_a_cluster_that_cannot_store_is_not_waited_for_longer_than_told(tailrace
         done = tailrace("produce", "t", "--timeout", 0.5, *where, given="x\n", code=1)
         assert time.monotonic() - started < 5
         assert done.stderr.startswith("Error: 1 record")
+        assert done.stderr.endswith("; stopped after 1 line, 0 records known to be stored\n")
+        assert "0.5 s (--timeout)" in done.stderr
+        assert "_ms" not in done.stderr
         assert done.stderr.count("\n") == 1
 
 
@@ -176,7 +207,7 @@ def test_ctrl_c_delivers_what_was_read(topic: str, cluster: Cluster, tailrace: R
         assert tailrace("consume", topic, "-n", 1).stdout == "typed\n", "at once, not at the end of the input"
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
-        assert process.stderr.read().startswith(b"produced 1 records")
+        assert process.stderr.read().startswith(b"produced 1 record (")
 
 
 # ---------------------------------------------------------------------- consume
@@ -251,6 +282,22 @@ def test_a_reader_that_has_enough_ends_it_quietly(topic: str, cluster: Cluster, 
         assert process.stderr.read() == b""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize(
+    "args", [("consume", "ten", "-e"), ("topic", "list"), ("cluster", "status", "--json")]
+)
+def test_output_that_does_not_fit_is_one_line(ten: str, cluster: Cluster, args: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *args, "-b", cluster.bootstrap_servers],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "Error: no space left on device\n")
+
+
 # --------------------------------------------------------------- cluster status
 
 
@@ -293,8 +340,8 @@ def test_cluster_ready(cluster: Cluster, tailrace: Run) -> None:
     )
     (ready,) = objects(tailrace("cluster", "ready", "--json"))
     assert ready["nodes"] == 2
-    late = tailrace("cluster", "ready", "--nodes", 3, "--timeout", 0.3, code=1)
-    assert late.stderr == "Error: not ready within 0.3 s: 2 nodes are alive, 3 are needed\n"
+    late = tailrace("cluster", "ready", "--nodes", 3, "--timeout", 2, code=1)
+    assert late.stderr == "Error: not ready within 2 s: 2 nodes are alive, 3 are needed\n"
     assert late.stdout == ""
 
 
@@ -307,5 +354,5 @@ def test_a_partition_without_a_leader_is_not_ready(tailrace: Run) -> None:
         with Admin(cluster.bootstrap_servers) as admin:
             while all(node.alive for node in admin.describe_cluster().nodes):
                 time.sleep(0.02)
-        done = tailrace("cluster", "ready", "--timeout", 0.3, *where, code=1)
+        done = tailrace("cluster", "ready", "--timeout", 2, *where, code=1)
         assert "has no live leader" in done.stderr

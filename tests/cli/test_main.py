@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ import pytest
 
 from tailrace.cli.main import COMMANDS, cli
 
+LOCAL = Path(__file__).resolve().parents[2] / "configs" / "local.yaml"
 COMMAND = (sys.executable, "-P", "-m", "tailrace")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -52,6 +54,12 @@ def test_version(tailrace: Run) -> None:
         (["topic", "create", "t", "-c", "a=1", "-c", "a=2"], "given twice"),
         (["consume", "t", "-o", "soon"], "'soon' is no place to read from"),
         (["consume", "t", "-f", "%z"], "unknown format '%z'"),
+        (["consume", "t", "-f", "%s", "--json"], "--format and --json exclude each other"),
+        (["consume", "t", "-o", "@-1h:@-5m"], "a range is of offsets"),
+        (["produce", "t", "-K", ""], "it is empty"),
+        (["produce", "t", "-K", r"\q"], "unknown escape"),
+        (["topic", "create", "t", "-c", "retention_ms=7w"], "'7w' is no duration"),
+        (["topic", "create", "t", "-c", "retention_bytes=1XB"], "'1XB' is no size"),
         (["consume", "t", "-n", "-1"], "-1 is not in the range"),
         (["node", "--config", "x"], "Missing option '--id'"),
         (["up"], "Missing argument 'CONFIG'"),
@@ -81,6 +89,24 @@ def test_an_error_is_one_line_and_code_1(tailrace: Run, args: list[str], line: s
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "args", [["topic", "list"], ["consume", "t"], ["produce", "t"], ["cluster", "ready"]]
+)
+def test_who_waits_is_told_for_what(tailrace: Run, args: list[str]) -> None:
+    first, last = tailrace(*args, "-b", "127.0.0.1:1", "--timeout", 2.5, code=1).stderr.splitlines()
+    assert first == "127.0.0.1:1: connection refused: no process listens there; trying for 2.5 s"
+    assert last.startswith("Error: 127.0.0.1:1: connection refused")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tailrace: Run) -> None:
+    for args in (["node", "--id", "1"], ["coordinator"]):
+        done = tailrace(*args, "--config", LOCAL, "--data-dir", "/proc/none", code=1)
+        error = done.stderr.splitlines()[-1]
+        assert error.startswith("Error: ")
+        assert "/proc/none" in error
+        assert "Errno" not in error
 
 
 def test_a_broken_pipe_is_quiet() -> None:

@@ -40,6 +40,12 @@ def test_what_is_no_offset(text: str) -> None:
         parse_offsets(text, NOW_MS)
 
 
+@pytest.mark.parametrize("text", ["@-1h:@-5m", "@0:@9", "10:@-1h", "@2013-01-01:end", "@2013-01-01T00:00:"])
+def test_a_range_is_of_offsets(text: str) -> None:
+    with pytest.raises(ValueError, match="a range is of offsets"):
+        parse_offsets(text, NOW_MS)
+
+
 @pytest.mark.parametrize(
     ("place", "offset"),
     [
