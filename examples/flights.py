@@ -13,6 +13,7 @@ import contextlib
 import csv
 import gzip
 import json
+import logging
 import multiprocessing as mp
 import os
 import queue
@@ -66,7 +67,10 @@ class Cluster:
         """Start every process; returns when the cluster is ready."""
         command = ["up", CONFIG, "--data-dir", self.data_dir, "--port", self.port, "--json"]
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tailrace", *map(str, command)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-P", "-m", "tailrace", *map(str, command)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"TAILRACE_LOG_LEVEL": "WARNING", **os.environ},
         )
         assert self.process.stdout is not None
         ready = json.loads(self.process.stdout.readline() or "{}")
@@ -121,6 +125,7 @@ def produce(index: int, path: Path, total: int, bootstrap_servers: str, hold_at:
     """Send this process's half of the file; wait at the gate after `hold_at` rows."""
     mine = range(index * total // PRODUCERS, (index + 1) * total // PRODUCERS)
     acked = 0
+    logging.getLogger("tailrace").setLevel(logging.ERROR)  # the kill is ours: no news under the bars
 
     def on_ack(_: object) -> None:
         nonlocal acked
@@ -158,6 +163,7 @@ def consume(index: int, bootstrap_servers: str, shared: Shared) -> None:
     share = PARTITIONS // CONSUMERS
     partitions = [TopicPartition(TOPIC, number) for number in range(index * share, (index + 1) * share)]
     rows: list[tuple[str, int, int]] = []
+    logging.getLogger("tailrace").setLevel(logging.ERROR)  # the kill is ours: no news under the bars
     with Consumer(
         bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest", value_deserializer=json.loads
     ) as consumer:
