@@ -31,7 +31,7 @@ def up(file: Path, data_dir: Path | None, port: int | None, *, as_json: bool) ->
     def report(event: Event) -> None:
         try:
             show(event)
-        except BrokenPipeError:  # whoever waited for the ready line may go; the cluster stays
+        except OSError:  # its reader may go, or a disk under it fill up; the cluster stays
             discard_stdout()
 
     return Supervisor(launcher, node_ids, report, sys.stderr.fileno()).run(port)

@@ -132,6 +132,26 @@ def test_the_cluster_stays_when_nobody_reads_its_events(up: Start, tmp_path: Pat
     assert running.stop() == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_the_cluster_stays_when_its_events_do_not_fit(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-P", "-m", "tailrace", "up", str(LOCAL), "--port", str(port), "--json"]
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen(
+            [*command, "--data-dir", str(tmp_path)], stdout=full, stderr=subprocess.DEVNULL
+        )
+    try:
+        with Admin(f"127.0.0.1:{port}") as admin:
+            admin.ready(20_000)
+            admin.create_topic("t")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_port_in_use_ends_everything_with_its_reason(up: Start, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
