@@ -187,13 +187,11 @@ class Producer:
     ) -> Delivery:
         """Send one record, without waiting for it to be stored.
 
-        Key and value are bytes or None, or what the serializers take. `headers` are (str, bytes or None)
-        pairs. `timestamp_ms` is in milliseconds since 1970 (default: now).
-
-        Waits when the topic is not known yet or memory is full, up to `max_block_ms`. Raises
-        UnknownTopicError with similar names, UnknownPartitionError, InvalidArgumentError,
-        SerializationError, BatchTooLargeError, BufferFullError, ConnectionFailedError with the address and
-        its cause, ClosedError, and FencedProducerError once another producer has taken over.
+        Key and value are bytes or None, or what the serializers take; `headers` (str, bytes or None)
+        pairs; `timestamp_ms` milliseconds since 1970 (default: now). Waits up to `max_block_ms` when the
+        topic is not known yet or memory is full. Raises UnknownTopicError with similar names,
+        UnknownPartitionError, InvalidArgumentError, SerializationError, BatchTooLargeError, BufferFullError,
+        ConnectionFailedError with address and cause, ClosedError, FencedProducerError.
         """
         try:
             target = self._topics[topic]
@@ -215,9 +213,7 @@ class Producer:
             size += len(key)
             if key or self._partitioner.empty_is_key:
                 place = key_hash(key) % target.count
-
-        # `Accumulator.append`, written out, since every record pays for it. `with` would cost 50 ns more.
-        accumulator = self._accumulator
+        accumulator = self._accumulator  # its `append`, written out; a `with` would cost 50 ns more
         lock = accumulator.lock
         now = monotonic()
         try:
@@ -243,13 +239,13 @@ class Producer:
                 raise
             delivery = Delivery(batch.outcome, index)
             lock.release()
+            return delivery
         except BaseException:
             try:  # noqa: SIM105 - suppress() is a call, which would let the next signal in
                 lock.release()
             except RuntimeError:
                 pass  # it came before the lock was ours, or when it was no more
             raise
-        return delivery
 
     def send_many(
         self,

@@ -78,7 +78,6 @@ def test_nodes_killed_while_records_are_on_their_way(fragile: Cluster, options: 
             for node in (1, 2, 1):
                 writer.wait_for(5_000)
                 fragile.kill(node)
-                assert producer.metrics()["batches_in_flight"] > 0
                 fragile.start(node)
         producer.flush(60)
         assert producer.metrics()["batches_retried"] > 0
