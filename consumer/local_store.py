@@ -17,8 +17,9 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import lmdb
 import msgspec
@@ -67,14 +68,17 @@ class _Format(msgspec.Struct):
 class PartitionStore:
     """The environment of one partition, locked from construction to `close()`.
 
-    Raises DataFolderError (held by another consumer, of a newer format, damaged, not writable) and
+    Nothing is written before the first offset. `folder` is made if its parent is there. Raises
+    DataFolderError (held by another consumer, of a newer format, damaged, not writable) and
     StorageFullError.
     """
 
     def __init__(self, folder: Path, name: TopicPartition, topic_id: bytes, owner: str) -> None:
         self._what = f"the offset store of {name.topic}-{name.partition} in {folder}"
+        self._folder = folder
+        self._identity = Identity(FORMAT, name.topic, topic_id, name.partition, _host())
         with _access(folder):
-            _make_private(folder)
+            folder.mkdir(mode=0o700, exist_ok=True)
         try:
             self._lock = StoreLock(folder / "held.lock", owner)
         except DataFolderError as error:
@@ -87,40 +91,53 @@ class PartitionStore:
             with self._explained_opening():
                 self._environment = _open(folder)
                 opened.callback(self._environment.close)
-                self._database = self._environment.open_db(_DATABASE)
-                self._identify(folder, name, topic_id)
+                self._database = self._find_database()
             opened.pop_all()
 
     def read(self) -> StoredOffset | None:
         """The offset that was written last, None if there is none. Raises StorageFaultError."""
+        if self._database is None:
+            return None
         with self._explained(), self._environment.begin(db=self._database) as transaction:
             stored = transaction.get(_OFFSET)
         return None if stored is None else msgspec.msgpack.decode(stored, type=StoredOffset)
 
     def write(self, offset: StoredOffset) -> None:
-        """Durable on return (fdatasync). Raises StorageFullError, StorageFaultError."""
-        with self._explained(), self._environment.begin(write=True, db=self._database) as transaction:
-            transaction.put(_OFFSET, msgspec.msgpack.encode(offset))
+        """Durable on return (fdatasync), if the folder around is. Raises StorageFullError, StorageFaultError.
+
+        Whose offsets these are is written with the first one: a new partition costs one sync more.
+        """
+        with self._explained():
+            with self._environment.begin(write=True) as transaction:
+                database = self._database or self._environment.open_db(_DATABASE, txn=transaction)
+                if self._database is None:
+                    transaction.put(_IDENTITY, msgspec.msgpack.encode(self._identity), db=database)
+                transaction.put(_OFFSET, msgspec.msgpack.encode(offset), db=database)
+            if self._database is None:
+                # LMDB syncs the file's content, not the folder that it is in.
+                with _access(self._folder):
+                    _sync_folder(self._folder)
+                self._database = database
 
     def close(self) -> None:
         """Close the environment, then give up the lock."""
         self._environment.close()
         self._lock.release()
 
-    def _identify(self, folder: Path, name: TopicPartition, topic_id: bytes) -> None:
-        with self._environment.begin(db=self._database) as transaction:
+    def _find_database(self) -> Any:
+        """Ours, if something was ever written, and after a look at whose it is."""
+        try:
+            database = self._environment.open_db(_DATABASE, create=False)
+        except lmdb.NotFoundError:
+            return None
+        with self._environment.begin(db=database) as transaction:
             found = transaction.get(_IDENTITY)
-        if found is not None:
-            self._check(found, topic_id, name.partition)
-            return
-        identity = Identity(FORMAT, name.topic, topic_id, name.partition, _host())
-        with self._environment.begin(write=True, db=self._database) as transaction:
-            transaction.put(_IDENTITY, msgspec.msgpack.encode(identity))
-        # LMDB syncs the file's content, not the folders that lead to it.
-        _sync_folder(folder)
-        _sync_folder(folder.parent)
+        if found is None:
+            return None
+        self._check(found)
+        return database
 
-    def _check(self, encoded: bytes, topic_id: bytes, partition: int) -> None:
+    def _check(self, encoded: bytes) -> None:
         try:
             version = msgspec.msgpack.decode(encoded, type=_Format).format
             if version != FORMAT:
@@ -131,7 +148,8 @@ class PartitionStore:
             identity = msgspec.msgpack.decode(encoded, type=Identity)
         except msgspec.MsgspecError as error:
             raise DataFolderError(f"{self._what} is damaged: {error}") from error
-        if (identity.topic_id, identity.partition) != (topic_id, partition):
+        ours = self._identity
+        if (identity.topic_id, identity.partition) != (ours.topic_id, ours.partition):
             raise DataFolderError(
                 f"{self._what} belongs to {identity.topic}-{identity.partition}, "
                 f"topic id {identity.topic_id.hex()}: it was moved or renamed"
@@ -166,6 +184,8 @@ class LocalStore:
         self._folder = folder.absolute()
         self._owner = f"process {os.getpid()} ({owner})"
         self._partitions: dict[tuple[bytes, int], PartitionStore] = {}
+        self._folder_synced = False
+        """Are the partitions' folders that are there durably there?"""
 
     def hold(self, name: TopicPartition, topic_id: bytes) -> StoredOffset | None:
         """Lock a partition and return its stored offset.
@@ -176,12 +196,18 @@ class LocalStore:
         if key not in self._partitions:
             with _access(self._folder):
                 _make_private(self._folder)
+            self._folder_synced = False
             folder = self._folder / f"{topic_id.hex()}-{name.partition}"
             self._partitions[key] = PartitionStore(folder, name, topic_id, self._owner)
         return self._partitions[key].read()
 
     def write(self, key: tuple[bytes, int], offset: StoredOffset) -> None:
         """Store the offset of a partition (topic id, number) that is held; durable on return."""
+        if not self._folder_synced:
+            # Once for all partitions that were taken since the last write.
+            with _access(self._folder):
+                _sync_folder(self._folder)
+            self._folder_synced = True
         self._partitions[key].write(offset)
 
     def release(self, key: tuple[bytes, int]) -> None:
@@ -226,6 +252,7 @@ def _access(folder: Path) -> Iterator[None]:
         ) from error
 
 
+@cache
 def _host() -> str:
     """What names this machine over reboots; its name where there is no machine id."""
     try:

@@ -86,6 +86,7 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
 def test_a_renamed_folder_is_refused(tmp_path: Path) -> None:
     store = LocalStore(tmp_path, "test")
     store.hold(ORDERS, ID)
+    store.write(KEY, StoredOffset(1))
     store.close()
     folder_of(tmp_path).rename(folder_of(tmp_path, partition=5))
     with pytest.raises(DataFolderError, match="belongs to orders-0"):
@@ -111,6 +112,7 @@ def test_a_file_in_place_of_the_folder_is_reported(tmp_path: Path) -> None:
 
 def test_the_identity_names_partition_and_machine(tmp_path: Path) -> None:
     partition = PartitionStore(tmp_path / "p", ORDERS, ID, "test")
+    partition.write(StoredOffset(1))
     partition.close()
     identity = msgspec.msgpack.decode(get(tmp_path / "p", b"identity"), type=Identity)
     assert (identity.format, identity.topic, identity.topic_id, identity.partition) == (
@@ -195,3 +197,23 @@ def get(folder: Path, key: bytes) -> bytes:
         value = transaction.get(key, db=environment.open_db(b"tailrace", txn=transaction))
     assert value is not None
     return bytes(value)
+
+
+def test_many_partitions_cost_one_sync_of_the_folder_and_two_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing for a partition without an offset; LMDB's own sync of each write comes on top."""
+    store = LocalStore(tmp_path, "test")
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    for number in range(10):
+        assert store.hold(TopicPartition("orders", number), ID) is None
+    assert not synced
+    for _ in range(2):
+        for number in range(10):
+            store.write((ID, number), StoredOffset(number))
+    assert len(synced) == 1 + 10
+    store.hold(TopicPartition("orders", 10), ID)
+    store.write((ID, 10), StoredOffset(0))
+    assert len(synced) == 1 + 10 + 2
+    store.close()
