@@ -1,10 +1,28 @@
 """The arguments of `Consumer`'s methods, checked: InvalidArgumentError says what would fit."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from tailrace.client.arguments import INT64_MAX, check_int, partition_of
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.record import TopicPartition
+
+_OF_KAFKA_CLIENTS: Final = {
+    ("subscribe", "pattern"): "match the names of topics() yourself and subscribe to those",
+    (
+        "subscribe",
+        "listener",
+    ): "leave it out: partitions are taken from a consumer by nobody but the application",
+    ("poll", "update_offsets"): "leave it out: a poll always moves the positions; seek() goes back",
+}
+"""Arguments that users of Kafka's clients know, and what to do here instead."""
+
+
+def reject_habits(method: str, unknown: Iterable[str]) -> None:
+    """Raise InvalidArgumentError if there are `unknown` arguments."""
+    for name in unknown:
+        advice = _OF_KAFKA_CLIENTS.get((method, name), "see help(Consumer." + method + ")")
+        raise InvalidArgumentError(f"{method}() has no argument {name!r}: {advice}")
 
 
 def topics_of(topics: object) -> list[str]:

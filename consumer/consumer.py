@@ -15,7 +15,7 @@ from tailrace.protocol.limits import MAX_POLL_RECORDS_MAX, MIB
 from tailrace.protocol.messages import EARLIEST, LATEST
 from tailrace.protocol.record import Record, TopicPartition
 
-from .arguments import offset_of, partitions_of, timestamp_of, topic_of, topics_of
+from .arguments import offset_of, partitions_of, reject_habits, timestamp_of, topic_of, topics_of
 from .assigned import AssignedPartition, Reset
 from .column_batch import ColumnBatch
 from .config import OPTIONS, ConsumerConfig
@@ -133,13 +133,15 @@ class Consumer:
         return self._session.records()
 
     def poll(
-        self, timeout_ms: float | None = 0, max_records: int | None = None
+        self, timeout_ms: float | None = 0, max_records: int | None = None, **unknown: object
     ) -> dict[TopicPartition, list[Record[Any, Any]]]:
         """What is there, up to `max_records` (default: `max_poll_records`), by partition, in order.
 
         Waits up to `timeout_ms` (None: for ever) for the first record; empty when none came, or after
         `wakeup`. Raises like iteration.
         """
+        if unknown:
+            reject_habits("poll", unknown)
         limit = self._session.config.max_poll_records
         if max_records is not None:
             limit = check_int("max_records", max_records, 1, MAX_POLL_RECORDS_MAX)
@@ -163,13 +165,16 @@ class Consumer:
     # -------------------------------------------------------------- assignment
 
     @in_one_thread
-    def subscribe(self, topics: str | Iterable[str], timeout_ms: float | None = None) -> None:
+    def subscribe(
+        self, /, topics: str | Iterable[str] | None = None, timeout_ms: float | None = None, **unknown: object
+    ) -> None:
         """Read all partitions of these topics, and no others; partitions that stay keep their positions.
 
         A partition that is added later is read from its beginning. Raises UnknownTopicError with similar
         names, DataFolderError if another consumer holds one of the partitions in the offset store,
         and what looking up the first offsets raises; then everything is as before.
         """
+        reject_habits("subscribe", unknown)
         wanted = topics_of(topics)
         self._session.ask()
         self._session.assignment.subscribe(wanted, self._timeout_s(timeout_ms))
@@ -316,6 +321,12 @@ class Consumer:
         info = self._session.engine.wait_for_topic(name, self._timeout_s(timeout_ms))
         return set(range(len(info.partitions)))
 
+    def topics(self, timeout_ms: float | None = None) -> set[str]:
+        """The names of all topics of the cluster, asked for now."""
+        timeout_s = self._timeout_s(timeout_ms)
+        self._session.check()
+        return set(self._session.engine.refresh(timeout_s).topic_ids)
+
     @in_one_thread
     def metrics(self) -> dict[str, Any]:
         """Counts since the start, what is buffered, and each partition's position and lag as last heard."""
@@ -331,6 +342,9 @@ class Consumer:
         Raises StorageFullError, StorageFaultError if offsets could not be stored; it is closed then, too.
         """
         self._session.close(failed=False)
+
+    def __repr__(self) -> str:
+        return repr(self._session)
 
     def __enter__(self) -> Self:
         return self

@@ -40,6 +40,7 @@ class Session:
 
     def __init__(self, config: ConsumerConfig) -> None:
         name = config.client_id or f"consumer-{next(_numbers)}"
+        self.name = name
         self.config = config
         random = Random()
         lock = threading.Lock()
@@ -72,6 +73,14 @@ class Session:
         except BaseException:
             self.engine.close()
             raise
+
+    def __repr__(self) -> str:
+        servers = self.config.bootstrap_servers
+        count = len(self.assignment.partitions)
+        state = "closed" if self.closed else f"{count} partition{'' if count == 1 else 's'} assigned"
+        return (
+            f"<Consumer {self.name} of {servers if isinstance(servers, str) else ','.join(servers)}: {state}>"
+        )
 
     # ----------------------------------------------------------------- asking
 

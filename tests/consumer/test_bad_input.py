@@ -63,7 +63,15 @@ def test_topics_that_are_none(topics: tuple[Any, ...]) -> None:
         (lambda c, t: c.poll(float("nan")), "timeout_ms is nan"),
         (lambda c, t: c.poll(0, 0), "max_records is 0"),
         (lambda c, t: c.poll(0, "5"), "max_records is '5'"),
+        (
+            lambda c, t: c.poll(0, update_offsets=False),
+            r"poll\(\) has no argument 'update_offsets': leave it out",
+        ),
+        (lambda c, t: c.poll(0, max_record=5), r"no argument 'max_record': see help\(Consumer.poll\)"),
+        (lambda c, t: c.subscribe(pattern="t.*"), r"no argument 'pattern': match the names of topics\(\)"),
+        (lambda c, t: c.subscribe([t], listener=c), "no argument 'listener': leave it out"),
         (lambda c, t: c.batches(-5), "timeout_ms is -5"),
+        (lambda c, t: c.subscribe(), "None is no topic: give a name, or a list of names"),
         (lambda c, t: c.subscribe(7), "7 is no topic"),
         (lambda c, t: c.subscribe([7]), "7 is no topic"),
         (lambda c, t: c.assign(t), "is no list of partitions"),
@@ -149,7 +157,7 @@ def test_a_closed_consumer_says_so(consume: Make, feeder: Feeder, tmp_path: Path
         lambda: consumer.commit({at(topic): 1}), lambda: consumer.pause(at(topic)),
         lambda: consumer.resume(at(topic)), lambda: consumer.beginning_offsets([at(topic)]),
         lambda: consumer.end_offsets([at(topic)]), lambda: consumer.offsets_for_times({at(topic): 1}),
-        consumer.lag, lambda: consumer.partitions_for_topic(topic), consumer.metrics,
+        consumer.lag, lambda: consumer.partitions_for_topic(topic), consumer.metrics, consumer.topics,
     ]  # fmt: skip
     for call in calls:
         with pytest.raises(ClosedError, match=r"consumer-\d+ is closed"):
