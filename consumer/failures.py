@@ -58,8 +58,13 @@ def unknown_end(cause: str) -> LeaderNotAvailableError:
     )
 
 
-def deleted_topic(topic: str) -> UnknownTopicError:
-    """The topic was there, and is not any more."""
+def deleted_topic(topic: str, *, again: bool) -> UnknownTopicError:
+    """The topic was there, and is not any more; `again`: another one has got its name."""
+    if again:
+        return UnknownTopicError(
+            f"topic {topic!r} was deleted while it was read, and a new topic of that name exists: "
+            "subscribe or assign again to read the new one, from where auto_offset_reset says"
+        )
     return UnknownTopicError(f"topic {topic!r} was deleted while it was read: subscribe or assign without it")
 
 

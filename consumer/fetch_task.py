@@ -50,7 +50,8 @@ class FetchTask:
     def cluster_changed(self) -> None:
         """Follow the leaders."""
         with self._changed:
-            self._fetcher.follow(self._engine.view().topics)
+            state = self._engine.view()
+            self._fetcher.follow(state.topics, state.topic_ids)
             self.cluster_moved = True
             self._changed.notify_all()
 

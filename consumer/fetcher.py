@@ -10,7 +10,7 @@ Fetches name the partitions that were served least recently first: the node fill
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import islice
 from random import Random
 from typing import Final, NamedTuple
@@ -143,10 +143,10 @@ class Fetcher:
         partition.paused = False
         self._show(partition)
 
-    def follow(self, topics: Mapping[bytes, TopicInfo]) -> None:
-        """The cluster state has changed: other leaders, topics gone."""
+    def follow(self, topics: Mapping[bytes, TopicInfo], names: Container[str] = ()) -> None:
+        """The cluster state has changed: other leaders, topics gone. `names` are those of all topics."""
         for partition in self.partitions.values():
-            self._follow(partition, topics.get(partition.key[0]))
+            self._follow(partition, topics.get(partition.key[0]), again=partition.name.topic in names)
 
     # ----------------------------------------------------------------- fetches
 
@@ -247,10 +247,10 @@ class Fetcher:
 
     # ------------------------------------------------------------------ inside
 
-    def _follow(self, partition: AssignedPartition, topic: TopicInfo | None) -> None:
+    def _follow(self, partition: AssignedPartition, topic: TopicInfo | None, *, again: bool = False) -> None:
         if topic is None or partition.name.partition >= len(topic.partitions):
-            if not isinstance(partition.failure, UnknownTopicError):
-                self._fail(partition, deleted_topic(partition.name.topic))
+            if again or not isinstance(partition.failure, UnknownTopicError):
+                self._fail(partition, deleted_topic(partition.name.topic, again=again))
             return
         info = topic.partitions[partition.name.partition]
         if (info.leader, info.leader_epoch) != (partition.leader, partition.leader_epoch):

@@ -186,6 +186,20 @@ def test_partitions_for_topic(consume: Make, ten: str) -> None:
     assert consume().partitions_for_topic(ten) == {0, 1}
 
 
+def test_topics_names_all_of_them(consume: Make, ten: str, feeder: Feeder) -> None:
+    consumer = consume()
+    other = feeder.topic()
+    assert {ten, other} <= consumer.topics()
+
+
+def test_its_repr_says_who_it_is_and_what_it_reads(consume: Make, ten: str, feeder: Feeder) -> None:
+    consumer = consume(ten, client_id="reader")
+    servers = feeder.cluster.bootstrap_servers
+    assert repr(consumer) == f"<Consumer reader of {servers}: 2 partitions assigned>"
+    consumer.close()
+    assert repr(consumer) == f"<Consumer reader of {servers}: closed>"
+
+
 def test_a_deleted_topic_is_told_after_its_last_record(consume: Make, feeder: Feeder) -> None:
     topic, other = feeder.topic(), feeder.topic()
     feeder.send(topic, b"last")
@@ -213,7 +227,12 @@ def test_a_topic_created_anew_is_another_topic(consume: Make, feeder: Feeder) ->
     feeder.admin.delete_topic(topic)
     feeder.admin.create_topic(topic)
     feeder.send(topic, b"new")
-    with pytest.raises(UnknownTopicError):
-        consumer.poll(10_000)
+    deadline = time.monotonic() + 10
+    says = ""
+    while "a new topic of that name exists: subscribe or assign again" not in says:
+        assert time.monotonic() < deadline, says
+        with pytest.raises(UnknownTopicError, match=f"topic '{topic}' was deleted") as caught:
+            consumer.poll(10_000)
+        says = str(caught.value)
     consumer.subscribe(topic)
     assert values_of(consumer, 1) == [b"new"]
