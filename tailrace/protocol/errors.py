@@ -230,7 +230,10 @@ class StorageFullError(TailraceError):
 
 
 class StorageFaultError(TailraceError):
-    """The node's storage failed; it has stopped taking part."""
+    """Storage failed: the disk, and the node or coordinator stops; or one log alone, and the node goes on.
+
+    Retriable, since a node that was started again, or another leader, may take the request.
+    """
 
     code = ErrorCode.STORAGE_FAULT
     retriable = True

@@ -1,4 +1,7 @@
-"""Every bound of the system, named once. Bytes unless the name says otherwise."""
+"""The bounds that peers and users meet, named once. Bytes unless the name says otherwise.
+
+Timers and internal sizes are constants of the modules that own them.
+"""
 
 from typing import Final
 
