@@ -9,6 +9,7 @@ from tailrace.consumer import local_store
 from tailrace.coordinator.store import lmdb_store, rows
 from tailrace.node.storage import folder, schema
 from tailrace.protocol import cluster, limits
+from tailrace.protocol.record import TopicPartition
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "storage.md").read_text()
 NODE, COORDINATOR, CONSUMER = re.split(r"(?m)^## ", TEXT)[1:]
@@ -66,7 +67,7 @@ def test_offsets_of_a_consumer(tmp_path: Path) -> None:
     assert f"format integer {local_store.FORMAT}," in CONSUMER
 
     store = local_store.LocalStore(tmp_path, "test")
-    store.hold(local_store.TopicPartition("t", 3), bytes(16))
+    store.hold(TopicPartition("t", 3), bytes(16))
     store.write((bytes(16), 3), local_store.StoredOffset(1))
     store.close()
     (made,) = tmp_path.iterdir()
