@@ -12,19 +12,22 @@ import argparse
 import contextlib
 import csv
 import gzip
+import itertools
 import json
 import logging
 import multiprocessing as mp
 import os
 import queue
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -43,6 +46,8 @@ PARTITIONS = 12
 PRODUCERS = 2
 CONSUMERS = 3
 UNACKED_AT_THE_KILL = 1_000
+UNACKED_BEFORE = 1_500  # some are acknowledged while the signals travel
+WATCH_EVERY_S = 0.0002
 READY_WITHIN_S = 30.0
 DONE_WITHIN_S = 300.0
 
@@ -77,12 +82,21 @@ class Cluster:
         if ready.get("event") != "ready":
             raise SystemExit("the cluster did not start; its messages are above")
         self.pids = [self.process.pid, *(process["pid"] for process in ready["processes"])]
+        self.nodes = [process["pid"] for process in ready["processes"] if process["role"] == "node"]
+
+    def freeze(self) -> None:
+        """SIGSTOP for every node, wherever it is: what is on its way stays there."""
+        for pid in self.nodes:
+            os.kill(pid, signal.SIGSTOP)
 
     def kill(self) -> None:
-        """SIGKILL for the supervisor, the coordinator and every node."""
-        for pid in self.pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """SIGKILL for the supervisor, the coordinator and every node; returns when all are gone."""
+        processes = [os.pidfd_open(pid) for pid in self.pids]
+        for process in processes:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        for process in processes:
+            select.select([process], [], [], READY_WITHIN_S)
+            os.close(process)
         self._reap()
 
     def stop(self) -> None:
@@ -105,6 +119,7 @@ class Shared:
 
     sent: Any = field(default_factory=lambda: spawn.RawArray("q", PRODUCERS))
     acked: Any = field(default_factory=lambda: spawn.RawArray("q", PRODUCERS))
+    in_flight: Any = field(default_factory=lambda: spawn.RawArray("q", PRODUCERS))
     read: Any = field(default_factory=lambda: spawn.RawArray("q", CONSUMERS))
     gate: Any = field(default_factory=spawn.Event)
     all_acked: Any = field(default_factory=spawn.Event)
@@ -132,30 +147,41 @@ def produce(index: int, path: Path, total: int, bootstrap_servers: str, hold_at:
         acked += 1
         shared.acked[index] = acked
 
-    with Producer(
-        bootstrap_servers, linger_ms=100, value_serializer=to_json, key_serializer=str.encode
-    ) as producer:
-        for number, row in enumerate(rows_of(path)):
-            if number not in mine:
-                continue
-            sent = number - mine.start
-            if sent == hold_at:
-                producer.flush()
-                shared.gate.wait()
-            at = datetime.fromisoformat(row["time_hour"])
-            delivery = producer.send(
-                TOPIC,
-                key=row["carrier"],
-                value={"producer": index, "row": number, **row},
-                timestamp_ms=int(at.timestamp() * 1000),
-            )
-            delivery.add_callback(on_ack)
-            shared.sent[index] = sent + 1
+    with Producer(bootstrap_servers, linger_ms=200, key_serializer=str.encode) as producer:
+
+        def send(records: Iterable[tuple[str, bytes, int]]) -> None:
+            for key, value, timestamp_ms in records:
+                delivery = producer.send(TOPIC, value, key, timestamp_ms=timestamp_ms)
+                delivery.add_callback(on_ack)
+                shared.sent[index] += 1
+
+        records = records_of(path, index, mine)
+        if hold_at:
+            send(itertools.islice(records, hold_at))
+            producer.flush()
+            rest = list(records)  # sent in one go, so that the kill meets full pipelines
+            watch = threading.Thread(target=watch_pipeline, args=(producer, shared, index, len(mine)))
+            watch.start()
+            shared.gate.wait()
+            send(rest)
+            watch.join()
+        else:
+            send(records)
 
 
-def to_json(value: object) -> bytes:
-    """A value as it is sent."""
-    return json.dumps(value).encode()
+def records_of(path: Path, index: int, mine: range) -> Iterator[tuple[str, bytes, int]]:
+    """(key, value, timestamp in ms) of this process's rows."""
+    for number, row in enumerate(itertools.islice(rows_of(path), mine.stop)):
+        if number >= mine.start:
+            value = json.dumps({"producer": index, "row": number, **row}).encode()
+            yield row["carrier"], value, int(datetime.fromisoformat(row["time_hour"]).timestamp() * 1000)
+
+
+def watch_pipeline(producer: Producer, shared: Shared, index: int, total: int) -> None:
+    """Tell how many batches are on their way, until all are acknowledged."""
+    while shared.acked[index] < total:
+        shared.in_flight[index] = int(producer.metrics()["batches_in_flight"])
+        time.sleep(WATCH_EVERY_S)
 
 
 def consume(index: int, bootstrap_servers: str, shared: Shared) -> None:
@@ -210,7 +236,7 @@ def run(path: Path, expected: Counter[str], *, crash: bool) -> dict[str, float]:
 
 def move_rows(path: Path, total: int, cluster: Cluster, shared: Shared, *, crash: bool) -> int:
     """Start the client processes and see them through; the number of unacked records at the kill."""
-    hold_at = total // PRODUCERS // 4 if crash else -1
+    hold_at = total // PRODUCERS // 8 if crash else 0
     where = cluster.bootstrap_servers
     producers = [
         spawn.Process(target=produce, args=(n, path, total, where, hold_at, shared), daemon=True)
@@ -226,15 +252,7 @@ def move_rows(path: Path, total: int, cluster: Cluster, shared: Shared, *, crash
         if crash:
             wait(lambda: sum(shared.acked) >= PRODUCERS * hold_at, producers + consumers, shared, show)
             shared.gate.set()
-            wait(
-                lambda: shared.unacked() >= UNACKED_AT_THE_KILL,
-                producers + consumers,
-                shared,
-                show,
-                every_s=0.0002,
-            )
-            cluster.kill()
-            unacked = shared.unacked()
+            unacked = kill_in_flight(cluster, shared, producers + consumers, show)
             assert unacked >= UNACKED_AT_THE_KILL, f"only {unacked} records were unacked at the kill"
             cluster.start()
         wait(lambda: sum(shared.acked) == total, producers + consumers, shared, show)
@@ -244,6 +262,16 @@ def move_rows(path: Path, total: int, cluster: Cluster, shared: Shared, *, crash
         process.join(DONE_WITHIN_S)
         assert process.exitcode == 0, f"a producer process ended with {process.exitcode}"
     return unacked
+
+
+def kill_in_flight(cluster: Cluster, shared: Shared, processes: list[Any], show: Any) -> int:
+    """SIGKILL for the whole cluster with batches on their way; how many records were unacknowledged."""
+    wait(lambda: shared.unacked() >= UNACKED_BEFORE, processes, shared, show, every_s=WATCH_EVERY_S)
+    cluster.freeze()
+    wait(lambda: sum(shared.in_flight) > 0, processes, shared, show, every_s=WATCH_EVERY_S)
+    sent = sum(shared.sent)
+    cluster.kill()
+    return sent - sum(shared.acked)
 
 
 def collect(shared: Shared) -> list[list[tuple[str, int, int]]]:
