@@ -23,7 +23,7 @@ from typing import Any, Final
 from tailrace.coordinator.config import CoordinatorConfig
 from tailrace.node.config import NodeConfig
 from tailrace.protocol.errors import InvalidConfigError
-from tailrace.protocol.limits import MIB, NAME_LENGTH_MAX, NODES_MAX
+from tailrace.protocol.limits import BEAT_SILENCE_MS_MAX, MIB, NAME_LENGTH_MAX, NODES_MAX
 from tailrace.transport.endpoint import split_tcp
 
 from .layout import Layout, layout_of
@@ -33,6 +33,8 @@ from .yaml_values import Fields, Value, boolean, choice, integer, items, load, s
 
 NODE_ID_MAX: Final = 2**31 - 1
 TIMEOUT_MS_MAX: Final = 3_600_000
+BEAT_INTERVAL_MS_MAX: Final = BEAT_SILENCE_MS_MAX // 2
+"""Subscribers that miss one beat still hear of the next before they take the coordinator for silent."""
 LOOPBACK: Final = "tcp://127.0.0.1:0"
 
 Parser = Callable[[Value], Any]
@@ -114,7 +116,7 @@ def _coordinator(layout: Layout, insecure: bool) -> Callable[[Value], Coordinato
         "listen": _listen(insecure),
         "publisher_listen": _listen(insecure),
         "session_timeout_ms": integer(100, TIMEOUT_MS_MAX),
-        "beat_interval_ms": integer(10, TIMEOUT_MS_MAX),
+        "beat_interval_ms": integer(10, BEAT_INTERVAL_MS_MAX),
     }
     return lambda value: _coordinator_config(layout, _settings(value, parsers))
 
