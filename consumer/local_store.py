@@ -24,12 +24,11 @@ from typing import Any, Final
 import lmdb
 import msgspec
 
+from tailrace.durable import FILE_MODE, FOLDER_MODE, LockFile, LockHeldError, fsync_folder, make_folder
 from tailrace.protocol.cluster import TopicId
 from tailrace.protocol.errors import DataFolderError, StorageFaultError, StorageFullError
 from tailrace.protocol.limits import OFFSET_STORE_MAP_BYTES
 from tailrace.protocol.record import TopicPartition
-
-from .store_lock import StoreLock
 
 FORMAT: Final = 1
 _DATABASE: Final = b"tailrace"
@@ -78,9 +77,9 @@ class PartitionStore:
         self._folder = folder
         self._identity = Identity(FORMAT, name.topic, topic_id, name.partition, _host())
         with _access(folder):
-            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(FOLDER_MODE, exist_ok=True)  # synced with the first offset
         try:
-            self._lock = StoreLock(folder / "held.lock", owner)
+            self._lock = _lock(folder / "held.lock", owner)
         except DataFolderError as error:
             raise DataFolderError(
                 f"{self._what} cannot be used: {error}. A partition has one consumer in a folder: "
@@ -116,7 +115,7 @@ class PartitionStore:
             if self._database is None:
                 # LMDB syncs the file's content, not the folder that it is in.
                 with _access(self._folder):
-                    _sync_folder(self._folder)
+                    fsync_folder(self._folder)
                 self._database = database
 
     def close(self) -> None:
@@ -195,7 +194,7 @@ class LocalStore:
         key = (topic_id, name.partition)
         if key not in self._partitions:
             with _access(self._folder):
-                _make_private(self._folder)
+                make_folder(self._folder)
             self._folder_synced = False
             folder = self._folder / f"{topic_id.hex()}-{name.partition}"
             self._partitions[key] = PartitionStore(folder, name, topic_id, self._owner)
@@ -206,7 +205,7 @@ class LocalStore:
         if not self._folder_synced:
             # Once for all partitions that were taken since the last write.
             with _access(self._folder):
-                _sync_folder(self._folder)
+                fsync_folder(self._folder)
             self._folder_synced = True
         self._partitions[key].write(offset)
 
@@ -224,22 +223,17 @@ class LocalStore:
 
 def _open(folder: Path) -> lmdb.Environment:
     return lmdb.open(
-        str(folder), map_size=OFFSET_STORE_MAP_BYTES, max_dbs=_DATABASES_MAX, mode=0o600, readahead=False
+        str(folder), map_size=OFFSET_STORE_MAP_BYTES, max_dbs=_DATABASES_MAX, mode=FILE_MODE, readahead=False
     )
 
 
-def _make_private(folder: Path) -> None:
-    if not folder.is_dir():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _lock(path: Path, owner: str) -> LockFile:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return LockFile(path, owner)
+    except LockHeldError as error:
+        raise DataFolderError(f"held by {error.holder or 'another consumer'}") from None
+    except OSError as error:
+        raise DataFolderError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 
 @contextmanager

@@ -4,7 +4,6 @@ A commit is one transaction with fsync: after a kill or a power loss the store o
 it takes to read it, at the last commit.
 """
 
-import fcntl
 import os
 import uuid
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Final
 import lmdb
 import msgspec
 
+from tailrace.durable import FILE_MODE, LockFile, LockHeldError, fsync_folder, make_folder
 from tailrace.protocol.errors import DataFolderError, StorageFaultError
 from tailrace.protocol.limits import COORDINATOR_MAP_BYTES, COORDINATOR_ROOM_BYTES
 from tailrace.protocol.messages import Update
@@ -50,8 +50,14 @@ class LmdbStore:
         """
         self._folder = folder
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = _lock(folder)
+            make_folder(folder)
+            # A file of its own, since closing LMDB's by other means would drop LMDB's locks.
+            self._lock = LockFile(folder / LOCK_FILE)
+        except LockHeldError as error:
+            raise DataFolderError(
+                f"{folder} is in use by another process ({error.holder or 'unknown'}): stop it, or choose "
+                "another data folder"
+            ) from None
         except OSError as error:
             raise DataFolderError(f"cannot use {folder}: {error.strerror}") from None
         try:
@@ -95,7 +101,7 @@ class LmdbStore:
         """Close the environment, then let others have the folder."""
         if hasattr(self, "_environment"):
             self._environment.close()
-        os.close(self._lock)
+        self._lock.release()
 
     def _open(self) -> None:
         self._environment = lmdb.open(
@@ -103,7 +109,7 @@ class LmdbStore:
             map_size=COORDINATOR_MAP_BYTES,
             max_dbs=len(TABLES),
             max_readers=4,
-            mode=0o600,
+            mode=FILE_MODE,
             meminit=False,
         )
         new = self._environment.stat()["entries"] == 0
@@ -139,7 +145,7 @@ class LmdbStore:
         finally:
             os.close(descriptor)
         for folder in (self._folder, self._folder.parent):
-            _sync_folder(folder)
+            fsync_folder(folder)
 
     def _execute(self, transaction: lmdb.Transaction, operation: Operation) -> None:
         table = self._tables[operation.table]
@@ -150,28 +156,3 @@ class LmdbStore:
         found = cursor.set_range(operation.prefix)
         while found and bytes(cursor.key()).startswith(operation.prefix):
             found = cursor.delete()
-
-
-def _lock(folder: Path) -> int:
-    """A lock on a file of its own, since closing LMDB's by other means would drop LMDB's locks."""
-    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise DataFolderError(
-            f"{folder} is in use by another process ({holder or 'unknown'}): stop it, or choose "
-            "another data folder"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    return descriptor
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

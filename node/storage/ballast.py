@@ -3,9 +3,10 @@
 import os
 from typing import Final
 
+from tailrace.durable import FILE_MODE
 from tailrace.protocol.limits import BALLAST_BYTES
 
-from .folder import BALLAST, FILE_MODE, DataFolder
+from .folder import BALLAST, DataFolder
 from .space import Space
 
 RESERVE_SHARE: Final = 4

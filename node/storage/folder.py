@@ -8,13 +8,11 @@ ballast     space to give up when the disk is full
 ephemeral   there while a process runs without syncing; if it is still there, the data is void
 """
 
-import contextlib
-import fcntl
-import os
 import re
 from pathlib import Path
 from typing import Final
 
+from tailrace.durable import FOLDER_MODE, LockFile, LockHeldError, fsync_folder, make_folder, write_durably
 from tailrace.protocol.errors import DataFolderError
 
 from .schema import FORMAT_VERSION
@@ -30,9 +28,6 @@ OUR_FILES: Final = frozenset({FORMAT, LOCK, DATA, LMDB_LOCK, BALLAST, EPHEMERAL}
 EMPTY_DATA_BYTES_MAX: Final = 2 * 4096
 """LMDB's two meta pages: a data file that is not longer holds nothing."""
 
-FOLDER_MODE: Final = 0o700
-FILE_MODE: Final = 0o600
-
 _FORMAT_LINE: Final = re.compile(r"tailrace-storage (\d{1,9})\n")
 
 
@@ -46,9 +41,14 @@ class DataFolder:
         """
         self.path: Final = path
         try:
-            _make(path)
+            make_folder(path)
             _refuse_foreign(path)
-            self._lock = _lock(path)
+            self._lock = LockFile(path / LOCK)
+        except LockHeldError as error:
+            raise DataFolderError(
+                f"data folder {path} is in use by process {error.holder or '?'}; stop it first,"
+                " or choose another folder"
+            ) from None
         except OSError as error:
             raise DataFolderError(f"data folder {path}: {error}") from error
         try:
@@ -111,9 +111,7 @@ class DataFolder:
 
     def close(self) -> None:
         """Give the folder back."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._lock.release()
 
 
 def refuse_newer(path: Path, version: int) -> None:
@@ -125,35 +123,6 @@ def refuse_newer(path: Path, version: int) -> None:
         )
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """The whole file or none of it is there after a power loss."""
-    draft = path.with_name(path.name + ".new")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
-    try:
-        os.write(handle, content)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    draft.replace(path)
-    fsync_folder(path.parent)
-
-
-def fsync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _make(path: Path) -> None:
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=FOLDER_MODE)
-        fsync_folder(path.parent)
-
-
 def _refuse_foreign(path: Path) -> None:
     names = {entry.name.removesuffix(".new") for entry in path.iterdir()}
     foreign = sorted(names - OUR_FILES - {"lost+found"})
@@ -163,22 +132,3 @@ def _refuse_foreign(path: Path) -> None:
         )
     if path.stat().st_mode & 0o077:
         path.chmod(FOLDER_MODE)
-
-
-def _lock(path: Path) -> int:
-    handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, FILE_MODE)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, b"%d\n" % os.getpid(), 0)
-    except BlockingIOError:
-        owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
-        os.close(handle)
-        raise DataFolderError(
-            f"data folder {path} is in use by process {owner or '?'}; stop it first, or choose another folder"
-        ) from None
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.close(handle)
-        raise
-    return handle

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import lmdb
 
+from tailrace.durable import FILE_MODE
 from tailrace.protocol.errors import DataFolderError, InvalidConfigError, StorageFaultError
 from tailrace.protocol.limits import PARTITIONS_PER_NODE_MAX
 
 from . import schema
 from .faults import storage_error
-from .folder import DATA, FILE_MODE, DataFolder, refuse_newer
+from .folder import DATA, DataFolder, refuse_newer
 from .space import Space, live_pages
 
 if TYPE_CHECKING:

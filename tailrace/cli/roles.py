@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 import click
 
+from tailrace.durable import PARENT_MODE, make_folder
 from tailrace.protocol.cluster import Listener
 from tailrace.protocol.errors import DataFolderError, StorageFaultError, TailraceError
 
@@ -133,7 +134,7 @@ def _failed(role: Role, error: TailraceError, *, as_json: bool) -> int:
 def _make_data_folder(root: Path) -> None:
     """The folder of the whole cluster; the roles make their own in it."""
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root, PARENT_MODE)
     except OSError as error:
         raise DataFolderError(
             f"cannot make the data folder {root}: {(error.strerror or str(error)).lower()}"
