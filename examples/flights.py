@@ -121,7 +121,7 @@ class Shared:
     acked: Any = field(default_factory=lambda: spawn.RawArray("q", PRODUCERS))
     in_flight: Any = field(default_factory=lambda: spawn.RawArray("q", PRODUCERS))
     read: Any = field(default_factory=lambda: spawn.RawArray("q", CONSUMERS))
-    gate: Any = field(default_factory=spawn.Event)
+    gate: Any = field(default_factory=lambda: spawn.Barrier(PRODUCERS + 1))
     all_acked: Any = field(default_factory=spawn.Event)
     results: Any = field(default_factory=spawn.Queue)
 
@@ -147,7 +147,9 @@ def produce(index: int, path: Path, total: int, bootstrap_servers: str, hold_at:
         acked += 1
         shared.acked[index] = acked
 
-    with Producer(bootstrap_servers, linger_ms=200, key_serializer=str.encode) as producer:
+    with Producer(
+        bootstrap_servers, linger_ms=1_000 if hold_at else 5, key_serializer=str.encode
+    ) as producer:
 
         def send(records: Iterable[tuple[str, bytes, int]]) -> None:
             for key, value, timestamp_ms in records:
@@ -162,7 +164,7 @@ def produce(index: int, path: Path, total: int, bootstrap_servers: str, hold_at:
             rest = list(records)  # sent in one go, so that the kill meets full pipelines
             watch = threading.Thread(target=watch_pipeline, args=(producer, shared, index, len(mine)))
             watch.start()
-            shared.gate.wait()
+            shared.gate.wait(DONE_WITHIN_S)
             send(rest)
             watch.join()
         else:
@@ -251,7 +253,7 @@ def move_rows(path: Path, total: int, cluster: Cluster, shared: Shared, *, crash
     with progress_bar(total) as show:
         if crash:
             wait(lambda: sum(shared.acked) >= PRODUCERS * hold_at, producers + consumers, shared, show)
-            shared.gate.set()
+            shared.gate.wait(DONE_WITHIN_S)
             unacked = kill_in_flight(cluster, shared, producers + consumers, show)
             assert unacked >= UNACKED_AT_THE_KILL, f"only {unacked} records were unacked at the kill"
             cluster.start()
@@ -266,7 +268,8 @@ def move_rows(path: Path, total: int, cluster: Cluster, shared: Shared, *, crash
 
 def kill_in_flight(cluster: Cluster, shared: Shared, processes: list[Any], show: Any) -> int:
     """SIGKILL for the whole cluster with batches on their way; how many records were unacknowledged."""
-    wait(lambda: shared.unacked() >= UNACKED_BEFORE, processes, shared, show, every_s=WATCH_EVERY_S)
+    enough = sum(shared.acked) + UNACKED_BEFORE
+    wait(lambda: sum(shared.sent) >= enough, processes, shared, show, every_s=WATCH_EVERY_S)
     cluster.freeze()
     wait(lambda: sum(shared.in_flight) > 0, processes, shared, show, every_s=WATCH_EVERY_S)
     sent = sum(shared.sent)
