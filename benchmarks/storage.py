@@ -68,7 +68,7 @@ class Ours:
         )
         self.storage.create([(TOPIC, 0)])
         self.log = self.storage.logs[TOPIC, 0]
-        self.storage.begin_epoch(self.log, 1)
+        self.storage.begin_epochs([(self.log, 1)])
 
     def commit(self, group: list[memoryview]) -> None:
         log = self.log

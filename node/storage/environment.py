@@ -150,10 +150,6 @@ class Storage:
             self.removed = {other: kept for other, kept in self.removed.items() if other != key}
         return more
 
-    def begin_epoch(self, log: PartitionLog, leader_epoch: int) -> None:
-        """See `begin_epochs`."""
-        self.begin_epochs([(log, leader_epoch)])
-
     def begin_epochs(self, epochs: Sequence[tuple[PartitionLog, int]]) -> None:
         """Record that these leader epochs start at the logs' ends, in one transaction.
 
@@ -268,11 +264,6 @@ class Storage:
     def used_bytes(self) -> int:
         """Live data in whole pages."""
         return (self._log_pages + self._tables.pages) * PAGE_BYTES
-
-    @property
-    def capacity_bytes(self) -> int:
-        """What `used_bytes` may rise to now, given the quota, the disk and the reserve."""
-        return self._tables.space.capacity()
 
     @property
     def faulted(self) -> StorageFaultError | None:

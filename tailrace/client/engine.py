@@ -190,10 +190,6 @@ class Engine:
         """Let `task` live in the I/O thread from now on. Raises ClosedError once closed."""
         self.submit(partial(self._loop.tasks.append, task))
 
-    def detach(self, task: Task) -> None:
-        """Forget a task: it is not stepped, and not told of the end."""
-        self.submit(partial(self._detach, task))
-
     def ask(
         self,
         destination: int,
@@ -267,10 +263,6 @@ class Engine:
 
     def _no_coordinator(self, error: TailraceError) -> TailraceError:
         return type(error)(f"{self.bootstrap} answered, but not as a coordinator: {error}")
-
-    def _detach(self, task: Task) -> None:
-        if task in self._loop.tasks:
-            self._loop.tasks.remove(task)
 
     def _take_snapshot(self, answer: Answer, reply: Reply | TailraceError, frames: list[bytes]) -> None:
         self._loop.follower.take_reply(reply)

@@ -40,7 +40,7 @@ class ErrorCode(IntEnum):
     UNKNOWN_PRODUCER_ID = 52
     STORAGE_FULL = 60
     STORAGE_FAULT = 61
-    STALE_CONTROLLER_EPOCH = 70
+    STALE_CONTROLLER_EPOCH = 70  # reserved: nothing sends it yet, so it has no class
     STALE_NODE_EPOCH = 71
     UNKNOWN_NODE = 72
     NODE_ID_IN_USE = 73
@@ -237,12 +237,6 @@ class StorageFaultError(TailraceError):
 
     code = ErrorCode.STORAGE_FAULT
     retriable = True
-
-
-class StaleControllerEpochError(TailraceError):
-    """The peer has seen a newer coordinator."""
-
-    code = ErrorCode.STALE_CONTROLLER_EPOCH
 
 
 class StaleNodeEpochError(TailraceError):

@@ -6,7 +6,7 @@ from tailrace.protocol import errors
 from tailrace.protocol.errors import ERROR_CLASSES, ErrorCode, TailraceError, error_from
 from tailrace.protocol.wire import error_info
 
-WITHOUT_A_CLASS = {ErrorCode.NONE}
+WITHOUT_A_CLASS = {ErrorCode.NONE, ErrorCode.STALE_CONTROLLER_EPOCH}
 
 
 def test_every_code_has_its_own_class() -> None:

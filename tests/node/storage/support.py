@@ -27,7 +27,7 @@ def one_log(storage: Storage, key: tuple[bytes, int] = KEY) -> PartitionLog:
     """A new log in epoch 1."""
     storage.create([key])
     log = storage.logs[key]
-    storage.begin_epoch(log, 1)
+    storage.begin_epochs([(log, 1)])
     return log
 
 
@@ -104,3 +104,8 @@ class Redirected:
     def __exit__(self, *_: object) -> None:
         os.dup2(self._saved, self._descriptor)
         os.close(self._saved)
+
+
+def capacity(storage: Storage) -> int:
+    """What the storage's `used_bytes` may rise to now."""
+    return storage._tables.space.capacity()

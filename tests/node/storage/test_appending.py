@@ -31,6 +31,7 @@ from .support import (
     append,
     bases,
     batch,
+    capacity,
     commit,
     data_descriptors,
     fill,
@@ -57,7 +58,7 @@ def test_a_group_gets_offsets_in_order(storage: Storage) -> None:
 def test_batches_are_stamped_and_otherwise_stored_as_they_came(storage: Storage) -> None:
     log = one_log(storage)
     fill(storage, log, 2, records=5)
-    storage.begin_epoch(log, 7)
+    storage.begin_epochs([(log, 7)])
     sent = batch(3, size=5_000)
     commit(storage, log, sent)
     (stored,) = storage.read(log, 10, 1, 13)
@@ -179,7 +180,7 @@ def test_a_failing_disk_ends_all_writing(house: Any, which: int, tmp_path: Path)
     for attempt in (
         lambda: commit(storage, log, batch(1)),
         lambda: storage.create([OTHER]),
-        lambda: storage.begin_epoch(log, 2),
+        lambda: storage.begin_epochs([(log, 2)]),
         lambda: storage.retain(log, 0, 0, NOW),
         lambda: storage.delete_slice(KEY),
     ):
@@ -208,7 +209,7 @@ def test_one_batch_without_adjacent_pages_fails_alone(house: Any) -> None:
     while storage.retain(log, -1, 0, NOW):
         pass
     large: list[Append] = [append(log, batch(size=900_000)) for _ in range(3)]
-    room = storage.capacity_bytes - storage.used_bytes
+    room = capacity(storage) - storage.used_bytes
     assert room > 3 * 900_000
     group = [append(log, batch(size=100)), *large, append(log, batch(size=100))]
     results = storage.commit(group)
@@ -225,7 +226,7 @@ def test_transaction_errors_leave_no_trace_in_memory(house: Any) -> None:
     with Redirected(data, "/dev/full"):
         for change in (
             lambda: storage.create([OTHER]),
-            lambda: storage.begin_epoch(log, 4),
+            lambda: storage.begin_epochs([(log, 4)]),
             lambda: storage.see_controller_epoch(9),
             lambda: storage.remove([KEY]),
         ):
@@ -234,7 +235,7 @@ def test_transaction_errors_leave_no_trace_in_memory(house: Any) -> None:
     assert list(storage.logs) == [KEY]
     assert (log.leader_epoch, log.removed, storage.controller_epoch) == (1, False, 0)
     storage.create([OTHER])
-    storage.begin_epoch(log, 4)
+    storage.begin_epochs([(log, 4)])
     storage.see_controller_epoch(9)
     assert storage.epochs(log) == [(1, 0), (4, 0)]
     storage = house.reopen()

@@ -16,7 +16,7 @@ from tailrace.node.storage.verify import verify_folder
 from tailrace.protocol.errors import DataFolderError, InvalidConfigError
 from tailrace.protocol.limits import MIB
 
-from .support import KEY, batch, commit, fill, one_log, open_storage
+from .support import KEY, batch, capacity, commit, fill, one_log, open_storage
 
 OPEN = """
 import sys
@@ -221,4 +221,4 @@ def test_a_smaller_quota_than_there_is_data(house: Any) -> None:
     storage = house.reopen(quota_bytes=4 * MIB)
     log = storage.logs[KEY]
     assert len(storage.read(log, 0, 16 * MIB, 80)) == 80
-    assert storage.used_bytes > storage.capacity_bytes
+    assert storage.used_bytes > capacity(storage)

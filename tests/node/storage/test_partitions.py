@@ -29,11 +29,11 @@ def test_leader_epochs(house: Any) -> None:
     storage = house.open()
     log = one_log(storage)
     fill(storage, log, 2, records=3)
-    storage.begin_epoch(log, 1)
+    storage.begin_epochs([(log, 1)])
     storage.begin_epochs([(log, 5)])
     fill(storage, log, 1)
     with pytest.raises(FencedLeaderEpochError):
-        storage.begin_epoch(log, 4)
+        storage.begin_epochs([(log, 4)])
     storage = house.reopen()
     log = storage.logs[KEY]
     assert storage.epochs(log) == [(1, 0), (5, 6)]

@@ -26,6 +26,7 @@ from .support import (
     Redirected,
     append,
     batch,
+    capacity,
     commit,
     data_descriptors,
     fill,
@@ -74,7 +75,7 @@ def test_a_full_quota_refuses_then_resumes_after_retention(house: Any) -> None:
     log = one_log(storage)
     stored = fill_up(storage, log, 50_000)
     assert stored * 50_000 > 5 * MIB
-    assert storage.used_bytes <= storage.capacity_bytes
+    assert storage.used_bytes <= capacity(storage)
     assert len(storage.read(log, 0, 60_000, log.high_watermark)) == 1, "reads go on"
     storage = house.reopen(quota_bytes=8 * MIB, reserve_bytes=64 * MIB)
     log = storage.logs[KEY]
@@ -133,7 +134,7 @@ def test_mixed_sizes_at_the_limit_never_fill_the_map(house: Any, monkeypatch: py
         assert all("no room for a batch" in str(error) for error in errors)
         if errors:
             refused += 1
-            while storage.used_bytes > storage.capacity_bytes * 0.95:
+            while storage.used_bytes > capacity(storage) * 0.95:
                 log = max(logs, key=lambda log: log.size_bytes)
                 storage.retain(log, -1, log.size_bytes - 2 * MIB, NOW)
     assert refused > 20

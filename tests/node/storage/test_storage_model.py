@@ -61,7 +61,7 @@ class StorageMachine(RuleBasedStateMachine):
     def begin_epoch(self, key: tuple[bytes, int]) -> None:
         if key in self.logs:
             model, log = self.logs[key], self.log(key)
-            self.storage.begin_epoch(log, log.leader_epoch + 2)
+            self.storage.begin_epochs([(log, log.leader_epoch + 2)])
             model.epochs.append((log.leader_epoch, model.log_end_offset))
 
     @rule(group=st.lists(appends(), min_size=1, max_size=8))

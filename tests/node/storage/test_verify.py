@@ -20,7 +20,7 @@ def damaged(tmp_path: Path) -> Any:
     for place in range(6):
         commit(storage, log, batch(2, size=3_000, timestamps=NOW + place, producer=3, sequence=2 * place))
     storage.retain(log, -1, log.size_bytes - 4_000, NOW)
-    storage.begin_epoch(log, 4)
+    storage.begin_epochs([(log, 4)])
     commit(storage, log, batch(1, timestamps=NOW))
     assert storage.verify().problems == []
     yield storage
