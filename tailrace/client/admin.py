@@ -43,6 +43,8 @@ from .retry import Backoff
 
 CREATE_TIMEOUT_MS_MAX: Final = 600_000
 """The longest time that the coordinator is asked to wait for the nodes."""
+NODES_AWAITED_S: Final = 5.0
+"""How long `create_topic` waits for enough nodes to be alive."""
 _numbers = itertools.count(1)
 
 
@@ -117,9 +119,9 @@ class Admin:
         `config` has the keys of `TopicDescription.config`. When a reply was lost and the retry finds
         the topic exactly as it was asked for, that counts as created.
 
-        Raises TopicExistsError, InvalidTopicError, InvalidConfigError, NotEnoughNodesError,
-        LimitExceededError; TimedOutError when nodes have not heard of the topic in time: it exists
-        then, and can be written as they do.
+        Raises TopicExistsError, InvalidTopicError, InvalidConfigError, LimitExceededError;
+        NotEnoughNodesError after NODES_AWAITED_S (`ready(nodes=N)` waits longer); TimedOutError when
+        nodes have not heard of the topic in time: it exists then, and can be written as they do.
         """
         _check_name(name)
         check_int("partitions", partitions, 1, PARTITIONS_PER_TOPIC_MAX)
@@ -143,7 +145,7 @@ class Admin:
             )
 
         try:
-            reply = self._call(request, deadline, (NotEnoughNodesError, TimedOutError))
+            reply = self._create(request, deadline)
         except TopicExistsError:
             if attempts == 1:
                 raise
@@ -156,6 +158,19 @@ class Admin:
         if not isinstance(reply, TopicCreated) or reply.topic is None:
             raise _unexpected(reply)
         return descriptions.describe_topic(reply.topic)
+
+    def _create(self, request: Callable[[int], Request], deadline: float) -> Reply:
+        """Ask; for NODES_AWAITED_S again while too few nodes are alive, as in a cluster that starts."""
+        nodes_until = min(deadline, monotonic() + NODES_AWAITED_S)
+        backoff = Backoff(Random())
+        while True:
+            try:
+                return self._call(request, deadline, (NotEnoughNodesError, TimedOutError))
+            except NotEnoughNodesError:
+                pause_s = backoff.pause()
+                if monotonic() + pause_s >= nodes_until:
+                    raise
+                self._engine.pause(pause_s)
 
     def delete_topic(self, name: str, *, timeout_ms: int | None = None) -> None:
         """Delete a topic and its records; there is no way back.

@@ -108,12 +108,24 @@ def test_a_topic_that_existed_before_is_an_error(admin, coordinator, topic) -> N
         admin.create_topic("flights")
 
 
-@pytest.mark.parametrize(
-    "error", [NotEnoughNodesError("0 alive"), TimedOutError("node 2 has not heard of it")]
-)
-def test_what_creating_does_not_wait_out(admin, coordinator, error) -> None:
-    coordinator.others = script(error)
-    with pytest.raises(type(error), match=str(error)):
+def test_creating_waits_for_nodes_that_are_on_their_way(admin, coordinator, topic) -> None:
+    coordinator.others = script(
+        NotEnoughNodesError("0 alive"),
+        NotEnoughNodesError("0 alive"),
+        lambda request: TopicCreated(request.request_id, topic=topic("flights")),
+    )
+    assert admin.create_topic("flights").name == "flights"
+
+
+def test_creating_gives_up_on_nodes_that_do_not_come(admin, coordinator) -> None:
+    coordinator.others = script(NotEnoughNodesError("0 alive"))
+    with pytest.raises(NotEnoughNodesError, match="0 alive"):
+        admin.create_topic("flights", timeout_ms=300)
+
+
+def test_creating_does_not_wait_out_a_node_that_has_not_heard(admin, coordinator) -> None:
+    coordinator.others = script(TimedOutError("node 2 has not heard of it"))
+    with pytest.raises(TimedOutError, match="node 2 has not heard of it"):
         admin.create_topic("flights", timeout_ms=60_000)
     asked = [request for request in coordinator.requests if isinstance(request, CreateTopic)]
     assert len(asked) == 1
