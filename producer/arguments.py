@@ -1,6 +1,7 @@
 """What the application hands over, checked: topics, keys, values, headers, timestamps."""
 
 from collections.abc import Iterable, Sequence
+from operator import index
 from typing import Any, Final
 
 from tailrace.protocol.errors import InvalidArgumentError, SerializationError
@@ -71,11 +72,12 @@ def column_of(name: str, items: Iterable[Any], serializer: Serializer | None) ->
 
 def timestamp_of(name: str, timestamp: object) -> int:
     """Milliseconds since 1970. Raises InvalidArgumentError."""
-    if isinstance(timestamp, bool) or not isinstance(timestamp, int) or not 0 <= timestamp < _TIMESTAMP_END:
+    number = _whole(timestamp)
+    if number is None or not 0 <= number < _TIMESTAMP_END:
         raise InvalidArgumentError(
             f"{name} is {timestamp!r:.100}; it is a whole number of milliseconds since 1970"
         )
-    return timestamp
+    return number
 
 
 def timestamps_of(timestamps: int | Iterable[int] | None, count: int) -> int | Sequence[int] | None:
@@ -87,8 +89,7 @@ def timestamps_of(timestamps: int | Iterable[int] | None, count: int) -> int | S
     if stamps and not (
         {int}.issuperset(map(type, stamps)) and 0 <= min(stamps) <= max(stamps) < _TIMESTAMP_END
     ):
-        for at, stamp in enumerate(stamps):
-            timestamp_of(f"timestamps_ms[{at}]", stamp)
+        return [timestamp_of(f"timestamps_ms[{at}]", stamp) for at, stamp in enumerate(stamps)]
     return stamps
 
 
@@ -117,11 +118,12 @@ def partition_of(partition: object) -> int | None:
     """A partition's number, which the topic may not have. Raises InvalidArgumentError."""
     if partition is None:
         return None
-    if isinstance(partition, bool) or not isinstance(partition, int) or partition < 0:
+    number = _whole(partition)
+    if number is None or number < 0:
         raise InvalidArgumentError(
             f"partition is {partition!r:.100}; it is a whole number, 0 or more, or None"
         )
-    return partition
+    return number
 
 
 def check_length(name: str, items: Sequence[object], count: int) -> None:
@@ -137,16 +139,35 @@ def _header(name: str, at: int, header: Any) -> tuple[str, bytes | None]:
         raise InvalidArgumentError(
             f"{name}[{at}] is {_described(header)}; it is a (str, bytes) pair"
         ) from None
-    if not isinstance(key, str):
-        raise InvalidArgumentError(f"{name}[{at}] has {_described(key)} for its name; it is a str")
+    if not isinstance(key, str) or not _is_utf8(key):
+        raise InvalidArgumentError(f"{name}[{at}] has {_described(key)} for its name; it is a str in UTF-8")
     if value is not None and not isinstance(value, _BYTES_LIKE):
         raise InvalidArgumentError(f"{name}[{at}] has {_described(value)} for its value; it is bytes or None")
     return key, None if value is None else bytes(value)
 
 
-def _listed(name: str, items: Iterable[Any]) -> list[Any]:
+def _whole(number: object) -> int | None:
+    """An int of anything that is one, numpy's too."""
+    if isinstance(number, bool):
+        return None
     try:
-        return list(items)
+        return index(number)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _listed(name: str, items: Any) -> list[Any]:
+    """Arrays of numpy and of the standard library give Python's own numbers and bytes."""
+    try:
+        return list(items.tolist() if hasattr(items, "tolist") else items)
     except TypeError:
         raise InvalidArgumentError(f"{name} is {_described(items)}; it is a sequence") from None
 

@@ -53,8 +53,9 @@ class Producer:
     `send` and `send_many` put records into batches and return at once; an I/O thread sends them. What
     they return resolves by itself when the records are stored, or have failed: at the latest
     `delivery_timeout_ms` after they were sent. Leaving `with` flushes, and raises DeliveryFailedError
-    if something was not stored. Nothing is connected to before it is needed. All methods may be used by
-    many threads. Ctrl-C works in every one. A fork of the process cannot use it: ClosedError.
+    if something was not stored; a producer that is still open when the interpreter ends is closed then.
+    Nothing is connected to before it is needed. All methods may be used by many threads. Ctrl-C works in
+    every one. A fork of the process cannot use it: ClosedError.
 
     **Order and duplicates.** Records of one partition are stored in the order in which they were sent.
     With `enable_idempotence` (on unless `acks` is 0 or 1) each is stored once, whatever is lost or
@@ -360,7 +361,7 @@ class Producer:
             headers, header_bytes = headers_of("headers", headers)
             size += header_bytes
         if timestamp_ms is not None:
-            timestamp_of("timestamp_ms", timestamp_ms)
+            timestamp_ms = timestamp_of("timestamp_ms", timestamp_ms)
         place = partition_of(partition)
         if place is None:
             place = self._partitioner.place(key, target.count, target.available)

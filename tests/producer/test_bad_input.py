@@ -61,6 +61,7 @@ def test_options(options: dict[str, Any], message: str) -> None:
         ({"value": b"v", "headers": {"a": b"b"}}, "headers are a list"),
         ({"value": b"v", "headers": [("a", "b")]}, r"headers\[0\] has str 'b' for its value"),
         ({"value": b"v", "headers": [(b"a", b"b")]}, r"headers\[0\] has bytes b'a' for its name"),
+        ({"value": b"v", "headers": [("\ud800", b"b")]}, "for its name; it is a str in UTF-8"),
         ({"value": b"v", "headers": ["abc"]}, r"headers\[0\] is str 'abc'"),
         ({"value": b"v", "headers": 5}, "headers is int 5"),
         ({"value": b"v", "headers": [("a", b"b")] * 1_001}, "1001 headers"),

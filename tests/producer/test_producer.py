@@ -3,9 +3,11 @@
 import logging
 import threading
 import time
+from array import array
 from collections.abc import Sequence
 from zlib import crc32
 
+import numpy as np
 import pytest
 
 from tailrace.client.admin import Admin
@@ -150,6 +152,17 @@ def test_serializers(producer: MakeProducer, topic: MakeTopic, read: Read) -> No
         (b"x", b"1"),
         (None, None),
     ]
+
+
+def test_arrays_are_columns_too(producer: MakeProducer, topic: MakeTopic, read: Read) -> None:
+    name = topic()
+    writer = producer()
+    writer.send_many(name, np.array([b"a", b"b"]), timestamps_ms=np.array([5, 6]), partition=np.int32(0))
+    writer.send_many(name, iter([b"c"]), timestamps_ms=array("q", [7]))
+    writer.send(name, b"d", timestamp_ms=np.int64(8), partition=np.int64(0))
+    writer.flush()
+    found = [(record.value, record.timestamp) for record in read(name)[0]]
+    assert found == [(b"a", 5), (b"b", 6), (b"c", 7), (b"d", 8)]
 
 
 def test_ranges_of_send_many(producer: MakeProducer, topic: MakeTopic) -> None:
