@@ -9,6 +9,7 @@ from typing import Final
 from tailrace.transport.endpoint import IPC_PATH_BYTES_MAX
 
 _LONGEST_NAME: Final = "coordinator.sock"
+_SHORT_TEMPORARY_FOLDER: Final = "/tmp"
 
 
 @dataclass(frozen=True)
@@ -28,18 +29,23 @@ class Layout:
 
     @property
     def run(self) -> Path:
-        """The folder of the sockets: `run`, or one in the temporary folder when its path is too long."""
+        """The folder of the sockets: `run`, or one in a temporary folder when its path is too long."""
         folder = self.root / "run"
-        if len(os.fsencode(folder / _LONGEST_NAME)) <= IPC_PATH_BYTES_MAX:
+        if _fits(folder):
             return folder
         import hashlib  # 8 ms that hardly ever are needed
 
-        name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"tailrace-{os.geteuid()}-{name}"
+        name = f"tailrace-{os.geteuid()}-{hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]}"
+        folder = Path(tempfile.gettempdir()) / name
+        return folder if _fits(folder) else Path(_SHORT_TEMPORARY_FOLDER) / name
 
     def ipc(self, name: str) -> str:
         """The ipc endpoint of a process: `coordinator`, `publisher` or `node-1`."""
         return f"ipc://{self.run / name}.sock"
+
+
+def _fits(folder: Path) -> bool:
+    return len(os.fsencode(folder / _LONGEST_NAME)) <= IPC_PATH_BYTES_MAX
 
 
 def layout_of(data_dir: Path) -> Layout:

@@ -1,6 +1,7 @@
 """Configuration files: what they say, and what is refused, with its line, before anything starts."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,15 @@ def test_sockets_of_a_deep_folder_lie_in_the_temporary_one(tmp_path: Path) -> No
     assert len(os.fsencode(path)) <= IPC_PATH_BYTES_MAX
     assert deep.run == layout_of(tmp_path / ("x" * 100)).run, "all processes agree"
     assert deep.run != layout_of(tmp_path / ("x" * 99 + "y")).run
+
+
+def test_sockets_have_paths_that_fit_whatever_the_folders_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert layout_of(Path("/srv/log")).run == Path("/srv/log/run")
+    long = tmp_path / ("x" * 100)
+    monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
+    assert layout_of(long).run.parent == Path("/var/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    assert layout_of(long).run.parent == Path("/tmp")
+    assert layout_of(long).run != layout_of(long / "other").run
