@@ -1,5 +1,6 @@
 """`tailrace up`: a whole cluster in the foreground."""
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -34,7 +35,11 @@ def up(file: Path, data_dir: Path | None, port: int | None, *, as_json: bool) ->
         except OSError:  # its reader may go, or a disk under it fill up; the cluster stays
             discard_stdout()
 
-    return Supervisor(launcher, node_ids, report, sys.stderr.fileno()).run(port)
+    try:
+        return Supervisor(launcher, node_ids, report, sys.stderr.fileno()).run(port)
+    finally:
+        with contextlib.suppress(OSError):  # another process of the cluster may still have its socket there
+            cluster.layout.run.rmdir()
 
 
 def _print_text(event: Event) -> None:

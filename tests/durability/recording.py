@@ -1,5 +1,6 @@
 """Builds the LD_PRELOAD shim, reads what it recorded, and finds the acknowledgements in it."""
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -51,17 +52,22 @@ class Event(NamedTuple):
 
 
 @cache
+def _folder() -> "tempfile.TemporaryDirectory[str]":
+    """Removed when this process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="tailrace-shim-")
+    atexit.register(folder.cleanup)
+    return folder
+
+
+@cache
 def shim() -> Path:
     """The compiled shim; the test is skipped where there is no C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or os.uname().sysname != "Linux":
         pytest.skip("the recorder of writes and syncs needs Linux and a C compiler")
-    target = Path(tempfile.gettempdir()) / f"tailrace-shim-{os.getuid()}-{SOURCE.stat().st_mtime_ns}.so"
-    if not target.exists():
-        partial = target.with_suffix(f".{os.getpid()}")
-        flags = ["-O2", "-Wall", "-Werror", "-shared", "-fPIC"]
-        subprocess.run([compiler, *flags, "-o", partial, SOURCE, "-ldl", "-lpthread"], check=True)
-        partial.rename(target)
+    target = Path(_folder().name) / "shim.so"
+    flags = ["-O2", "-Wall", "-Werror", "-shared", "-fPIC"]
+    subprocess.run([compiler, *flags, "-o", target, SOURCE, "-ldl", "-lpthread"], check=True)
     return target
 
 
