@@ -1,7 +1,8 @@
 """One DEALER connection to a server, with its life watched by a monitor.
 
 A connection is ready once and lost once. What was sent before the loss and not answered is the
-caller's to send again, on a new connection: nothing crosses from one to the next.
+caller's to send again, on a new connection. ZeroMQ connects by itself again, after RECONNECT_MS_MIN: who
+does not close a lost connection before that may have what was not out yet delivered to the next peer.
 """
 
 import struct
@@ -50,9 +51,9 @@ class Connection:
     def __init__(self, context: Context, endpoint: str) -> None:
         self.endpoint = endpoint
         self.state = ConnectionState.CONNECTING
+        # Without IMMEDIATE, which would drop the rest of a message that is being read when the peer dies,
+        # and for that aborts the process (libzmq 4.3.5, fq.cpp: "Assertion failed: !_more").
         self._socket: Socket = new_socket(context, zmq.DEALER, endpoint)
-        # Without IMMEDIATE messages would wait for a later connection.
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS_MIN)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
         self._socket.setsockopt(zmq.CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT_MS)
@@ -76,8 +77,6 @@ class Connection:
             self._monitor.recv(_NOBLOCK)  # the endpoint
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self.state is ConnectionState.CONNECTING:
                 self.state = ConnectionState.READY
-                # Makes the socket see its new pipe now; a send alone looks for one only now and then.
-                self._socket.getsockopt(zmq.EVENTS)
             elif event == zmq.EVENT_DISCONNECTED and self.state is ConnectionState.READY:
                 self.state = ConnectionState.LOST
         return self.state
@@ -88,7 +87,7 @@ class Connection:
         Frames over COPY_BYTES_MAX are not copied: their memory must not change until they are out,
         which nobody reports. `bytes` never do.
         """
-        # Looked up now, since 10 ms after a loss the socket may have a new peer, unknown to the caller.
+        # Looked up now: until the handshake, and 10 ms after a loss, messages would wait for a later peer.
         if self.update() is not ConnectionState.READY:
             return False
         send = self._socket.send
@@ -97,8 +96,14 @@ class Connection:
             send(header, _NOBLOCK_MORE if last else _NOBLOCK)
         except zmq.Again:
             return False
-        for number, frame in enumerate(frames, 1):
-            send(frame, _NOBLOCK if number == last else _NOBLOCK_MORE, copy=False)
+        try:
+            for number, frame in enumerate(frames, 1):
+                send(frame, _NOBLOCK if number == last else _NOBLOCK_MORE, copy=False)
+        except zmq.Again:
+            # The peer went in the middle of the message, whose parts libzmq has dropped. The monitor
+            # will say so too, but the next send must not find a new peer first.
+            self.state = ConnectionState.LOST
+            return False
         return True
 
     def receive(self) -> tuple[bytes, list[bytes]] | None:
