@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,8 @@ from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.context import Context
 from tailrace.transport.poller import Poller
 from tailrace.transport.server import Server
+
+from .conftest import ECHO_SERVER
 
 Wait = Callable[..., None]
 Connect = Callable[[str], Connection]
@@ -88,6 +91,45 @@ def test_a_killed_peer_is_noticed_at_once(
     assert time.monotonic() - killed < 0.5
     assert not connection.send(b"ask")
     assert connection.receive() is None
+
+
+BUSY = """
+import subprocess, sys
+from tailrace.transport.connection import Connection, ConnectionState
+from tailrace.transport.context import new_context
+from tailrace.transport.poller import Poller
+
+context = new_context()
+frames = [b"x" * 100] * 200
+for _ in range(8):
+    command = [sys.executable, *sys.argv[1:]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        endpoint = server.stdout.readline().strip()
+        left = [Connection(context, endpoint) for _ in range(8)]
+        poller, answers = Poller(), 0
+        for connection in left:
+            poller.add(connection)
+        while left:
+            poller.poll(None if answers == 0 else 0)
+            for connection in tuple(left):
+                if connection.update() is ConnectionState.LOST:
+                    left.remove(connection)
+                    poller.remove(connection)
+                    connection.close()
+                    continue
+                connection.send(b"ask", frames)
+                answers += connection.receive() is not None
+            if answers > 50:
+                server.kill()
+print("lived", flush=True)
+"""
+
+
+def test_a_peer_that_dies_within_a_message_does_no_harm() -> None:
+    """ZeroMQ ends the whole process when the rest of a message that is being read gets lost."""
+    command = [sys.executable, "-c", BUSY, str(ECHO_SERVER), LOOPBACK]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "lived\n", "")
 
 
 def test_a_lost_connection_stays_lost_when_the_server_is_back(
