@@ -5,7 +5,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -55,11 +57,18 @@ def wait_until(condition: Callable[[], object], what: str, within_s: float = WIT
 
 @contextmanager
 def stopped(*pids: int) -> Iterator[None]:
-    """These processes are suspended (SIGSTOP): their sockets stay, and nobody answers."""
+    """These processes are suspended (SIGSTOP), with every thread: sockets stay, and nobody answers."""
     try:
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
+        for pid in pids:
+            wait_until(partial(_is_stopped, pid), f"process {pid} is stopped")
         yield
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
+
+
+def _is_stopped(pid: int) -> bool:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return all("\nState:\tT" in (thread / "status").read_text() for thread in threads)
