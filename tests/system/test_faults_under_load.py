@@ -4,13 +4,16 @@ Nothing that was acknowledged is lost, nothing comes twice, each key's order is 
 on by themselves. `Load` checks that at its end.
 """
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from itertools import count
 
 import pytest
 
-from tailrace import Admin
+from tailrace import Admin, Consumer, TopicPartition
+from tailrace.consumer import ColumnBatch
 from tailrace.testing import Cluster
 
 from .conftest import stopped, wait_until
@@ -114,3 +117,55 @@ def test_the_coordinator_suspended(fragile: Cluster) -> None:
         with stopped(fragile.coordinator_pid):
             load.wait_for_traffic()
         load.wait_for_traffic()
+
+
+SENDING = """
+import select, sys
+from tailrace import Producer
+
+sent = 0
+with Producer(sys.argv[1], linger_ms=0, batch_size=4_096, buffer_memory=1 << 20) as producer:
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        producer.send_many(sys.argv[2], [b"%d" % number for number in range(sent, sent + 50)])
+        sent += 50
+print(sent, flush=True)
+"""
+
+
+def test_a_producer_that_is_suspended_while_its_node_restarts(fragile: Cluster) -> None:
+    """When it wakes up, what it had not got out yet must not come beside what it sends again."""
+    where, name = fragile.bootstrap_servers, f"load-{next(_numbers)}"
+    command = [sys.executable, "-c", SENDING, where, name]
+    with Admin(where) as admin:
+        place = TopicPartition(name, 0)
+        leader = admin.create_topic(name).partitions[0].leader
+
+        def end() -> int:
+            found = admin.list_offsets({place: Admin.LATEST})[place]
+            return 0 if found is None else found.offset
+
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            for _ in range(3):
+                before = end()
+                wait_until(lambda before=before: end() > before + 1_000, "records are stored")
+                with stopped(process.pid):
+                    fragile.kill(leader)
+                    fragile.start(leader)
+            said, _ = process.communicate("enough\n", timeout=60)
+        count = end()
+    assert process.returncode == 0
+    assert count == int(said)
+    with Consumer(bootstrap_servers=where, auto_offset_reset="earliest") as consumer:
+        consumer.assign([place])
+        numbers = [int(value) for batch in take(consumer, count) for value in batch.values]
+    assert numbers == list(range(count))
+
+
+def take(consumer: Consumer, count: int) -> Iterator[ColumnBatch]:
+    """Batches of so many records."""
+    left = count
+    for batch in consumer.batches(timeout_ms=10_000):
+        yield batch
+        left -= len(batch)
+        if left <= 0:
+            return
