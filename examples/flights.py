@@ -125,10 +125,6 @@ class Shared:
     all_acked: Any = field(default_factory=spawn.Event)
     results: Any = field(default_factory=spawn.Queue)
 
-    def unacked(self) -> int:
-        """Records that were sent and not acknowledged yet."""
-        return sum(self.sent) - sum(self.acked)
-
 
 def rows_of(path: Path) -> Iterator[dict[str, str]]:
     """The rows of a CSV file, compressed or not."""
@@ -267,7 +263,10 @@ def move_rows(path: Path, total: int, cluster: Cluster, shared: Shared, *, crash
 
 
 def kill_in_flight(cluster: Cluster, shared: Shared, processes: list[Any], show: Any) -> int:
-    """SIGKILL for the whole cluster with batches on their way; how many records were unacknowledged."""
+    """SIGKILL for the whole cluster with batches on their way; how many records were unacknowledged.
+
+    The nodes are stopped first, wherever they are in their work, so that the count is one of that moment.
+    """
     enough = sum(shared.acked) + UNACKED_BEFORE
     wait(lambda: sum(shared.sent) >= enough, processes, shared, show, every_s=WATCH_EVERY_S)
     cluster.freeze()
