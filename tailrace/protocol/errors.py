@@ -44,6 +44,12 @@ class ErrorCode(IntEnum):
     STALE_NODE_EPOCH = 71
     UNKNOWN_NODE = 72
     NODE_ID_IN_USE = 73
+    UNKNOWN_GROUP = 80
+    INVALID_GROUP = 81
+    GROUP_NOT_EMPTY = 82
+    UNKNOWN_MEMBER = 83
+    FENCED_MEMBER = 84
+    INSTANCE_ID_IN_USE = 85
     CONNECTION_FAILED = 100
     CLOSED = 101
     BUFFER_FULL = 102
@@ -255,6 +261,42 @@ class NodeIdInUseError(TailraceError):
     """Another live process, with other storage, is registered under this node id."""
 
     code = ErrorCode.NODE_ID_IN_USE
+
+
+class UnknownGroupError(TailraceError):
+    """There is no such consumer group."""
+
+    code = ErrorCode.UNKNOWN_GROUP
+
+
+class InvalidGroupError(TailraceError):
+    """A group or instance id outside `[A-Za-z0-9._-]{1,249}`, or something else a group cannot be asked."""
+
+    code = ErrorCode.INVALID_GROUP
+
+
+class GroupNotEmptyError(TailraceError):
+    """The group has members, so only they may change its offsets: stop them first."""
+
+    code = ErrorCode.GROUP_NOT_EMPTY
+
+
+class UnknownMemberError(TailraceError):
+    """The group does not have this member (any more): it was silent too long, or its connection closed."""
+
+    code = ErrorCode.UNKNOWN_MEMBER
+
+
+class FencedMemberError(TailraceError):
+    """The partition is another member's now, or nobody's; the message names who has it."""
+
+    code = ErrorCode.FENCED_MEMBER
+
+
+class InstanceIdInUseError(TailraceError):
+    """A living member has this `group_instance_id`; each instance needs one of its own."""
+
+    code = ErrorCode.INSTANCE_ID_IN_USE
 
 
 class ConnectionFailedError(TailraceError, ConnectionError):

@@ -118,6 +118,19 @@ COORDINATOR_ROOM_BYTES: Final = 4 * MIB
 LOGGED_PEERS_MAX: Final = 1_024
 """Peers that a process remembers to have complained about."""
 
+# --- groups ------------------------------------------------------------------
+GROUPS_MAX: Final = 10_000
+MEMBERS_PER_GROUP_MAX: Final = 2_000
+SESSION_TIMEOUT_MS_MIN: Final = 1_000
+SESSION_TIMEOUT_MS_MAX: Final = 1_800_000
+"""How long a member may be silent before the others get its partitions."""
+GROUP_WAIT_MS_MAX: Final = SESSION_TIMEOUT_MS_MAX // 3
+"""How long the coordinator may keep a member's heartbeat."""
+OFFSET_METADATA_CHARACTERS_MAX: Final = 1_024
+OFFSETS_PER_GROUP_MAX: Final = 100_000
+GROUP_STORE_MAP_BYTES: Final = 4 * GIB
+"""The address space, and so the bound, of the store of groups and offsets."""
+
 # --- clients -----------------------------------------------------------------
 RETRY_BACKOFF_MS_FIRST: Final = 10
 RETRY_BACKOFF_MS_MAX: Final = 1_000

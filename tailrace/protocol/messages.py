@@ -22,6 +22,7 @@ from .cluster import (
     TopicId,
     TopicInfo,
 )
+from .group_messages import GroupReply, GroupRequest
 from .limits import (
     FETCH_BYTES_MAX,
     FETCH_WAIT_MS_MAX,
@@ -30,8 +31,11 @@ from .limits import (
     PRODUCE_BATCHES_MAX,
     TOPICS_MAX,
 )
-
-PROTOCOL_VERSION: Final = 1
+from .message import OK as OK
+from .message import PROTOCOL_VERSION as PROTOCOL_VERSION
+from .message import ErrorInfo as ErrorInfo
+from .message import Message as Message
+from .message import Text as Text
 
 EARLIEST: Final = -2
 """In place of a timestamp in `ListOffsets`: the log start offset."""
@@ -41,25 +45,6 @@ LATEST: Final = -1
 ACKS_NONE: Final = 0
 ACKS_LEADER: Final = 1
 ACKS_ALL: Final = -1
-
-Text = Annotated[str, Meta(max_length=4096)]
-
-
-class Message(Struct, frozen=True, array_like=True):
-    """What every message starts with. `request_id` is chosen by the one who asks."""
-
-    request_id: Int64
-    version: Int32 = PROTOCOL_VERSION
-
-
-class ErrorInfo(Struct, frozen=True, array_like=True):
-    """A failure: a code of `ErrorCode` and a message that says what to do. Code 0 is success."""
-
-    code: Int32 = 0
-    message: Text = ""
-
-
-OK: Final = ErrorInfo()
 
 # ------------------------------------------------------------------ to a node
 
@@ -275,6 +260,24 @@ class TopicDeleted(Message, frozen=True, tag=125):
     """The topic is gone from the state; nodes drop its logs as they hear of it."""
 
 
+class AlterTopic(Message, frozen=True, kw_only=True, tag=27):
+    """Add partitions (0: as many as there are) and set configuration; None sets a key to its default.
+
+    Answered when the leaders of new partitions have heard of them, or `timeout_ms` is over.
+    """
+
+    name: Text
+    partitions: Int32 = 0
+    config: Annotated[dict[str, str | int | None], Meta(max_length=64)] = {}
+    timeout_ms: Annotated[int, Meta(ge=0, le=600_000)] = 30_000
+
+
+class TopicAltered(Message, frozen=True, tag=127):
+    """The topic as it is now."""
+
+    topic: TopicInfo | None = None
+
+
 class InitProducer(Message, frozen=True, tag=26):
     """A producer id: a new one for -1, else the same with the next epoch (KIP-360)."""
 
@@ -315,7 +318,16 @@ class Beat(Struct, frozen=True, array_like=True, tag=201):
 
 NodeRequest: TypeAlias = Produce | Fetch | ListOffsets | DescribeLogs | Ping
 CoordinatorRequest: TypeAlias = (
-    GetSnapshot | RegisterNode | Heartbeat | LeaveCluster | CreateTopic | DeleteTopic | InitProducer | Ping
+    GetSnapshot
+    | RegisterNode
+    | Heartbeat
+    | LeaveCluster
+    | CreateTopic
+    | DeleteTopic
+    | AlterTopic
+    | InitProducer
+    | Ping
+    | GroupRequest
 )
 Request: TypeAlias = NodeRequest | CoordinatorRequest
 Reply: TypeAlias = (
@@ -331,6 +343,8 @@ Reply: TypeAlias = (
     | ClusterLeft
     | TopicCreated
     | TopicDeleted
+    | TopicAltered
     | ProducerReady
+    | GroupReply
 )
 Published: TypeAlias = Update | Beat

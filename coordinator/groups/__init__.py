@@ -1,0 +1,1 @@
+"""Consumer groups and their committed offsets, as the coordinator keeps them."""

@@ -1,0 +1,1 @@
+"""Handlers run by a pool of processes: `tailrace.workers.Pool`."""
