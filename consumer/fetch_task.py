@@ -4,6 +4,7 @@ The fetcher is shared by two threads under `lock`, which is held for microsecond
 """
 
 import threading
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
@@ -27,6 +28,7 @@ class FetchTask:
         self._lock = lock
         self._changed = threading.Condition(lock)
         self._woken = False
+        self._listener: Callable[[], None] | None = None
         self.cluster_moved = False
         """The cluster state was replaced. Cleared by the application's thread when it has looked at it."""
 
@@ -53,13 +55,13 @@ class FetchTask:
             state = self._engine.view()
             self._fetcher.follow(state.topics, state.topic_ids)
             self.cluster_moved = True
-            self._changed.notify_all()
+            self._tell()
 
     def closed(self, _error: TailraceError | None) -> None:
         """Nothing more will come: whoever waits is told."""
         with self._changed:
             self._woken = True
-            self._changed.notify_all()
+            self._tell()
 
     def _fetch(self, plan: FetchPlan) -> None:
         config = self._config
@@ -95,7 +97,7 @@ class FetchTask:
             else:
                 self._fetcher.failed(plan.fetch_id, MalformedRequestError(f"got {reply!r:.200}"), now)
             if self._fetcher.has_ready:
-                self._changed.notify_all()
+                self._tell()
 
     # ----------------------------------------------- in the application's thread
 
@@ -115,11 +117,29 @@ class FetchTask:
         """End the wait that is going on, or else the next one. For any thread."""
         with self._changed:
             self._woken = True
-            self._changed.notify_all()
+            self._tell()
+
+    def take_woken(self) -> bool:
+        """Was `wakeup` called since the last wait or look?"""
+        with self._changed:
+            woken, self._woken = self._woken, False
+        return woken
+
+    def listen(self, news: Callable[[], None] | None) -> None:
+        """Call `news` in the thread that has some, whenever a wait would end; at once if it would now."""
+        with self._changed:
+            self._listener = news
+            if self._worth_waking():
+                self._tell()
 
     def wake_engine(self) -> None:
         """Fetches may go out now."""
         self._engine.wake()
+
+    def _tell(self) -> None:
+        self._changed.notify_all()
+        if self._listener is not None:
+            self._listener()
 
     def _worth_waking(self) -> bool:
         return self._woken or self.cluster_moved or self._fetcher.has_ready

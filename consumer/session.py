@@ -102,13 +102,14 @@ class Session:
             deadline = None if timeout_s is None else monotonic() + timeout_s
             while True:
                 now = monotonic()
-                self._keep_house(now)
-                taken = self._take(take)
+                if self.house_keeping_due(now):
+                    self.keep_house(now)
+                taken = self.try_take(take)
                 if taken:
                     return taken
                 if deadline is not None and now >= deadline:
                     return None
-                if not self._task.wait(self._wait_s(now, deadline)):
+                if not self._task.wait(self.wait_s(now, deadline)):
                     return None
         finally:
             one_thread.inside = outer
@@ -136,6 +137,57 @@ class Session:
                     f"thread {self.one_thread.asked_by} asked for records while a loop of thread {thread} "
                     "was going through some"
                 )
+
+    # What `next` is made of, for callers that wait in another way: all within a call that has entered
+    # `one_thread`. First `ask`, then `keep_house` if that is due, `try_take`, and a wait for `listen`'s
+    # call or `wait_s`; and again.
+
+    def try_take(self, take: Callable[[], T | None]) -> T | None:
+        """What is there now; never waits. What an interruption took is given back."""
+        try:
+            return take()
+        except TailraceError:
+            raise
+        except BaseException:
+            self.hand_over.take_back()
+            raise
+
+    def house_keeping_due(self, now: float) -> bool:
+        """Is there something to do before more is handed over? Cheap, never waits."""
+        return self._task.cluster_moved or now >= self.commits.due_at or not self.assignment.partitions
+
+    def keep_house(self, now: float) -> None:
+        """Follow the cluster, store offsets; may wait for a disk or an answer.
+
+        Raises InvalidArgumentError when there is nothing to read.
+        """
+        if not self.assignment.partitions:
+            raise InvalidArgumentError("there is nothing to read: subscribe() or assign() first")
+        if self._task.cluster_moved:
+            self._task.cluster_moved = False
+            try:
+                self.assignment.adopt_new()
+            except BaseException:
+                self._task.cluster_moved = True
+                raise
+            self._task.wake_engine()
+        if now >= self.commits.due_at:
+            self._auto_commit(now)
+
+    def wait_s(self, now: float, deadline: float | None) -> float | None:
+        """Until the deadline, but not past the time at which offsets are to be stored; None: for ever."""
+        ends = [] if deadline is None else [deadline]
+        if self.commits.automatic and self.commits.has_news(self.assignment.partitions.values()):
+            ends.append(self.commits.due_at)
+        return min(max(0.0, min(ends) - now), threading.TIMEOUT_MAX) if ends else None
+
+    def take_woken(self) -> bool:
+        """Was `wakeup` called since the last look?"""
+        return self._task.take_woken()
+
+    def listen(self, news: Callable[[], None] | None) -> None:
+        """`news` is called, in other threads, whenever a wait would end: it must be quick, and not raise."""
+        self._task.listen(news)
 
     def ask(self) -> None:
         """The application is done with what it got before. Within a call that has entered `one_thread`."""
@@ -220,38 +272,8 @@ class Session:
         finally:
             self.one_thread.inside = outer
 
-    def _take(self, take: Callable[[], T | None]) -> T | None:
-        try:
-            return take()
-        except TailraceError:
-            raise
-        except BaseException:
-            self.hand_over.take_back()
-            raise
-
-    def _keep_house(self, now: float) -> None:
-        if not self.assignment.partitions:
-            raise InvalidArgumentError("there is nothing to read: subscribe() or assign() first")
-        if self._task.cluster_moved:
-            self._task.cluster_moved = False
-            try:
-                self.assignment.adopt_new()
-            except BaseException:
-                self._task.cluster_moved = True
-                raise
-            self._task.wake_engine()
-        if now >= self.commits.due_at:
-            self._auto_commit(now)
-
     def _auto_commit(self, now: float) -> None:
         self.commits.store_settled(self.assignment.partitions.values(), now)
-
-    def _wait_s(self, now: float, deadline: float | None) -> float | None:
-        """Until the deadline, but not past the time at which offsets are to be stored."""
-        ends = [] if deadline is None else [deadline]
-        if self.commits.automatic and self.commits.has_news(self.assignment.partitions.values()):
-            ends.append(self.commits.due_at)
-        return min(max(0.0, min(ends) - now), threading.TIMEOUT_MAX) if ends else None
 
     def _partition_count(self, topic: str) -> int:
         info = self.engine.topic(topic)
