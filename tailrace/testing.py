@@ -20,12 +20,11 @@ from tailrace.cli.launch import (
     COORDINATOR,
     Child,
     Launcher,
-    ParentPipe,
     Role,
-    describe_exit,
     wait_until_ready,
 )
 from tailrace.cli.layout import layout_of
+from tailrace.processes.parent_pipe import ParentPipe, describe_exit
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
 from tailrace.protocol.limits import GIB
 from tailrace.transport.endpoint import split_tcp

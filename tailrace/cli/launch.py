@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 import time
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
+
+from tailrace.processes.parent_pipe import ParentPipe
 
 from .layout import Layout
 
@@ -64,35 +65,6 @@ class Launcher:
             command += ["node", "--id", str(role.node_id), "--coordinator", coordinator]
         command += ["--config", str(self.file), "--data-dir", str(self.layout.root)]
         return [*command, "--parent-fd", str(parent_fd), "--json"]
-
-
-class ParentPipe:
-    """The pipe by which children notice that their parent is gone, however it ended."""
-
-    def __init__(self) -> None:
-        self.reader, self._writer = os.pipe()
-        _pipes.add(self)
-
-    def close_in_fork(self) -> None:
-        """A fork of the parent, which may live longer, must not keep the children alive."""
-        os.close(self._writer)
-
-    def close(self) -> None:
-        """End the children that are still there."""
-        _pipes.discard(self)
-        os.close(self.reader)
-        os.close(self._writer)
-
-
-_pipes: Final[weakref.WeakSet[ParentPipe]] = weakref.WeakSet()
-
-
-def _close_pipes() -> None:
-    for pipe in _pipes:
-        pipe.close_in_fork()
-
-
-os.register_at_fork(after_in_child=_close_pipes)
 
 
 class Child:
@@ -190,13 +162,3 @@ def wait_until_ready(children: Sequence[Child], timeout_s: float) -> Child | Non
             if left <= 0 or not select.select([child.stdout], [], [], left)[0] or not child.read_events():
                 return child
     return None
-
-
-def describe_exit(code: int) -> str:
-    """`exit code 1` or `SIGKILL`."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

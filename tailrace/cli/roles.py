@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import click
 
 from tailrace.durable import PARENT_MODE, make_folder
+from tailrace.processes.signal_pipe import stop_signals
 from tailrace.protocol.cluster import Listener
 from tailrace.protocol.errors import DataFolderError, StorageFaultError, TailraceError
 
@@ -20,7 +21,6 @@ from .cluster_config import load_cluster
 from .launch import COORDINATOR, Role
 from .options import config_option, data_dir_option, json_option, port_option
 from .output import os_error_text, print_json
-from .signal_pipe import stop_signals
 
 OPEN_FILES_MAX: Final = 65_536
 """Every connection takes a file descriptor; the usual 1,024 are few."""

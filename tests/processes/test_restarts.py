@@ -1,6 +1,6 @@
 """The back-off of a process that dies."""
 
-from tailrace.cli.restarts import FIRST_S, LONGEST_S, STABLE_S, Restarts
+from tailrace.processes.restarts import FIRST_S, LONGEST_S, STABLE_S, Restarts
 
 
 def test_failures_in_a_row_wait_longer_and_longer() -> None:

@@ -1,0 +1,45 @@
+"""How children notice that their parent is gone, and how it tells of their ends."""
+
+import os
+import signal
+import weakref
+from typing import Final
+
+
+class ParentPipe:
+    """The pipe by which children notice that their parent is gone, however it ended."""
+
+    def __init__(self) -> None:
+        self.reader, self._writer = os.pipe()
+        _pipes.add(self)
+
+    def close_in_fork(self) -> None:
+        """A fork of the parent, which may live longer, must not keep the children alive."""
+        os.close(self._writer)
+
+    def close(self) -> None:
+        """End the children that are still there."""
+        _pipes.discard(self)
+        os.close(self.reader)
+        os.close(self._writer)
+
+
+_pipes: Final[weakref.WeakSet[ParentPipe]] = weakref.WeakSet()
+
+
+def _close_pipes() -> None:
+    for pipe in _pipes:
+        pipe.close_in_fork()
+
+
+os.register_at_fork(after_in_child=_close_pipes)
+
+
+def describe_exit(code: int) -> str:
+    """`exit code 1` or `SIGKILL`."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
