@@ -1,18 +1,18 @@
 """The arguments of `Consumer`'s methods, checked: InvalidArgumentError says what would fit."""
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
-from tailrace.client.arguments import INT64_MAX, check_int, partition_of
+from tailrace.client.arguments import INT32_MAX, INT64_MAX, check_int, partition_of
+from tailrace.client.descriptions import OffsetAndMetadata
 from tailrace.protocol.errors import InvalidArgumentError
+from tailrace.protocol.limits import OFFSET_METADATA_CHARACTERS_MAX
 from tailrace.protocol.record import TopicPartition
 
+from .listener import RebalanceListener
+
 _OF_KAFKA_CLIENTS: Final = {
-    ("subscribe", "pattern"): "match the names of topics() yourself and subscribe to those",
-    (
-        "subscribe",
-        "listener",
-    ): "leave it out: partitions are taken from a consumer by nobody but the application",
     ("poll", "update_offsets"): "leave it out: a poll always moves the positions; seek() goes back",
 }
 """Arguments that users of Kafka's clients know, and what to do here instead."""
@@ -46,6 +46,36 @@ def partitions_of(partitions: object) -> list[TopicPartition]:
             f"{partitions!r} is no list of partitions: give [TopicPartition(topic, number), ...]"
         )
     return list(dict.fromkeys(map(partition_of, partitions)))
+
+
+def pattern_of(pattern: object) -> re.Pattern[str] | None:
+    """A regular expression for names of topics."""
+    if pattern is None or (isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str)):
+        return pattern
+    if not isinstance(pattern, str) or not pattern:
+        raise InvalidArgumentError(f"{pattern!r:.100} is no pattern: give a regular expression")
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise InvalidArgumentError(f"pattern {pattern!r:.100} is no regular expression: {error}") from None
+
+
+def listener_of(listener: object) -> RebalanceListener | None:
+    """A RebalanceListener."""
+    if listener is None or isinstance(listener, RebalanceListener):
+        return listener
+    raise InvalidArgumentError(f"{listener!r:.100} is no listener: give a tailrace.RebalanceListener")
+
+
+def commit_of(offset: object) -> OffsetAndMetadata:
+    """An offset, alone or with metadata."""
+    if not isinstance(offset, OffsetAndMetadata):
+        return OffsetAndMetadata(check_int("offset", offset, 0, INT64_MAX))
+    check_int("offset", offset.offset, 0, INT64_MAX)
+    check_int("leader_epoch", offset.leader_epoch, -1, INT32_MAX)
+    if not isinstance(offset.metadata, str) or len(offset.metadata) > OFFSET_METADATA_CHARACTERS_MAX:
+        raise InvalidArgumentError(f"metadata is a text of up to {OFFSET_METADATA_CHARACTERS_MAX} characters")
+    return offset
 
 
 def offset_of(offset: int) -> int:

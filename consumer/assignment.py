@@ -1,6 +1,8 @@
 """Which partitions a consumer reads: by topic (all of them, also those that come later) or by name."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from functools import partial
 from random import Random
@@ -16,7 +18,10 @@ from .assigned import AssignedPartition, Reset
 from .commits import Commits
 from .fetcher import Fetcher
 from .look_up import log_ranges
+from .offsets import Held
 from .start import new_partitions, start_offset, unseen_start
+
+_log = logging.getLogger(__name__)
 
 
 class Assignment:
@@ -38,6 +43,7 @@ class Assignment:
         self._partitions: dict[TopicPartition, AssignedPartition] = {}
         self.topics: tuple[str, ...] = ()
         """Subscribed topics; empty when partitions were assigned by name."""
+        self.pattern: re.Pattern[str] | None = None
 
     @property
     def partitions(self) -> Mapping[TopicPartition, AssignedPartition]:
@@ -55,13 +61,15 @@ class Assignment:
                 f"{' and more' if len(self._partitions) > 5 else ''}"
             ) from None
 
-    def subscribe(self, topics: Sequence[str], timeout_s: float) -> None:
-        """Read all partitions of these topics, and no others.
+    def subscribe(
+        self, topics: Sequence[str], timeout_s: float, pattern: re.Pattern[str] | None = None
+    ) -> None:
+        """Read all partitions of these topics, or of all whose whole name `pattern` matches, and no others.
 
         Raises UnknownTopicError, DataFolderError, or what the look-up of offsets raises.
         """
         deadline = monotonic() + timeout_s
-        infos = self._find_topics(topics, deadline)
+        infos = self.find_topics(topics if pattern is None else self.matching(pattern), deadline)
         wanted = {
             TopicPartition(topic, partition): info
             for topic, info in infos.items()
@@ -69,11 +77,12 @@ class Assignment:
         }
         self._replace(wanted, deadline)
         self.topics = tuple(infos)
+        self.pattern = pattern
 
     def assign(self, names: Sequence[TopicPartition], timeout_s: float) -> None:
         """Read these partitions, and no others. Raises like `subscribe`, and UnknownPartitionError."""
         deadline = monotonic() + timeout_s
-        infos = self._find_topics([name.topic for name in names], deadline)
+        infos = self.find_topics([name.topic for name in names], deadline)
         for name in names:
             count = len(infos[name.topic].partitions)
             if name.partition >= count:
@@ -82,14 +91,26 @@ class Assignment:
                 )
         self._replace({name: infos[name.topic] for name in names}, deadline)
         self.topics = ()
+        self.pattern = None
 
     def clear(self) -> None:
         """Read nothing."""
         self._replace({}, monotonic())
         self.topics = ()
+        self.pattern = None
+
+    def matching(self, pattern: re.Pattern[str]) -> list[str]:
+        """The topics there are whose whole name matches."""
+        return sorted(filter(pattern.fullmatch, self._engine.view().topic_ids))
 
     def adopt_new(self) -> None:
-        """Subscribed topics may have more partitions than before: read those from their beginning."""
+        """Subscribed topics may have more partitions than before: read those from their beginning.
+
+        So are new topics that match the pattern; of those that are gone nothing is read any more.
+        """
+        if self.pattern is not None:
+            self.drop(self.vanished())
+            self.topics = tuple(self.matching(self.pattern))
         infos = {topic: self._engine.topic(topic) for topic in self.topics}
         missing = {
             name: info
@@ -99,12 +120,60 @@ class Assignment:
             if name not in self._partitions and self._is_followed(topic, info)
         }
         for name, info in missing.items():
-            stored = self._commits.hold(name, info.topic_id)
+            held = self._commits.hold({name: info.topic_id}, self._engine.request_timeout_s)
+            if held.refused:
+                raise held.refused[name]
+            stored = held.stored[name]
             offset = 0 if stored is None else stored.offset
             partition = AssignedPartition(name, info.topic_id, offset, "earliest", self._random)
             self._add(partition)
             if self._commits.automatic:
                 self._commits.store_settled([partition], monotonic())
+
+    def find_topics(self, topics: Iterable[str], deadline: float) -> dict[str, TopicInfo]:
+        """Raises UnknownTopicError with similar names."""
+        return {
+            topic: self._engine.wait_for_topic(topic, max(0.0, deadline - monotonic()))
+            for topic in dict.fromkeys(topics)
+        }
+
+    def take(
+        self, wanted: Mapping[TopicPartition, TopicInfo], timeout_s: float, new: Set[TopicPartition]
+    ) -> list[TopicPartition]:
+        """Read these as well, as far as that can begin now; the names of those that it can.
+
+        The `new` ones, of which nothing is stored, were read by nobody: they are read from their beginning.
+
+        The others hold up nobody: another process holds their offsets, or they would begin at the end
+        of a log whose leader is not there.
+        """
+        deadline = monotonic() + timeout_s
+        held = self._commits.hold({name: info.topic_id for name, info in wanted.items()}, timeout_s)
+        for name, error in held.refused.items():
+            _log.warning("%s-%d waits: %s", name.topic, name.partition, error)
+        with ExitStack() as taken:
+            for name in held.stored:
+                taken.callback(self._commits.release, (wanted[name].topic_id, name.partition))
+            fresh = self._start(wanted, held, deadline, new=new, wait=False)
+            if self._commits.automatic:
+                self._commits.store_settled(fresh, monotonic())
+            taken.pop_all()
+        for partition in fresh:
+            self._add(partition)
+        started = {partition.name for partition in fresh}
+        for name in held.stored.keys() - started:
+            self._commits.release((wanted[name].topic_id, name.partition))
+        return list(started)
+
+    def drop(self, partitions: Iterable[AssignedPartition]) -> None:
+        """Read these no more; nothing is stored."""
+        for partition in partitions:
+            self._drop(partition)
+
+    def vanished(self) -> list[AssignedPartition]:
+        """Those whose topic was deleted."""
+        topics = self._engine.view().topics
+        return [partition for partition in self._partitions.values() if partition.key[0] not in topics]
 
     # ------------------------------------------------------------------ inside
 
@@ -115,12 +184,6 @@ class Assignment:
             for name, partition in self._partitions.items()
             if name.topic == topic
         )
-
-    def _find_topics(self, topics: Iterable[str], deadline: float) -> dict[str, TopicInfo]:
-        return {
-            topic: self._engine.wait_for_topic(topic, max(0.0, deadline - monotonic()))
-            for topic in dict.fromkeys(topics)
-        }
 
     def _replace(self, wanted: Mapping[TopicPartition, TopicInfo], deadline: float) -> None:
         kept = {
@@ -144,19 +207,34 @@ class Assignment:
     def _prepare(
         self, added: Mapping[TopicPartition, TopicInfo], held: ExitStack, deadline: float
     ) -> list[AssignedPartition]:
-        stored = {}
-        for name, info in added.items():
-            stored[name] = self._commits.hold(name, info.topic_id)
-            held.callback(self._commits.release, (info.topic_id, name.partition))
-        unread = new_partitions(stored)
+        wanted = {name: info.topic_id for name, info in added.items()}
+        taken = self._commits.hold(wanted, max(0.0, deadline - monotonic()))
+        for name in taken.stored:
+            held.callback(self._commits.release, (wanted[name], name.partition))
+        for error in taken.refused.values():
+            raise error
+        return self._start(added, taken, deadline, new=frozenset(), wait=True)
+
+    def _start(
+        self,
+        added: Mapping[TopicPartition, TopicInfo],
+        held: Held,
+        deadline: float,
+        *,
+        new: Set[TopicPartition],
+        wait: bool,
+    ) -> list[AssignedPartition]:
+        stored = held.stored
+        unread = new_partitions(stored, held.counts) | {name for name in new if stored.get(name) is None}
         resets: dict[TopicPartition, Reset] = {
-            name: "earliest" if name in unread else self._reset for name in added
+            name: "earliest" if name in unread else self._reset for name in stored
         }
-        unseen = {name: unseen_start(name, stored[name], resets[name]) for name in added}
-        needed = {name for name, offset in unseen.items() if offset is None}
-        logs = log_ranges(self._engine, list(added), needed, deadline)
+        unseen = {name: unseen_start(name, stored[name], resets[name]) for name in stored}
+        needed = {name for name, offset in unseen.items() if offset is None} if wait else set()
+        logs = log_ranges(self._engine, list(stored), needed, deadline)
         fresh = []
-        for name, info in added.items():
+        for name in stored:
+            info = added[name]
             if name in logs:
                 offset = start_offset(name, stored[name], logs[name], resets[name])
                 fresh.append(self._starting(name, info, offset, self._reset))

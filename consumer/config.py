@@ -1,9 +1,10 @@
 """What a consumer can be told, checked."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from tailrace.client.arguments import check_int, check_timeout
 from tailrace.protocol.errors import InvalidArgumentError
@@ -12,12 +13,17 @@ from tailrace.protocol.limits import (
     FETCH_WAIT_MS_MAX,
     MAX_POLL_RECORDS_MAX,
     MIB,
+    SESSION_TIMEOUT_MS_MAX,
+    SESSION_TIMEOUT_MS_MIN,
 )
 
 from .assigned import Reset
 from .decoding import Deserializer
 
 RESETS: Final = ("earliest", "latest", "none")
+Strategy: TypeAlias = Literal["uniform", "range"]
+STRATEGIES: Final = ("uniform", "range")
+_GROUP_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _BOUNDS: Final = {
     "auto_commit_interval_ms": (0, 2**31),
     "fetch_min_bytes": (0, FETCH_BYTES_MAX),
@@ -26,6 +32,7 @@ _BOUNDS: Final = {
     "max_partition_fetch_bytes": (1, FETCH_BYTES_MAX),
     "max_poll_records": (1, MAX_POLL_RECORDS_MAX),
     "request_timeout_ms": (1, 2**31),
+    "session_timeout_ms": (SESSION_TIMEOUT_MS_MIN, SESSION_TIMEOUT_MS_MAX),
 }
 _FLAGS: Final = ("enable_auto_commit", "check_crcs")
 
@@ -39,6 +46,10 @@ class ConsumerConfig:
 
     bootstrap_servers: str | Sequence[str] = "127.0.0.1:7070"
     group_id: str | None = None
+    group_instance_id: str | None = None
+    session_timeout_ms: int = 6_000
+    max_poll_interval_ms: int | None = None
+    partition_assignment_strategy: Strategy = "uniform"
     client_id: str | None = None
     auto_offset_reset: Reset = "latest"
     enable_auto_commit: bool = True
@@ -56,11 +67,6 @@ class ConsumerConfig:
     check_crcs: bool = True
 
     def __post_init__(self) -> None:
-        if self.group_id is not None:
-            raise InvalidArgumentError(
-                "consumer groups are not there yet: leave group_id out, share partitions out with assign(), "
-                "and keep offsets with offset_store=<folder>"
-            )
         if self.auto_offset_reset not in RESETS:
             raise InvalidArgumentError(
                 f"auto_offset_reset is {self.auto_offset_reset!r}; it is one of {', '.join(RESETS)}"
@@ -70,6 +76,24 @@ class ConsumerConfig:
         if self.consumer_timeout_ms is not None:
             check_timeout("consumer_timeout_ms", self.consumer_timeout_ms)
         self._check_types()
+        self._check_group()
+
+    def _check_group(self) -> None:
+        for name in ("group_id", "group_instance_id"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and _GROUP_NAME.fullmatch(value)):
+                raise InvalidArgumentError(
+                    f"{name} is {value!r:.100}; it is 1 to 249 letters, digits, dots, underscores and hyphens"
+                )
+        if self.group_instance_id is not None and self.group_id is None:
+            raise InvalidArgumentError("group_instance_id names a member of a group: give group_id too")
+        if self.max_poll_interval_ms is not None:
+            check_int("max_poll_interval_ms", self.max_poll_interval_ms, 1, 2**31)
+        if self.partition_assignment_strategy not in STRATEGIES:
+            raise InvalidArgumentError(
+                f"partition_assignment_strategy is {self.partition_assignment_strategy!r:.100}; "
+                f"it is one of {', '.join(STRATEGIES)}"
+            )
 
     def _check_types(self) -> None:
         for name in _FLAGS:

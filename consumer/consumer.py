@@ -1,31 +1,31 @@
 """The public face of reading: `tailrace.Consumer`."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tailrace.client.arguments import check_int, items_of, partition_of, timeout_of
-from tailrace.client.descriptions import OffsetAndTimestamp
-from tailrace.client.offsets import list_offsets
+from tailrace.client.arguments import check_int, timeout_of
 from tailrace.client.options import reject_unknown
-from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.errors import InvalidArgumentError, TailraceError
 from tailrace.protocol.limits import MAX_POLL_RECORDS_MAX, MIB
-from tailrace.protocol.messages import EARLIEST, LATEST
 from tailrace.protocol.record import Record, TopicPartition
 
-from .arguments import offset_of, partitions_of, reject_habits, timestamp_of, topic_of, topics_of
-from .assigned import AssignedPartition, Reset
+from .arguments import listener_of, partitions_of, pattern_of, reject_habits, topics_of
+from .assigned import Reset
 from .column_batch import ColumnBatch
-from .config import OPTIONS, ConsumerConfig
+from .config import OPTIONS, ConsumerConfig, Strategy
 from .decoding import Deserializer
+from .listener import RebalanceListener
 from .metrics import metrics_of
-from .one_thread import OneThread, in_one_thread
+from .one_thread import in_one_thread
+from .positions import Positions
 from .session import Session
 
 
-class Consumer:
+class Consumer(Positions):
     """Reads topics from the cluster at `bootstrap_servers`, in the order of each partition.
 
         with Consumer("orders", auto_offset_reset="earliest") as consumer:
@@ -34,7 +34,7 @@ class Consumer:
 
     It connects, and subscribes to `topics`, before the constructor returns. Iterate, or `poll`, or take
     whole `batches`; the three can be mixed. All partitions of the subscribed topics are read, also those
-    that are added later; consumer groups are not there yet.
+    that are added later; with `group_id` the group's members share them.
 
     **Positions.** A partition's position moves when records are handed over. `commit` stores the
     positions. With `offset_store`, a folder, and `enable_auto_commit`, offsets are stored as well: at
@@ -46,6 +46,17 @@ class Consumer:
     and the record, poll or batch in hand; without auto-commit, what was handed over since `commit`.
     A write is durable when it returns (LMDB, fdatasync). Consumers on one machine can share the
     folder; a partition has one consumer in it at a time.
+
+    **Groups.** With `group_id`, `subscribe` makes the consumer a member: the coordinator gives each
+    partition to one member, and offsets are kept there, or in `offset_store` if that is given. When
+    members come or go, partitions move when records are asked for; `RebalanceListener` is told. Heartbeats
+    do not depend on how long the application takes, unless `max_poll_interval_ms` is set: then it leaves
+    when nothing was asked for so long. A member that is silent for `session_timeout_ms` is replaced; one
+    whose process dies at once. With `group_instance_id` it is a static member: it does not leave when it
+    is closed, and whoever comes with that id within the session time-out has its partitions again.
+    `partition_assignment_strategy`: "uniform" moves as little as it can, "range" gives contiguous ranges.
+    With `assign`, `group_id` is only where offsets are committed. Auto-commit to the group does not wait
+    for the coordinator; a partition that is given up is committed first.
 
     **Where reading starts.** At the stored offset; if there is none, or the log does not reach to it any
     more, `auto_offset_reset` decides: "latest", "earliest", or "none" (OffsetOutOfRangeError). When
@@ -75,6 +86,10 @@ class Consumer:
         *topics: str,
         bootstrap_servers: str | Sequence[str] = "127.0.0.1:7070",
         group_id: str | None = None,
+        group_instance_id: str | None = None,
+        session_timeout_ms: int = 6_000,
+        max_poll_interval_ms: int | None = None,
+        partition_assignment_strategy: Strategy = "uniform",
         client_id: str | None = None,
         auto_offset_reset: Reset = "latest",
         enable_auto_commit: bool = True,
@@ -96,6 +111,10 @@ class Consumer:
         config = ConsumerConfig(
             bootstrap_servers=bootstrap_servers,
             group_id=group_id,
+            group_instance_id=group_instance_id,
+            session_timeout_ms=session_timeout_ms,
+            max_poll_interval_ms=max_poll_interval_ms,
+            partition_assignment_strategy=partition_assignment_strategy,
             client_id=client_id,
             auto_offset_reset=auto_offset_reset,
             enable_auto_commit=enable_auto_commit,
@@ -116,7 +135,7 @@ class Consumer:
         self._session = Session(config)
         if wanted:
             try:
-                self._session.assignment.subscribe(wanted, self._session.engine.request_timeout_s)
+                self._session.subscribe(wanted, None, None, self._session.engine.request_timeout_s)
             except BaseException:
                 self._session.close(failed=True)
                 raise
@@ -166,28 +185,43 @@ class Consumer:
 
     @in_one_thread
     def subscribe(
-        self, /, topics: str | Iterable[str] | None = None, timeout_ms: float | None = None, **unknown: object
+        self,
+        /,
+        topics: str | Iterable[str] | None = None,
+        *,
+        pattern: str | re.Pattern[str] | None = None,
+        listener: RebalanceListener | None = None,
+        timeout_ms: float | None = None,
+        **unknown: object,
     ) -> None:
-        """Read all partitions of these topics, and no others; partitions that stay keep their positions.
+        """Read these topics, or all whose whole name `pattern` matches (re.fullmatch), and no others.
 
-        A partition that is added later is read from its beginning. Raises UnknownTopicError with similar
-        names, DataFolderError if another consumer holds one of the partitions in the offset store,
-        and what looking up the first offsets raises; then everything is as before.
+        All their partitions; with `group_id` those that the group gives this consumer, of which
+        `listener` is told. Partitions that stay keep their positions. Topics that come later and match
+        are read by themselves. A partition that is added later is read from its beginning. Raises
+        UnknownTopicError with similar names, DataFolderError if another consumer holds one of the
+        partitions in the offset store, InstanceIdInUseError, and what looking up the first offsets
+        raises; then everything is as before.
         """
         reject_habits("subscribe", unknown)
-        wanted = topics_of(topics)
+        matching = pattern_of(pattern)
+        if topics is not None and matching is not None:
+            raise InvalidArgumentError("subscribe() takes either topics or a pattern")
+        wanted = [] if matching is not None else topics_of(topics)
+        told = listener_of(listener)
         self._session.ask()
-        self._session.assignment.subscribe(wanted, self._timeout_s(timeout_ms))
+        self._session.subscribe(wanted, matching, told, self._timeout_s(timeout_ms))
 
     def subscription(self) -> set[str]:
         """The subscribed topics; empty after `assign`."""
         self._session.check()
-        return set(self._session.assignment.topics)
+        return set(self._session.topics)
 
     @in_one_thread
     def unsubscribe(self) -> None:
-        """Read nothing, after what auto-commit has to store."""
+        """Read nothing, after what auto-commit has to store. A member leaves its group."""
         self._session.ask()
+        self._session.leave(self._session.engine.request_timeout_s)
         self._session.assignment.clear()
 
     @in_one_thread
@@ -198,12 +232,7 @@ class Consumer:
         """
         wanted = partitions_of(partitions)
         self._session.ask()
-        self._session.assignment.assign(wanted, self._timeout_s(timeout_ms))
-
-    def assignment(self) -> set[TopicPartition]:
-        """The partitions that are read."""
-        self._session.check()
-        return set(self._session.assignment.partitions)
+        self._session.assign(wanted, self._timeout_s(timeout_ms))
 
     @in_one_thread
     def pause(self, *partitions: TopicPartition) -> None:
@@ -225,107 +254,7 @@ class Consumer:
         partitions = self._session.assignment.partitions
         return {name for name, partition in partitions.items() if partition.paused}
 
-    # --------------------------------------------------------------- positions
-
-    @in_one_thread
-    def position(self, partition: TopicPartition) -> int:
-        """The offset of the next record to be handed over.
-
-        Raises OffsetOutOfRangeError where reading cannot start (no offset stored, reset "none").
-        """
-        self._session.check()
-        self._session.hand_over.note_progress()
-        assigned = self._assigned(partition)
-        if assigned.position < 0 and assigned.failure is not None:
-            raise assigned.failure
-        return assigned.position
-
-    @in_one_thread
-    def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Go on at `offset`. If the log does not hold it, `auto_offset_reset` decides at the next fetch."""
-        offset = offset_of(offset)
-        self._session.interfere()
-        self._session.seek(self._assigned(partition), offset)
-
-    @in_one_thread
-    def seek_to_beginning(self, *partitions: TopicPartition, timeout_ms: float | None = None) -> None:
-        """Go on at the first record that is still there, of these partitions or of all that are assigned."""
-        self._seek_to(EARLIEST, partitions, timeout_ms)
-
-    @in_one_thread
-    def seek_to_end(self, *partitions: TopicPartition, timeout_ms: float | None = None) -> None:
-        """Go on after the last record. Looked up at once: what is sent after this returned is not missed."""
-        self._seek_to(LATEST, partitions, timeout_ms)
-
-    @in_one_thread
-    def commit(self, offsets: Mapping[TopicPartition, int] | None = None) -> None:
-        """Store positions, or the given offsets (of the next record to read); durable on return.
-
-        Without `offsets` that covers everything handed over, the record in hand included. Raises
-        InvalidArgumentError without an offset store, StorageFullError, StorageFaultError.
-        """
-        if offsets is None:
-            self._session.commit()
-            return
-        chosen = {
-            partition_of(partition): offset_of(offset) for partition, offset in items_of("offsets", offsets)
-        }
-        self._session.check()
-        self._session.commits.check()
-        for name, assigned in [(name, self._assigned(name)) for name in chosen]:
-            self._session.commits.store(assigned, chosen[name], -1)
-
-    @in_one_thread
-    def committed(self, partition: TopicPartition) -> int | None:
-        """The stored offset of an assigned partition, None if nothing was stored yet."""
-        self._session.check()
-        self._session.commits.check()
-        stored = self._session.commits.stored(self._assigned(partition).key)
-        return None if stored is None else stored.offset
-
-    # ------------------------------------------------------------- the cluster
-
-    def beginning_offsets(
-        self, partitions: Iterable[TopicPartition], timeout_ms: float | None = None
-    ) -> dict[TopicPartition, int]:
-        """The first offset that each partition still holds. The partitions need not be assigned."""
-        return self._ends(EARLIEST, partitions_of(partitions), timeout_ms)
-
-    def end_offsets(
-        self, partitions: Iterable[TopicPartition], timeout_ms: float | None = None
-    ) -> dict[TopicPartition, int]:
-        """The offset that each partition's next record to be read will have (its high watermark)."""
-        return self._ends(LATEST, partitions_of(partitions), timeout_ms)
-
-    def offsets_for_times(
-        self, timestamps: Mapping[TopicPartition, int], timeout_ms: float | None = None
-    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
-        """Each partition's first record at or after a time (ms since 1970); None if there is none."""
-        pairs = items_of("timestamps", timestamps)
-        wanted = {partition_of(partition): timestamp_of(time) for partition, time in pairs}
-        self._session.check()
-        found = list_offsets(self._session.engine, wanted, self._timeout_s(timeout_ms)) if wanted else {}
-        return {partition: None if at.offset < 0 else at for partition, at in found.items()}
-
-    @in_one_thread
-    def lag(self, timeout_ms: float | None = None) -> dict[TopicPartition, int]:
-        """How many offsets each assigned partition's position is behind its end, which is looked up."""
-        positions = {partition: self.position(partition) for partition in self.assignment()}
-        ends = self._ends(LATEST, list(positions), timeout_ms)
-        return {partition: max(0, end - positions[partition]) for partition, end in ends.items()}
-
-    def partitions_for_topic(self, topic: str, timeout_ms: float | None = None) -> set[int]:
-        """The numbers of a topic's partitions. Raises UnknownTopicError with similar names."""
-        name = topic_of(topic)
-        self._session.check()
-        info = self._session.engine.wait_for_topic(name, self._timeout_s(timeout_ms))
-        return set(range(len(info.partitions)))
-
-    def topics(self, timeout_ms: float | None = None) -> set[str]:
-        """The names of all topics of the cluster, asked for now."""
-        timeout_s = self._timeout_s(timeout_ms)
-        self._session.check()
-        return set(self._session.engine.refresh(timeout_s).topic_ids)
+    # --------------------------------------------------------------------- state
 
     @in_one_thread
     def metrics(self) -> dict[str, Any]:
@@ -359,34 +288,3 @@ class Consumer:
             self._session.close(failed=True)
         except TailraceError as store_error:
             error.add_note(f"and offsets were not stored when the consumer was closed: {store_error}")
-
-    # ------------------------------------------------------------------ inside
-
-    @property
-    def _one_thread(self) -> OneThread:
-        return self._session.one_thread
-
-    def _assigned(self, partition: TopicPartition) -> AssignedPartition:
-        return self._session.assignment.find(partition_of(partition))
-
-    def _timeout_s(self, timeout_ms: float | None) -> float:
-        timeout_s = timeout_of(timeout_ms)
-        return self._session.engine.request_timeout_s if timeout_s is None else timeout_s
-
-    def _ends(
-        self, which: int, partitions: Sequence[TopicPartition], timeout_ms: float | None
-    ) -> dict[TopicPartition, int]:
-        self._session.check()
-        if not partitions:
-            return {}
-        ends = list_offsets(
-            self._session.engine, dict.fromkeys(partitions, which), self._timeout_s(timeout_ms)
-        )
-        return {partition: end.offset for partition, end in ends.items()}
-
-    def _seek_to(self, which: int, partitions: Sequence[TopicPartition], timeout_ms: float | None) -> None:
-        self._session.interfere()
-        names = partitions_of(partitions) or list(self._session.assignment.partitions)
-        assigned = {name: self._assigned(name) for name in names}
-        for name, offset in self._ends(which, names, timeout_ms).items():
-            self._session.seek(assigned[name], offset)

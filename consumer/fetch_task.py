@@ -31,6 +31,9 @@ class FetchTask:
         self._listener: Callable[[], None] | None = None
         self.cluster_moved = False
         """The cluster state was replaced. Cleared by the application's thread when it has looked at it."""
+        self.group_moved = False
+        """The group has another assignment for us, or has lost us. Cleared as `cluster_moved`."""
+        self._over = False
 
     # --------------------------------------------------------- in the I/O thread
 
@@ -60,8 +63,13 @@ class FetchTask:
     def closed(self, _error: TailraceError | None) -> None:
         """Nothing more will come: whoever waits is told."""
         with self._changed:
-            self._woken = True
+            self._woken = self._over = True
             self._tell()
+
+    def tell_group_moved(self) -> None:
+        """There is news of the group. The caller has the lock."""
+        self.group_moved = True
+        self._tell()
 
     def _fetch(self, plan: FetchPlan) -> None:
         config = self._config
@@ -113,6 +121,16 @@ class FetchTask:
         self._engine.check()
         return not woken
 
+    def wait_for(self, condition: Callable[[], bool], deadline: float) -> bool:
+        """Until `condition`, which is looked at under the lock, or `deadline` (monotonic seconds).
+
+        Raises what has ended the engine.
+        """
+        with self._changed:
+            met = self._changed.wait_for(lambda: self._over or condition(), max(0.0, deadline - monotonic()))
+        self._engine.check()
+        return met
+
     def wakeup(self) -> None:
         """End the wait that is going on, or else the next one. For any thread."""
         with self._changed:
@@ -142,4 +160,4 @@ class FetchTask:
             self._listener()
 
     def _worth_waking(self) -> bool:
-        return self._woken or self.cluster_moved or self._fetcher.has_ready
+        return self._woken or self.cluster_moved or self.group_moved or self._fetcher.has_ready

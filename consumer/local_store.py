@@ -6,7 +6,7 @@
         held.lock            flock by the consumer that holds the partition; text: who
     database "tailrace"
         "identity"     := msgpack map {format, topic, topic_id, partition, host}
-        "offset"       := msgpack array [offset, leader epoch, partition count]
+        "offset"       := msgpack array [offset, leader epoch, partition count, metadata of the application]
 
 One environment a partition, so that its holder can commit keys of the application and the offset in
 one transaction, whoever holds the other partitions. A topic that was deleted and created again has
@@ -48,6 +48,7 @@ class StoredOffset(msgspec.Struct, frozen=True, array_like=True):
     offset: int
     leader_epoch: int = -1
     partition_count: int = 0
+    metadata: str = ""
 
 
 class Identity(msgspec.Struct, frozen=True):

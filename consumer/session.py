@@ -1,10 +1,13 @@
 """One consumer at work: its I/O thread, what is assigned, what is handed over and what is stored."""
 
+import logging
 import os
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
+from math import inf
 from pathlib import Path
 from random import Random
 from threading import get_ident
@@ -13,20 +16,26 @@ from typing import Final, TypeVar
 
 from tailrace.client.engine import Engine
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
+from tailrace.protocol.record import TopicPartition
 
-from .assigned import AssignedPartition
+from .assigned import AssignedPartition, Key
 from .assignment import Assignment
 from .commits import Commits
 from .config import ConsumerConfig
 from .decoding import Decoding
 from .fetch_task import FetchTask
 from .fetcher import Fetcher
+from .group.member import LEAVE_WITHIN_S, Member
+from .group.task import GroupTask
 from .hand_over import AnyRecord, HandOver
-from .local_store import LocalStore
+from .listener import RebalanceListener
+from .local_store import LocalStore, StoredOffset
+from .offsets import store_of
 from .one_thread import NOBODY, OneThread
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
 _numbers: Final = count(1)
 
 
@@ -54,14 +63,32 @@ class Session:
         self._task = FetchTask(self.engine, self.fetcher, lock, config)
         decoding = Decoding(config.key_deserializer, config.value_deserializer, config.check_crcs)
         self.hand_over = HandOver(self.fetcher, lock, decoding, self._task.wake_engine)
+        self.group: GroupTask | None = None
+        if config.group_id is not None:
+            self.group = GroupTask(self.engine, config, lock, self._task.tell_group_moved, name)
+        self.local_store = (
+            None if config.offset_store is None else LocalStore(Path(config.offset_store), name)
+        )
         self.commits = Commits(
-            None if config.offset_store is None else LocalStore(Path(config.offset_store), name),
+            store_of(self.engine, config.group_id, self.group, self.local_store),
             interval_s=config.auto_commit_interval_ms / 1000 if config.enable_auto_commit else None,
             partition_count=self._partition_count,
+            timeout_s=self.engine.request_timeout_s,
         )
         self.assignment = Assignment(
             self.engine, self.fetcher, lock, self.commits, reset=config.auto_offset_reset, random=random
         )
+        self.member: Member | None = None
+        if self.group is not None:
+            self.member = Member(
+                self.engine,
+                config,
+                self._task,
+                lock,
+                assignment=self.assignment,
+                commits=self.commits,
+                task=self.group,
+            )
         self.closed = False
         self.one_thread = OneThread(name, self.check)
         """Entered by every call that needs the consumer for itself."""
@@ -69,6 +96,8 @@ class Session:
         self.engine.start()
         try:
             self.engine.attach(self._task)
+            if self.group is not None:
+                self.engine.attach(self.group)
             self.engine.ready(self.engine.request_timeout_s)
         except BaseException:
             self.engine.close()
@@ -99,6 +128,8 @@ class Session:
             one_thread.inside = one_thread.asked_by = thread
             self.check()
             self.hand_over.settle()
+            if self.group is not None:
+                self.group.asked()
             deadline = None if timeout_s is None else monotonic() + timeout_s
             while True:
                 now = monotonic()
@@ -106,6 +137,8 @@ class Session:
                     self.keep_house(now)
                 taken = self.try_take(take)
                 if taken:
+                    if self.group is not None:
+                        self.group.handed(now)
                     return taken
                 if deadline is not None and now >= deadline:
                     return None
@@ -124,11 +157,16 @@ class Session:
         take = partial(self.hand_over.chunk, self.config.max_poll_records)
         while (chunk := self.next(take, timeout_s)) is not None:
             thread = self.one_thread.asked_by
-            if self.commits.automatic:
+            if self.commits.automatic or self.group is not None:
                 for record in chunk:
                     yield record
                     # The next one is asked for, so this one is done.
-                    if monotonic() >= self.commits.due_at:
+                    if self._task.group_moved:
+                        break  # what is not handed over yet goes back, and perhaps to another member
+                    now = monotonic()
+                    if self.group is not None:
+                        self.group.handed(now)
+                    if now >= self.commits.due_at:
                         self._commit_in_loop()
             else:
                 yield from chunk
@@ -154,23 +192,37 @@ class Session:
 
     def house_keeping_due(self, now: float) -> bool:
         """Is there something to do before more is handed over? Cheap, never waits."""
-        return self._task.cluster_moved or now >= self.commits.due_at or not self.assignment.partitions
+        member = self.member
+        return (
+            self._task.cluster_moved
+            or self._task.group_moved
+            or now >= self.commits.due_at
+            or not self.assignment.partitions
+            or (member is not None and now >= member.retry_at)
+        )
 
     def keep_house(self, now: float) -> None:
-        """Follow the cluster, store offsets; may wait for a disk or an answer.
+        """Follow the cluster and the group, store offsets; may wait for a disk or an answer.
 
         Raises InvalidArgumentError when there is nothing to read.
         """
-        if not self.assignment.partitions:
+        member = self.member
+        in_group = member is not None and member.active
+        if not (self.assignment.partitions or self.assignment.pattern is not None or in_group):
             raise InvalidArgumentError("there is nothing to read: subscribe() or assign() first")
         if self._task.cluster_moved:
             self._task.cluster_moved = False
             try:
-                self.assignment.adopt_new()
+                if member is not None and member.active:
+                    member.follow_cluster()
+                else:
+                    self.assignment.adopt_new()
             except BaseException:
                 self._task.cluster_moved = True
                 raise
             self._task.wake_engine()
+        if member is not None and member.active and (self._task.group_moved or now >= member.retry_at):
+            member.apply(self.engine.request_timeout_s)
         if now >= self.commits.due_at:
             self._auto_commit(now)
 
@@ -179,6 +231,8 @@ class Session:
         ends = [] if deadline is None else [deadline]
         if self.commits.automatic and self.commits.has_news(self.assignment.partitions.values()):
             ends.append(self.commits.due_at)
+        if self.member is not None and self.member.retry_at != inf:
+            ends.append(self.member.retry_at)
         return min(max(0.0, min(ends) - now), threading.TIMEOUT_MAX) if ends else None
 
     def take_woken(self) -> bool:
@@ -194,6 +248,8 @@ class Session:
         self.check()
         self.one_thread.asked()
         self.hand_over.settle()
+        if self.group is not None:
+            self.group.asked()
 
     def interfere(self) -> None:
         """What is buffered will be changed: a `for` loop that is under way comes for more by itself."""
@@ -211,6 +267,37 @@ class Session:
         self._task.wakeup()
 
     # ---------------------------------------------------------------- changing
+
+    def subscribe(
+        self,
+        topics: Sequence[str],
+        pattern: re.Pattern[str] | None,
+        listener: RebalanceListener | None,
+        timeout_s: float,
+    ) -> None:
+        """Read these topics, or what matches `pattern`: as a member of the group if there is one."""
+        if self.member is not None:
+            self.member.join(topics, pattern, listener, timeout_s)
+        else:
+            self.assignment.subscribe(topics, timeout_s, pattern)
+
+    def assign(self, names: Sequence[TopicPartition], timeout_s: float) -> None:
+        """Read these partitions; a member leaves its group."""
+        self.leave(timeout_s)
+        self.assignment.assign(names, timeout_s)
+
+    def leave(self, timeout_s: float) -> None:
+        """Be no member any more, after what auto-commit has to store."""
+        if self.member is not None and self.member.active:
+            if self.commits.automatic:
+                self.commits.store_settled(self.assignment.partitions.values(), monotonic())
+            self.member.leave(timeout_s, say=True)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The subscribed topics."""
+        member = self.member
+        return member.topics if member is not None and member.active else self.assignment.topics
 
     def seek(self, partition: AssignedPartition, offset: int) -> None:
         """Go on from `offset`."""
@@ -237,6 +324,25 @@ class Session:
         self.hand_over.settle_handed()
         self.commits.store_settled(self.assignment.partitions.values(), monotonic())
 
+    def settled(self) -> dict[Key, StoredOffset]:
+        """All positions: the application says that it is done with what was handed over."""
+        self.hand_over.settle_handed()
+        return {
+            one.key: self.commits.stored_offset(one.name.topic, one.settled, one.settled_epoch)
+            for one in self.assignment.partitions.values()
+            if one.settled >= 0
+        }
+
+    def commit_later(
+        self, offsets: Mapping[Key, StoredOffset], callback: Callable[[TailraceError | None], None] | None
+    ) -> None:
+        """Begin to commit; `callback` is called once, in the I/O thread."""
+        done = callback or self._log_failure
+        if offsets:
+            self.commits.write_later(offsets, done)
+        else:
+            done(None)
+
     def close(self, *, failed: bool) -> None:
         """Store what is settled if auto-commit is on, then let go of everything.
 
@@ -257,11 +363,24 @@ class Session:
             if self.commits.automatic:
                 self.commits.store_settled(self.assignment.partitions.values(), monotonic())
         finally:
+            try:
+                if self.member is not None and self.member.active:
+                    self.member.leave(LEAVE_WITHIN_S, say=True)
+            finally:
+                self._end(outer)
+
+    # ------------------------------------------------------------------ inside
+
+    def _end(self, outer: int) -> None:
+        try:
             self.commits.close()
+        finally:
             self.engine.close()
             self.one_thread.inside = outer
 
-    # ------------------------------------------------------------------ inside
+    def _log_failure(self, error: TailraceError | None) -> None:
+        if error is not None:
+            _log.warning("%s: offsets were not committed: %s", self.name, error)
 
     def _commit_in_loop(self) -> None:
         outer = self.one_thread.enter()
@@ -273,7 +392,7 @@ class Session:
             self.one_thread.inside = outer
 
     def _auto_commit(self, now: float) -> None:
-        self.commits.store_settled(self.assignment.partitions.values(), now)
+        self.commits.store_in_time(self.assignment.partitions.values(), now)
 
     def _partition_count(self, topic: str) -> int:
         info = self.engine.topic(topic)

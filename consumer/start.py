@@ -46,12 +46,16 @@ def unseen_start(
     return 0 if reset == "earliest" else None
 
 
-def new_partitions(stored: Mapping[TopicPartition, StoredOffset | None]) -> set[TopicPartition]:
+def new_partitions(
+    stored: Mapping[TopicPartition, StoredOffset | None], counts: Mapping[str, int]
+) -> set[TopicPartition]:
     """Those that their topic did not have when the offsets of its others were stored: nobody has read them.
+
+    `counts` are the most partitions that the offsets of others tell of, by topic.
 
     They are read from their beginning, whatever `auto_offset_reset` says.
     """
-    known: dict[str, int] = {}
+    known = dict(counts)
     for name, offset in stored.items():
         if offset is not None:
             known[name.topic] = max(offset.partition_count, known.get(name.topic, 0))

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tailrace.client.admin import Admin
+    from tailrace.client.descriptions import OffsetAndMetadata
     from tailrace.consumer.consumer import Consumer
+    from tailrace.consumer.listener import RebalanceListener
     from tailrace.producer.producer import Producer
     from tailrace.protocol import errors
     from tailrace.protocol.errors import TailraceError
@@ -19,7 +21,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Admin",
     "Consumer",
+    "OffsetAndMetadata",
     "Producer",
+    "RebalanceListener",
     "Record",
     "TailraceError",
     "TopicPartition",
@@ -30,7 +34,9 @@ __all__ = [
 _HOMES = {
     "Admin": "tailrace.client.admin",
     "Consumer": "tailrace.consumer.consumer",
+    "OffsetAndMetadata": "tailrace.client.descriptions",
     "Producer": "tailrace.producer.producer",
+    "RebalanceListener": "tailrace.consumer.listener",
     "Record": "tailrace.protocol.record",
     "TailraceError": "tailrace.protocol.errors",
     "TopicPartition": "tailrace.protocol.record",

@@ -88,6 +88,17 @@ class OffsetAndTimestamp(NamedTuple):
     timestamp: int
 
 
+class OffsetAndMetadata(NamedTuple):
+    """An offset to commit, of the next record to read, with a text of the application's own.
+
+    `leader_epoch` is that of the record before it, -1 if unknown.
+    """
+
+    offset: int
+    metadata: str = ""
+    leader_epoch: int = -1
+
+
 def describe_partition(index: int, partition: PartitionInfo) -> PartitionDescription:
     """A partition as the cluster state has it."""
     return PartitionDescription(

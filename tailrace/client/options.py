@@ -7,23 +7,19 @@ from typing import Final
 
 from tailrace.protocol.errors import InvalidArgumentError
 
-_NO_GROUPS: Final = "consumer groups are not there yet; use assign() and offset_store"
 _NO_SECURITY: Final = "encryption and authentication are not there yet; listeners are on this machine only"
 _NO_TRANSACTIONS: Final = "transactions are not there yet"
 OF_KAFKA_CLIENTS: Final = {
     "api_version": "leave it out: the protocol's version is in every message",
     "connections_max_idle_ms": "leave it out: connections stay open",
     "isolation_level": _NO_TRANSACTIONS,
-    "heartbeat_interval_ms": _NO_GROUPS,
+    "heartbeat_interval_ms": "leave it out: the coordinator keeps a heartbeat until it has news",
     "max_in_flight_requests_per_connection": "leave it out: order is kept however many are in flight",
-    "max_poll_interval_ms": _NO_GROUPS,
     "metadata_max_age_ms": "leave it out: changes of the cluster are published to every client",
-    "partition_assignment_strategy": _NO_GROUPS,
     "retries": "leave it out: a batch is retried until delivery_timeout_ms",
     "retry_backoff_ms": "leave it out: pauses grow from 10 ms to 1 s",
     "sasl_mechanism": _NO_SECURITY,
     "security_protocol": _NO_SECURITY,
-    "session_timeout_ms": _NO_GROUPS,
     "ssl_cafile": _NO_SECURITY,
     "transaction_timeout_ms": _NO_TRANSACTIONS,
     "transactional_id": _NO_TRANSACTIONS,

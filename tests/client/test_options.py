@@ -22,9 +22,9 @@ def test_the_message_names_what_was_meant_and_what_there_is() -> None:
 
 def test_options_of_kafka_clients_are_explained() -> None:
     with pytest.raises(
-        InvalidArgumentError, match=r"'retries': leave it out.*'session_timeout_ms': consumer groups"
+        InvalidArgumentError, match=r"'retries': leave it out.*'heartbeat_interval_ms': leave it out"
     ):
-        reject_unknown("Producer", {"retries": 3, "session_timeout_ms": 1}, ["request_timeout_ms"])
+        reject_unknown("Producer", {"retries": 3, "heartbeat_interval_ms": 1}, ["request_timeout_ms"])
 
 
 def test_options_are_those_that_can_be_given_by_keyword() -> None:

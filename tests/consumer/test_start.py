@@ -14,6 +14,7 @@ from tailrace.consumer.assignment import Assignment
 from tailrace.consumer.commits import Commits
 from tailrace.consumer.fetcher import Fetcher
 from tailrace.consumer.local_store import LocalStore, StoredOffset
+from tailrace.consumer.offsets import LocalOffsets
 from tailrace.consumer.start import LogRange, new_partitions, start_offset
 from tailrace.protocol.cluster import ClusterState, TopicInfo
 from tailrace.protocol.errors import DataFolderError, InvalidArgumentError, OffsetOutOfRangeError
@@ -50,21 +51,28 @@ def test_without_a_policy_there_may_be_no_start(stored: int | None, says: str) -
 
 def test_partitions_that_came_while_nobody_read_are_read_from_their_beginning() -> None:
     two_then = StoredOffset(5, partition_count=2)
-    assert new_partitions(dict(zip(NAMES, [two_then, two_then, None, None], strict=True))) == set(NAMES[2:])
-    assert (
-        new_partitions(dict(zip(NAMES, [two_then, None, None, StoredOffset(1, -1, 4)], strict=True))) == set()
+    assert new_partitions(dict(zip(NAMES, [two_then, two_then, None, None], strict=True)), {}) == set(
+        NAMES[2:]
     )
-    assert new_partitions(dict.fromkeys(NAMES)) == set()
+    assert (
+        new_partitions(dict(zip(NAMES, [two_then, None, None, StoredOffset(1, -1, 4)], strict=True)), {})
+        == set()
+    )
+    assert new_partitions(dict.fromkeys(NAMES), {}) == set()
 
 
 class Clerk:
     """Commits of four partitions with a store of its own."""
 
     def __init__(self, folder: Path, interval_s: float | None) -> None:
-        self.commits = Commits(LocalStore(folder, "test"), interval_s=interval_s, partition_count=lambda _: 4)
+        self.commits = Commits(
+            LocalOffsets(LocalStore(folder, "test")),
+            interval_s=interval_s,
+            partition_count=lambda _: 4,
+            timeout_s=1.0,
+        )
         self.partitions = [AssignedPartition(name, TOPIC_ID, 0, "earliest", Random(0)) for name in NAMES]
-        for name in NAMES:
-            self.commits.hold(name, TOPIC_ID)
+        self.commits.hold(dict.fromkeys(NAMES, TOPIC_ID), 1.0)
 
     def stored(self) -> list[StoredOffset | None]:
         return [self.commits.stored(partition.key) for partition in self.partitions]
@@ -95,13 +103,13 @@ def test_partitions_that_have_no_offset_yet_are_written_first(
     for partition in clerk.partitions:
         partition.settled = 5
     written: list[int] = []
-    store = Commits.store
+    write = LocalStore.write
 
-    def spy(commits: Commits, partition: AssignedPartition, *rest: int) -> None:
-        written.append(partition.name.partition)
-        store(commits, partition, *rest)
+    def spy(store: LocalStore, key: tuple[bytes, int], offset: StoredOffset) -> None:
+        written.append(key[1])
+        write(store, key, offset)
 
-    monkeypatch.setattr(Commits, "store", spy)
+    monkeypatch.setattr(LocalStore, "write", spy)
     clerk.commits.store_settled(clerk.partitions, now=0.0)
     assert written == [2, 3, 0, 1]
     clerk.commits.close()
@@ -125,9 +133,9 @@ def test_a_partition_that_cannot_start_is_not_stored(tmp_path: Path) -> None:
 
 
 def test_without_a_store_there_is_nothing_to_commit_to() -> None:
-    commits = Commits(None, interval_s=1.0, partition_count=lambda _: 1)
+    commits = Commits(None, interval_s=1.0, partition_count=lambda _: 1, timeout_s=1.0)
     assert not commits.automatic
-    assert commits.hold(NAMES[0], TOPIC_ID) is None
+    assert commits.hold({NAMES[0]: TOPIC_ID}, 1.0).stored == {NAMES[0]: None}
     with pytest.raises(InvalidArgumentError):
         commits.check()
     commits.close()
@@ -135,6 +143,8 @@ def test_without_a_store_there_is_nothing_to_commit_to() -> None:
 
 class Growing:
     """What an assignment asks an engine, for a topic that gets more partitions."""
+
+    request_timeout_s = 1.0
 
     def __init__(self) -> None:
         self.state = ClusterState()
@@ -159,7 +169,12 @@ class Subscriber:
     def __init__(self, store: LocalStore | None = None) -> None:
         self.engine = Growing()
         self.fetcher = Fetcher(partition_bytes=1_000, reset="latest", random=Random(0))
-        self.commits = Commits(store, interval_s=1.0, partition_count=lambda _: len(self.names))
+        self.commits = Commits(
+            None if store is None else LocalOffsets(store),
+            interval_s=1.0,
+            partition_count=lambda _: len(self.names),
+            timeout_s=1.0,
+        )
         self.assignment = Assignment(
             cast(Engine, self.engine), self.fetcher, Lock(), self.commits, reset="latest", random=Random(0)
         )
