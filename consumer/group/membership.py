@@ -70,6 +70,8 @@ class Membership:
         self._number = 0
         self._in_flight = 0
         """The number of the newest request that has no answer yet, or 0."""
+        self._heard = 0
+        """The number of the request whose answer counts."""
         self._due = False
         """There is something to say at once, even while a heartbeat is kept."""
         self.retry_at = 0.0
@@ -153,7 +155,9 @@ class Membership:
             self._told_topics = asked.topics
         if self.phase is Phase.JOINING:
             self.phase = Phase.IN
-        if epoch > self.epoch:
+        # Within an epoch partitions are added as others give them up: the newest request knows them all.
+        if (epoch, asked.number) > (self.epoch, self._heard):
+            self._heard = asked.number
             self.epoch = epoch
             self.assigned = assigned
 
