@@ -209,3 +209,31 @@ def test_several_topics(consume: Make, feeder: Feeder) -> None:
     assert consumer.subscription() == {one, two}
     assert consumer.assignment() == {TopicPartition(one, 0), TopicPartition(two, 0)}
     assert sorted(values_of(consumer, 2)) == [b"1", b"2"]
+
+
+def test_a_pattern_matches_whole_names_and_takes_in_new_topics(
+    consume: Callable[..., Consumer], feeder: Feeder
+) -> None:
+    first = feeder.topic()
+    consumer = consume(auto_offset_reset="latest")
+    consumer.subscribe(pattern=f"{first}|{first}-more-.+")
+    assert consumer.subscription() == {first}
+    feeder.admin.create_topic(f"{first}-more-1", partitions=1)
+    feeder.admin.create_topic(f"x-{first}-more-1", partitions=1)
+    feeder.send(f"{first}-more-1", b"new")
+    assert values_of(consumer, 1) == [b"new"]
+    assert consumer.subscription() == {first, f"{first}-more-1"}
+    feeder.admin.delete_topic(f"{first}-more-1")
+    deadline = time.monotonic() + 20
+    while consumer.subscription() != {first}:
+        assert time.monotonic() < deadline
+        consumer.poll(10)
+
+
+def test_a_pattern_that_matches_nothing_yet_waits(consume: Callable[..., Consumer], feeder: Feeder) -> None:
+    consumer = consume()
+    consumer.subscribe(pattern=r"later-\d+")
+    assert consumer.poll(0) == {}
+    feeder.admin.create_topic("later-1", partitions=1)
+    feeder.send("later-1", b"here")
+    assert values_of(consumer, 1) == [b"here"]
