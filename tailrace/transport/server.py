@@ -10,6 +10,7 @@ from tailrace.protocol.limits import FRAMES_PER_MESSAGE_MAX, KIB
 
 from .binding import Binding
 from .context import Context, Socket, new_socket
+from .peers import Peers
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -44,25 +45,33 @@ class Delivery(Protocol):
 class Server:
     """One ROUTER socket on a tcp and an ipc endpoint. Belongs to one thread.
 
-    Raises ConnectionFailedError when it cannot bind.
+    With `watch_peers` it tells whose connection has ended. Raises ConnectionFailedError when it cannot bind.
     """
 
-    def __init__(self, context: Context, *, tcp: str, ipc: str = "") -> None:
+    def __init__(self, context: Context, *, tcp: str, ipc: str = "", watch_peers: bool = False) -> None:
         self._socket: Socket = new_socket(context, zmq.ROUTER, tcp)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
         self._socket.copy_threshold = COPY_BYTES_MAX + 1
         self._peers_logged: set[bytes] = set()
+        self._peers = Peers(context, self._socket) if watch_peers else None
         try:
             self._binding = Binding(self._socket, tcp=tcp, ipc=ipc)
         except BaseException:
-            self._socket.close()
+            self._close_socket()
             raise
         self.listener = self._binding.listener
 
     def pollables(self) -> Sequence[Socket]:
         """What a `Poller` watches."""
-        return (self._socket,)
+        return (self._socket,) if self._peers is None else (self._socket, self._peers.monitor)
+
+    def take_gone(self) -> list[bytes]:
+        """The peers whose connections have ended since the last call, of those that sent a message.
+
+        One whose last messages are received after that is told again. Needs `watch_peers`.
+        """
+        return [] if self._peers is None else self._peers.take_gone()
 
     def receive(self) -> Incoming | None:
         """The next request, or None when there is none now.
@@ -77,6 +86,8 @@ class Server:
                 return None
             # The parts of a message arrive together, so these do not raise Again.
             frame = receive(_NOBLOCK, copy=False)
+            if self._peers is not None:
+                self._peers.note(peer, frame)
             header = frame.buffer
             frames: list[memoryview] = []
             count = 0
@@ -134,8 +145,13 @@ class Server:
 
     def close(self, linger_ms: int = 0) -> None:
         """Close, after at most `linger_ms` for replies that are not out yet."""
-        self._socket.close(linger=linger_ms)
+        self._close_socket(linger_ms)
         self._binding.remove_file()
+
+    def _close_socket(self, linger_ms: int = 0) -> None:
+        if self._peers is not None:
+            self._peers.close()
+        self._socket.close(linger=linger_ms)
 
     def _log_drop(self, peer: bytes, what: str) -> None:
         if peer not in self._peers_logged:

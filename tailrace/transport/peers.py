@@ -1,0 +1,94 @@
+"""Which peers of a ROUTER socket have closed their connection, by a monitor on the socket.
+
+A monitor names a connection by its file descriptor, a message by the peer's routing id; the first message
+of a peer ties them together. A descriptor is closed, and that is told, before the next connection can
+have the same one: so whoever reads the monitor first never takes a connection for the one before it.
+"""
+
+import struct
+from typing import Final
+
+import zmq
+from zmq.backend import zmq_poll
+
+from .context import Context, Socket
+
+_EVENT: Final = struct.Struct("=HI")
+_EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_ROUTING_IDS: Final = 2**32
+
+
+class Peers:
+    """The peers of one ROUTER socket that have sent something. Belongs to the socket's thread.
+
+    Made before the socket is bound. Holds one entry a connection; those that never sent are not reported.
+    """
+
+    def __init__(self, context: Context, router: Socket) -> None:
+        self._router = router
+        self._descriptors: dict[bytes, int] = {}
+        self._peers: dict[int, bytes] = {}
+        self._open: set[int] = set()
+        self._gone: list[bytes] = []
+        endpoint = f"inproc://peers-{id(self)}"
+        router.monitor(endpoint, _EVENTS)
+        self.monitor: Socket = context.socket(zmq.PAIR)
+        # ZeroMQ's thread would wait for room in a monitor's queue, and everybody for it.
+        self.monitor.setsockopt(zmq.RCVHWM, 0)
+        self.monitor.setsockopt(zmq.LINGER, 0)
+        self.monitor.connect(endpoint)
+        self._item = [(self.monitor, int(zmq.POLLIN))]
+
+    def __len__(self) -> int:
+        return len(self._descriptors)
+
+    def note(self, peer: bytes, frame: zmq.Frame) -> None:
+        """A message came from `peer`. Costs a look-up, except for the first one."""
+        if peer in self._descriptors:
+            return
+        self._drain()
+        descriptor = frame.get(zmq.SRCFD)
+        assert isinstance(descriptor, int)
+        before = self._peers.get(descriptor)
+        if descriptor not in self._open or (before is not None and _older(peer, before)):
+            self._gone.append(peer)  # what it sent was still in the queue
+            return
+        if before is not None:
+            self._forget(descriptor)
+        self._descriptors[peer] = descriptor
+        self._peers[descriptor] = peer
+
+    def take_gone(self) -> list[bytes]:
+        """Peers whose connection has ended since the last call; one whose messages came late, again."""
+        self._drain()
+        gone, self._gone = self._gone, []
+        return list(dict.fromkeys(gone))
+
+    def close(self) -> None:
+        """Stop watching; before the socket is closed."""
+        if not self.monitor.closed:
+            self._router.disable_monitor()
+            self.monitor.close(linger=0)
+
+    def _drain(self) -> None:
+        while zmq_poll(self._item, 0):
+            event, descriptor = _EVENT.unpack(self.monitor.recv(_NOBLOCK))
+            self.monitor.recv(_NOBLOCK)  # the endpoint
+            if descriptor in self._peers:
+                self._forget(descriptor)
+            if event == zmq.EVENT_ACCEPTED:
+                self._open.add(descriptor)
+            else:
+                self._open.discard(descriptor)
+
+    def _forget(self, descriptor: int) -> None:
+        peer = self._peers.pop(descriptor)
+        del self._descriptors[peer]
+        self._gone.append(peer)
+
+
+def _older(peer: bytes, other: bytes) -> bool:
+    """Of two peers with one descriptor: ROUTER numbers its connections upwards, in bytes 1 to 4."""
+    distance = int.from_bytes(other[1:5], "big") - int.from_bytes(peer[1:5], "big")
+    return 0 < distance % _ROUTING_IDS < _ROUTING_IDS // 2
