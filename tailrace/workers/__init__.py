@@ -1,1 +1,1 @@
-"""Handlers run by a pool of processes: `tailrace.workers.Pool`."""
+"""Handlers run by a pool of processes."""
