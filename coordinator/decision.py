@@ -12,14 +12,15 @@ class Decision(NamedTuple):
     """The outcome of one event.
 
     `changes` become one version of the cluster state and are published; an update names each
-    partition at most once. `opening` is a new topic whose request is answered once the leaders
-    of its partitions have opened them: then there is no `reply` yet. `warnings` and `notes` are
-    for the log.
+    partition at most once. `opening` is a topic whose request is answered once the leaders of
+    its partitions from `first_opening` on have opened them: then there is no `reply` yet.
+    `warnings` and `notes` are for the log.
     """
 
     reply: Reply | None = None
     changes: tuple[Change, ...] = ()
     private: tuple[PrivateChange, ...] = ()
     opening: bytes | None = None
+    first_opening: int = 0
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

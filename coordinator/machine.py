@@ -14,6 +14,7 @@ from tailrace.protocol.cluster import Listener, NodeChanged, NodeRemoved, Partit
 from tailrace.protocol.errors import BusyError, TailraceError
 from tailrace.protocol.limits import PARKED_CREATIONS_MAX, PARTITIONS_PER_UPDATE_MAX
 from tailrace.protocol.messages import (
+    AlterTopic,
     CoordinatorRequest,
     CreateTopic,
     DeleteTopic,
@@ -31,6 +32,7 @@ from tailrace.protocol.wire import failure
 
 from .decision import Decision
 from .handlers import (
+    alter_topic,
     create_topic,
     delete_topic,
     get_snapshot,
@@ -73,6 +75,8 @@ def decide(state: State, settings: Settings, request: CoordinatorRequest, new_id
             decision = get_snapshot.decide(state, request, settings.publisher)
         case CreateTopic():
             decision = create_topic.decide(state, request, new_id)
+        case AlterTopic():
+            decision = alter_topic.decide(state, request)
         case DeleteTopic():
             decision = delete_topic.decide(state, request)
         case RegisterNode():
@@ -98,8 +102,9 @@ class Machine:
     def ask(self, peer: bytes, request: CoordinatorRequest, new_id: bytes, now: float) -> Outcome:
         """A peer's request."""
         try:
-            if isinstance(request, CreateTopic) and len(self._openings) >= PARKED_CREATIONS_MAX:
-                raise BusyError(f"{PARKED_CREATIONS_MAX} new topics wait for their leaders: retry later")
+            creates = isinstance(request, CreateTopic | AlterTopic)
+            if creates and len(self._openings) >= PARKED_CREATIONS_MAX:
+                raise BusyError(f"{PARKED_CREATIONS_MAX} topics wait for their leaders: retry later")
             decision = decide(self.state, self._settings, request, new_id)
         except TailraceError as error:
             return Outcome(answers=((peer, failure(request.request_id, error)),))
@@ -107,9 +112,11 @@ class Machine:
         if isinstance(request, Heartbeat):
             self._sessions.hear(request.node_id, now)
             answers += self._openings.applied(request.node_id, request.applied_version, self.state.cluster)
-        if decision.opening is not None and isinstance(request, CreateTopic):
+        if decision.opening is not None and isinstance(request, CreateTopic | AlterTopic):
             topic = self.state.cluster.topics[decision.opening]
-            self._openings.add(peer, request, topic, self.state.cluster.version, now)
+            self._openings.add(
+                peer, request, topic, self.state.cluster.version, now, first=decision.first_opening
+            )
         reply = decision.reply
         if isinstance(reply, NodeRegistered):
             reply = replace(reply, snapshot=self.state.cluster.snapshot())

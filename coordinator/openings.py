@@ -1,88 +1,118 @@
-"""CreateTopic requests that wait for the leaders to open the partitions. Pure: time comes in as `now`.
+"""CreateTopic and AlterTopic requests that wait for the leaders to open the new partitions.
 
-Soft state: a coordinator that restarts forgets who waits, as do the connections it waited on.
+Pure: time comes in as `now`. Soft state: a coordinator that restarts forgets who waits, as do the
+connections it waited on.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tailrace.protocol.cluster import NO_LEADER, ClusterState, TopicInfo
 from tailrace.protocol.errors import ShuttingDownError, TailraceError, TimedOutError, UnknownTopicError
-from tailrace.protocol.messages import CreateTopic, Reply, TopicCreated
+from tailrace.protocol.messages import AlterTopic, CreateTopic, Reply, TopicAltered, TopicCreated
 from tailrace.protocol.wire import failure
 
 Answer = tuple[bytes, Reply]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Opening:
-    """`leaders` have not yet said that they applied `version`."""
+    """`leaders`, those of the partitions from `first` on, have not yet said that they applied `version`."""
 
+    topic_id: bytes
+    first: int
     peer: bytes
-    request: CreateTopic
+    request: CreateTopic | AlterTopic
     deadline: float
     version: int
     leaders: set[int]
 
 
 class Openings:
-    """Who waits for which new topic."""
+    """Who waits for the new partitions of which topic."""
 
     def __init__(self) -> None:
-        self._waiting: dict[bytes, _Opening] = {}
+        self._waiting: list[_Opening] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, peer: bytes, request: CreateTopic, topic: TopicInfo, version: int, now: float) -> None:
-        """Wait until the topic's leaders have applied `version`, or for the request's time-out."""
+    def add(
+        self,
+        peer: bytes,
+        request: CreateTopic | AlterTopic,
+        topic: TopicInfo,
+        version: int,
+        now: float,
+        *,
+        first: int = 0,
+    ) -> None:
+        """Wait until the leaders of the partitions from `first` on have applied `version`, or time out."""
         deadline = now + request.timeout_ms / 1000
-        self._waiting[topic.topic_id] = _Opening(peer, request, deadline, version, _leaders(topic))
+        leaders = _leaders(topic, first)
+        self._waiting.append(_Opening(topic.topic_id, first, peer, request, deadline, version, leaders))
 
     def elected(self, topic: TopicInfo, version: int) -> None:
         """Partitions of a topic have other leaders: wait for these."""
-        if (opening := self._waiting.get(topic.topic_id)) is not None:
-            opening.version = version
-            opening.leaders = _leaders(topic)
+        for opening in self._waiting:
+            if opening.topic_id == topic.topic_id:
+                opening.version = version
+                opening.leaders = _leaders(topic, opening.first)
 
     def applied(self, node_id: int, version: int, cluster: ClusterState) -> list[Answer]:
         """A node has applied `version`; the answers of those who waited only for it."""
-        done = []
-        for topic_id, opening in self._waiting.items():
-            if version >= opening.version and node_id in opening.leaders:
+        for opening in self._waiting:
+            if version >= opening.version:
                 opening.leaders.discard(node_id)
-                if not opening.leaders:
-                    done.append(topic_id)
-        return [self._created(topic_id, cluster) for topic_id in done]
+        return [_opened(opening, cluster) for opening in self._take(lambda opening: not opening.leaders)]
 
     def removed(self, topic_id: bytes) -> list[Answer]:
         """The topic was deleted again."""
-        if (opening := self._waiting.pop(topic_id, None)) is None:
-            return []
-        return [_failed(opening, UnknownTopicError(f"topic {opening.request.name!r} was deleted meanwhile"))]
+        return [
+            _failed(opening, UnknownTopicError(f"topic {opening.request.name!r} was deleted meanwhile"))
+            for opening in self._take(lambda opening: opening.topic_id == topic_id)
+        ]
 
     def timed_out(self, now: float) -> list[Answer]:
         """The answers of those who have waited long enough."""
-        late = [topic_id for topic_id, opening in self._waiting.items() if now >= opening.deadline]
-        return [_timed_out(self._waiting.pop(topic_id)) for topic_id in late]
+        return [_timed_out(opening) for opening in self._take(lambda opening: now >= opening.deadline)]
 
     def stop(self) -> list[Answer]:
         """The answers when the coordinator stops."""
-        error = "the topic was created, but the coordinator stops before its leaders have opened it"
-        answers = [_failed(opening, ShuttingDownError(error)) for opening in self._waiting.values()]
-        self._waiting.clear()
-        return answers
+        return [
+            _failed(
+                opening,
+                ShuttingDownError(
+                    f"the topic was {_done(opening)}, but the coordinator stops before its leaders "
+                    "have opened it"
+                ),
+            )
+            for opening in self._take(lambda _: True)
+        ]
 
     def next_deadline(self) -> float | None:
         """When `timed_out` has something to tell."""
-        return min((opening.deadline for opening in self._waiting.values()), default=None)
+        return min((opening.deadline for opening in self._waiting), default=None)
 
-    def _created(self, topic_id: bytes, cluster: ClusterState) -> Answer:
-        opening = self._waiting.pop(topic_id)
-        return opening.peer, TopicCreated(opening.request.request_id, topic=cluster.topics[topic_id])
+    def _take(self, chosen: Callable[[_Opening], bool]) -> list[_Opening]:
+        taken = [opening for opening in self._waiting if chosen(opening)]
+        self._waiting = [opening for opening in self._waiting if not chosen(opening)]
+        return taken
 
 
-def _leaders(topic: TopicInfo) -> set[int]:
-    return {partition.leader for partition in topic.partitions}
+def _opened(opening: _Opening, cluster: ClusterState) -> Answer:
+    request, topic = opening.request, cluster.topics[opening.topic_id]
+    if isinstance(request, AlterTopic):
+        return opening.peer, TopicAltered(request.request_id, topic=topic)
+    return opening.peer, TopicCreated(request.request_id, topic=topic)
+
+
+def _done(opening: _Opening) -> str:
+    return "altered" if isinstance(opening.request, AlterTopic) else "created"
+
+
+def _leaders(topic: TopicInfo, first: int) -> set[int]:
+    return {partition.leader for partition in topic.partitions[first:]}
 
 
 def _timed_out(opening: _Opening) -> Answer:
@@ -92,7 +122,7 @@ def _timed_out(opening: _Opening) -> Answer:
     return _failed(
         opening,
         TimedOutError(
-            f"topic {opening.request.name!r} was created, but after {opening.request.timeout_ms} ms "
+            f"topic {opening.request.name!r} was {_done(opening)}, but after {opening.request.timeout_ms} ms "
             f"{' and '.join(filter(None, (slow if nodes else '', dead)))}; it can be written once they do"
         ),
     )

@@ -1,0 +1,76 @@
+"""AlterTopic: more partitions for a topic, and another configuration.
+
+- A topic never gets fewer partitions: keys and offsets of those that went would mean nothing any more.
+- New partitions go to the living nodes with the fewest, as those of a new topic do.
+- Keys that are not named keep their values; None sets a key to its default.
+- Answered when the leaders have opened the new partitions, as CreateTopic; at once when there are none.
+"""
+
+from msgspec.structs import asdict, replace
+
+from tailrace.protocol.cluster import PartitionInfo, TopicChanged, TopicConfig, TopicInfo
+from tailrace.protocol.errors import InvalidConfigError, LimitExceededError
+from tailrace.protocol.limits import PARTITIONS_MAX, PARTITIONS_PER_TOPIC_MAX, SNAPSHOT_BYTES_MAX
+from tailrace.protocol.messages import AlterTopic, TopicAltered
+
+from ..decision import Decision
+from ..placement import place
+from ..snapshot_size import topic_bytes
+from ..state import State
+from ..topic_settings import parse_topic_config
+
+
+def decide(state: State, request: AlterTopic) -> Decision:
+    """Raises UnknownTopicError, InvalidConfigError, NotEnoughNodesError, LimitExceededError."""
+    topic = state.cluster.existing_topic(request.name)
+    altered = replace(topic, config=_config(topic, request))
+    added = _added(state, topic, request.partitions)
+    if added:
+        altered = replace(altered, partitions=topic.partitions + added)
+    if altered == topic:
+        return Decision(TopicAltered(request.request_id, topic=topic))
+    if state.snapshot_bytes - topic_bytes(topic) + topic_bytes(altered) > SNAPSHOT_BYTES_MAX:
+        raise LimitExceededError("the cluster state has no room for these partitions: delete topics")
+    return Decision(
+        None if added else TopicAltered(request.request_id, topic=altered),
+        changes=(TopicChanged(altered),),
+        opening=topic.topic_id if added else None,
+        first_opening=len(topic.partitions),
+        notes=(f"topic {topic.name} altered: {len(altered.partitions)} partitions, {altered.config}",),
+    )
+
+
+def _config(topic: TopicInfo, request: AlterTopic) -> TopicConfig:
+    defaults = asdict(TopicConfig())
+    given: dict[str, str | int] = {}
+    for key, value in request.config.items():
+        given[key] = defaults.get(key.replace(".", "_"), 0) if value is None else value
+    named = {key.replace(".", "_") for key in given}
+    kept = {key: value for key, value in asdict(topic.config).items() if key not in named}
+    return parse_topic_config(kept | given, len(topic.partitions[0].replicas))
+
+
+def _added(state: State, topic: TopicInfo, wanted: int) -> tuple[PartitionInfo, ...]:
+    """The new partitions; none when `wanted` is 0 or what there is."""
+    count = len(topic.partitions)
+    if wanted in (0, count):
+        return ()
+    if wanted < count:
+        raise InvalidConfigError(
+            f"topic {topic.name!r} has {count} partitions, and none can be taken away: ask for more than that"
+        )
+    if wanted > PARTITIONS_PER_TOPIC_MAX:
+        raise LimitExceededError(
+            f"{wanted} partitions, at most {PARTITIONS_PER_TOPIC_MAX} a topic are possible"
+        )
+    if state.index.partitions + wanted - count > PARTITIONS_MAX:
+        raise LimitExceededError(
+            f"there are {state.index.partitions} partitions; {wanted - count} more would be over the "
+            f"{PARTITIONS_MAX} that are possible"
+        )
+    loads = {node_id: state.index.load(node_id) for node_id in state.alive()}
+    placed = place(wanted - count, len(topic.partitions[0].replicas), loads)
+    return tuple(
+        PartitionInfo(replicas, leader=replicas[0], leader_epoch=0, partition_epoch=0, isr=replicas)
+        for replicas in placed
+    )
