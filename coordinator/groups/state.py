@@ -86,9 +86,9 @@ class GroupsState:
             case OffsetStored(group_id, offset):
                 groups[group_id].offsets[offset.topic_id, offset.partition] = offset
             case MemberChanged(group_id, row):
-                groups[group_id]._put(row)  # noqa: SLF001 - the state changes groups, nobody else does
+                groups[group_id]._put(row)
             case MemberRemoved(group_id, member_id):
-                groups[group_id]._remove(member_id)  # noqa: SLF001
+                groups[group_id]._remove(member_id)
             case GroupChanged(group_id, group_row):
                 if group_id in groups:
                     groups[group_id].row = group_row
