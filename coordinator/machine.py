@@ -5,13 +5,22 @@ soft state (sessions, parked requests) in step with them, and says what to store
 answer. The caller stores before it publishes, and publishes before it answers.
 """
 
+from collections.abc import Iterable
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
-from tailrace.protocol.cluster import Listener, NodeChanged, NodeRemoved, PartitionChanged, TopicRemoved
+from tailrace.protocol.cluster import (
+    Listener,
+    NodeChanged,
+    NodeRemoved,
+    PartitionChanged,
+    TopicChanged,
+    TopicRemoved,
+)
 from tailrace.protocol.errors import BusyError, TailraceError
+from tailrace.protocol.group_messages import GroupRequest
 from tailrace.protocol.limits import PARKED_CREATIONS_MAX, PARTITIONS_PER_UPDATE_MAX
 from tailrace.protocol.messages import (
     AlterTopic,
@@ -31,6 +40,9 @@ from tailrace.protocol.messages import (
 from tailrace.protocol.wire import failure
 
 from .decision import Decision
+from .groups.changes import GroupChange
+from .groups.groups import Groups
+from .groups.state import GroupsState
 from .handlers import (
     alter_topic,
     create_topic,
@@ -46,12 +58,26 @@ from .private_state import PrivateChange
 from .sessions import Sessions
 from .state import State
 
+ClusterRequest: TypeAlias = (
+    GetSnapshot
+    | RegisterNode
+    | Heartbeat
+    | LeaveCluster
+    | CreateTopic
+    | DeleteTopic
+    | AlterTopic
+    | InitProducer
+    | Ping
+)
+"""What is not asked of a group."""
+
 
 class Settings(NamedTuple):
-    """What the coordinator tells those who ask, and how long a node may be silent."""
+    """What the coordinator tells those who ask, how long a node may be silent, and offsets are kept."""
 
     publisher: Listener
     session_timeout_ms: int
+    offsets_retention_ms: int = 7 * 24 * 3_600_000
 
 
 class Outcome(NamedTuple):
@@ -59,12 +85,13 @@ class Outcome(NamedTuple):
 
     update: Update | None = None
     private: tuple[PrivateChange, ...] = ()
+    groups: tuple[GroupChange, ...] = ()
     answers: tuple[Answer, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def decide(state: State, settings: Settings, request: CoordinatorRequest, new_id: bytes) -> Decision:
+def decide(state: State, settings: Settings, request: ClusterRequest, new_id: bytes) -> Decision:
     """What to do about a request; `new_id` is 16 random bytes, for a topic. Raises TailraceError."""
     match request:
         case Heartbeat():
@@ -89,18 +116,30 @@ def decide(state: State, settings: Settings, request: CoordinatorRequest, new_id
 
 
 class Machine:
-    """The state, durable and soft, and the events that move it on. `now`: seconds, monotonic."""
+    """The state, durable and soft, and the events that move it on.
 
-    def __init__(self, state: State, settings: Settings, now: float) -> None:
+    `now`: seconds, monotonic; `wall_ms`: milliseconds since 1970. After each burst of events `settle` says
+    what follows for groups.
+    """
+
+    def __init__(self, state: State, groups: GroupsState, settings: Settings, now: float) -> None:
         self.state = state
+        self._groups = Groups(
+            groups, state.cluster, offsets_retention_ms=settings.offsets_retention_ms, now=now
+        )
         self._settings = settings
         self._sessions = Sessions(settings.session_timeout_ms / 1000, now)
         self._openings = Openings()
         for node_id in state.alive():
             self._sessions.hear(node_id, now)
 
-    def ask(self, peer: bytes, request: CoordinatorRequest, new_id: bytes, now: float) -> Outcome:
+    def ask(
+        self, peer: bytes, request: CoordinatorRequest, new_id: bytes, now: float, wall_ms: int
+    ) -> Outcome:
         """A peer's request."""
+        if isinstance(request, GroupRequest):
+            self._groups.ask(peer, request, now, wall_ms)
+            return Outcome()
         try:
             creates = isinstance(request, CreateTopic | AlterTopic)
             if creates and len(self._openings) >= PARKED_CREATIONS_MAX:
@@ -122,18 +161,30 @@ class Machine:
             reply = replace(reply, snapshot=self.state.cluster.snapshot())
         if reply is not None:
             answers.append((peer, reply))
-        return Outcome(update, decision.private, tuple(answers), decision.warnings, decision.notes)
+        return Outcome(
+            update, decision.private, (), tuple(answers), warnings=decision.warnings, notes=decision.notes
+        )
 
-    def tick(self, now: float) -> Outcome:
-        """Time has passed: declare silent nodes dead, give up on requests that waited too long."""
+    def gone(self, peers: Iterable[bytes]) -> None:
+        """Connections have ended."""
+        self._groups.gone(peers)
+
+    def settle(self, now: float, wall_ms: int) -> Outcome:
+        """What the events since the last call mean for groups."""
+        changes, answers = self._groups.settle(now, wall_ms)
+        return Outcome(groups=changes, answers=tuple(answers))
+
+    def tick(self, now: float, wall_ms: int) -> Outcome:
+        """Time has passed: give up silent nodes and members, and requests that waited too long."""
+        notes = tuple(self._groups.tick(now, wall_ms))
         late = self._openings.timed_out(now)
         silent = self._together(self._sessions.expired(now))
         if not silent:
-            return Outcome(answers=tuple(late))
+            return Outcome(answers=tuple(late), notes=notes)
         update, answers = self._apply(leave_cluster.die(self.state, silent), now)
         timeout_ms = self._settings.session_timeout_ms
         warnings = tuple(f"node {n} is dead: not heard of for {timeout_ms} ms" for n in silent)
-        return Outcome(update, (), (*late, *answers), warnings)
+        return Outcome(update, answers=(*late, *answers), warnings=warnings, notes=notes)
 
     def stop(self) -> Outcome:
         """The coordinator ends: those who wait are told."""
@@ -141,7 +192,7 @@ class Machine:
 
     def next_tick(self) -> float | None:
         """When `tick` must be called at the latest, however many requests come."""
-        times = (self._sessions.next_look(), self._openings.next_deadline())
+        times = (self._sessions.next_look(), self._openings.next_deadline(), self._groups.next_tick())
         return min((time for time in times if time is not None), default=None)
 
     def _together(self, node_ids: list[int]) -> list[int]:
@@ -163,6 +214,13 @@ class Machine:
         """Keep the soft state in step with an applied update."""
         answers: list[Answer] = []
         elected = set()
+        topics = [
+            change.topic.topic_id if isinstance(change, TopicChanged) else change.topic_id
+            for change in update.changes
+            if isinstance(change, TopicChanged | TopicRemoved)
+        ]
+        if topics:
+            self._groups.topics_changed(topics)
         for change in update.changes:
             match change:
                 case NodeChanged(node) if node.alive:

@@ -1,0 +1,42 @@
+"""What a member may ask for."""
+
+import re
+from typing import Final
+
+from tailrace.protocol.errors import InvalidArgumentError, InvalidGroupError
+from tailrace.protocol.group_messages import JoinGroup
+from tailrace.protocol.limits import NAME_LENGTH_MAX, SESSION_TIMEOUT_MS_MAX, SESSION_TIMEOUT_MS_MIN
+
+from ..topic_settings import shown
+from .assignors import ASSIGNORS
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def check_group_id(group_id: str) -> None:
+    """Raises InvalidGroupError."""
+    _check_name("group id", group_id)
+
+
+def check_join(request: JoinGroup) -> None:
+    """Raises InvalidGroupError, InvalidArgumentError."""
+    check_group_id(request.group_id)
+    if request.instance_id:
+        _check_name("group_instance_id", request.instance_id)
+    if not request.member_id:
+        raise InvalidGroupError("a member needs an id, which it makes up")
+    if not SESSION_TIMEOUT_MS_MIN <= request.session_timeout_ms <= SESSION_TIMEOUT_MS_MAX:
+        raise InvalidArgumentError(
+            f"session_timeout_ms is {request.session_timeout_ms}; it is from {SESSION_TIMEOUT_MS_MIN} to "
+            f"{SESSION_TIMEOUT_MS_MAX}"
+        )
+    if request.assignor not in ASSIGNORS:
+        raise InvalidArgumentError(f"there is no assignor {request.assignor!r}: use {' or '.join(ASSIGNORS)}")
+
+
+def _check_name(what: str, name: str) -> None:
+    if not name or len(name) > NAME_LENGTH_MAX or name in (".", "..") or not _NAME.fullmatch(name):
+        raise InvalidGroupError(
+            f"{what} {shown(name)}: use 1 to {NAME_LENGTH_MAX} of A-Z, a-z, 0-9, '.', '_' and '-', "
+            "and not '.' or '..' alone"
+        )
