@@ -2,6 +2,7 @@
 
 import pytest
 
+from tailrace.coordinator.groups.state import GroupsState
 from tailrace.coordinator.handlers import alter_topic, leave_cluster
 from tailrace.coordinator.machine import Machine, Settings
 from tailrace.coordinator.state import State
@@ -23,16 +24,20 @@ from tailrace.protocol.messages import (
     Update,
 )
 
+WALL_MS = 1_700_000_000_000
+
 LISTENER = Listener("tcp://127.0.0.1:1")
 
 
 @pytest.fixture
 def machine() -> Machine:
-    machine = Machine(State("c"), Settings(LISTENER, 6_000), 0.0)
+    machine = Machine(State("c"), GroupsState(), Settings(LISTENER, 6_000), 0.0)
     for node_id in (1, 2):
         request = RegisterNode(0, node_id=node_id, listener=LISTENER, storage_id="s")
-        machine.ask(b"node", request, b"", 0.0)
-    machine.ask(b"p", CreateTopic(1, name="t", partitions=3, config={"retention.ms": 5}), b"t" * 16, 0.0)
+        machine.ask(b"node", request, b"", 0.0, WALL_MS)
+    machine.ask(
+        b"p", CreateTopic(1, name="t", partitions=3, config={"retention.ms": 5}), b"t" * 16, 0.0, WALL_MS
+    )
     beat(machine, 1)
     beat(machine, 2)
     return machine
@@ -43,13 +48,13 @@ def beat(machine: Machine, node_id: int) -> list[object]:
     request = Heartbeat(
         9, node_id=node_id, node_epoch=cluster.nodes[node_id].node_epoch, applied_version=cluster.version
     )
-    answers = machine.ask(b"node", request, b"", 1.0).answers
+    answers = machine.ask(b"node", request, b"", 1.0, WALL_MS).answers
     return [reply for peer, reply in answers if peer != b"node"]
 
 
 def test_new_partitions_are_spread_and_answered_when_their_leaders_have_them(machine: Machine) -> None:
     before = machine.state.cluster.topics[b"t" * 16].partitions
-    outcome = machine.ask(b"p", AlterTopic(2, name="t", partitions=7), b"", 0.0)
+    outcome = machine.ask(b"p", AlterTopic(2, name="t", partitions=7), b"", 0.0, WALL_MS)
     assert outcome.answers == ()
     topic = machine.state.cluster.topics[b"t" * 16]
     assert topic.partitions[:3] == before
@@ -59,25 +64,25 @@ def test_new_partitions_are_spread_and_answered_when_their_leaders_have_them(mac
 
 
 def test_several_may_wait_for_one_topic(machine: Machine) -> None:
-    machine.ask(b"p", CreateTopic(3, name="u", partitions=2), b"u" * 16, 0.0)
-    machine.ask(b"p", AlterTopic(4, name="u", partitions=4), b"", 0.0)
+    machine.ask(b"p", CreateTopic(3, name="u", partitions=2), b"u" * 16, 0.0, WALL_MS)
+    machine.ask(b"p", AlterTopic(4, name="u", partitions=4), b"", 0.0, WALL_MS)
     beat(machine, 1)
     replies = beat(machine, 2)
     assert [type(reply) for reply in replies] == [TopicCreated, TopicAltered]
 
 
 def test_a_config_is_answered_at_once_and_keeps_what_is_not_named(machine: Machine) -> None:
-    outcome = machine.ask(b"p", AlterTopic(2, name="t", config={"retention.bytes": "7"}), b"", 0.0)
+    outcome = machine.ask(b"p", AlterTopic(2, name="t", config={"retention.bytes": "7"}), b"", 0.0, WALL_MS)
     topic = machine.state.cluster.topics[b"t" * 16]
     assert topic.config == TopicConfig(retention_ms=5, retention_bytes=7)
     assert outcome.answers == ((b"p", TopicAltered(2, topic=topic)),)
     assert outcome.update is not None
-    machine.ask(b"p", AlterTopic(2, name="t", config={"retention_ms": None}), b"", 0.0)
+    machine.ask(b"p", AlterTopic(2, name="t", config={"retention_ms": None}), b"", 0.0, WALL_MS)
     assert machine.state.cluster.topics[b"t" * 16].config == TopicConfig(retention_bytes=7)
 
 
 def test_what_changes_nothing_is_no_version(machine: Machine) -> None:
-    outcome = machine.ask(b"p", AlterTopic(2, name="t", partitions=3), b"", 0.0)
+    outcome = machine.ask(b"p", AlterTopic(2, name="t", partitions=3), b"", 0.0, WALL_MS)
     assert outcome.update is None
     assert isinstance(outcome.answers[0][1], TopicAltered)
 
@@ -99,9 +104,9 @@ def test_refusals(machine: Machine, request_: AlterTopic, error: type[Exception]
 
 def test_without_living_nodes_no_partitions_are_added() -> None:
     state = State("c")
-    machine = Machine(state, Settings(LISTENER, 6_000), 0.0)
-    machine.ask(b"n", RegisterNode(0, node_id=1, listener=LISTENER, storage_id="s"), b"", 0.0)
-    machine.ask(b"p", CreateTopic(1, name="t"), b"t" * 16, 0.0)
+    machine = Machine(state, GroupsState(), Settings(LISTENER, 6_000), 0.0)
+    machine.ask(b"n", RegisterNode(0, node_id=1, listener=LISTENER, storage_id="s"), b"", 0.0, WALL_MS)
+    machine.ask(b"p", CreateTopic(1, name="t"), b"t" * 16, 0.0, WALL_MS)
     state.apply(Update(0, state.cluster.version + 1, list(leave_cluster.die(state, [1]).changes)))
     with pytest.raises(NotEnoughNodesError):
         alter_topic.decide(state, AlterTopic(0, name="t", partitions=2))

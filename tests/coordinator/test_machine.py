@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tailrace.coordinator import machine as coordinator_machine
+from tailrace.coordinator.groups.state import GroupsState
 from tailrace.coordinator.machine import Machine, Outcome, Settings
 from tailrace.coordinator.private_state import ControllerEpochRaised, PrivateChange
 from tailrace.coordinator.state import State
@@ -48,6 +49,8 @@ from tailrace.protocol.messages import (
     TopicDeleted,
     Update,
 )
+
+WALL_MS = 1_700_000_000_000
 
 TIMEOUT_MS = 6_000
 SETTINGS = Settings(Listener("tcp://127.0.0.1:9"), TIMEOUT_MS)
@@ -130,7 +133,7 @@ class CoordinatorHistory(RuleBasedStateMachine):
         state.apply_private(raised)
         self.store.commit([], [raised])
         self.log.append(raised)
-        self.machine = Machine(state, SETTINGS, self.now)
+        self.machine = Machine(state, GroupsState(), SETTINGS, self.now)
         self.heard = dict.fromkeys(self.alive, self.now)
 
     def take(self, outcome: Outcome) -> list[Reply]:
@@ -163,7 +166,7 @@ class CoordinatorHistory(RuleBasedStateMachine):
         return all(self.applied.get(p.leader, -1) >= self.elected[topic_id] for p in topic.partitions)
 
     def ask(self, request: Any) -> Reply:
-        [reply] = self.take(self.machine.ask(PEER, request, b"", self.now))
+        [reply] = self.take(self.machine.ask(PEER, request, b"", self.now, WALL_MS))
         assert reply.request_id == self.requests
         return reply
 
@@ -253,7 +256,7 @@ class CoordinatorHistory(RuleBasedStateMachine):
                 self.ask(Heartbeat(self.next_request(), node_id=node_id, node_epoch=epoch))
                 self.heard[node_id] = self.now
             before = self.alive
-            outcome = self.machine.tick(self.now)
+            outcome = self.machine.tick(self.now, WALL_MS)
             assert self.take(outcome) == []
             silent = {n for n in before if self.now - self.heard[n] >= TIMEOUT_MS / 1000}
             assert before - self.alive == silent
@@ -264,7 +267,7 @@ class CoordinatorHistory(RuleBasedStateMachine):
         exists = self.machine.state.cluster.topic(name) is not None
         alive, topic_id = self.alive, self.new_topic_id()
         request = CreateTopic(self.next_request(), name=name, partitions=partitions, timeout_ms=timeout_ms)
-        replies = self.take(self.machine.ask(PEER, request, topic_id, self.now))
+        replies = self.take(self.machine.ask(PEER, request, topic_id, self.now, WALL_MS))
         if exists or not alive:
             [reply] = replies
             assert isinstance(reply, Failed)
@@ -412,7 +415,7 @@ class CoordinatorHistory(RuleBasedStateMachine):
                 replayed.apply_private(entry)
         assert picture(replayed) == picture(self.machine.state) == picture(self.store.load())
         self.now += 100
-        self.take(self.machine.tick(self.now))
+        self.take(self.machine.tick(self.now, WALL_MS))
         assert self.parked == {}, "every request that waits is answered in the end"
 
 
@@ -421,25 +424,25 @@ TestCoordinatorHistory.settings = settings(max_examples=150, stateful_step_count
 
 
 def machine_with(*nodes: int) -> Machine:
-    machine = Machine(State("cluster"), SETTINGS, 0.0)
+    machine = Machine(State("cluster"), GroupsState(), SETTINGS, 0.0)
     for node_id in nodes:
         request = RegisterNode(1, node_id=node_id, listener=Listener("tcp://x:1"), storage_id="s")
-        machine.ask(PEER, request, b"", 0.0)
+        machine.ask(PEER, request, b"", 0.0, WALL_MS)
     return machine
 
 
 def beat(machine: Machine, node_id: int, applied_version: int) -> list[Reply]:
     epoch = machine.state.cluster.nodes[node_id].node_epoch
     request = Heartbeat(9, node_id=node_id, node_epoch=epoch, applied_version=applied_version)
-    outcome = machine.ask(PEER, request, b"", 0.0)
+    outcome = machine.ask(PEER, request, b"", 0.0, WALL_MS)
     return [reply for _, reply in outcome.answers if not isinstance(reply, HeartbeatSeen)]
 
 
 def test_a_silent_node_is_dead_after_the_time_out_and_what_it_led_has_no_leader() -> None:
     machine = machine_with(1)
-    machine.ask(PEER, CreateTopic(2, name="t", partitions=2, timeout_ms=1), b"t" * 16, 0.0)
+    machine.ask(PEER, CreateTopic(2, name="t", partitions=2, timeout_ms=1), b"t" * 16, 0.0, WALL_MS)
     for step in range(1, 13):
-        outcome = machine.tick(step / 2)
+        outcome = machine.tick(step / 2, WALL_MS)
         assert (outcome.update is None) == (step < 12)
     assert outcome.warnings == ("node 1 is dead: not heard of for 6000 ms",)
     assert not machine.state.cluster.nodes[1].alive
@@ -447,9 +450,9 @@ def test_a_silent_node_is_dead_after_the_time_out_and_what_it_led_has_no_leader(
 
 
 def test_a_restarted_coordinator_gives_every_node_a_full_time_out() -> None:
-    machine = Machine(machine_with(1, 2).state, SETTINGS, 100.0)
+    machine = Machine(machine_with(1, 2).state, GroupsState(), SETTINGS, 100.0)
     for step in range(1, 13):
-        outcome = machine.tick(100 + step / 2)
+        outcome = machine.tick(100 + step / 2, WALL_MS)
         assert machine.state.alive() == ({1, 2} if step < 12 else set())
     assert outcome.update is not None
     assert len(outcome.update.changes) == 2
@@ -458,15 +461,15 @@ def test_a_restarted_coordinator_gives_every_node_a_full_time_out() -> None:
 def test_too_many_deaths_for_one_update_follow_each_other_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coordinator_machine, "PARTITIONS_PER_UPDATE_MAX", 5)
     machine = machine_with(1, 2, 3)
-    machine.ask(PEER, CreateTopic(2, name="t", partitions=6, timeout_ms=60_000), b"t" * 16, 0.0)
+    machine.ask(PEER, CreateTopic(2, name="t", partitions=6, timeout_ms=60_000), b"t" * 16, 0.0, WALL_MS)
     for step in range(1, 12):
-        assert machine.tick(step / 2).update is None
+        assert machine.tick(step / 2, WALL_MS).update is None
     alive = []
     for _ in range(2):
         due = machine.next_tick()
         assert due is not None
         assert due <= 6.0
-        machine.tick(6.0)
+        machine.tick(6.0, WALL_MS)
         alive.append(machine.state.alive())
     assert alive == [{3}, set()]
     assert machine.next_tick() == 60.0
@@ -474,14 +477,14 @@ def test_too_many_deaths_for_one_update_follow_each_other_at_once(monkeypatch: p
 
 def test_a_creation_waits_for_the_leaders_of_the_day() -> None:
     machine = machine_with(1, 2)
-    machine.ask(PEER, CreateTopic(2, name="t", partitions=2), b"t" * 16, 0.0)
+    machine.ask(PEER, CreateTopic(2, name="t", partitions=2), b"t" * 16, 0.0, WALL_MS)
     created = machine.state.cluster.version
     assert beat(machine, 1, created) == []
     epoch = machine.state.cluster.nodes[1].node_epoch
-    machine.ask(PEER, LeaveCluster(3, node_id=1, node_epoch=epoch), b"", 0.0)
+    machine.ask(PEER, LeaveCluster(3, node_id=1, node_epoch=epoch), b"", 0.0, WALL_MS)
     assert beat(machine, 2, machine.state.cluster.version) == []
     request = RegisterNode(4, node_id=1, listener=Listener("tcp://x:1"), storage_id="s")
-    machine.ask(PEER, request, b"", 0.0)
+    machine.ask(PEER, request, b"", 0.0, WALL_MS)
     elected = machine.state.cluster.version
     assert beat(machine, 2, elected) == []
     assert beat(machine, 1, elected - 1) == []
@@ -492,8 +495,8 @@ def test_a_creation_waits_for_the_leaders_of_the_day() -> None:
 def test_too_many_waiting_creations_are_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coordinator_machine, "PARKED_CREATIONS_MAX", 1)
     machine = machine_with(1)
-    assert machine.ask(PEER, CreateTopic(2, name="t"), b"t" * 16, 0.0).answers == ()
-    [(_, reply)] = machine.ask(PEER, CreateTopic(3, name="u"), b"u" * 16, 0.0).answers
+    assert machine.ask(PEER, CreateTopic(2, name="t"), b"t" * 16, 0.0, WALL_MS).answers == ()
+    [(_, reply)] = machine.ask(PEER, CreateTopic(3, name="u"), b"u" * 16, 0.0, WALL_MS).answers
     assert isinstance(reply, Failed)
     assert reply.error.code == ErrorCode.BUSY
     assert machine.state.cluster.topic("u") is None
@@ -501,7 +504,7 @@ def test_too_many_waiting_creations_are_put_off(monkeypatch: pytest.MonkeyPatch)
 
 def test_those_who_wait_are_told_when_the_coordinator_stops() -> None:
     machine = machine_with(1)
-    machine.ask(PEER, CreateTopic(2, name="t"), b"t" * 16, 0.0)
+    machine.ask(PEER, CreateTopic(2, name="t"), b"t" * 16, 0.0, WALL_MS)
     [(peer, reply)] = machine.stop().answers
     assert isinstance(reply, Failed)
     assert (peer, reply.request_id, reply.error.code) == (PEER, 2, ErrorCode.SHUTTING_DOWN)
