@@ -15,3 +15,5 @@ class CoordinatorConfig:
     publisher_ipc: str = ""
     session_timeout_ms: int = 6_000
     beat_interval_ms: int = 1_000
+    offsets_retention_ms: int = 7 * 24 * 3_600_000
+    """How long the offsets of a group without members are kept."""

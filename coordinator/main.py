@@ -19,9 +19,11 @@ from .config import CoordinatorConfig
 from .machine import Machine, Settings
 from .private_state import ControllerEpochRaised
 from .service import Service
+from .store.group_store import GroupStore
 from .store.interface import Store
 from .store.lmdb_store import LmdbStore
 
+GROUPS_FOLDER: Final = "groups"
 LINGER_MS: Final = 200
 """How long the last replies may take to leave when the process stops."""
 
@@ -53,19 +55,21 @@ class Coordinator:
             stack.callback(self._wakeup.close)
             store = LmdbStore(config.data_dir)
             stack.callback(store.close)
+            group_store = GroupStore(config.data_dir / GROUPS_FOLDER)
+            stack.callback(group_store.close)
             context = new_context()
             stack.callback(context.term)
-            server = Server(context, tcp=config.tcp, ipc=config.ipc)
+            server = Server(context, tcp=config.tcp, ipc=config.ipc, watch_peers=True)
             stack.callback(server.close, LINGER_MS)
             publisher = Publisher(context, tcp=config.publisher_tcp, ipc=config.publisher_ipc)
             stack.callback(publisher.close)
-            machine = self._take_over(store, publisher.listener)
-            service = Service(machine, store, publisher.send, server.send)
+            machine = self._take_over(store, group_store, publisher.listener)
+            service = Service(machine, store, group_store, publisher.send, server.send)
             on_ready(server.listener)
             self._loop(server, service, machine, parent_fd)
             service.stop()
 
-    def _take_over(self, store: Store, publisher: Listener) -> Machine:
+    def _take_over(self, store: Store, group_store: GroupStore, publisher: Listener) -> Machine:
         """Load the state and raise the controller epoch, durably, before anybody is served."""
         state = store.load()
         raised = ControllerEpochRaised(state.cluster.controller_epoch + 1)
@@ -78,7 +82,8 @@ class Coordinator:
             len(state.cluster.nodes),
             len(state.cluster.topics),
         )
-        return Machine(state, Settings(publisher, self._config.session_timeout_ms), time.monotonic())
+        settings = Settings(publisher, self._config.session_timeout_ms, self._config.offsets_retention_ms)
+        return Machine(state, group_store.load(), settings, time.monotonic())
 
     def _loop(self, server: Server, service: Service, machine: Machine, parent_fd: int | None) -> None:
         poller = Poller()
@@ -99,13 +104,21 @@ class Coordinator:
                 return
             # Requests come before time-outs: a heartbeat that waits in the socket counts.
             if burst := _receive_burst(server):
-                service.serve(burst, time.monotonic())
+                service.serve(burst, time.monotonic(), _wall_ms())
+            # After their last requests, so that a member that has left is not taken for one that was lost.
+            if gone := server.take_gone():
+                service.gone(gone, time.monotonic(), _wall_ms())
             now = time.monotonic()
             if next_tick is not None and now >= next_tick:
-                service.tick(now)
+                service.tick(now, _wall_ms())
             if now >= next_beat:
                 service.beat()
                 next_beat = now + beat_s
+
+
+def _wall_ms() -> int:
+    """Milliseconds since 1970: for what is stored, never for how long something takes."""
+    return time.time_ns() // 1_000_000
 
 
 def _receive_burst(server: Server) -> list[Incoming]:

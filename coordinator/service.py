@@ -12,34 +12,46 @@ from tailrace.protocol.wire import decode_coordinator_request, encode, failure, 
 from tailrace.transport.server import Incoming
 
 from .machine import Machine, Outcome
+from .store.group_store import GroupStore
 from .store.interface import Store
 
 logger: Final = logging.getLogger(__name__)
 
 
 class Service:
-    """Runs a Machine on a Store. `publish` and `reply` send; `reply` returns False if the peer is gone."""
+    """Runs a Machine on its stores. `publish` and `reply` send; `reply` returns False if the peer is gone.
+
+    Times are `now`, seconds of a monotonic clock, and `wall_ms`, milliseconds since 1970.
+    """
 
     def __init__(
         self,
         machine: Machine,
         store: Store,
+        group_store: GroupStore,
         publish: Callable[[bytes], None],
         reply: Callable[[bytes, bytes], bool],
     ) -> None:
         self._machine = machine
         self._store = store
+        self._group_store = group_store
         self._publish = publish
         self._reply = reply
         self._complained: set[bytes] = set()
 
-    def serve(self, burst: Sequence[Incoming], now: float) -> None:
+    def serve(self, burst: Sequence[Incoming], now: float, wall_ms: int) -> None:
         """Handle requests that came in together. Raises StorageFaultError: then stop."""
-        self._finish([self._handle(incoming, now) for incoming in burst])
+        outcomes = [self._handle(incoming, now, wall_ms) for incoming in burst]
+        self._finish([*outcomes, self._machine.settle(now, wall_ms)])
 
-    def tick(self, now: float) -> None:
+    def gone(self, peers: Sequence[bytes], now: float, wall_ms: int) -> None:
+        """Connections have ended. Raises StorageFaultError: then stop."""
+        self._machine.gone(peers)
+        self._finish([self._machine.settle(now, wall_ms)])
+
+    def tick(self, now: float, wall_ms: int) -> None:
         """Handle what time brings. Raises StorageFaultError: then stop."""
-        self._finish([self._machine.tick(now)])
+        self._finish([self._machine.tick(now, wall_ms), self._machine.settle(now, wall_ms)])
 
     def beat(self) -> None:
         """Publish that the coordinator lives, and at which version."""
@@ -50,7 +62,7 @@ class Service:
         """Tell those who wait that nobody will answer them any more."""
         self._finish([self._machine.stop()])
 
-    def _handle(self, incoming: Incoming, now: float) -> Outcome:
+    def _handle(self, incoming: Incoming, now: float, wall_ms: int) -> Outcome:
         peer, header, frames = incoming
         try:
             if frames:
@@ -59,7 +71,7 @@ class Service:
         except TailraceError as error:
             self._complain(peer, error)
             return Outcome(answers=((peer, failure(request_id_of(header), error)),))
-        return self._machine.ask(peer, request, uuid.uuid4().bytes, now)
+        return self._machine.ask(peer, request, uuid.uuid4().bytes, now, wall_ms)
 
     def _finish(self, outcomes: Iterable[Outcome]) -> None:
         """The order here is what the protocol promises: durable, then published, then answered."""
@@ -68,6 +80,8 @@ class Service:
         private = [change for outcome in outcomes for change in outcome.private]
         if updates or private:
             self._store.commit(updates, private)
+        if groups := [change for outcome in outcomes for change in outcome.groups]:
+            self._group_store.commit(groups)
         for update in updates:
             self._publish(encode(update))
         for outcome in outcomes:

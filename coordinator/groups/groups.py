@@ -202,6 +202,8 @@ class Groups:
         group = self.state.groups.get(group_id)
         if group is None or request.member_id not in group.members:
             group = self._admit(request, group)
+        elif request.topics != (row := group.members[request.member_id].row).topics:
+            self._apply(MemberChanged(group_id, replace(row, topics=request.topics)))
         member_key = (group_id, request.member_id)
         member = group.members[request.member_id]
         self._heard(peer, member_key, member.row, now)

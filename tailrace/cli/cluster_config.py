@@ -33,6 +33,7 @@ from .yaml_values import Fields, Value, boolean, choice, integer, items, load, s
 
 NODE_ID_MAX: Final = 2**31 - 1
 TIMEOUT_MS_MAX: Final = 3_600_000
+RETENTION_MS_MAX: Final = 2**53
 BEAT_INTERVAL_MS_MAX: Final = BEAT_SILENCE_MS_MAX // 2
 """Subscribers that miss one beat still hear of the next before they take the coordinator for silent."""
 LOOPBACK: Final = "tcp://127.0.0.1:0"
@@ -117,6 +118,7 @@ def _coordinator(layout: Layout, insecure: bool) -> Callable[[Value], Coordinato
         "publisher_listen": _listen(insecure),
         "session_timeout_ms": integer(100, TIMEOUT_MS_MAX),
         "beat_interval_ms": integer(10, BEAT_INTERVAL_MS_MAX),
+        "offsets_retention_ms": integer(0, RETENTION_MS_MAX),
     }
     return lambda value: _coordinator_config(layout, _settings(value, parsers))
 
