@@ -1,35 +1,34 @@
-"""What is durable of groups: the rows of a group and of its members, and the changes that make them.
+"""What happens to groups and their offsets, as it is stored: the state follows from these in their order."""
 
-Rows are tagged with the kind of group, so that another kind can stand beside "consumer". Which
-partitions a member shall have (its target) is not stored: it follows from the rows.
-"""
-
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
 from tailrace.protocol.group_messages import CommittedOffset
 
-Partition: TypeAlias = tuple[bytes, int]
-"""A topic id, and the partition's number."""
+Grant: TypeAlias = tuple[bytes, int, int]
+"""Topic id, partition, and the group epoch in which the member got it."""
+NEVER: Final = -1
 
 
 class ConsumerGroup(Struct, frozen=True, array_like=True, tag="consumer"):
-    """A group. `epoch` goes up with each new target; `emptied_ms` is when the last member went.
+    """A group whose members the coordinator assigns to (KIP-848).
 
-    `emptied_ms`: milliseconds since 1970; 0 while there are members, and when there never were any.
+    `empty_since_ms` (since 1970) is when the last member went, NEVER while there are some. A tag of its
+    own leaves room for groups whose leading member assigns, over the same offsets.
     """
 
-    group_id: str
     epoch: int = 0
-    emptied_ms: int = 0
+    empty_since_ms: int = NEVER
 
 
-class ConsumerMember(Struct, frozen=True, array_like=True, tag="consumer"):
-    """A member. `epoch` is the group epoch of the newest assignment that was made for it.
+GroupRow: TypeAlias = ConsumerGroup
 
-    `assigned` and `revoking` say since which group epoch the member has had the partition. What is in
-    `revoking` the member has not yet said to have given up. The dictionaries are never changed.
+
+class MemberRow(Struct, frozen=True, array_like=True):
+    """One member. `epoch` is that of the assignment it was told last.
+
+    `assigned` is what it was told to have, `revoking` what it had before and may still hold.
     """
 
     member_id: str
@@ -40,54 +39,52 @@ class ConsumerMember(Struct, frozen=True, array_like=True, tag="consumer"):
     assignor: str
     session_timeout_ms: int
     epoch: int = 0
-    assigned: dict[Partition, int] = {}
-    revoking: dict[Partition, int] = {}
+    assigned: tuple[Grant, ...] = ()
+    revoking: tuple[Grant, ...] = ()
 
 
-GroupRow: TypeAlias = ConsumerGroup
-MemberRow: TypeAlias = ConsumerMember
+class GroupChanged(Struct, frozen=True, array_like=True, tag=1):
+    """A group was made, or has another epoch, or became empty."""
+
+    group_id: str
+    row: GroupRow
 
 
-class GroupChanged(Struct, frozen=True):
-    """A group is new, or has another epoch, or has lost its last member. Comes before its members."""
-
-    group: GroupRow
-
-
-class GroupRemoved(Struct, frozen=True):
-    """A group is gone with everything that belongs to it."""
+class GroupRemoved(Struct, frozen=True, array_like=True, tag=2):
+    """A group is gone, with its members and offsets."""
 
     group_id: str
 
 
-class MemberChanged(Struct, frozen=True):
-    """A member is new, or has another subscription or assignment."""
+class MemberChanged(Struct, frozen=True, array_like=True, tag=3):
+    """A member joined, or something of it is different now."""
 
     group_id: str
     member: MemberRow
 
 
-class MemberRemoved(Struct, frozen=True):
-    """A member is gone; what it held is free."""
+class MemberRemoved(Struct, frozen=True, array_like=True, tag=4):
+    """A member left, or was given up; what it held is free."""
 
     group_id: str
     member_id: str
 
 
-class OffsetsChanged(Struct, frozen=True):
-    """Offsets were committed."""
+class OffsetStored(Struct, frozen=True, array_like=True, tag=5):
+    """An offset was committed."""
 
     group_id: str
-    offsets: tuple[CommittedOffset, ...]
+    offset: CommittedOffset
 
 
-class OffsetsDropped(Struct, frozen=True):
-    """Offsets are gone: their topic was deleted, or they are too old."""
+class OffsetDropped(Struct, frozen=True, array_like=True, tag=6):
+    """An offset has expired, or its topic is gone."""
 
     group_id: str
-    partitions: tuple[Partition, ...]
+    topic_id: bytes
+    partition: int
 
 
 GroupChange: TypeAlias = (
-    GroupChanged | GroupRemoved | MemberChanged | MemberRemoved | OffsetsChanged | OffsetsDropped
+    GroupChanged | GroupRemoved | MemberChanged | MemberRemoved | OffsetStored | OffsetDropped
 )

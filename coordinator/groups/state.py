@@ -1,14 +1,13 @@
-"""The durable state of all groups, and how a change makes the next one of it.
+"""The groups as they are stored: `GroupsState.apply` makes every change, and nothing else does."""
 
-Everything here follows from the changes, in their order: a state that is loaded from the store equals
-the one that wrote it.
-"""
-
-from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import TypeAlias
 
 from tailrace.protocol.group_messages import CommittedOffset
 
 from .changes import (
+    ConsumerGroup,
+    Grant,
     GroupChange,
     GroupChanged,
     GroupRemoved,
@@ -16,45 +15,62 @@ from .changes import (
     MemberChanged,
     MemberRemoved,
     MemberRow,
-    OffsetsChanged,
-    OffsetsDropped,
-    Partition,
+    OffsetDropped,
+    OffsetStored,
 )
+
+Key: TypeAlias = tuple[bytes, int]
+"""Topic id and partition."""
+
+
+class Member:
+    """A member with its partitions by key; the values are the epochs in which it got them."""
+
+    __slots__ = ("assigned", "revoking", "row")
+
+    def __init__(self, row: MemberRow) -> None:
+        self.row = row
+        self.assigned = _by_key(row.assigned)
+        self.revoking = _by_key(row.revoking)
+
+    def granted_in(self, key: Key) -> int | None:
+        """The epoch in which it got a partition that it may hold; None if it may not hold it."""
+        epoch = self.assigned.get(key)
+        return self.revoking.get(key) if epoch is None else epoch
 
 
 class Group:
-    """One group: its members, who holds what, and its offsets. Changed by `GroupsState.apply` alone."""
+    """One group. `owners` tells who may hold a partition: nobody else may get it before that ends."""
+
+    __slots__ = ("members", "offsets", "owners", "row")
 
     def __init__(self, row: GroupRow) -> None:
         self.row = row
-        self.members: dict[str, MemberRow] = {}
-        self.instances: dict[str, str] = {}  # instance id -> member id
-        self.owners: dict[Partition, str] = {}  # assigned or revoking -> member id
-        self.offsets: dict[Partition, CommittedOffset] = {}
+        self.members: dict[str, Member] = {}
+        self.offsets: dict[Key, CommittedOffset] = {}
+        self.owners: dict[Key, str] = {}
 
-    def put_member(self, member: MemberRow) -> None:
-        """A member is new or different."""
-        self._let_go(self.members.get(member.member_id))
-        self.members[member.member_id] = member
-        if member.instance_id:
-            self.instances[member.instance_id] = member.member_id
-        for partitions in (member.assigned, member.revoking):
-            for partition in partitions:
-                assert partition not in self.owners  # no two members hold a partition
-                self.owners[partition] = member.member_id
+    def instance(self, instance_id: str) -> Member | None:
+        """The member that is this instance."""
+        if not instance_id:
+            return None
+        return next((m for m in self.members.values() if m.row.instance_id == instance_id), None)
 
-    def remove_member(self, member_id: str) -> None:
-        """A member is gone."""
-        member = self.members.pop(member_id)
-        self._let_go(member)
-        if self.instances.get(member.instance_id) == member_id:
-            del self.instances[member.instance_id]
+    def _put(self, row: MemberRow) -> None:
+        old, member = self.members.get(row.member_id), Member(row)
+        if old is not None:
+            self._free(old)
+        for key in (*member.assigned, *member.revoking):
+            assert key not in self.owners, "a partition has one owner"
+            self.owners[key] = row.member_id
+        self.members[row.member_id] = member
 
-    def _let_go(self, member: MemberRow | None) -> None:
-        if member is not None:
-            for partitions in (member.assigned, member.revoking):
-                for partition in partitions:
-                    del self.owners[partition]
+    def _free(self, member: Member) -> None:
+        for key in (*member.assigned, *member.revoking):
+            del self.owners[key]
+
+    def _remove(self, member_id: str) -> None:
+        self._free(self.members.pop(member_id))
 
 
 class GroupsState:
@@ -63,29 +79,38 @@ class GroupsState:
     def __init__(self) -> None:
         self.groups: dict[str, Group] = {}
 
-    def apply_all(self, changes: Iterable[GroupChange]) -> None:
-        """Make changes in their order."""
-        for change in changes:
-            self.apply(change)
-
     def apply(self, change: GroupChange) -> None:
         """Make one change."""
+        groups = self.groups
         match change:
-            case OffsetsChanged(group_id, committed):
-                offsets = self.groups[group_id].offsets
-                for entry in committed:
-                    offsets[(entry.topic_id, entry.partition)] = entry
-            case MemberChanged(group_id, member):
-                self.groups[group_id].put_member(member)
+            case OffsetStored(group_id, offset):
+                groups[group_id].offsets[offset.topic_id, offset.partition] = offset
+            case MemberChanged(group_id, row):
+                groups[group_id]._put(row)
             case MemberRemoved(group_id, member_id):
-                self.groups[group_id].remove_member(member_id)
-            case GroupChanged(row):
-                if (group := self.groups.get(row.group_id)) is None:
-                    self.groups[row.group_id] = Group(row)
+                groups[group_id]._remove(member_id)
+            case GroupChanged(group_id, group_row):
+                if group_id in groups:
+                    groups[group_id].row = group_row
                 else:
-                    group.row = row
-            case OffsetsDropped(group_id, partitions):
-                for partition in partitions:
-                    del self.groups[group_id].offsets[partition]
+                    groups[group_id] = Group(group_row)
             case GroupRemoved(group_id):
-                del self.groups[group_id]
+                del groups[group_id]
+            case OffsetDropped(group_id, topic_id, partition):
+                del groups[group_id].offsets[topic_id, partition]
+
+    def rows(self) -> Iterator[GroupChange]:
+        """Changes that make this state of an empty one."""
+        for group_id, group in self.groups.items():
+            yield GroupChanged(group_id, group.row)
+            for member in group.members.values():
+                yield MemberChanged(group_id, member.row)
+            for offset in group.offsets.values():
+                yield OffsetStored(group_id, offset)
+
+
+def _by_key(grants: tuple[Grant, ...]) -> dict[Key, int]:
+    return {(topic_id, partition): epoch for topic_id, partition, epoch in grants}
+
+
+__all__ = ["ConsumerGroup", "Group", "GroupsState", "Key", "Member"]
