@@ -6,7 +6,7 @@ comes in as `now` (seconds, monotonic) and `wall_ms` (milliseconds since 1970, f
 
 import difflib
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -24,7 +24,6 @@ from tailrace.protocol.group_messages import (
     DeleteGroup,
     DescribeGroup,
     FetchOffsets,
-    GroupAssigned,
     GroupDeleted,
     GroupHeartbeat,
     GroupLeft,
@@ -53,22 +52,13 @@ from .changes import (
 )
 from .checks import check_group_id, check_join
 from .connections import MemberConnections
-from .partition_sets import keys_of, partition_set
+from .partition_sets import keys_of
 from .sessions import MemberKey, MemberSessions
-from .state import Group, GroupsState, Key, Member
+from .state import Group, GroupsState, Member
+from .waiting import Kept, Waiting
 
 EXPIRY_INTERVAL_S: Final = 60.0
 """How often is looked for offsets that have expired."""
-
-
-class _Waiting(NamedTuple):
-    """A member's request that is not answered yet: at once if `epoch` or `owned` are not what it has."""
-
-    peer: bytes
-    request_id: int
-    epoch: int
-    owned: frozenset[Key]
-    until: float
 
 
 class Groups:
@@ -86,10 +76,7 @@ class Groups:
         self._connections = MemberConnections()
         self._absent: set[MemberKey] = set()
         """Static members whose connection was seen to close."""
-        self._waiting: dict[MemberKey, _Waiting] = {}
-        self._superseded: list[tuple[MemberKey, _Waiting]] = []
-        self._asked: set[MemberKey] = set()
-        """Those whose waiting request is new."""
+        self._waiting = Waiting()
         self._targets: dict[str, Target] = {}
         self._dirty: set[str] = set()
         """Groups that may need another target."""
@@ -132,7 +119,7 @@ class Groups:
         """Connections have ended. May be told again of the same ones."""
         for peer in peers:
             for member_key in self._connections.closed(peer):
-                self._waiting.pop(member_key, None)
+                self._waiting.drop(member_key)
                 if self._member(member_key).row.instance_id:
                     self._absent.add(member_key)
                 else:
@@ -154,9 +141,7 @@ class Groups:
         silent = self._sessions.expired(now)
         for member_key in silent:
             self._remove(member_key)
-        for member_key, waiting in self._waiting.items():
-            if waiting.until <= now:
-                self._asked.add(member_key)
+        self._waiting.pass_time(now)
         if now >= self._expire_at:
             self._expire_at = now + EXPIRY_INTERVAL_S
             before_ms = wall_ms - self._offsets_retention_ms
@@ -181,15 +166,7 @@ class Groups:
             self._reconcile(group_id)
         self._dirty.clear()
         self._freed.clear()
-        for member_key, waiting in self._superseded:
-            self._tell(member_key, waiting)
-        for member_key in self._asked:
-            waiting_now = self._waiting.get(member_key)
-            if waiting_now is not None and self._is_news(member_key, waiting_now, now):
-                del self._waiting[member_key]
-                self._tell(member_key, waiting_now)
-        self._superseded.clear()
-        self._asked.clear()
+        self._answers += self._waiting.answers(self._member, now)
         changes, self._changes = tuple(self._changes), []
         answers, self._answers = self._answers, []
         return changes, answers
@@ -207,7 +184,7 @@ class Groups:
         member_key = (group_id, request.member_id)
         member = group.members[request.member_id]
         self._heard(peer, member_key, member.row, now)
-        self._wait(member_key, _Waiting(peer, request.request_id, -1, frozenset(), now))
+        self._waiting.keep(member_key, Kept(peer, request.request_id, -1, frozenset(), now))
         self._dirty.add(group_id)
 
     def _admit(self, request: JoinGroup, group: Group | None) -> Group:
@@ -276,7 +253,7 @@ class Groups:
             self._apply(MemberChanged(request.group_id, replace(current, topics=request.topics)))
             self._dirty.add(request.group_id)
         until = now + min(request.max_wait_ms, row.session_timeout_ms // 2) / 1000
-        self._wait(member_key, _Waiting(peer, request.request_id, request.member_epoch, owned, until))
+        self._waiting.keep(member_key, Kept(peer, request.request_id, request.member_epoch, owned, until))
 
     def _commit(self, peer: bytes, request: CommitOffsets, now: float, wall_ms: int) -> None:
         group = self.state.groups.get(request.group_id)
@@ -331,42 +308,22 @@ class Groups:
         self._absent.discard(member_key)
         self._connections.hear(peer, member_key)
 
-    def _wait(self, member_key: MemberKey, waiting: _Waiting) -> None:
-        older = self._waiting.get(member_key)
-        if older is not None:
-            self._superseded.append((member_key, older))
-        self._waiting[member_key] = waiting
-        self._asked.add(member_key)
-
     def _remove(self, member_key: MemberKey) -> None:
         """It is no member any more; who waits for it is told when it asks again."""
         group_id, member_id = member_key
-        waiting = self._waiting.get(member_key)
-        self._forget(member_key)
+        waiting = self._forget(member_key)
         if waiting is not None:
             error = UnknownMemberError(f"group {group_id!r} has no member {member_id!r} any more: join anew")
             self._answers.append((waiting.peer, failure(waiting.request_id, error)))
         self._apply(MemberRemoved(group_id, member_id))
         self._dirty.add(group_id)
 
-    def _forget(self, member_key: MemberKey) -> None:
+    def _forget(self, member_key: MemberKey) -> Kept | None:
+        """Drop what is known of it beside the state; the request that it waits for."""
         self._sessions.end(member_key)
         self._absent.discard(member_key)
-        self._waiting.pop(member_key, None)
-        self._superseded = [entry for entry in self._superseded if entry[0] != member_key]
         self._connections.forget(member_key)
-
-    def _is_news(self, member_key: MemberKey, waiting: _Waiting, now: float) -> bool:
-        member = self._member(member_key)
-        if waiting.until <= now or waiting.epoch != member.row.epoch:
-            return True
-        return not member.assigned.keys() <= waiting.owned
-
-    def _tell(self, member_key: MemberKey, waiting: _Waiting) -> None:
-        member = self._member(member_key)
-        assigned = partition_set(member.assigned)
-        reply = GroupAssigned(waiting.request_id, member_epoch=member.row.epoch, assigned=assigned)
-        self._answers.append((waiting.peer, reply))
+        return self._waiting.drop(member_key)
 
     def _member(self, member_key: MemberKey) -> Member:
         group_id, member_id = member_key
@@ -403,7 +360,7 @@ class Groups:
             return
         for row in membership.reconcile(group, self._targets[group_id]):
             self._apply(MemberChanged(group_id, row))
-            self._asked.add((group_id, row.member_id))
+            self._waiting.changed((group_id, row.member_id))
 
     def _is_settled(self, group_id: str) -> bool:
         target = self._targets.get(group_id, {})
