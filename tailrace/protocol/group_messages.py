@@ -119,7 +119,7 @@ class CommitOffsets(Message, frozen=True, kw_only=True, tag=33):
     group_id: Name
     member_id: MemberId = NO_MEMBER
     member_epoch: Int64 = NO_MEMBER_EPOCH
-    offsets: Annotated[tuple[OffsetCommit, ...], Meta(min_length=1, max_length=PARTITIONS_PER_REQUEST_MAX)]
+    offsets: Annotated[tuple[OffsetCommit, ...], Meta(max_length=PARTITIONS_PER_REQUEST_MAX)]
 
 
 class OffsetsCommitted(Message, frozen=True, tag=133):
