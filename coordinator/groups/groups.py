@@ -127,9 +127,11 @@ class Groups:
 
     def topics_changed(self, topic_ids: Iterable[bytes]) -> None:
         """Topics were made, deleted, or have more partitions."""
-        gone = {topic_id for topic_id in topic_ids if topic_id not in self._cluster.topics}
+        changed = set(topic_ids)
+        gone = changed - self._cluster.topics.keys()
+        names = {self._cluster.topics[t].name for t in changed - gone}
         for group_id, group in self.state.groups.items():
-            if group.members:
+            if any(not names.isdisjoint(member.row.topics) for member in group.members.values()):
                 self._dirty.add(group_id)
         for group_id, group in list(self.state.groups.items() if gone else ()):
             for topic_id, partition in [key for key in group.offsets if key[0] in gone]:
@@ -346,9 +348,8 @@ class Groups:
             elif group.row.empty_since_ms == NEVER:
                 self._apply(GroupChanged(group_id, replace(group.row, empty_since_ms=wall_ms)))
             return
-        counts = {topic_id: len(topic.partitions) for topic_id, topic in self._cluster.topics.items()}
         before = self._targets.get(group_id)
-        target = membership.target_of(group, self._cluster.topic_ids, counts, before or {})
+        target = membership.target_of(group, self._cluster, before or {})
         self._targets[group_id] = target
         # A coordinator that has just started knows no target from before: what members have was it.
         if target != before and not (before is None and membership.settled(group, target)):

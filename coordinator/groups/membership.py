@@ -9,15 +9,16 @@ from collections.abc import Collection, Iterator, Mapping
 
 from msgspec.structs import replace
 
+from tailrace.protocol.cluster import ClusterState
+
 from .assignors import ASSIGNORS, Target, Wish, choose
 from .changes import Grant, MemberRow
 from .state import Group, Key, Member
 
 
-def target_of(
-    group: Group, topic_ids: Mapping[str, bytes], counts: Mapping[bytes, int], before: Target
-) -> Target:
+def target_of(group: Group, cluster: ClusterState, before: Target) -> Target:
     """Who should have what now. `before` is the target so far: what is on its way need not turn back."""
+    topic_ids = cluster.topic_ids
     members = {}
     for member_id, member in group.members.items():
         row = member.row
@@ -26,7 +27,7 @@ def target_of(
         members[member_id] = Wish(row.instance_id or member_id, topics, held)
     wanted = frozenset().union(*(wish.topics for wish in members.values()))
     assign = ASSIGNORS[choose(member.row.assignor for member in group.members.values())]
-    return assign(members, {topic_id: counts[topic_id] for topic_id in wanted})
+    return assign(members, {topic_id: len(cluster.topics[topic_id].partitions) for topic_id in wanted})
 
 
 def settled(group: Group, target: Target) -> bool:
