@@ -87,7 +87,7 @@ class Coordinator:
         return reply
 
     def join(self, member_id: str, instance_id: str = "", **fields: Any) -> Any:
-        join = {"group_id": GROUP, "topics": ("t",), "session_timeout_ms": TIMEOUT_MS}
+        join: dict[str, Any] = {"group_id": GROUP, "topics": ("t",), "session_timeout_ms": TIMEOUT_MS}
         return self.ask(
             JoinGroup, member_id.encode(), member_id=member_id, instance_id=instance_id, **(join | fields)
         )
@@ -361,7 +361,12 @@ def test_groups_are_listed_described_and_deleted(coordinator: Coordinator) -> No
 def test_what_cannot_be_joined_is_refused(
     coordinator: Coordinator, fields: dict[str, Any], expected: ErrorCode | None
 ) -> None:
-    join = {"group_id": GROUP, "member_id": "m1", "topics": ("t",), "session_timeout_ms": TIMEOUT_MS}
+    join: dict[str, Any] = {
+        "group_id": GROUP,
+        "member_id": "m1",
+        "topics": ("t",),
+        "session_timeout_ms": TIMEOUT_MS,
+    }
     reply = coordinator.ask(JoinGroup, **(join | fields))
     assert isinstance(reply, Failed)
     assert expected is None or code(reply) == expected
