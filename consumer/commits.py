@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from math import inf
 
-from tailrace.protocol.errors import InvalidArgumentError, TailraceError
+from tailrace.protocol.errors import (
+    FencedMemberError,
+    InvalidArgumentError,
+    TailraceError,
+)
 from tailrace.protocol.record import TopicPartition
 
 from .assigned import AssignedPartition, Key
@@ -90,6 +94,13 @@ class Commits:
         news = self._news(partitions)
         if news:
             self.write(news)
+
+    def store_last(self, partitions: Iterable[AssignedPartition], now: float) -> None:
+        """As `store_settled`, at the end of the consumer: what is another's now is read again by that."""
+        try:
+            self.store_settled(partitions, now)
+        except FencedMemberError as error:
+            _log.warning("what was read last is not committed, so it is read again: %s", error)
 
     def store_in_time(self, partitions: Iterable[AssignedPartition], now: float) -> None:
         """As `store_settled`, without waiting for another process: what fails there is a warning."""

@@ -5,7 +5,13 @@ from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias
 
 from tailrace.client.engine import COORDINATOR, Engine
-from tailrace.protocol.errors import DataFolderError, ErrorCode, TailraceError, error_from
+from tailrace.protocol.errors import (
+    DataFolderError,
+    ErrorCode,
+    FencedMemberError,
+    TailraceError,
+    error_from,
+)
 from tailrace.protocol.group_messages import (
     CommitOffsets,
     FetchOffsets,
@@ -153,7 +159,7 @@ class GroupOffsets:
         return stored
 
     def write(self, offsets: Offsets, timeout_s: float) -> None:
-        """Raises FencedMemberError, UnknownMemberError or GroupNotEmptyError for what is not ours."""
+        """Raises FencedMemberError or GroupNotEmptyError for what is not ours."""
         for request, keys in self._requests(offsets):
             reply, _ = self._engine.call(COORDINATOR, request, timeout_s=timeout_s)
             error = _refusal(reply, keys)
@@ -162,7 +168,11 @@ class GroupOffsets:
 
     def write_later(self, offsets: Offsets, done: Done) -> None:
         """One attempt: what fails for a passing reason is committed with the next."""
-        requests = self._requests(offsets)
+        try:
+            requests = self._requests(offsets)
+        except FencedMemberError as error:
+            done(error)
+            return
         left = len(requests)
         failed: TailraceError | None = None
 

@@ -361,7 +361,7 @@ class Session:
             else:
                 self.hand_over.settle()
             if self.commits.automatic:
-                self.commits.store_settled(self.assignment.partitions.values(), monotonic())
+                self.commits.store_last(self.assignment.partitions.values(), monotonic())
         finally:
             try:
                 if self.member is not None and self.member.active:

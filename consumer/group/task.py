@@ -13,7 +13,7 @@ from time import monotonic
 from uuid import uuid4
 
 from tailrace.client.engine import COORDINATOR, Engine
-from tailrace.protocol.errors import MalformedRequestError, TailraceError
+from tailrace.protocol.errors import FencedMemberError, MalformedRequestError, TailraceError
 from tailrace.protocol.group_messages import (
     NO_MEMBER,
     NO_MEMBER_EPOCH,
@@ -50,11 +50,20 @@ class GroupTask:
     # ---------------------------------------------------- for the application
 
     def identity(self) -> tuple[str, int]:
-        """What commits are made with. Raises nothing: without a membership it is a standalone's."""
+        """What commits are made with: without a subscription it is a standalone's.
+
+        Raises FencedMemberError while it should be a member and is none: others may have its partitions.
+        """
         with self._lock:
-            if self.membership.phase is Phase.IN:
-                return self.membership.member_id, self.membership.epoch
-            return NO_MEMBER, NO_MEMBER_EPOCH
+            membership = self.membership
+            if membership.phase is Phase.IN:
+                return membership.member_id, membership.epoch
+            if membership.phase is Phase.OUT:
+                return NO_MEMBER, NO_MEMBER_EPOCH
+        raise FencedMemberError(
+            f"{self._name} is no member of group {self._group_id} any more, so its partitions may be "
+            "others' and nothing was committed; asking for records joins again"
+        )
 
     def handed(self, now: float) -> None:
         """The application has got something to work on."""

@@ -260,8 +260,6 @@ class Groups:
     def _commit(self, peer: bytes, request: CommitOffsets, now: float, wall_ms: int) -> None:
         group = self.state.groups.get(request.group_id)
         if group is None:
-            if request.member_id:
-                raise UnknownMemberError(f"there is no group {request.group_id!r} any more")
             check_group_id(request.group_id)
             group = Group(ConsumerGroup())
         changes, reply = offsets.commit(group, request, self._cluster, wall_ms)
@@ -271,9 +269,8 @@ class Groups:
             self._apply(GroupChanged(request.group_id, ConsumerGroup(empty_since_ms=wall_ms)))
         for change in changes:
             self._apply(change)
-        if request.member_id:
-            member_key = (request.group_id, request.member_id)
-            self._sessions.hear(member_key, _timeout_s(self._member(member_key).row), now)
+        if (member := group.members.get(request.member_id)) is not None:
+            self._sessions.hear((request.group_id, request.member_id), _timeout_s(member.row), now)
         self._answers.append((peer, reply))
 
     def _leave(self, peer: bytes, request: LeaveGroup) -> None:

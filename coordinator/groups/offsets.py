@@ -8,7 +8,6 @@ from tailrace.protocol.errors import (
     GroupNotEmptyError,
     LimitExceededError,
     TailraceError,
-    UnknownMemberError,
     UnknownPartitionError,
     UnknownTopicError,
 )
@@ -25,7 +24,7 @@ from tailrace.protocol.limits import HEADER_BYTES_MAX, KIB, OFFSETS_PER_GROUP_MA
 from tailrace.protocol.message import OK
 from tailrace.protocol.wire import error_info
 
-from .changes import NEVER, GroupChange, OffsetDropped, OffsetStored
+from .changes import NEVER, GroupChange, MemberRow, OffsetDropped, OffsetStored
 from .partition_sets import keys_of
 from .state import Group, Key, Member
 
@@ -39,7 +38,7 @@ def commit(
 ) -> tuple[list[GroupChange], OffsetsCommitted]:
     """What to store, and the answer. An offset that may not be stored keeps no other from it.
 
-    Raises GroupNotEmptyError, UnknownMemberError.
+    Raises GroupNotEmptyError.
     """
     member = _committer(group, request)
     changes: list[GroupChange] = []
@@ -109,7 +108,9 @@ def _committer(group: Group, request: CommitOffsets) -> Member | None:
         return None
     member = group.members.get(request.member_id)
     if member is None:
-        raise UnknownMemberError(f"group {request.group_id!r} has no member {request.member_id!r} any more")
+        return Member(
+            MemberRow(request.member_id, "", "", "", (), "", 0)
+        )  # no member any more: it has nothing
     return member
 
 
@@ -129,7 +130,7 @@ def _refusal(
     place = f"{topic.name}-{offset.partition}"
     owner = group.members.get(group.owners.get((offset.topic_id, offset.partition), NO_MEMBER))
     if owner is None:
-        return FencedMemberError(f"{place} is no member's of group {request.group_id!r} now")
+        return FencedMemberError(f"{place} is no member's of group {request.group_id!r} now: join anew")
     if owner.row.member_id == request.member_id:
         return FencedMemberError(
             f"{place} was given to member {request.member_id} anew: epoch {request.member_epoch} is not of it"

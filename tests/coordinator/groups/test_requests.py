@@ -250,7 +250,8 @@ def test_a_static_member_that_comes_back_has_what_it_had(coordinator: Coordinato
     assert partitions(again) == kept
     assert again.member_epoch >= first.member_epoch
     refused = coordinator.commit((kept[0], 1), member_id="m1", member_epoch=other.member_epoch)
-    assert code(refused) == ErrorCode.UNKNOWN_MEMBER
+    assert isinstance(refused, OffsetsCommitted)
+    assert [error.code for error in refused.errors] == [ErrorCode.FENCED_MEMBER]
     late = coordinator.beat("m1", other.member_epoch, kept)
     assert code(coordinator.answers[late][1]) == ErrorCode.UNKNOWN_MEMBER
 
