@@ -23,7 +23,8 @@ COMMANDS: Final = {
     "coordinator": ("tailrace.cli.roles:coordinator", "Run the coordinator of a cluster."),
     "node": ("tailrace.cli.roles:node", "Run one node of a cluster."),
     "cluster": ("tailrace.cli.cluster:cluster", "Look at the cluster, or wait for it."),
-    "topic": ("tailrace.cli.topic:topic", "Create, list, describe and delete topics."),
+    "topic": ("tailrace.cli.topic:topic", "Create, list, describe, alter and delete topics."),
+    "group": ("tailrace.cli.group:group", "Look at consumer groups, reset their offsets, delete them."),
     "produce": ("tailrace.cli.produce:produce", "Write lines to a topic."),
     "consume": ("tailrace.cli.consume:consume", "Read records of topics."),
 }

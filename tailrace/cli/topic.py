@@ -1,4 +1,4 @@
-"""`tailrace topic`: create, list, describe and delete topics."""
+"""`tailrace topic`: create, list, describe, alter and delete topics."""
 
 import re
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _NUMBER: Final = re.compile(r"[+-]?[0-9]+")
 
 @click.group()
 def topic() -> None:
-    """Create, list, describe and delete topics."""
+    """Create, list, describe, alter and delete topics."""
 
 
 def _parse_config(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -> dict[str, str | int]:
@@ -131,6 +131,43 @@ def describe(names: Sequence[str], bootstrap_servers: str, timeout_s: float, *, 
         print_table(
             ("PARTITION", "LEADER", "EPOCH", "REPLICAS", "START", "END", "SIZE"), _partition_rows(each, logs)
         )
+
+
+@topic.command()
+@click.argument("name")
+@click.option("-p", "--partitions", type=click.IntRange(min=1), help="How many there are to be in all.")
+@click.option(
+    "-c", "--config", multiple=True, metavar="KEY=VALUE", callback=_parse_config, help="May be repeated."
+)
+@click.option(
+    "--default", "defaults", multiple=True, metavar="KEY", help="Back to the default; may be repeated."
+)
+@bootstrap_option
+@timeout_option
+@json_option
+def alter(
+    *,
+    name: str,
+    partitions: int | None,
+    config: dict[str, str | int],
+    defaults: Sequence[str],
+    bootstrap_servers: str,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Add partitions to a topic, or change its settings.
+
+    With more partitions, keys may go to others than before.
+    """
+    if partitions is None and not config and not defaults:
+        raise click.UsageError("nothing to alter: give --partitions, --config or --default")
+    with admin_of(bootstrap_servers, timeout_s) as admin:
+        altered = admin.alter_topic(name, partitions, {**config, **dict.fromkeys(defaults)})
+    if as_json:
+        print_json(_topic_fields(altered))
+        return
+    settings = ", ".join(f"{key}={value}" for key, value in altered.config.items())
+    click.echo(f"{name} has {plural(len(altered.partitions), 'partition')}; {settings}")
 
 
 @topic.command()

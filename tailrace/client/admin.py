@@ -22,21 +22,25 @@ from tailrace.protocol.limits import NODES_MAX, PARTITIONS_PER_TOPIC_MAX, REPLIC
 from tailrace.protocol.messages import (
     EARLIEST,
     LATEST,
+    AlterTopic,
     CreateTopic,
     DeleteTopic,
     DescribeLogs,
     LogsDescribed,
     Reply,
     Request,
+    TopicAltered,
     TopicCreated,
     TopicDeleted,
 )
 from tailrace.protocol.record import TopicPartition
 
 from . import descriptions
-from .arguments import INT32_MAX, INT64_MAX, check_int, items_of, list_of, partition_of, timeout_of
+from .admin_calls import left_s, unexpected
+from .arguments import INT32_MAX, INT64_MAX, check_int, items_of, list_of, partition_of
 from .descriptions import ClusterDescription, NodeLogs, OffsetAndTimestamp, TopicDescription
-from .engine import COORDINATOR, Engine
+from .engine import Engine
+from .group_admin import GroupAdmin
 from .offsets import list_offsets
 from .options import keyword_options, reject_unknown
 from .retry import Backoff
@@ -48,8 +52,8 @@ NODES_AWAITED_S: Final = 5.0
 _numbers = itertools.count(1)
 
 
-class Admin:
-    """Creates, deletes and describes topics, and describes the cluster.
+class Admin(GroupAdmin):
+    """Creates, alters, deletes and describes topics and groups, and describes the cluster.
 
     Nothing is connected to before it is needed, so that only calls raise ConnectionFailedError,
     with each address and why it could not be used. `request_timeout_ms` is how long a call may take
@@ -97,11 +101,11 @@ class Admin:
         """
         check_int("nodes", nodes, 1, NODES_MAX)
         deadline = self._deadline(timeout_ms)
-        self._engine.ready(_left(deadline))
+        self._engine.ready(left_s(deadline))
         backoff = Backoff(Random(), longest_s=0.1)
-        while (problem := _not_ready(self._engine.refresh(_left(deadline)), nodes)) is not None:
+        while (problem := _not_ready(self._engine.refresh(left_s(deadline)), nodes)) is not None:
             pause_s = backoff.pause()
-            if _left(deadline) <= pause_s:
+            if left_s(deadline) <= pause_s:
                 raise problem
             self._engine.pause(pause_s)
 
@@ -133,15 +137,13 @@ class Admin:
         def request(request_id: int) -> Request:
             nonlocal attempts
             attempts += 1
-            # A little less than there is, so that the coordinator's own answer comes in time.
-            wait_ms = int(min(_left(deadline) * 900, CREATE_TIMEOUT_MS_MAX))
             return CreateTopic(
                 request_id,
                 name=name,
                 partitions=partitions,
                 replication_factor=replication_factor,
                 config=settings,
-                timeout_ms=wait_ms,
+                timeout_ms=_wait_ms(deadline),
             )
 
         try:
@@ -153,10 +155,10 @@ class Admin:
             if not _as_asked(topic, partitions, replication_factor, settings):
                 raise
             ends = dict.fromkeys((TopicPartition(name, index) for index in range(partitions)), LATEST)
-            list_offsets(self._engine, ends, _left(deadline))
+            list_offsets(self._engine, ends, left_s(deadline))
             return topic
         if not isinstance(reply, TopicCreated) or reply.topic is None:
-            raise _unexpected(reply)
+            raise unexpected(reply)
         return descriptions.describe_topic(reply.topic)
 
     def _create(self, request: Callable[[int], Request], deadline: float) -> Reply:
@@ -171,6 +173,40 @@ class Admin:
                 if monotonic() + pause_s >= nodes_until:
                     raise
                 self._engine.pause(pause_s)
+
+    def alter_topic(
+        self,
+        name: str,
+        partitions: int | None = None,
+        config: Mapping[str, str | int | None] | None = None,
+        *,
+        timeout_ms: int | None = None,
+    ) -> TopicDescription:
+        """Give a topic more partitions (`partitions` in all) and other settings; None sets a default.
+
+        Returns when the new partitions can be written; from then on a key may go to another partition.
+        Raises UnknownTopicError, InvalidConfigError (also for fewer partitions), LimitExceededError,
+        NotEnoughNodesError, TimedOutError as `create_topic`.
+        """
+        _check_name(name)
+        if partitions is not None:
+            check_int("partitions", partitions, 1, PARTITIONS_PER_TOPIC_MAX)
+        settings = _changed_settings(config)
+        deadline = self._deadline(timeout_ms)
+
+        def request(request_id: int) -> Request:
+            return AlterTopic(
+                request_id,
+                name=name,
+                partitions=partitions or 0,
+                config=settings,
+                timeout_ms=_wait_ms(deadline),
+            )
+
+        reply = self._call(request, deadline, (NotEnoughNodesError, TimedOutError))
+        if not isinstance(reply, TopicAltered) or reply.topic is None:
+            raise unexpected(reply)
+        return descriptions.describe_topic(reply.topic)
 
     def delete_topic(self, name: str, *, timeout_ms: int | None = None) -> None:
         """Delete a topic and its records; there is no way back.
@@ -192,7 +228,7 @@ class Admin:
                 raise
             return
         if not isinstance(reply, TopicDeleted):
-            raise _unexpected(reply)
+            raise unexpected(reply)
 
     def list_topics(self, *, timeout_ms: int | None = None) -> list[str]:
         """The names of all topics, in order."""
@@ -232,15 +268,15 @@ class Admin:
         for node_id in chosen or ():
             check_int("node_ids", node_id, 0, INT32_MAX)
         deadline = self._deadline(timeout_ms)
-        state = self._engine.refresh(_left(deadline))
+        state = self._engine.refresh(left_s(deadline))
         alive = sorted(node.node_id for node in state.nodes.values() if node.alive)
         wanted = alive if chosen is None else chosen
-        answers = {node: self._engine.ask(node, DescribeLogs, timeout_s=_left(deadline)) for node in wanted}
+        answers = {node: self._engine.ask(node, DescribeLogs, timeout_s=left_s(deadline)) for node in wanted}
         logs = {}
         for node_id, answer in answers.items():
-            reply, _ = answer.wait(_left(deadline))
+            reply, _ = answer.wait(left_s(deadline))
             if not isinstance(reply, LogsDescribed):
-                raise _unexpected(reply)
+                raise unexpected(reply)
             logs[node_id] = descriptions.describe_logs(node_id, reply, state)
         return logs
 
@@ -256,32 +292,17 @@ class Admin:
             partition_of(place): check_int("timestamp", timestamp, EARLIEST, INT64_MAX)
             for place, timestamp in items_of("timestamps", timestamps)
         }
-        found = list_offsets(self._engine, places, _left(self._deadline(timeout_ms)))
+        found = list_offsets(self._engine, places, left_s(self._deadline(timeout_ms)))
         return {place: at if at.offset >= 0 else None for place, at in found.items()}
-
-    def _deadline(self, timeout_ms: int | None) -> float:
-        timeout_s = timeout_of(timeout_ms)
-        return monotonic() + (self._engine.request_timeout_s if timeout_s is None else timeout_s)
-
-    def _refreshed(self, timeout_ms: int | None) -> ClusterState:
-        return self._engine.refresh(_left(self._deadline(timeout_ms)))
-
-    def _call(
-        self,
-        request: Callable[[int], Request],
-        deadline: float,
-        fatal: tuple[type[TailraceError], ...] = (),
-    ) -> Reply:
-        reply, _ = self._engine.call(COORDINATOR, request, timeout_s=_left(deadline), fatal=fatal)
-        return reply
-
-
-def _left(deadline: float) -> float:
-    return max(0.0, deadline - monotonic())
 
 
 def _left_ms(deadline: float) -> int:
-    return int(_left(deadline) * 1000)
+    return int(left_s(deadline) * 1000)
+
+
+def _wait_ms(deadline: float) -> int:
+    """A little less than there is, so that the coordinator's own answer comes in time."""
+    return int(min(left_s(deadline) * 900, CREATE_TIMEOUT_MS_MAX))
 
 
 def _check_name(name: object) -> None:
@@ -299,8 +320,10 @@ def _settings(config: Mapping[str, str | int] | None) -> dict[str, str | int]:
     return settings
 
 
-def _unexpected(reply: Reply) -> TailraceError:
-    return TailraceError(f"expected another reply than {reply!r:.200}")
+def _changed_settings(config: Mapping[str, str | int | None] | None) -> dict[str, str | int | None]:
+    """As `_settings`, with None for what is to have its default."""
+    changed = dict(items_of("config", {} if config is None else config))
+    return changed | _settings({key: value for key, value in changed.items() if value is not None})
 
 
 def _not_ready(state: ClusterState, nodes: int) -> TailraceError | None:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 from msgspec.structs import asdict
 
 from tailrace.protocol.cluster import NO_LEADER, ClusterState, NodeInfo, PartitionInfo, TopicInfo
+from tailrace.protocol.group_messages import MemberInfo
 from tailrace.protocol.messages import LogInfo, LogsDescribed
+from tailrace.protocol.record import TopicPartition
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +99,82 @@ class OffsetAndMetadata(NamedTuple):
     offset: int
     metadata: str = ""
     leader_epoch: int = -1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupListing:
+    """A consumer group. `state` is "empty", "reconciling" (partitions are on their way) or "stable"."""
+
+    group_id: str
+    kind: str
+    state: str
+    members: int
+    group_epoch: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemberDescription:
+    """A member of a group, and what it reads. `instance_id` is empty unless it is a static one."""
+
+    member_id: str
+    instance_id: str
+    client_id: str
+    host: str
+    member_epoch: int
+    topics: tuple[str, ...]
+    partitions: tuple[TopicPartition, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupOffset:
+    """A partition of a group. None where nothing is committed, or no member has it.
+
+    `committed_ms`: milliseconds since 1970. `lag` counts offsets.
+    """
+
+    partition: TopicPartition
+    offset: int | None
+    log_end_offset: int
+    lag: int | None
+    metadata: str
+    committed_ms: int | None
+    member: MemberDescription | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupDescription:
+    """A group: see GroupListing. `offsets` are in the order of topics and partitions."""
+
+    group_id: str
+    kind: str
+    state: str
+    group_epoch: int
+    assignor: str
+    members: tuple[MemberDescription, ...]
+    offsets: tuple[GroupOffset, ...]
+
+    @property
+    def lag(self) -> int:
+        """That of all partitions with an offset."""
+        return sum(offset.lag or 0 for offset in self.offsets)
+
+
+def describe_member(member: MemberInfo, state: ClusterState) -> MemberDescription:
+    """A member as the coordinator has it, with the topics' names."""
+    return MemberDescription(
+        member_id=member.member_id,
+        instance_id=member.instance_id,
+        client_id=member.client_id,
+        host=member.host,
+        member_epoch=member.member_epoch,
+        topics=member.topics,
+        partitions=tuple(
+            TopicPartition(state.topics[assigned.topic_id].name, partition)
+            for assigned in member.assigned
+            if assigned.topic_id in state.topics
+            for partition in assigned.partitions
+        ),
+    )
 
 
 def describe_partition(index: int, partition: PartitionInfo) -> PartitionDescription:

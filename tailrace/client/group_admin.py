@@ -1,0 +1,178 @@
+"""The admin client's part for consumer groups."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from tailrace.protocol.cluster import ClusterState
+from tailrace.protocol.errors import GroupNotEmptyError, InvalidGroupError, UnknownGroupError, error_from
+from tailrace.protocol.group_messages import (
+    CommitOffsets,
+    CommittedOffset,
+    DeleteGroup,
+    DescribeGroup,
+    FetchOffsets,
+    GroupDeleted,
+    GroupDescribed,
+    GroupsListed,
+    ListGroups,
+    OffsetCommit,
+    OffsetsCommitted,
+    OffsetsFetched,
+)
+from tailrace.protocol.messages import LATEST, Request
+from tailrace.protocol.record import TopicPartition
+
+from .admin_calls import AdminCalls, left_s, unexpected
+from .arguments import INT64_MAX, check_int, items_of, partition_of
+from .descriptions import (
+    GroupDescription,
+    GroupListing,
+    GroupOffset,
+    MemberDescription,
+    OffsetAndMetadata,
+    describe_member,
+)
+from .offsets import list_offsets
+
+
+class GroupAdmin(AdminCalls):
+    """Looks at consumer groups, and changes the offsets of those without members."""
+
+    def list_groups(self, *, timeout_ms: int | None = None) -> list[GroupListing]:
+        """All groups, in the order of their ids."""
+        reply = self._call(ListGroups, self._deadline(timeout_ms))
+        if not isinstance(reply, GroupsListed):
+            raise unexpected(reply)
+        return [
+            GroupListing(
+                group_id=info.group_id,
+                kind=info.kind,
+                state=info.state,
+                members=info.members,
+                group_epoch=info.group_epoch,
+            )
+            for info in reply.groups
+        ]
+
+    def describe_group(self, group_id: str, *, timeout_ms: int | None = None) -> GroupDescription:
+        """One group: its members, its offsets, and how far these are behind the ends of the logs.
+
+        Every partition that has an offset or a member is there. Raises UnknownGroupError with similar names.
+        """
+        _check_group_id(group_id)
+        deadline = self._deadline(timeout_ms)
+        reply = self._call(partial(DescribeGroup, group_id=group_id), deadline)
+        if not isinstance(reply, GroupDescribed):
+            raise unexpected(reply)
+        state = self._engine.refresh(left_s(deadline))
+        members = [describe_member(member, state) for member in reply.members]
+        owners = {place: member for member in members for place in member.partitions}
+        offsets = self._offsets(group_id, state, deadline)
+        places = sorted({*owners, *offsets})
+        ends = list_offsets(self._engine, dict.fromkeys(places, LATEST), left_s(deadline)) if places else {}
+        return GroupDescription(
+            group_id=group_id,
+            kind=reply.group.kind,
+            state=reply.group.state,
+            group_epoch=reply.group.group_epoch,
+            assignor=reply.assignor,
+            members=tuple(members),
+            offsets=tuple(
+                _offset(place, offsets.get(place), ends[place].offset, owners.get(place)) for place in places
+            ),
+        )
+
+    def list_group_offsets(
+        self, group_id: str, *, timeout_ms: int | None = None
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        """The committed offsets of a group; none if nobody has heard of it."""
+        _check_group_id(group_id)
+        deadline = self._deadline(timeout_ms)
+        state = self._engine.refresh(left_s(deadline))
+        return {
+            place: OffsetAndMetadata(found.offset, found.metadata, found.leader_epoch)
+            for place, found in sorted(self._offsets(group_id, state, deadline).items())
+        }
+
+    def reset_group_offsets(
+        self, group_id: str, offsets: Mapping[TopicPartition, int], *, timeout_ms: int | None = None
+    ) -> None:
+        """Set the offsets (of the next record to read) of a group that has no members.
+
+        One that cannot be set keeps no other from it. Raises GroupNotEmptyError while it has some,
+        UnknownTopicError, UnknownPartitionError, InvalidGroupError.
+        """
+        _check_group_id(group_id)
+        chosen = {
+            partition_of(place): check_int("offset", offset, 0, INT64_MAX)
+            for place, offset in items_of("offsets", offsets)
+        }
+        deadline = self._deadline(timeout_ms)
+        state = self._engine.refresh(left_s(deadline))
+        entries = tuple(
+            OffsetCommit(state.existing_topic(place.topic).topic_id, place.partition, offset)
+            for place, offset in chosen.items()
+        )
+        if not entries:
+            return
+        reply = self._call(partial(CommitOffsets, group_id=group_id, offsets=entries), deadline)
+        if not isinstance(reply, OffsetsCommitted):
+            raise unexpected(reply)
+        for error in reply.errors:
+            if error.code:
+                raise error_from(error.code, error.message)
+
+    def delete_group(self, group_id: str, *, timeout_ms: int | None = None) -> None:
+        """Forget a group that has no members, and its offsets.
+
+        Raises UnknownGroupError with similar names, unless it was missing at a retry only;
+        GroupNotEmptyError while it has members.
+        """
+        _check_group_id(group_id)
+        attempts = 0
+
+        def request(request_id: int) -> Request:
+            nonlocal attempts
+            attempts += 1
+            return DeleteGroup(request_id, group_id=group_id)
+
+        try:
+            reply = self._call(request, self._deadline(timeout_ms), (GroupNotEmptyError,))
+        except UnknownGroupError:
+            if attempts == 1:
+                raise
+            return
+        if not isinstance(reply, GroupDeleted):
+            raise unexpected(reply)
+
+    def _offsets(
+        self, group_id: str, state: ClusterState, deadline: float
+    ) -> dict[TopicPartition, CommittedOffset]:
+        reply = self._call(partial(FetchOffsets, group_id=group_id), deadline)
+        if not isinstance(reply, OffsetsFetched):
+            raise unexpected(reply)
+        return {
+            TopicPartition(state.topics[found.topic_id].name, found.partition): found
+            for found in reply.offsets
+            if found.topic_id in state.topics
+        }
+
+
+def _check_group_id(group_id: object) -> None:
+    """The coordinator knows what an id may be; only what could not be sent to it is refused here."""
+    if not isinstance(group_id, str) or not group_id.isprintable():
+        raise InvalidGroupError(f"a group's id is text, not {group_id!r:.100}")
+
+
+def _offset(
+    place: TopicPartition, stored: CommittedOffset | None, end: int, member: MemberDescription | None
+) -> GroupOffset:
+    return GroupOffset(
+        partition=place,
+        offset=None if stored is None else stored.offset,
+        log_end_offset=end,
+        lag=None if stored is None else max(0, end - stored.offset),
+        metadata="" if stored is None else stored.metadata,
+        committed_ms=None if stored is None else stored.committed_ms,
+        member=member,
+    )

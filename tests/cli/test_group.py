@@ -1,0 +1,164 @@
+"""`tailrace group` and `tailrace topic alter` against a real cluster."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tailrace import Admin, Consumer, Producer, TopicPartition
+from tailrace.cli.main import run
+from tailrace.testing import Cluster
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(nodes=1) as cluster:
+        with Admin(cluster.bootstrap_servers) as admin:
+            admin.create_topic("orders", partitions=2)
+        with Producer(cluster.bootstrap_servers) as producer:
+            for number in range(10):
+                producer.send(
+                    "orders", str(number).encode(), partition=number % 2, timestamp_ms=1_000 + number
+                )
+        yield cluster
+
+
+@pytest.fixture
+def command(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> Run:
+    def command(*args: str) -> tuple[int, str, str]:
+        code = run([*args, "-b", cluster.bootstrap_servers])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+def read(cluster: Cluster, group_id: str, count: int) -> None:
+    """Read so many records, and commit them."""
+    options: dict[str, Any] = {"group_id": group_id, "auto_offset_reset": "earliest", "client_id": "reader"}
+    with Consumer("orders", bootstrap_servers=cluster.bootstrap_servers, **options) as consumer:
+        got = 0
+        while got < count:
+            got += sum(map(len, consumer.poll(20_000, max_records=count - got).values()))
+
+
+def offsets(cluster: Cluster, group_id: str) -> list[int]:
+    with Admin(cluster.bootstrap_servers) as admin:
+        stored = admin.list_group_offsets(group_id)
+    return [stored[TopicPartition("orders", partition)].offset for partition in range(2)]
+
+
+def test_list_and_describe(cluster: Cluster, command: Run) -> None:
+    read(cluster, "billing", 10)
+    code, out, _ = command("group", "list")
+    assert code == 0
+    assert ["billing", "empty", "0"] in [line.split()[:3] for line in out.splitlines()]
+    code, out, _ = command("group", "describe", "billing", "--json")
+    described = json.loads(out)
+    assert (code, described["state"], described["lag"]) == (0, "empty", 0)
+    assert [
+        (p["partition"], p["offset"], p["log_end_offset"], p["lag"]) for p in described["partitions"]
+    ] == [
+        (0, 5, 5, 0),
+        (1, 5, 5, 0),
+    ]
+
+
+def test_members_are_shown(cluster: Cluster, command: Run) -> None:
+    options: dict[str, Any] = {"group_id": "live", "client_id": "reader"}
+    with Consumer("orders", bootstrap_servers=cluster.bootstrap_servers, **options):
+        _, out, _ = command("group", "describe", "live")
+        assert "1 member" in out
+        assert "lag in all: 0" in out
+        assert len([line for line in out.splitlines() if "reader (" in line]) == 2
+        code, _, err = command("group", "delete", "live", "--execute")
+        assert code == 1
+        assert "1 member" in err
+        code, _, err = command("group", "reset-offsets", "live", "--to-earliest", "--execute")
+        assert code == 1
+        assert "stop them first" in err
+
+
+@pytest.mark.parametrize(
+    ("way", "expected"),
+    [
+        (["--to-earliest"], [0, 0]),
+        (["--to-latest"], [5, 5]),
+        (["--to-offset", "3"], [3, 3]),
+        (["--to-offset", "99"], [5, 5]),
+        (["--to-timestamp", "1004"], [2, 2]),
+        (["--by-duration", "1h"], [5, 5]),
+        (["--shift-by", "-2"], [3, 3]),
+        (["--shift-by", "-99"], [0, 0]),
+        (["--to-earliest", "--topic", "orders:1"], [5, 0]),
+    ],
+)
+def test_reset(cluster: Cluster, command: Run, way: list[str], expected: list[int]) -> None:
+    group_id = "reset-" + "".join(filter(str.isalnum, "".join(way)))
+    read(cluster, group_id, 10)
+    code, out, err = command("group", "reset-offsets", group_id, *way)
+    assert code == 0
+    assert "NEW-OFFSET" in out
+    assert "--execute" in err
+    assert offsets(cluster, group_id) == [5, 5], "a dry run changes nothing"
+    code, out, _ = command("group", "reset-offsets", group_id, *way, "--execute", "--json")
+    assert code == 0
+    assert all(json.loads(line)["done"] for line in out.splitlines())
+    assert offsets(cluster, group_id) == expected
+
+
+def test_delete(cluster: Cluster, command: Run) -> None:
+    read(cluster, "doomed", 10)
+    assert command("group", "delete", "doomed")[:2] == (
+        0,
+        "doomed: would be deleted (--execute does it), with 2 offsets\n",
+    )
+    assert offsets(cluster, "doomed") == [5, 5]
+    assert command("group", "delete", "doomed", "--execute")[0] == 0
+    code, _, err = command("group", "describe", "doomed")
+    assert code == 1
+    assert "no group 'doomed'" in err
+
+
+def test_similar_names(cluster: Cluster, command: Run) -> None:
+    read(cluster, "invoices", 10)
+    _, _, err = command("group", "describe", "invoice")
+    assert "similar: invoices" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give one of --to-earliest"),
+        (["--to-earliest", "--shift-by", "1"], "give one of --to-earliest"),
+        (["--by-duration", "soon"], "--by-duration"),
+        (["--to-earliest", "--topic", "orders:7"], "there is no 7"),
+        (["--to-earliest", "--topic", "or ders"], "write TOPIC"),
+        (["--to-earliest"], "has no offsets"),
+        (["--shift-by", "1", "--topic", "orders"], "no offset that could be shifted"),
+    ],
+)
+def test_wrong_resets(command: Run, arguments: list[str], said: str) -> None:
+    code, _, err = command("group", "reset-offsets", "nobody", *arguments)
+    assert code in (1, 2)
+    assert said in err
+
+
+def test_alter_topic(cluster: Cluster, command: Run) -> None:
+    with Admin(cluster.bootstrap_servers) as admin:
+        admin.create_topic("grows", partitions=1, config={"retention_ms": 60_000})
+    code, out, _ = command(
+        "topic", "alter", "grows", "-p", "3", "-c", "retention_bytes=1GiB", "--default", "retention_ms"
+    )
+    assert code == 0
+    assert out.startswith("grows has 3 partitions; retention_ms=-1, retention_bytes=1073741824")
+    with Producer(cluster.bootstrap_servers) as producer:
+        assert producer.send("grows", b"x", partition=2).result(20).offset == 0
+    assert "nothing to alter" in command("topic", "alter", "grows")[2]
+    code, _, err = command("topic", "alter", "grows", "-p", "2")
+    assert code == 1
+    assert "3" in err
+    assert command("topic", "alter", "grew", "-p", "9")[0] == 1
