@@ -1,10 +1,11 @@
-"""`tailrace consume`: read records of topics, without a group."""
+"""`tailrace consume`: read records of topics, alone or as a member of a group."""
 
+import re
 import sys
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
@@ -66,11 +67,24 @@ def _parse_format(_: click.Context, __: click.Parameter, text: str | None) -> Ba
     metavar="FORMAT",
     help=r"As kcat does it: '%t %p %o %T %k %s %h\n'; %K and %S are lengths.",
 )
+@click.option(
+    "-g",
+    "--group",
+    "group_id",
+    metavar="GROUP",
+    help="Share the partitions with the group's other members, go on where it was, and commit what is "
+    "printed; where nothing is committed, -o start or -o end says where to begin.",
+)
+@click.option(
+    "-r", "--regex", is_flag=True, help="TOPIC is a regular expression that the whole name must match."
+)
 @bootstrap_option
 @timeout_option
 @json_option
 def consume(
     *,
+    group_id: str | None,
+    regex: bool,
     topics: Sequence[str],
     offsets: OffsetRange,
     count: int | None,
@@ -86,12 +100,26 @@ def consume(
 
     if printer is not None and as_json:
         raise click.UsageError("--format and --json exclude each other")
+    pattern = _pattern(topics) if regex else None
     timeout_ms = round(timeout_s * 1000)
     with waiting_is_told(bootstrap_servers, timeout_s):
         consumer = Consumer(
-            bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest", request_timeout_ms=timeout_ms
+            bootstrap_servers=bootstrap_servers,
+            group_id=group_id,
+            auto_offset_reset="earliest" if group_id is None else _reset(offsets, partitions, at_end=at_end),
+            enable_auto_commit=False,
+            request_timeout_ms=timeout_ms,
         )
     with consumer:
+        if group_id is not None:
+            from .group_reading import print_as_member
+
+            print_as_member(
+                consumer, topics, pattern=pattern, count=count, printer=printer or _printer(as_json=as_json)
+            )
+            return
+        if pattern is not None:
+            topics = _matching(consumer, pattern)
         chosen = _choose(consumer, topics, partitions)
         ends = _go_to(consumer, chosen, offsets, at_end=at_end)
         _print_all(consumer, ends, count, printer or _printer(as_json=as_json))
@@ -99,6 +127,36 @@ def consume(
 
 def _printer(*, as_json: bool) -> BatchFormat:
     return json_lines if as_json else values_only
+
+
+def _reset(offsets: OffsetRange, partitions: Sequence[int], *, at_end: bool) -> Literal["earliest", "latest"]:
+    """Where a group begins that has committed nothing."""
+    if partitions or at_end:
+        raise click.UsageError("a group shares all partitions and goes on: leave out -p and -e with -g")
+    if offsets == parse_offsets("start", 0):
+        return "earliest"
+    if offsets == parse_offsets("end", 0):
+        return "latest"
+    raise click.UsageError(
+        "with -g only -o start or -o end; `tailrace group reset-offsets` sets the offsets of a group"
+    )
+
+
+def _pattern(topics: Sequence[str]) -> str:
+    """One pattern for all. Raises click.BadParameter for what is no regular expression."""
+    for topic in topics:
+        try:
+            re.compile(topic)
+        except re.error as error:
+            raise click.BadParameter(f"{topic!r} is no regular expression: {error}") from None
+    return "|".join(f"(?:{topic})" for topic in topics)
+
+
+def _matching(consumer: "Consumer", pattern: str) -> list[str]:
+    names = sorted(name for name in consumer.topics() if re.fullmatch(pattern, name))
+    if not names:
+        raise click.ClickException(f"no topic matches {pattern}")
+    return names
 
 
 def _choose(consumer: "Consumer", topics: Sequence[str], partitions: Sequence[int]) -> list[TopicPartition]:

@@ -27,11 +27,11 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def command(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> Run:
+def command(cluster: Cluster, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
     def command(*args: str) -> tuple[int, str, str]:
         code = run([*args, "-b", cluster.bootstrap_servers])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        captured = capfdbinary.readouterr()
+        return code, captured.out.decode(), captured.err.decode()
 
     return command
 
@@ -162,3 +162,36 @@ def test_alter_topic(cluster: Cluster, command: Run) -> None:
     assert code == 1
     assert "3" in err
     assert command("topic", "alter", "grew", "-p", "9")[0] == 1
+
+
+def test_consume_as_a_group(cluster: Cluster, command: Run) -> None:
+    """Also of a batch that is printed in part: the group goes on after the last line."""
+    code, first, _ = command("consume", "-g", "printing", "-n", "3", "orders")
+    assert (code, len(first.split())) == (0, 3)
+    code, rest, _ = command("consume", "-g", "printing", "-n", "7", "-r", "ord.*")
+    assert code == 0
+    assert sorted(map(int, (first + rest).split())) == list(range(10))
+    assert sum(offsets(cluster, "printing")) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-o", "5", "orders"], "reset-offsets"),
+        (["-p", "1", "orders"], "leave out -p"),
+        (["-e", "orders"], "leave out -p"),
+        (["-r", "(", "orders"], "is no regular expression"),
+    ],
+)
+def test_what_a_group_cannot_be_told(command: Run, arguments: list[str], said: str) -> None:
+    code, _, err = command("consume", "-g", "g", *arguments)
+    assert code == 2
+    assert said in err
+
+
+def test_topics_by_pattern(command: Run) -> None:
+    code, out, _ = command("consume", "-r", "-e", "or.*s")
+    assert (code, len(out.split())) == (0, 10)
+    code, _, err = command("consume", "-r", "-e", "nothing-.*")
+    assert code == 1
+    assert "no topic matches" in err

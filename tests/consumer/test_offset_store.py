@@ -175,7 +175,9 @@ def test_a_seek_is_stored_with_the_next_ask(stored: Make, hundred: str) -> None:
 def test_without_a_store_commits_are_refused(consume: Make, hundred: str) -> None:
     consumer = consume(hundred)
     for call in (consumer.commit, lambda: consumer.committed(at(hundred))):
-        with pytest.raises(InvalidArgumentError, match="stored nowhere: give group_id, or offset_store=<folder>"):
+        with pytest.raises(
+            InvalidArgumentError, match="stored nowhere: give group_id, or offset_store=<folder>"
+        ):
             call()
 
 
