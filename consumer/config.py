@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from tailrace.client.arguments import check_int, check_timeout
+from tailrace.client.serializers import Deserializer, deserializer_of
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.limits import (
     FETCH_BYTES_MAX,
@@ -18,7 +19,6 @@ from tailrace.protocol.limits import (
 )
 
 from .assigned import Reset
-from .decoding import Deserializer
 
 RESETS: Final = ("earliest", "latest", "none")
 Strategy: TypeAlias = Literal["uniform", "range"]
@@ -55,8 +55,8 @@ class ConsumerConfig:
     enable_auto_commit: bool = True
     auto_commit_interval_ms: int = 1_000
     offset_store: str | Path | None = None
-    key_deserializer: Deserializer | None = None
-    value_deserializer: Deserializer | None = None
+    key_deserializer: str | Deserializer | None = None
+    value_deserializer: str | Deserializer | None = None
     fetch_min_bytes: int = 1
     fetch_max_wait_ms: int = 500
     fetch_max_bytes: int = 50 * MIB
@@ -100,8 +100,7 @@ class ConsumerConfig:
             if not isinstance(getattr(self, name), bool):
                 raise InvalidArgumentError(f"{name} is {getattr(self, name)!r}; it is True or False")
         for name in ("key_deserializer", "value_deserializer"):
-            if getattr(self, name) is not None and not callable(getattr(self, name)):
-                raise InvalidArgumentError(f"{name} is a function that gets bytes, or None")
+            deserializer_of(name, getattr(self, name))
         if not isinstance(self.client_id, str | None):
             raise InvalidArgumentError(f"client_id is {self.client_id!r:.100}; it is a str or None")
         if not isinstance(self.offset_store, str | Path | None) or self.offset_store == "":

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from tailrace.client.arguments import check_int, timeout_of
 from tailrace.client.options import reject_unknown
+from tailrace.client.serializers import Deserializer
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
 from tailrace.protocol.limits import MAX_POLL_RECORDS_MAX, MIB
 from tailrace.protocol.record import Record, TopicPartition
@@ -17,7 +18,6 @@ from .arguments import listener_of, partitions_of, pattern_of, reject_habits, to
 from .assigned import Reset
 from .column_batch import ColumnBatch
 from .config import OPTIONS, ConsumerConfig, Strategy
-from .decoding import Deserializer
 from .listener import RebalanceListener
 from .metrics import metrics_of
 from .one_thread import in_one_thread
@@ -69,9 +69,11 @@ class Consumer(Positions):
     while another thread is in one raises ConcurrentUseError, `close` too: `wakeup`, and close it when the
     call has returned. Ctrl-C works in every call. A fork of the process cannot use it: ClosedError.
 
-    Options: `client_id` names the consumer in logs and errors. Deserializers get bytes and give what
-    `key` and `value` are to be; a null stays None. A fetch waits up to `fetch_max_wait_ms` at a node
-    for `fetch_min_bytes`, and brings up to `fetch_max_bytes`, `max_partition_fetch_bytes` of each
+    Options: `client_id` names the consumer in logs and errors. Deserializers are "json", "str", "msgpack",
+    or functions that get bytes and give what `key` and `value` are to be; a null stays None. "pickle" runs
+    what it reads: name it only where you trust everybody who can write to the topic.
+
+    A fetch waits up to `fetch_max_wait_ms` at a node for `fetch_min_bytes`, and brings up to `fetch_max_bytes`, `max_partition_fetch_bytes` of each
     partition (always at least one batch). `max_poll_records` bounds one `poll`. `request_timeout_ms`
     is the time for connecting and for calls without a time-out of their own. Iteration ends when
     nothing comes for `consumer_timeout_ms` (None: never). `check_crcs` verifies each batch's checksum.
@@ -95,8 +97,8 @@ class Consumer(Positions):
         enable_auto_commit: bool = True,
         auto_commit_interval_ms: int = 1_000,
         offset_store: str | Path | None = None,
-        key_deserializer: Deserializer | None = None,
-        value_deserializer: Deserializer | None = None,
+        key_deserializer: str | Deserializer | None = None,
+        value_deserializer: str | Deserializer | None = None,
         fetch_min_bytes: int = 1,
         fetch_max_wait_ms: int = 500,
         fetch_max_bytes: int = 50 * MIB,

@@ -1,9 +1,8 @@
 """How stored bytes become the application's keys and values."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-Deserializer: TypeAlias = Callable[[bytes], Any]
+from tailrace.client.serializers import Deserializer, deserializer_of
 
 
 class Decoding(NamedTuple):
@@ -20,6 +19,15 @@ class Decoding(NamedTuple):
     def plain(self) -> bool:
         """Are keys and values handed over as bytes?"""
         return self.key is None and self.value is None
+
+
+def decoding_of(
+    key: str | Deserializer | None, value: str | Deserializer | None, check_crc: bool
+) -> Decoding:
+    """As the consumer's options have it. Raises InvalidArgumentError."""
+    return Decoding(
+        deserializer_of("key_deserializer", key), deserializer_of("value_deserializer", value), check_crc
+    )
 
 
 class Decoded(NamedTuple):

@@ -22,7 +22,7 @@ from .assigned import AssignedPartition, Key
 from .assignment import Assignment
 from .commits import Commits
 from .config import ConsumerConfig
-from .decoding import Decoding
+from .decoding import decoding_of
 from .fetch_task import FetchTask
 from .fetcher import Fetcher
 from .group.member import LEAVE_WITHIN_S, Member
@@ -61,7 +61,7 @@ class Session:
         )
         self._lock = lock
         self._task = FetchTask(self.engine, self.fetcher, lock, config)
-        decoding = Decoding(config.key_deserializer, config.value_deserializer, config.check_crcs)
+        decoding = decoding_of(config.key_deserializer, config.value_deserializer, config.check_crcs)
         self.hand_over = HandOver(self.fetcher, lock, decoding, self._task.wake_engine)
         self.group: GroupTask | None = None
         if config.group_id is not None:

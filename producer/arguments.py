@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from operator import index
 from typing import Any, Final
 
+from tailrace.client.serializers import Serializer
 from tailrace.protocol.errors import InvalidArgumentError, SerializationError
 from tailrace.protocol.limits import HEADERS_PER_RECORD_MAX
 from tailrace.protocol.record import Headers
 
 from .batch import HEADER_OVERHEAD_BYTES
-from .config import Serializer
 
 _BYTES_LIKE: Final = (bytes, bytearray, memoryview)
 _PLAIN: Final = frozenset({bytes, type(None)})

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from operator import add, length_hint
 from typing import Any, NamedTuple
 
+from tailrace.client.serializers import Serializer
 from tailrace.protocol.record import Headers
 
 from .arguments import check_length, column_of, header_column_of, timestamps_of
 from .batch import RECORD_OVERHEAD_BYTES
-from .config import Serializer
 
 
 class Columns(NamedTuple):

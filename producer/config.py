@@ -1,9 +1,10 @@
 """What a producer can be told, checked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final, TypeAlias
+from typing import Final
 
+from tailrace.client.serializers import Serializer, serializer_of
 from tailrace.protocol.compression import Compression, compression_named
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.limits import BATCH_BYTES_MAX, GIB, KIB, MIB, RECORD_BYTES_MAX
@@ -11,8 +12,6 @@ from tailrace.protocol.messages import ACKS_ALL
 
 from .batch import RECORD_OVERHEAD_BYTES
 from .partitioner import Partitioner, PartitionerOption
-
-Serializer: TypeAlias = Callable[[Any], bytes | None]
 
 BATCH_SIZE_MAX: Final = BATCH_BYTES_MAX - MIB
 """Leaves room for what a batch has besides its records."""
@@ -41,8 +40,8 @@ class ProducerConfig:
     linger_ms: float = 5
     batch_size: int = 128 * KIB
     compression_type: str | None = None
-    key_serializer: Serializer | None = None
-    value_serializer: Serializer | None = None
+    key_serializer: str | Serializer | None = None
+    value_serializer: str | Serializer | None = None
     partitioner: PartitionerOption = "crc32"
     buffer_memory: int = 64 * MIB
     max_block_ms: int = 60_000
@@ -74,8 +73,7 @@ class ProducerConfig:
                 " replicas cannot be stored exactly once; give acks='all', or enable_idempotence=False"
             )
         for name in ("key_serializer", "value_serializer"):
-            if getattr(self, name) is not None and not callable(getattr(self, name)):
-                raise InvalidArgumentError(f"{name} is a function that gives bytes, or None")
+            serializer_of(name, getattr(self, name))
         if not isinstance(self.client_id, str | None):
             raise InvalidArgumentError(f"client_id is {self.client_id!r}; it is a str or None")
         compression_named(self.compression_type)

@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 from tailrace.client.arguments import seconds_of
 from tailrace.client.engine import Engine
 from tailrace.client.options import reject_unknown
+from tailrace.client.serializers import Serializer, serializer_of
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.errors import (
     ClosedError,
@@ -34,7 +35,7 @@ from .arguments import (
 from .batch import RECORD_OVERHEAD_BYTES
 from .bulk import accept
 from .columns import columns_of
-from .config import OPTIONS, ProducerConfig, Serializer
+from .config import OPTIONS, ProducerConfig
 from .delivery import Delivery, ManyDelivery
 from .metrics import metrics_of
 from .partitioner import Partitioner, PartitionerOption
@@ -76,7 +77,8 @@ class Producer:
     **acks**: "all" (or -1): answered when all in-sync replicas have a batch on disk; 1: when the leader
     has; 0: not at all, a batch counts as delivered when it was handed to the network (its offset is -1).
 
-    `key_serializer` and `value_serializer` get what `send` was given and give bytes; None stays None.
+    `key_serializer` and `value_serializer`: "json", "str", "msgpack", "pickle" (by cloudpickle), or
+    functions that get what `send` was given and give bytes; None stays None.
     `max_request_size` bounds one record, in bytes. `request_timeout_ms` is how long a node's answer is
     waited for before a batch is sent again. `client_id` names the producer in logs and errors.
 
@@ -94,8 +96,8 @@ class Producer:
         linger_ms: float = 5,
         batch_size: int = 128 * KIB,
         compression_type: str | None = None,
-        key_serializer: Serializer | None = None,
-        value_serializer: Serializer | None = None,
+        key_serializer: str | Serializer | None = None,
+        value_serializer: str | Serializer | None = None,
         partitioner: PartitionerOption = "crc32",
         buffer_memory: int = 64 * MIB,
         max_block_ms: int = 60_000,
@@ -122,8 +124,8 @@ class Producer:
             delivery_timeout_ms=delivery_timeout_ms,
             request_timeout_ms=request_timeout_ms,
         )
-        self._key_serializer = key_serializer
-        self._value_serializer = value_serializer
+        self._key_serializer = serializer_of("key_serializer", key_serializer)
+        self._value_serializer = serializer_of("value_serializer", value_serializer)
         self._serializes = key_serializer is not None or value_serializer is not None
         self._partitioner = Partitioner(partitioner)
         self._key_hash = self._partitioner.key_hash

@@ -41,7 +41,7 @@ from .conftest import MakeProducer, MakeTopic, Read
         ({"request_timeout_ms": None}, "request_timeout_ms is None"),
         ({"compression_type": "brotli"}, "brotli"),
         ({"partitioner": "crc"}, "did you mean 'crc32'"),
-        ({"value_serializer": "json"}, "value_serializer is a function"),
+        ({"value_serializer": "jsn"}, "value_serializer='jsn' is not known; did you mean 'json'?"),
         ({"client_id": 5}, "client_id is 5"),
         ({"bootstrap_servers": "no port"}, "no port"),
     ],

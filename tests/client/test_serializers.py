@@ -1,0 +1,97 @@
+"""Serializers by name, there and back, and what is never unpickled."""
+
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tailrace import Admin, Consumer, Producer
+from tailrace.client.serializers import deserializer_of, serializer_of
+from tailrace.protocol.errors import InvalidArgumentError, SerializationError
+from tailrace.testing import Cluster
+
+VALUES: dict[str, list[Any]] = {
+    "json": [{"a": [1, 2.5, None, "ä"]}, [], "text", 7],
+    "str": ["", "text", "日本"],
+    "msgpack": [{"a": [1, b"\xff"]}, "text", b"", -1],
+    "pickle": [{1, 2}, (1, "a"), complex(1, 2)],
+}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(nodes=1) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_through_the_log(cluster: Cluster, name: str) -> None:
+    servers = cluster.bootstrap_servers
+    with Admin(servers) as admin:
+        admin.create_topic(f"by-{name}")
+    with Producer(servers, value_serializer=name, key_serializer=name) as producer:
+        for value in VALUES[name]:
+            producer.send(f"by-{name}", value, key=value)
+        producer.send_many(f"by-{name}", [*VALUES[name], None])
+    options: dict[str, Any] = {"auto_offset_reset": "earliest", "consumer_timeout_ms": 20_000}
+    with Consumer(
+        f"by-{name}", bootstrap_servers=servers, value_deserializer=name, key_deserializer=name, **options
+    ) as consumer:
+        count = 2 * len(VALUES[name]) + 1
+        records = [record for record, _ in zip(consumer, range(count), strict=False)]
+    assert [record.value for record in records] == [*VALUES[name], *VALUES[name], None]
+    assert [record.key for record in records] == [*VALUES[name], *[None] * (len(VALUES[name]) + 1)]
+
+
+def test_functions_of_main_are_pickled_whole() -> None:
+    serialize, deserialize = serializer_of("value_serializer", "pickle"), deserializer_of("x", "pickle")
+    assert serialize is not None
+    assert deserialize is not None
+    data = serialize(lambda number: number + 1)
+    assert data is not None
+    assert deserialize(data)(1) == 2
+
+
+class Bomb:
+    """What runs code when it is unpickled."""
+
+    exploded = False
+
+    def __reduce__(self) -> Any:
+        return explode, ()
+
+
+def explode() -> None:
+    Bomb.exploded = True
+
+
+@pytest.mark.parametrize("name", [None, "json", "str", "msgpack"])
+def test_nothing_is_unpickled_that_was_not_asked_for(cluster: Cluster, name: str | None) -> None:
+    servers, topic = cluster.bootstrap_servers, f"bomb-{name}"
+    with Admin(servers) as admin:
+        admin.create_topic(topic)
+    bomb = pickle.dumps(Bomb())
+    with Producer(servers) as producer:
+        producer.send(topic, bomb)
+    with Consumer(
+        topic, bootstrap_servers=servers, value_deserializer=name, auto_offset_reset="earliest"
+    ) as consumer:
+        if name is None:
+            ((record,),) = consumer.poll(20_000).values()
+            assert record.value == bomb
+        else:
+            with pytest.raises(SerializationError):
+                consumer.poll(20_000)
+    assert not Bomb.exploded
+    pickle.loads(bomb)
+    assert Bomb.exploded
+    Bomb.exploded = False
+
+
+@pytest.mark.parametrize("given", ["jsn", "", 5])
+def test_what_is_no_serializer(given: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="'json', 'str', 'msgpack', 'pickle'"):
+        serializer_of("value_serializer", given)
+    with pytest.raises(InvalidArgumentError, match="value_deserializer"):
+        deserializer_of("value_deserializer", given)
