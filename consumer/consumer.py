@@ -73,10 +73,11 @@ class Consumer(Positions):
     or functions that get bytes and give what `key` and `value` are to be; a null stays None. "pickle" runs
     what it reads: name it only where you trust everybody who can write to the topic.
 
-    A fetch waits up to `fetch_max_wait_ms` at a node for `fetch_min_bytes`, and brings up to `fetch_max_bytes`, `max_partition_fetch_bytes` of each
-    partition (always at least one batch). `max_poll_records` bounds one `poll`. `request_timeout_ms`
-    is the time for connecting and for calls without a time-out of their own. Iteration ends when
-    nothing comes for `consumer_timeout_ms` (None: never). `check_crcs` verifies each batch's checksum.
+    A fetch waits up to `fetch_max_wait_ms` at a node for `fetch_min_bytes`, and brings up to
+    `fetch_max_bytes`, `max_partition_fetch_bytes` of each partition (always at least one batch).
+    `max_poll_records` bounds one `poll`. `request_timeout_ms` is the time for connecting and for calls
+    without a time-out of their own. Iteration ends when nothing comes for `consumer_timeout_ms` (None:
+    never). `check_crcs` verifies each batch's checksum.
 
     Raises InvalidArgumentError (unknown options with a did-you-mean), ConnectionFailedError with each
     address and why it failed, UnknownTopicError with similar names, DataFolderError for an offset
