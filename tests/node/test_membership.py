@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tailrace.coordinator.groups.state import GroupsState
 from tailrace.coordinator.machine import Machine, Outcome, Settings
 from tailrace.coordinator.private_state import ControllerEpochRaised
 from tailrace.coordinator.state import State
@@ -46,6 +47,7 @@ from tailrace.protocol.messages import (
 )
 from tailrace.protocol.wire import failure
 
+WALL_MS = 1_700_000_000_000
 SETTINGS = Settings(Listener("tcp://pub:1"), 6_000)
 IDENTITY = Identity(1, Listener("tcp://node:1"), "storage", "", True)
 
@@ -60,7 +62,7 @@ class LossyCluster(RuleBasedStateMachine):
         self.now = 100.0
         self.state = State("cluster")
         self.state.apply_private(ControllerEpochRaised(1))
-        self.machine = Machine(self.state, SETTINGS, self.now)
+        self.machine = Machine(self.state, GroupsState(), SETTINGS, self.now)
         self.topics = 0
         self.peers = 0
         self.reachable = True
@@ -138,7 +140,7 @@ class LossyCluster(RuleBasedStateMachine):
     @rule()
     def deliver_request(self) -> None:
         assert self.connected is not None
-        self.follow_outcome(self.machine.ask(self.connected, self.requests.popleft(), b"", self.now))
+        self.follow_outcome(self.machine.ask(self.connected, self.requests.popleft(), b"", self.now, WALL_MS))
 
     @precondition(lambda self: self.replies)
     @rule()
@@ -180,18 +182,20 @@ class LossyCluster(RuleBasedStateMachine):
     def create_topic(self, partitions: int) -> None:
         self.topics += 1
         request = CreateTopic(1, name=f"t{self.topics}", partitions=partitions)
-        self.follow_outcome(self.machine.ask(b"admin", request, self.topics.to_bytes(16, "big"), self.now))
+        self.follow_outcome(
+            self.machine.ask(b"admin", request, self.topics.to_bytes(16, "big"), self.now, WALL_MS)
+        )
 
     @precondition(lambda self: self.state.cluster.topics)
     @rule(data=st.data())
     def delete_topic(self, data: Any) -> None:
         name = data.draw(st.sampled_from(sorted(self.state.cluster.topic_ids)))
-        self.follow_outcome(self.machine.ask(b"admin", DeleteTopic(1, name=name), b"", self.now))
+        self.follow_outcome(self.machine.ask(b"admin", DeleteTopic(1, name=name), b"", self.now, WALL_MS))
 
     @rule(seconds=st.sampled_from([0.01, 0.05, 0.3, 1.0, 2.0, 7.0]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
-        self.follow_outcome(self.machine.tick(self.now))
+        self.follow_outcome(self.machine.tick(self.now, WALL_MS))
         if self.now >= self.next_beat:
             self.next_beat = self.now + 1
             self.publish(Beat(self.state.cluster.controller_epoch, self.state.cluster.version))
@@ -201,7 +205,7 @@ class LossyCluster(RuleBasedStateMachine):
     @rule()
     def restart_coordinator(self) -> None:
         self.state.apply_private(ControllerEpochRaised(self.state.cluster.controller_epoch + 1))
-        self.machine = Machine(self.state, SETTINGS, self.now)
+        self.machine = Machine(self.state, GroupsState(), SETTINGS, self.now)
         if self.connected is not None:
             self.perform(self.node.lost("restarted", self.now))
 
@@ -223,7 +227,7 @@ class LossyCluster(RuleBasedStateMachine):
         if lose and self.disk and self.state.cluster.topic_ids:
             self.follow_outcome(
                 self.machine.ask(
-                    b"admin", DeleteTopic(1, name=min(self.state.cluster.topic_ids)), b"", self.now
+                    b"admin", DeleteTopic(1, name=min(self.state.cluster.topic_ids)), b"", self.now, WALL_MS
                 )
             )
             self.publications.clear()

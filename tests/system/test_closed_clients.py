@@ -15,19 +15,25 @@ from .conftest import MakeTopic
 
 PLACE = TopicPartition("t", 0)
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "alter_topic": ("t", 2),
     "assign": ([PLACE],),
     "beginning_offsets": ([PLACE],),
     "committed": (PLACE,),
+    "committed_metadata": (PLACE,),
     "create_topic": ("other",),
+    "delete_group": ("g",),
     "delete_topic": ("t",),
+    "describe_group": ("g",),
     "describe_topic": ("t",),
     "end_offsets": ([PLACE],),
+    "list_group_offsets": ("g",),
     "list_offsets": ({PLACE: 0},),
     "offsets_for_times": ({PLACE: 0},),
     "partitions_for": ("t",),
     "partitions_for_topic": ("t",),
     "pause": (PLACE,),
     "position": (PLACE,),
+    "reset_group_offsets": ("g", {PLACE: 0}),
     "resume": (PLACE,),
     "seek": (PLACE, 0),
     "send": ("t", b"x"),
@@ -45,7 +51,7 @@ CLIENTS: tuple[type[Any], ...] = (Producer, Consumer, Admin)
 
 
 def methods(client: type) -> list[str]:
-    return [name for name, member in vars(client).items() if callable(member) and not name.startswith("_")]
+    return [name for name in dir(client) if not name.startswith("_") and callable(getattr(client, name))]
 
 
 CALLS = [(client, name) for client in CLIENTS for name in methods(client) if name not in ALLOWED[client]]
