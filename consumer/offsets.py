@@ -1,6 +1,6 @@
 """Where a consumer's offsets are kept: what `Commits` asks of a store, and the two that there are."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -18,10 +18,10 @@ from tailrace.protocol.group_messages import (
     OffsetCommit,
     OffsetsCommitted,
     OffsetsFetched,
-    TopicPartitions,
 )
 from tailrace.protocol.limits import PARTITIONS_PER_REQUEST_MAX
 from tailrace.protocol.messages import Reply
+from tailrace.protocol.partition_sets import partition_set
 from tailrace.protocol.record import TopicPartition
 
 from .assigned import Key
@@ -143,7 +143,7 @@ class GroupOffsets:
         names = {topic_id: topic for topic, topic_id in topics.items()}
         stored = []
         for start in range(0, len(keys), PARTITIONS_PER_REQUEST_MAX):
-            part = partitions_by_topic(keys[start : start + PARTITIONS_PER_REQUEST_MAX])
+            part = partition_set(keys[start : start + PARTITIONS_PER_REQUEST_MAX])
             request = partial(FetchOffsets, group_id=self._group_id, partitions=part)
             reply, _ = self._engine.call(COORDINATOR, request, timeout_s=timeout_s)
             if not isinstance(reply, OffsetsFetched):
@@ -233,19 +233,6 @@ def store_of(
     if group_id is not None and group is not None:
         return GroupOffsets(engine, group_id, group.identity)
     return None
-
-
-def partitions_by_topic(keys: Iterable[Key]) -> tuple[TopicPartitions, ...]:
-    """As they travel."""
-    topics: dict[bytes, list[int]] = {}
-    for topic_id, partition in sorted(keys):
-        topics.setdefault(topic_id, []).append(partition)
-    return tuple(TopicPartitions(topic_id, tuple(partitions)) for topic_id, partitions in topics.items())
-
-
-def keys_of(topics: Iterable[TopicPartitions]) -> frozenset[Key]:
-    """As they are kept."""
-    return frozenset((topic.topic_id, partition) for topic in topics for partition in topic.partitions)
 
 
 def _refusal(reply: Reply | TailraceError, keys: list[Key]) -> TailraceError | None:

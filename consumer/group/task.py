@@ -23,9 +23,9 @@ from tailrace.protocol.group_messages import (
     LeaveGroup,
 )
 from tailrace.protocol.messages import Reply
+from tailrace.protocol.partition_sets import keys_of, partition_set
 
 from ..config import ConsumerConfig
-from ..offsets import keys_of, partitions_by_topic
 from .membership import Heartbeat, Join, Membership, Phase
 
 _log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class GroupTask:
                 group_id=self._group_id,
                 member_id=plan.member_id,
                 member_epoch=plan.epoch,
-                owned=partitions_by_topic(plan.owned),
+                owned=partition_set(plan.owned),
                 topics=plan.topics,
                 max_wait_ms=wait_ms,
             ),
@@ -162,7 +162,7 @@ class GroupTask:
         with self._lock:
             was = self.membership.phase
             if isinstance(reply, GroupAssigned):
-                self.membership.answered(plan, reply.member_epoch, keys_of(reply.assigned))
+                self.membership.answered(plan, reply.member_epoch, frozenset(keys_of(reply.assigned)))
             else:
                 error = (
                     reply

@@ -1,9 +1,9 @@
 """What is told about groups."""
 
 from tailrace.protocol.group_messages import DescribeGroup, GroupDescribed, GroupInfo, MemberInfo
+from tailrace.protocol.partition_sets import partition_set
 
 from .assignors import choose
-from .partition_sets import partition_set
 from .state import Group, Member
 
 

@@ -35,6 +35,7 @@ from tailrace.protocol.group_messages import (
 )
 from tailrace.protocol.limits import GROUPS_MAX, MEMBERS_PER_GROUP_MAX
 from tailrace.protocol.messages import Reply
+from tailrace.protocol.partition_sets import keys_of
 from tailrace.protocol.wire import failure
 
 from . import descriptions, membership, offsets
@@ -52,7 +53,6 @@ from .changes import (
 )
 from .checks import check_group_id, check_join
 from .connections import MemberConnections
-from .partition_sets import keys_of
 from .sessions import MemberKey, MemberSessions
 from .state import Group, GroupsState, Member
 from .waiting import Kept, Waiting

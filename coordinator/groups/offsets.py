@@ -22,10 +22,10 @@ from tailrace.protocol.group_messages import (
 )
 from tailrace.protocol.limits import HEADER_BYTES_MAX, KIB, OFFSETS_PER_GROUP_MAX
 from tailrace.protocol.message import OK
+from tailrace.protocol.partition_sets import keys_of
 from tailrace.protocol.wire import error_info
 
 from .changes import NEVER, GroupChange, MemberRow, OffsetDropped, OffsetStored
-from .partition_sets import keys_of
 from .state import Group, Key, Member
 
 _OFFSET_BYTES = 64

@@ -1,9 +1,9 @@
 """The groups as they are stored: `GroupsState.apply` makes every change, and nothing else does."""
 
 from collections.abc import Iterator
-from typing import TypeAlias
 
 from tailrace.protocol.group_messages import CommittedOffset
+from tailrace.protocol.partition_sets import Key as Key
 
 from .changes import (
     ConsumerGroup,
@@ -18,9 +18,6 @@ from .changes import (
     OffsetDropped,
     OffsetStored,
 )
-
-Key: TypeAlias = tuple[bytes, int]
-"""Topic id and partition."""
 
 
 class Member:

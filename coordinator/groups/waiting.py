@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from tailrace.protocol.group_messages import GroupAssigned
 from tailrace.protocol.messages import Reply
+from tailrace.protocol.partition_sets import partition_set
 
-from .partition_sets import partition_set
 from .sessions import MemberKey
 from .state import Key, Member
 

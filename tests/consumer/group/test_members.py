@@ -12,7 +12,6 @@ import pytest
 from tailrace.client.engine import Engine
 from tailrace.consumer import Consumer, OffsetAndMetadata, RebalanceListener
 from tailrace.consumer.group.membership import Heartbeat, Join, Key
-from tailrace.consumer.offsets import keys_of, partitions_by_topic
 from tailrace.protocol.errors import ErrorCode, FencedMemberError, TailraceError, UnknownMemberError
 from tailrace.protocol.group_messages import (
     CommitOffsets,
@@ -27,6 +26,7 @@ from tailrace.protocol.group_messages import (
     OffsetsFetched,
 )
 from tailrace.protocol.message import ErrorInfo
+from tailrace.protocol.partition_sets import keys_of, partition_set
 from tailrace.protocol.record import TopicPartition
 from tailrace.testing import Cluster
 
@@ -68,7 +68,7 @@ class ModelCoordinator:
             told = self.group.tell(Join(0, request.member_id, request.topics))
             self._answer(request.member_id, told, answer)
         elif isinstance(request, GroupHeartbeat):
-            owned = keys_of(request.owned)
+            owned = frozenset(keys_of(request.owned))
             told = self.group.tell(Heartbeat(0, request.member_id, request.member_epoch, owned, None))
             before = self.parked.pop(request.member_id, None)
             if before is not None:
@@ -83,7 +83,7 @@ class ModelCoordinator:
         elif isinstance(request, CommitOffsets):
             answer(OffsetsCommitted(0, errors=tuple(self._commit(request))))
         else:
-            wanted = keys_of(request.partitions or ())
+            wanted = frozenset(keys_of(request.partitions or ()))
             found = tuple(offset for key, offset in self.offsets.items() if key in wanted)
             answer(OffsetsFetched(0, offsets=found))
 
@@ -111,7 +111,7 @@ class ModelCoordinator:
         self, member_id: str, told: tuple[int, frozenset[Key]], answer: Callable[[Any], None]
     ) -> None:
         self.told[member_id] = told
-        answer(GroupAssigned(0, member_epoch=told[0], assigned=partitions_by_topic(told[1])))
+        answer(GroupAssigned(0, member_epoch=told[0], assigned=partition_set(told[1])))
 
 
 class Journal(RebalanceListener):

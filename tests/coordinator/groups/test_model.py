@@ -17,10 +17,10 @@ from hypothesis.stateful import (
 
 from tailrace.coordinator.groups import membership, offsets
 from tailrace.coordinator.groups.changes import MemberRow
-from tailrace.coordinator.groups.partition_sets import partition_set
 from tailrace.coordinator.groups.state import Member
 from tailrace.protocol.errors import ErrorCode
 from tailrace.protocol.group_messages import FetchOffsets, GroupHeartbeat, OffsetsCommitted, OffsetsFetched
+from tailrace.protocol.partition_sets import partition_set
 
 from .world import GROUP, TIMEOUT_MS, TOPICS, Client, World
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tailrace.coordinator.groups.groups import Groups
-from tailrace.coordinator.groups.partition_sets import keys_of
 from tailrace.coordinator.groups.state import GroupsState
 from tailrace.protocol.cluster import (
     ClusterState,
@@ -38,6 +37,7 @@ from tailrace.protocol.group_messages import (
     TopicPartitions,
 )
 from tailrace.protocol.messages import Failed, Reply
+from tailrace.protocol.partition_sets import keys_of
 
 GROUP = "g"
 TOPIC = b"t" * 16

@@ -9,7 +9,6 @@ from typing import Any
 
 from tailrace.consumer.group.membership import Heartbeat, Join, Membership, Phase
 from tailrace.coordinator.groups.groups import Groups
-from tailrace.coordinator.groups.partition_sets import keys_of, partition_set
 from tailrace.coordinator.groups.state import GroupsState, Key
 from tailrace.protocol.cluster import (
     ClusterState,
@@ -29,6 +28,7 @@ from tailrace.protocol.group_messages import (
     OffsetCommit,
 )
 from tailrace.protocol.messages import Failed, Reply
+from tailrace.protocol.partition_sets import keys_of, partition_set
 
 GROUP = "g"
 TIMEOUT_MS = 6_000

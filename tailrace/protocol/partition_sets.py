@@ -1,10 +1,12 @@
 """Partitions as they travel, and as keys."""
 
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
-from tailrace.protocol.group_messages import TopicPartitions
+from .group_messages import TopicPartitions
 
-from .state import Key
+Key: TypeAlias = tuple[bytes, int]
+"""Topic id and partition."""
 
 
 def keys_of(topics: Iterable[TopicPartitions]) -> Iterator[Key]:
