@@ -72,7 +72,7 @@ def test_a_killed_client_is_reported_once(server: Server, endpoint: str, wait: W
             process.kill()
     seen.until(gone=1)
     seen.look()
-    assert seen.gone == seen.peers
+    assert sorted(seen.gone) == sorted(seen.peers)
 
 
 def test_reconnects_reuse_descriptors_and_each_is_reported(
@@ -88,7 +88,7 @@ def test_reconnects_reuse_descriptors_and_each_is_reported(
         seen.until(peers=number + 2)
         connection.close()
     seen.until(gone=100)
-    assert seen.gone == seen.peers[1:]
+    assert sorted(seen.gone) == sorted(seen.peers[1:])  # which of them ended first, nobody promises
     assert server._peers is not None
     assert len(server._peers) == 1
 
@@ -104,7 +104,7 @@ def test_who_never_sent_is_not_reported_and_leaves_nothing(
         seen.until(peers=number + 1)
         after.close()
         seen.until(gone=number + 1)
-    assert seen.gone == seen.peers
+    assert sorted(seen.gone) == sorted(seen.peers)
     assert server._peers is not None
     assert len(server._peers) == 0
 
