@@ -39,7 +39,7 @@ def test_through_the_log(cluster: Cluster, name: str) -> None:
         f"by-{name}", bootstrap_servers=servers, value_deserializer=name, key_deserializer=name, **options
     ) as consumer:
         count = 2 * len(VALUES[name]) + 1
-        records = [record for record, _ in zip(consumer, range(count), strict=False)]
+        records = [record for _, record in zip(range(count), consumer, strict=False)]
     assert [record.value for record in records] == [*VALUES[name], *VALUES[name], None]
     assert [record.key for record in records] == [*VALUES[name], *[None] * (len(VALUES[name]) + 1)]
 
