@@ -152,7 +152,7 @@ class Consumer(Positions):
         topic was deleted), naming partition and offset, when it is the partition's turn; the position
         stays before what cannot be read. `seek` or `pause` ends that, or an assignment without it.
         """
-        return self._session.records()
+        return self._session.asking.records()
 
     def poll(
         self, timeout_ms: float | None = 0, max_records: int | None = None, **unknown: object
@@ -168,7 +168,7 @@ class Consumer(Positions):
         if max_records is not None:
             limit = check_int("max_records", max_records, 1, MAX_POLL_RECORDS_MAX)
         take = partial(self._session.hand_over.records, limit)
-        return self._session.next(take, timeout_of(timeout_ms)) or {}
+        return self._session.asking.next(take, timeout_of(timeout_ms)) or {}
 
     def batches(self, timeout_ms: float | None = None) -> Iterator[ColumnBatch]:
         """Batch by batch, as they were produced, as columns: the fastest way.
@@ -178,7 +178,7 @@ class Consumer(Positions):
         the batch's `keys` or `values` are used.
         """
         timeout_s = timeout_of(timeout_ms)
-        return iter(partial(self._session.next, self._session.hand_over.columns, timeout_s), None)
+        return iter(partial(self._session.asking.next, self._session.hand_over.columns, timeout_s), None)
 
     def wakeup(self) -> None:
         """From any thread: have the call that is waiting for records, or the next one, return at once."""
@@ -212,7 +212,7 @@ class Consumer(Positions):
             raise InvalidArgumentError("subscribe() takes either topics or a pattern")
         wanted = [] if matching is not None else topics_of(topics)
         told = listener_of(listener)
-        self._session.ask()
+        self._session.asking.ask()
         self._session.subscribe(wanted, matching, told, self._timeout_s(timeout_ms))
 
     def subscription(self) -> set[str]:
@@ -223,7 +223,7 @@ class Consumer(Positions):
     @in_one_thread
     def unsubscribe(self) -> None:
         """Read nothing, after what auto-commit has to store. A member leaves its group."""
-        self._session.ask()
+        self._session.asking.ask()
         self._session.leave(self._session.engine.request_timeout_s)
         self._session.assignment.clear()
 
@@ -234,20 +234,20 @@ class Consumer(Positions):
         Raises like `subscribe`, and UnknownPartitionError.
         """
         wanted = partitions_of(partitions)
-        self._session.ask()
+        self._session.asking.ask()
         self._session.assign(wanted, self._timeout_s(timeout_ms))
 
     @in_one_thread
     def pause(self, *partitions: TopicPartition) -> None:
         """Hand over nothing of these partitions until `resume`; their positions stay."""
-        self._session.interfere()
+        self._session.asking.interfere()
         for partition in [self._assigned(partition) for partition in partitions]:
             self._session.pause(partition)
 
     @in_one_thread
     def resume(self, *partitions: TopicPartition) -> None:
         """End a `pause`."""
-        self._session.interfere()
+        self._session.asking.interfere()
         for partition in [self._assigned(partition) for partition in partitions]:
             self._session.resume(partition)
 

@@ -45,7 +45,7 @@ class Positions:
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Go on at `offset`. If the log does not hold it, `auto_offset_reset` decides at the next fetch."""
         offset = offset_of(offset)
-        self._session.interfere()
+        self._session.asking.interfere()
         self._session.seek(self._assigned(partition), offset)
 
     @in_one_thread
@@ -200,7 +200,7 @@ class Positions:
         return {partition: end.offset for partition, end in ends.items()}
 
     def _seek_to(self, which: int, partitions: Sequence[TopicPartition], timeout_ms: float | None) -> None:
-        self._session.interfere()
+        self._session.asking.interfere()
         names = partitions_of(partitions) or list(self._session.assignment.partitions)
         assigned = {name: self._assigned(name) for name in names}
         for name, offset in self._ends(which, names, timeout_ms).items():

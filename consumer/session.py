@@ -4,20 +4,18 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from math import inf
 from pathlib import Path
 from random import Random
-from threading import get_ident
 from time import monotonic
 from typing import Final, TypeVar
 
 from tailrace.client.engine import Engine
-from tailrace.protocol.errors import InvalidArgumentError, TailraceError
+from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.record import TopicPartition
 
+from .asking import Asking
 from .assigned import AssignedPartition, Key
 from .assignment import Assignment
 from .commits import Commits
@@ -27,11 +25,11 @@ from .fetch_task import FetchTask
 from .fetcher import Fetcher
 from .group.member import LEAVE_WITHIN_S, Member
 from .group.task import GroupTask
-from .hand_over import AnyRecord, HandOver
+from .hand_over import HandOver
 from .listener import RebalanceListener
 from .local_store import LocalStore, StoredOffset
 from .offsets import store_of
-from .one_thread import NOBODY, OneThread
+from .one_thread import OneThread
 
 T = TypeVar("T")
 
@@ -42,7 +40,7 @@ _numbers: Final = count(1)
 class Session:
     """Everything behind `Consumer`. All methods but `wakeup` belong to one thread, the application's.
 
-    Those of `Consumer` and `next` see to that (ConcurrentUseError).
+    Those of `Consumer` and `Asking.next` see to that (ConcurrentUseError).
 
     Raises ConnectionFailedError or TimedOutError if the cluster can't be reached in time.
     """
@@ -92,6 +90,16 @@ class Session:
         self.closed = False
         self.one_thread = OneThread(name, self.check)
         """Entered by every call that needs the consumer for itself."""
+        self.asking = Asking(
+            self.engine,
+            config,
+            self._task,
+            hand_over=self.hand_over,
+            commits=self.commits,
+            assignment=self.assignment,
+            member=self.member,
+            one_thread=self.one_thread,
+        )
         self._process = os.getpid()
         self.engine.start()
         try:
@@ -111,152 +119,7 @@ class Session:
             f"<Consumer {self.name} of {servers if isinstance(servers, str) else ','.join(servers)}: {state}>"
         )
 
-    # ----------------------------------------------------------------- asking
-
-    def next(self, take: Callable[[], T | None], timeout_s: float | None) -> T | None:
-        """Ask for more: what was handed over before is settled by that.
-
-        Waits until `take` has something; None when `timeout_s` is over or `wakeup` was called.
-        """
-        # `enter` and `ask` written out: it is called for each record where polls are small.
-        one_thread = self.one_thread
-        thread = get_ident()
-        outer = one_thread.inside
-        if outer != thread and outer != NOBODY:
-            raise one_thread.refusal(f"thread {outer} is in a call")
-        try:
-            one_thread.inside = one_thread.asked_by = thread
-            self.check()
-            self.hand_over.settle()
-            if self.group is not None:
-                self.group.asked()
-            deadline = None if timeout_s is None else monotonic() + timeout_s
-            while True:
-                now = monotonic()
-                if self.house_keeping_due(now):
-                    self.keep_house(now)
-                taken = self.try_take(take)
-                if taken:
-                    if self.group is not None:
-                        self.group.handed(now)
-                    return taken
-                if deadline is not None and now >= deadline:
-                    return None
-                if not self._task.wait(self.wait_s(now, deadline)):
-                    return None
-        finally:
-            one_thread.inside = outer
-
-    def records(self) -> Iterator[AnyRecord]:
-        """Hand over record by record, storing offsets when it is time to, however slow the application is.
-
-        Ends after `wakeup`, or when nothing came for `consumer_timeout_ms`.
-        """
-        timeout_ms = self.config.consumer_timeout_ms
-        timeout_s = None if timeout_ms is None else timeout_ms / 1000
-        take = partial(self.hand_over.chunk, self.config.max_poll_records)
-        while (chunk := self.next(take, timeout_s)) is not None:
-            thread = self.one_thread.asked_by
-            if self.commits.automatic or self.group is not None:
-                for record in chunk:
-                    yield record
-                    # The next one is asked for, so this one is done.
-                    if self._task.group_moved:
-                        break  # what is not handed over yet goes back, and perhaps to another member
-                    now = monotonic()
-                    if self.group is not None:
-                        self.group.handed(now)
-                    if now >= self.commits.due_at:
-                        self._commit_in_loop()
-            else:
-                yield from chunk
-            if self.one_thread.asked_by != thread:
-                raise self.one_thread.refusal(
-                    f"thread {self.one_thread.asked_by} asked for records while a loop of thread {thread} "
-                    "was going through some"
-                )
-
-    # What `next` is made of, for callers that wait in another way: all within a call that has entered
-    # `one_thread`. First `ask`, then `keep_house` if that is due, `try_take`, and a wait for `listen`'s
-    # call or `wait_s`; and again.
-
-    def try_take(self, take: Callable[[], T | None]) -> T | None:
-        """What is there now; never waits. What an interruption took is given back."""
-        try:
-            return take()
-        except TailraceError:
-            raise
-        except BaseException:
-            self.hand_over.take_back()
-            raise
-
-    def house_keeping_due(self, now: float) -> bool:
-        """Is there something to do before more is handed over? Cheap, never waits."""
-        member = self.member
-        return (
-            self._task.cluster_moved
-            or self._task.group_moved
-            or now >= self.commits.due_at
-            or not self.assignment.partitions
-            or (member is not None and now >= member.retry_at)
-        )
-
-    def keep_house(self, now: float) -> None:
-        """Follow the cluster and the group, store offsets; may wait for a disk or an answer.
-
-        Raises InvalidArgumentError when there is nothing to read.
-        """
-        member = self.member
-        in_group = member is not None and member.active
-        if not (self.assignment.partitions or self.assignment.pattern is not None or in_group):
-            raise InvalidArgumentError("there is nothing to read: subscribe() or assign() first")
-        if self._task.cluster_moved:
-            self._task.cluster_moved = False
-            try:
-                if member is not None and member.active:
-                    member.follow_cluster()
-                else:
-                    self.assignment.adopt_new()
-            except BaseException:
-                self._task.cluster_moved = True
-                raise
-            self._task.wake_engine()
-        if member is not None and member.active and (self._task.group_moved or now >= member.retry_at):
-            member.apply(self.engine.request_timeout_s)
-        if now >= self.commits.due_at:
-            self._auto_commit(now)
-
-    def wait_s(self, now: float, deadline: float | None) -> float | None:
-        """Until the deadline, but not past the time at which offsets are to be stored; None: for ever."""
-        ends = [] if deadline is None else [deadline]
-        if self.commits.automatic and self.commits.has_news(self.assignment.partitions.values()):
-            ends.append(self.commits.due_at)
-        if self.member is not None and self.member.retry_at != inf:
-            ends.append(self.member.retry_at)
-        return min(max(0.0, min(ends) - now), threading.TIMEOUT_MAX) if ends else None
-
-    def take_woken(self) -> bool:
-        """Was `wakeup` called since the last look?"""
-        return self._task.take_woken()
-
-    def listen(self, news: Callable[[], None] | None) -> None:
-        """`news` is called, in other threads, whenever a wait would end: it must be quick, and not raise."""
-        self._task.listen(news)
-
-    def ask(self) -> None:
-        """The application is done with what it got before. Within a call that has entered `one_thread`."""
-        self.check()
-        self.one_thread.asked()
-        self.hand_over.settle()
-        if self.group is not None:
-            self.group.asked()
-
-    def interfere(self) -> None:
-        """What is buffered will be changed: a `for` loop that is under way comes for more by itself."""
-        self.check()
-        self.one_thread.asked()
-        self.hand_over.settle_before_last()
-        self.hand_over.end_chunk()
+    # ------------------------------------------------------------------ state
 
     def check(self) -> None:
         """Raise ClosedError when closed, or forked; or what made the I/O thread fail."""
@@ -381,18 +244,6 @@ class Session:
     def _log_failure(self, error: TailraceError | None) -> None:
         if error is not None:
             _log.warning("%s: offsets were not committed: %s", self.name, error)
-
-    def _commit_in_loop(self) -> None:
-        outer = self.one_thread.enter()
-        try:
-            self.check()
-            self.hand_over.settle_handed()
-            self._auto_commit(monotonic())
-        finally:
-            self.one_thread.inside = outer
-
-    def _auto_commit(self, now: float) -> None:
-        self.commits.store_in_time(self.assignment.partitions.values(), now)
 
     def _partition_count(self, topic: str) -> int:
         info = self.engine.topic(topic)

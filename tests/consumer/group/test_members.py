@@ -253,7 +253,7 @@ def test_a_slow_loop_gives_partitions_up_between_two_records(
     loop = iter(first)
     seen = [(one.partition, one.offset) for one in (next(loop) for _ in range(3))]
     second, _ = member(consume, topic)
-    until(lambda: first._session.house_keeping_due(0.0), second)
+    until(lambda: first._session.asking.house_keeping_due(0.0), second)
     record = next(loop)
     seen.append((record.partition, record.offset))
     assert journal.events[-1][0] == "revoked"

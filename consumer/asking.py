@@ -1,0 +1,213 @@
+"""The application asks for records, and waits for them, in its own thread."""
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import inf
+from threading import get_ident
+from time import monotonic
+from typing import TypeVar
+
+from tailrace.client.engine import Engine
+from tailrace.protocol.errors import InvalidArgumentError, TailraceError
+
+from .assignment import Assignment
+from .commits import Commits
+from .config import ConsumerConfig
+from .fetch_task import FetchTask
+from .group.member import Member
+from .group.task import GroupTask
+from .hand_over import AnyRecord, HandOver
+from .one_thread import NOBODY, OneThread
+
+T = TypeVar("T")
+
+
+class Asking:
+    """Hands over what has come; before that, does what has become due.
+
+    Everything that was handed over before is settled by asking for more: so the application has it done.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: ConsumerConfig,
+        fetching: FetchTask,
+        *,
+        hand_over: HandOver,
+        commits: Commits,
+        assignment: Assignment,
+        member: Member | None,
+        one_thread: OneThread,
+    ) -> None:
+        self._engine = engine
+        self._config = config
+        self._fetching = fetching
+        self._hand_over = hand_over
+        self._commits = commits
+        self._assignment = assignment
+        self._member = member
+        self._group: GroupTask | None = None if member is None else member.task
+        self._one_thread = one_thread
+
+    # ----------------------------------------------------------------- asking
+
+    def next(self, take: Callable[[], T | None], timeout_s: float | None) -> T | None:
+        """Ask for more: what was handed over before is settled by that.
+
+        Waits until `take` has something; None when `timeout_s` is over or `wakeup` was called.
+        """
+        # `enter` and `ask` written out: it is called for each record where polls are small.
+        one_thread = self._one_thread
+        thread = get_ident()
+        outer = one_thread.inside
+        if outer != thread and outer != NOBODY:
+            raise one_thread.refusal(f"thread {outer} is in a call")
+        try:
+            one_thread.inside = one_thread.asked_by = thread
+            self._engine.check()
+            self._hand_over.settle()
+            if self._group is not None:
+                self._group.asked()
+            deadline = None if timeout_s is None else monotonic() + timeout_s
+            while True:
+                now = monotonic()
+                if self.house_keeping_due(now):
+                    self.keep_house(now)
+                taken = self.try_take(take)
+                if taken:
+                    if self._group is not None:
+                        self._group.handed(now)
+                    return taken
+                if deadline is not None and now >= deadline:
+                    return None
+                if not self._fetching.wait(self.wait_s(now, deadline)):
+                    return None
+        finally:
+            one_thread.inside = outer
+
+    def records(self) -> Iterator[AnyRecord]:
+        """Hand over record by record, storing offsets when it is time to, however slow the application is.
+
+        Ends after `wakeup`, or when nothing came for `consumer_timeout_ms`.
+        """
+        timeout_ms = self._config.consumer_timeout_ms
+        timeout_s = None if timeout_ms is None else timeout_ms / 1000
+        take = partial(self._hand_over.chunk, self._config.max_poll_records)
+        while (chunk := self.next(take, timeout_s)) is not None:
+            thread = self._one_thread.asked_by
+            if self._commits.automatic or self._group is not None:
+                for record in chunk:
+                    yield record
+                    # The next one is asked for, so this one is done.
+                    if self._fetching.group_moved:
+                        break  # what is not handed over yet goes back, and perhaps to another member
+                    now = monotonic()
+                    if self._group is not None:
+                        self._group.handed(now)
+                    if now >= self._commits.due_at:
+                        self._commit_in_loop()
+            else:
+                yield from chunk
+            if self._one_thread.asked_by != thread:
+                raise self._one_thread.refusal(
+                    f"thread {self._one_thread.asked_by} asked for records while a loop of thread {thread} "
+                    "was going through some"
+                )
+
+    # What `next` is made of, for callers that wait in another way: all within a call that has entered
+    # `one_thread`. First `ask`, then `keep_house` if that is due, `try_take`, and a wait for `listen`'s
+    # call or `wait_s`; and again.
+
+    def try_take(self, take: Callable[[], T | None]) -> T | None:
+        """What is there now; never waits. What an interruption took is given back."""
+        try:
+            return take()
+        except TailraceError:
+            raise
+        except BaseException:
+            self._hand_over.take_back()
+            raise
+
+    def house_keeping_due(self, now: float) -> bool:
+        """Is there something to do before more is handed over? Cheap, never waits."""
+        member = self._member
+        return (
+            self._fetching.cluster_moved
+            or self._fetching.group_moved
+            or now >= self._commits.due_at
+            or not self._assignment.partitions
+            or (member is not None and now >= member.retry_at)
+        )
+
+    def keep_house(self, now: float) -> None:
+        """Follow the cluster and the group, store offsets; may wait for a disk or an answer.
+
+        Raises InvalidArgumentError when there is nothing to read.
+        """
+        member = self._member
+        in_group = member is not None and member.active
+        if not (self._assignment.partitions or self._assignment.pattern is not None or in_group):
+            raise InvalidArgumentError("there is nothing to read: subscribe() or assign() first")
+        if self._fetching.cluster_moved:
+            self._fetching.cluster_moved = False
+            try:
+                if member is not None and member.active:
+                    member.follow_cluster()
+                else:
+                    self._assignment.adopt_new()
+            except BaseException:
+                self._fetching.cluster_moved = True
+                raise
+            self._fetching.wake_engine()
+        if member is not None and member.active and (self._fetching.group_moved or now >= member.retry_at):
+            member.apply(self._engine.request_timeout_s)
+        if now >= self._commits.due_at:
+            self._auto_commit(now)
+
+    def wait_s(self, now: float, deadline: float | None) -> float | None:
+        """Until the deadline, but not past the time at which offsets are to be stored; None: for ever."""
+        ends = [] if deadline is None else [deadline]
+        if self._commits.automatic and self._commits.has_news(self._assignment.partitions.values()):
+            ends.append(self._commits.due_at)
+        if self._member is not None and self._member.retry_at != inf:
+            ends.append(self._member.retry_at)
+        return min(max(0.0, min(ends) - now), threading.TIMEOUT_MAX) if ends else None
+
+    def take_woken(self) -> bool:
+        """Was `wakeup` called since the last look?"""
+        return self._fetching.take_woken()
+
+    def listen(self, news: Callable[[], None] | None) -> None:
+        """`news` is called, in other threads, whenever a wait would end: it must be quick, and not raise."""
+        self._fetching.listen(news)
+
+    def ask(self) -> None:
+        """The application is done with what it got before. Within a call that has entered `one_thread`."""
+        self._engine.check()
+        self._one_thread.asked()
+        self._hand_over.settle()
+        if self._group is not None:
+            self._group.asked()
+
+    def interfere(self) -> None:
+        """What is buffered will be changed: a `for` loop that is under way comes for more by itself."""
+        self._engine.check()
+        self._one_thread.asked()
+        self._hand_over.settle_before_last()
+        self._hand_over.end_chunk()
+
+    # ------------------------------------------------------------------ inside
+
+    def _commit_in_loop(self) -> None:
+        outer = self._one_thread.enter()
+        try:
+            self._engine.check()
+            self._hand_over.settle_handed()
+            self._auto_commit(monotonic())
+        finally:
+            self._one_thread.inside = outer
+
+    def _auto_commit(self, now: float) -> None:
+        self._commits.store_in_time(self._assignment.partitions.values(), now)
