@@ -50,6 +50,8 @@ class Asking:
         self._member = member
         self._group: GroupTask | None = None if member is None else member.task
         self._one_thread = one_thread
+        self.in_transaction = False
+        """Is the application within a local transaction? Then nothing may move the positions."""
 
     # ----------------------------------------------------------------- asking
 
@@ -67,6 +69,8 @@ class Asking:
         try:
             one_thread.inside = one_thread.asked_by = thread
             self._engine.check()
+            if self.in_transaction:
+                self.check_no_transaction()
             self._hand_over.settle()
             if self._group is not None:
                 self._group.asked()
@@ -106,7 +110,7 @@ class Asking:
                     now = monotonic()
                     if self._group is not None:
                         self._group.handed(now)
-                    if now >= self._commits.due_at:
+                    if now >= self._commits.due_at and not self.in_transaction:
                         self._commit_in_loop()
             else:
                 yield from chunk
@@ -186,6 +190,7 @@ class Asking:
     def ask(self) -> None:
         """The application is done with what it got before. Within a call that has entered `one_thread`."""
         self._engine.check()
+        self.check_no_transaction()
         self._one_thread.asked()
         self._hand_over.settle()
         if self._group is not None:
@@ -194,9 +199,18 @@ class Asking:
     def interfere(self) -> None:
         """What is buffered will be changed: a `for` loop that is under way comes for more by itself."""
         self._engine.check()
+        self.check_no_transaction()
         self._one_thread.asked()
         self._hand_over.settle_before_last()
         self._hand_over.end_chunk()
+
+    def check_no_transaction(self) -> None:
+        """Raise InvalidArgumentError within a local transaction."""
+        if self.in_transaction:
+            raise InvalidArgumentError(
+                "a local transaction is open, and it commits the position when its block is left: "
+                "do this after that"
+            )
 
     # ------------------------------------------------------------------ inside
 

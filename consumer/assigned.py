@@ -21,12 +21,14 @@ class AssignedPartition:
     """Two readers meet here: the I/O thread fetches ahead, the application's thread hands over.
 
     `position` is the next offset to hand over; `settled` the one up to which the application is done,
-    since it has asked for more; `fetch_offset` the next offset to ask the node for. While `buffer` holds
+    since it has asked for more; `in_hand_from` the offset of the first record that it may be working on;
+    `fetch_offset` the next offset to ask the node for. While `buffer` holds
     batches, `position` belongs to the application's thread, else to whoever has the lock.
     """
 
     __slots__ = (
-        "backoff", "buffer", "buffered_bytes", "failure", "fetch", "fetch_offset", "high_watermark", "key",
+        "backoff", "buffer", "buffered_bytes", "failure", "fetch", "fetch_offset", "high_watermark",
+        "in_hand_from", "key",
         "leader", "leader_epoch", "lost", "name", "open", "paused", "position", "position_epoch",
         "reset", "retry_at", "settled", "settled_epoch",
     )  # fmt: skip
@@ -36,7 +38,7 @@ class AssignedPartition:
     ) -> None:
         self.name = name
         self.key: Key = (topic_id, name.partition)
-        self.position = self.settled = self.fetch_offset = position
+        self.position = self.settled = self.in_hand_from = self.fetch_offset = position
         self.position_epoch = self.settled_epoch = -1
         self.reset: Reset = reset
         self.leader = NO_LEADER
@@ -75,7 +77,7 @@ class AssignedPartition:
 
     def settle(self) -> None:
         """The application is done with all that was handed over."""
-        self.settled = self.position
+        self.settled = self.in_hand_from = self.position
         self.settled_epoch = self.position_epoch
 
     def push(self, raw: RawBatch) -> None:

@@ -16,8 +16,8 @@ from tailrace.protocol.errors import (
 from tailrace.protocol.record import TopicPartition
 
 from .assigned import AssignedPartition, Key
-from .local_store import StoredOffset
 from .offsets import Held, Offsets, OffsetStore
+from .stored_offset import StoredOffset
 
 _log = logging.getLogger(__name__)
 

@@ -79,14 +79,15 @@ class HandOver:
 
     def touch(self, partition: AssignedPartition) -> None:
         """Its position was changed by the application: that is settled by the next ask, too."""
-        self._in_hand[partition.key] = partition
+        self._in_hand.pop(partition.key, None)
+        self._take_in_hand(partition)
 
     def take_back(self) -> None:
         """Something interrupted the ask, so that the application did not get what was taken for it."""
         self._chunk = None
         with self._lock:
             for partition in self._in_hand.values():
-                self._fetcher.seek(partition, partition.settled)
+                self._fetcher.seek(partition, partition.in_hand_from)
         self._in_hand.clear()
 
     def note_progress(self) -> None:
@@ -104,6 +105,23 @@ class HandOver:
             deque(chunk.iterator, maxlen=0)
             self.records_handed += handed
             self._advance(chunk.partition, chunk.batch, handed)
+
+    def in_hand(self) -> list[AssignedPartition]:
+        """Those whose records the application may be working on: a `for` loop is in one."""
+        chunk = self._chunk
+        if chunk is not None:
+            return [chunk.partition] if chunk.handed else []
+        return list(self._in_hand.values())
+
+    def first_in_hand(self, partition: AssignedPartition) -> int:
+        """The offset of the first of its records that the application may be working on, else its position.
+
+        In a `for` loop that is the record in hand: it was done with those before.
+        """
+        chunk = self._chunk
+        if chunk is not None and chunk.partition is partition and chunk.handed:
+            return max(partition.in_hand_from, chunk.records[chunk.handed - 1].offset)
+        return partition.in_hand_from if partition.key in self._in_hand else partition.position
 
     # ------------------------------------------------------------- handing over
 
@@ -173,7 +191,7 @@ class HandOver:
             if records:
                 iterator = iter(records)
                 self._chunk = Chunk(partition, batch, records, iterator)
-                self._in_hand[partition.key] = partition
+                self._take_in_hand(partition)
                 return iterator
             self._advance(partition, batch, 0)
         return None
@@ -197,8 +215,13 @@ class HandOver:
             partition.open = OpenBatch(partition.name, partition.buffer[0], self._decoding)
         return partition.open
 
+    def _take_in_hand(self, partition: AssignedPartition) -> None:
+        if partition.key not in self._in_hand:
+            self._in_hand[partition.key] = partition
+            partition.in_hand_from = partition.position
+
     def _advance(self, partition: AssignedPartition, batch: OpenBatch, count: int) -> None:
-        self._in_hand[partition.key] = partition
+        self._take_in_hand(partition)
         batch.advance(count)
         partition.position_epoch = batch.leader_epoch
         if not batch.exhausted:

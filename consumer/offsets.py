@@ -25,7 +25,8 @@ from tailrace.protocol.partition_sets import partition_set
 from tailrace.protocol.record import TopicPartition
 
 from .assigned import Key
-from .local_store import LocalStore, StoredOffset
+from .local.store import LocalStore
+from .stored_offset import StoredOffset
 
 Offsets: TypeAlias = Mapping[Key, StoredOffset]
 Done: TypeAlias = Callable[[TailraceError | None], None]

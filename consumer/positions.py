@@ -1,6 +1,7 @@
 """Positions and offsets of a consumer, and what it can ask of the cluster: a part of `Consumer`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from tailrace.client.arguments import check_callable, items_of, partition_of, timeout_of
 from tailrace.client.descriptions import OffsetAndMetadata, OffsetAndTimestamp
@@ -11,9 +12,11 @@ from tailrace.protocol.record import TopicPartition
 
 from .arguments import commit_of, offset_of, partitions_of, timestamp_of, topic_of
 from .assigned import AssignedPartition, Key
-from .local_store import StoredOffset
+from .local.transaction import LocalTransaction
+from .local_transactions import local_transaction
 from .one_thread import OneThread, in_one_thread
 from .session import Session
+from .stored_offset import StoredOffset
 
 
 class Positions:
@@ -67,6 +70,7 @@ class Positions:
         group FencedMemberError or UnknownMemberError for a partition that is another member's by now,
         GroupNotEmptyError with `assign` while the group has members, TimedOutError without a coordinator.
         """
+        self._session.asking.check_no_transaction()
         if offsets is None:
             self._session.commit()
             return
@@ -86,6 +90,7 @@ class Positions:
         A local offset store is written at once. Without a callback errors are logged.
         """
         self._session.check()
+        self._session.asking.check_no_transaction()
         self._session.commits.check()
         if callback is not None:
             check_callable(callback)
@@ -110,6 +115,30 @@ class Positions:
         return (
             None if stored is None else OffsetAndMetadata(stored.offset, stored.metadata, stored.leader_epoch)
         )
+
+    def local_transaction(
+        self, partition: TopicPartition | None = None
+    ) -> AbstractContextManager[LocalTransaction]:
+        """Change keys of the application's own, and store a partition's position together with them.
+
+            for record in consumer:
+                with consumer.local_transaction() as transaction:
+                    count = int(transaction.get(record.key) or 0)
+                    transaction.put(record.key, str(count + 1).encode())
+
+        The keys lie in `offset_store`, each partition's apart, and go with it to whoever reads it next.
+        What the block has changed, and the position (everything handed over of the partition, the record
+        in hand included), are stored by one LMDB transaction when the block is left, durable then. An
+        exception takes it all back: those records are read again, and keys are as before. So each record
+        counts once in these keys, whatever is killed when. Write less often by asking for more at once:
+        `poll` or `batches`, and one transaction for the records of each partition.
+
+        `partition` is the one whose records are in hand, if there is only one. Nothing may be read, sought
+        or committed within the block. With auto-commit, records handled without a transaction count as
+        done when more is asked for, as ever. Raises InvalidArgumentError, StorageFullError,
+        StorageFaultError. `tailrace.read_local_state` reads the keys of a folder.
+        """
+        return local_transaction(self._session, None if partition is None else partition_of(partition))
 
     # ------------------------------------------------------------- the cluster
 

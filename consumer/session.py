@@ -27,9 +27,10 @@ from .group.member import LEAVE_WITHIN_S, Member
 from .group.task import GroupTask
 from .hand_over import HandOver
 from .listener import RebalanceListener
-from .local_store import LocalStore, StoredOffset
+from .local.store import LocalStore
 from .offsets import store_of
 from .one_thread import OneThread
+from .stored_offset import StoredOffset
 
 T = TypeVar("T")
 
@@ -216,6 +217,7 @@ class Session:
         if os.getpid() != self._process:
             self.closed = True
             return  # A fork of the consumer's process: nothing of it may be touched here.
+        self.asking.check_no_transaction()
         outer = self.one_thread.enter()
         self.closed = True
         try:

@@ -8,7 +8,7 @@ from tailrace.protocol.record import TopicPartition
 
 from .assigned import Reset
 from .failures import no_offset, no_offset_yet, out_of_range
-from .local_store import StoredOffset
+from .stored_offset import StoredOffset
 
 
 class LogRange(NamedTuple):

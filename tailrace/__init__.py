@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from tailrace.client.descriptions import OffsetAndMetadata
     from tailrace.consumer.consumer import Consumer
     from tailrace.consumer.listener import RebalanceListener
+    from tailrace.consumer.local.state import LocalEntry, read_local_state
+    from tailrace.consumer.local.transaction import LocalTransaction
     from tailrace.producer.producer import Producer
     from tailrace.protocol import errors
     from tailrace.protocol.errors import TailraceError
@@ -21,6 +23,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Admin",
     "Consumer",
+    "LocalEntry",
+    "LocalTransaction",
     "OffsetAndMetadata",
     "Producer",
     "RebalanceListener",
@@ -29,17 +33,21 @@ __all__ = [
     "TopicPartition",
     "__version__",
     "errors",
+    "read_local_state",
 ]
 
 _HOMES = {
     "Admin": "tailrace.client.admin",
     "Consumer": "tailrace.consumer.consumer",
+    "LocalEntry": "tailrace.consumer.local.state",
+    "LocalTransaction": "tailrace.consumer.local.transaction",
     "OffsetAndMetadata": "tailrace.client.descriptions",
     "Producer": "tailrace.producer.producer",
     "RebalanceListener": "tailrace.consumer.listener",
     "Record": "tailrace.protocol.record",
     "TailraceError": "tailrace.protocol.errors",
     "TopicPartition": "tailrace.protocol.record",
+    "read_local_state": "tailrace.consumer.local.state",
 }
 
 

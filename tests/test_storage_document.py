@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.consumer import local_store
+from tailrace.consumer.local import access, partition
+from tailrace.consumer.local.store import LocalStore
+from tailrace.consumer.stored_offset import StoredOffset
 from tailrace.coordinator.store import lmdb_store, rows
 from tailrace.node.storage import folder, schema
 from tailrace.protocol import cluster, limits
@@ -57,18 +59,18 @@ def test_row_kinds_of_the_coordinator() -> None:
 
 
 def test_offsets_of_a_consumer(tmp_path: Path) -> None:
-    assert tables_in(CONSUMER) == {local_store._DATABASE.decode()}
-    assert keys_in(CONSUMER) == names((local_store._IDENTITY, local_store._OFFSET))
-    for kind, form in ((local_store.Identity, "map: "), (local_store.StoredOffset, "array: ")):
+    assert tables_in(CONSUMER) == {access.STORE.decode(), access.STATE.decode()}
+    assert keys_in(CONSUMER) == names((partition.IDENTITY, partition.OFFSET))
+    for kind, form in ((partition.Identity, "map: "), (StoredOffset, "array: ")):
         (line,) = [line for line in CONSUMER.splitlines() if form in line]
         stated = line.partition(form)[2].split(", ")
         assert [field.split()[0] for field in stated] == list(kind.__struct_fields__)
         assert kind.__struct_config__.array_like is (form == "array: ")
-    assert f"format integer {local_store.FORMAT}," in CONSUMER
+    assert f"format integer {partition.FORMAT}," in CONSUMER
 
-    store = local_store.LocalStore(tmp_path, "test")
+    store = LocalStore(tmp_path, "test")
     store.hold(TopicPartition("t", 3), bytes(16))
-    store.write((bytes(16), 3), local_store.StoredOffset(1))
+    store.write((bytes(16), 3), StoredOffset(1))
     store.close()
     (made,) = tmp_path.iterdir()
     assert made.name == f"{bytes(16).hex()}-3"

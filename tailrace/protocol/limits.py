@@ -161,8 +161,12 @@ FETCHES_PER_NODE_MAX: Final = 4
 """Fetches of one consumer at one node. A partition is in one of them at most; the second lets a busy
 partition go on while quiet ones wait for records."""
 MAX_POLL_RECORDS_MAX: Final = 1_000_000
-OFFSET_STORE_MAP_BYTES: Final = 64 * MIB
-"""The address space, and so the bound, of one partition's environment in a local offset store."""
+OFFSET_STORE_MAP_BYTES: Final = 4 * GIB
+"""The address space, and so the bound, of one partition's environment in a local offset store: its offset
+and the application's keys. It takes no space on disk before it is used."""
+LOCAL_STATE_KEY_BYTES_MAX: Final = 511
+"""What LMDB takes as a key."""
+LOCAL_STATE_VALUE_BYTES_MAX: Final = 64 * MIB
 
 assert IN_FLIGHT_BATCHES_MAX * 2 <= PRODUCER_WINDOW_BATCHES
 assert RECORD_BYTES_MAX < BATCH_BYTES_MAX <= BATCH_BODY_BYTES_MAX <= FETCH_BYTES_MAX

@@ -13,9 +13,10 @@ from tailrace.consumer.assigned import AssignedPartition, Reset
 from tailrace.consumer.assignment import Assignment
 from tailrace.consumer.commits import Commits
 from tailrace.consumer.fetcher import Fetcher
-from tailrace.consumer.local_store import LocalStore, StoredOffset
+from tailrace.consumer.local.store import LocalStore
 from tailrace.consumer.offsets import LocalOffsets
 from tailrace.consumer.start import LogRange, new_partitions, start_offset
+from tailrace.consumer.stored_offset import StoredOffset
 from tailrace.protocol.cluster import ClusterState, TopicInfo
 from tailrace.protocol.errors import DataFolderError, InvalidArgumentError, OffsetOutOfRangeError
 from tailrace.protocol.record import TopicPartition

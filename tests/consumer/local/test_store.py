@@ -12,7 +12,9 @@ import lmdb
 import msgspec
 import pytest
 
-from tailrace.consumer.local_store import FORMAT, Identity, LocalStore, PartitionStore, StoredOffset
+from tailrace.consumer.local.partition import FORMAT, Identity, PartitionStore
+from tailrace.consumer.local.store import LocalStore
+from tailrace.consumer.stored_offset import StoredOffset
 from tailrace.protocol.errors import DataFolderError
 from tailrace.protocol.record import TopicPartition
 
@@ -127,7 +129,8 @@ def test_the_identity_names_partition_and_machine(tmp_path: Path) -> None:
 CHILD = """
     import os, sys
     from pathlib import Path
-    from tailrace.consumer.local_store import LocalStore, StoredOffset
+    from tailrace.consumer.local.store import LocalStore
+    from tailrace.consumer.stored_offset import StoredOffset
     from tailrace.protocol.record import TopicPartition
 
     store = LocalStore(Path(sys.argv[1]), "child")
@@ -158,7 +161,7 @@ def test_kill_9_loses_nothing_that_was_written_and_frees_the_lock(tmp_path: Path
 FORKING = """
     import os, sys
     from pathlib import Path
-    from tailrace.consumer.local_store import LocalStore
+    from tailrace.consumer.local.store import LocalStore
     from tailrace.protocol.record import TopicPartition
 
     store = LocalStore(Path(sys.argv[1]), "parent")
@@ -216,4 +219,17 @@ def test_many_partitions_cost_one_sync_of_the_folder_and_two_each(
     store.hold(TopicPartition("orders", 10), ID)
     store.write((ID, 10), StoredOffset(0))
     assert len(synced) == 1 + 10 + 2
+    store.close()
+
+
+def test_a_folder_of_another_machine_is_refused(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path, "test")
+    store.hold(ORDERS, ID)
+    store.write(KEY, StoredOffset(1))
+    store.close()
+    here = msgspec.msgpack.decode(get(folder_of(tmp_path), b"identity"), type=Identity)
+    there = msgspec.structs.replace(here, host="another")
+    put(folder_of(tmp_path), b"identity", msgspec.msgpack.encode(there))
+    with pytest.raises(DataFolderError, match=r"made on another machine \(another, this is "):
+        store.hold(ORDERS, ID)
     store.close()

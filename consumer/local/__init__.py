@@ -1,0 +1,1 @@
+"""Offsets and keys of the application on the consumer's own machine."""

@@ -1,0 +1,50 @@
+"""What goes wrong with a folder or its LMDB environment, in words of ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import lmdb
+import msgspec
+
+from tailrace.protocol.errors import DataFolderError, StorageFaultError, StorageFullError
+
+STORE: Final = b"tailrace"
+"""The database with what is ours."""
+STATE: Final = b"application"
+"""The database with the application's keys."""
+DATABASES_MAX: Final = 8
+
+
+@contextmanager
+def folder_access(folder: Path) -> Iterator[None]:
+    """Raise DataFolderError for what the system says."""
+    try:
+        yield
+    except OSError as error:
+        raise DataFolderError(
+            f"offset_store folder {folder}: {(error.strerror or str(error)).lower()}"
+        ) from error
+
+
+@contextmanager
+def opening(what: str) -> Iterator[None]:
+    """Raise StorageFullError or DataFolderError for an environment that does not open."""
+    try:
+        yield
+    except lmdb.DiskError as error:
+        raise StorageFullError(f"{what} has no space: {error}") from error
+    except lmdb.Error as error:
+        raise DataFolderError(f"{what} is damaged or not one of ours: {error}") from error
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Raise StorageFullError or StorageFaultError for what fails in an open environment."""
+    try:
+        yield
+    except (lmdb.DiskError, lmdb.MapFullError) as error:
+        raise StorageFullError(f"{what} has no space left: {error}") from error
+    except (lmdb.Error, msgspec.MsgspecError) as error:
+        raise StorageFaultError(f"{what} failed: {error}") from error
