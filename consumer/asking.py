@@ -8,6 +8,7 @@ from threading import get_ident
 from time import monotonic
 from typing import TypeVar
 
+from tailrace.client.dead_letters import bury, letter_for
 from tailrace.client.engine import Engine
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
 
@@ -17,7 +18,8 @@ from .config import ConsumerConfig
 from .fetch_task import FetchTask
 from .group.member import Member
 from .group.task import GroupTask
-from .hand_over import AnyRecord, HandOver
+from .hand_over import AnyRecord, HandOver, Parked
+from .on_error import on_error_of
 from .one_thread import NOBODY, OneThread
 
 T = TypeVar("T")
@@ -142,6 +144,7 @@ class Asking:
             or self._fetching.group_moved
             or now >= self._commits.due_at
             or not self._assignment.partitions
+            or bool(self._hand_over.parked)
             or (member is not None and now >= member.retry_at)
         )
 
@@ -169,6 +172,8 @@ class Asking:
             member.apply(self._engine.request_timeout_s)
         if now >= self._commits.due_at:
             self._auto_commit(now)
+        for parked in list(self._hand_over.parked.values()):
+            self._bury(parked)
 
     def wait_s(self, now: float, deadline: float | None) -> float | None:
         """Until the deadline, but not past the time at which offsets are to be stored; None: for ever."""
@@ -222,6 +227,14 @@ class Asking:
             self._auto_commit(monotonic())
         finally:
             self._one_thread.inside = outer
+
+    def _bury(self, parked: Parked) -> None:
+        """Write what cannot be handed over as dead letters; only then it is passed."""
+        topic = on_error_of(self._config.on_error).topic
+        if topic is not None and self._hand_over.is_current(parked):
+            letters = [letter_for(one.record, one.reason, one.records) for one in parked.rejected]
+            bury(self._engine, topic, letters, self._engine.request_timeout_s)
+        self._hand_over.release(parked)
 
     def _auto_commit(self, now: float) -> None:
         self._commits.store_in_time(self._assignment.partitions.values(), now)

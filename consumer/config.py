@@ -19,6 +19,7 @@ from tailrace.protocol.limits import (
 )
 
 from .assigned import Reset
+from .on_error import on_error_of
 
 RESETS: Final = ("earliest", "latest", "none")
 Strategy: TypeAlias = Literal["uniform", "range"]
@@ -65,6 +66,7 @@ class ConsumerConfig:
     request_timeout_ms: int = 30_000
     consumer_timeout_ms: float | None = None
     check_crcs: bool = True
+    on_error: str = "raise"
 
     def __post_init__(self) -> None:
         if self.auto_offset_reset not in RESETS:
@@ -101,6 +103,7 @@ class ConsumerConfig:
                 raise InvalidArgumentError(f"{name} is {getattr(self, name)!r}; it is True or False")
         for name in ("key_deserializer", "value_deserializer"):
             deserializer_of(name, getattr(self, name))
+        on_error_of(self.on_error)
         if not isinstance(self.client_id, str | None):
             raise InvalidArgumentError(f"client_id is {self.client_id!r:.100}; it is a str or None")
         if not isinstance(self.offset_store, str | Path | None) or self.offset_store == "":

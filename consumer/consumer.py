@@ -73,6 +73,12 @@ class Consumer(Positions):
     or functions that get bytes and give what `key` and `value` are to be; a null stays None. "pickle" runs
     what it reads: name it only where you trust everybody who can write to the topic.
 
+    `on_error` says what becomes of a record that does not deserialize, and of a batch that is malformed
+    though its checksum holds: "raise", "skip" (logged and counted), or "dlq:<topic>": written there with its
+    own bytes and the reason in headers (`tailrace.error`, `.topic`, `.partition`, `.offset`, `.timestamp`)
+    before the position passes it. What is damaged (a wrong checksum) always raises, as do dead letters
+    that are read with the same option.
+
     A fetch waits up to `fetch_max_wait_ms` at a node for `fetch_min_bytes`, and brings up to
     `fetch_max_bytes`, `max_partition_fetch_bytes` of each partition (always at least one batch).
     `max_poll_records` bounds one `poll`. `request_timeout_ms` is the time for connecting and for calls
@@ -108,6 +114,7 @@ class Consumer(Positions):
         request_timeout_ms: int = 30_000,
         consumer_timeout_ms: float | None = None,
         check_crcs: bool = True,
+        on_error: str = "raise",
         **unknown: object,
     ) -> None:
         reject_unknown("Consumer", unknown, OPTIONS)
@@ -133,6 +140,7 @@ class Consumer(Positions):
             request_timeout_ms=request_timeout_ms,
             consumer_timeout_ms=consumer_timeout_ms,
             check_crcs=check_crcs,
+            on_error=on_error,
         )
         wanted = topics_of(topics)
         self._session = Session(config)

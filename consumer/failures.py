@@ -68,11 +68,25 @@ def deleted_topic(topic: str, *, again: bool) -> UnknownTopicError:
     return UnknownTopicError(f"topic {topic!r} was deleted while it was read: subscribe or assign without it")
 
 
-def failed_record(name: TopicPartition, offset: int, what: str, cause: Exception) -> SerializationError:
-    """One record whose key or value its deserializer refused."""
-    error = SerializationError(
+def undeserialized(name: TopicPartition, offset: int, what: str, cause: Exception) -> str:
+    """What is wrong with one record whose key or value its deserializer refused."""
+    return (
         f"{name.topic}-{name.partition}: the {what} of the record at offset {offset} does not deserialize: "
-        f"{type(cause).__name__}: {cause}. The position stays at it; seek to {offset + 1} to go on without it"
+        f"{type(cause).__name__}: {cause}"
+    )
+
+
+def failed_record(name: TopicPartition, offset: int, what: str, cause: Exception) -> SerializationError:
+    """As `undeserialized`, for who has to go round it."""
+    error = SerializationError(
+        f"{undeserialized(name, offset, what, cause)}. "
+        f"The position stays at it; seek to {offset + 1} to go on without it"
     )
     error.__cause__ = cause
     return error
+
+
+def malformed(name: TopicPartition, offset: int, records: int, cause: object) -> str:
+    """What is wrong with a batch that was made wrong: its checksum holds."""
+    where = f"{name.topic}-{name.partition}: the batch of {records} records at offset {offset}"
+    return f"{where} is malformed: {cause}"

@@ -4,21 +4,25 @@ What is handed over moves a partition's position at once. It is *settled*, and s
 auto-commit, when the application asks for more: the record in hand never is.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from operator import length_hint
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
-from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.errors import CorruptBatchError, TailraceError
 from tailrace.protocol.record import Record, TopicPartition
 
 from .assigned import AssignedPartition, Key
 from .column_batch import ColumnBatch
 from .decoding import Decoding
 from .fetcher import Fetcher
-from .open_batch import OpenBatch
+from .on_error import RAISE, OnError
+from .open_batch import OpenBatch, RawBatch, rejected_whole
+from .sift import Rejected
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 AnyRecord = Record[Any, Any]
 
@@ -37,21 +41,41 @@ class Chunk(NamedTuple):
         return len(self.records) - length_hint(self.iterator)
 
 
+class Parked(NamedTuple):
+    """A batch that is not handed over before its dead letters are written; None: all of it is one letter."""
+
+    partition: AssignedPartition
+    raw: RawBatch
+    batch: OpenBatch | None
+    rejected: list[Rejected]
+
+
 class HandOver:
     """Takes turns among the partitions that have something. `wake` sends the next fetch on its way.
 
     Errors of a partition are raised when it is its turn and nothing else can be handed over first;
-    then it is the next partition's turn.
+    then it is the next partition's turn. What `on_error` lets pass is left out instead.
     """
 
-    def __init__(self, fetcher: Fetcher, lock: Lock, decoding: Decoding, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        lock: Lock,
+        decoding: Decoding,
+        wake: Callable[[], None],
+        on_error: OnError = RAISE,
+    ) -> None:
         self._fetcher = fetcher
         self._lock = lock
         self._decoding = decoding
         self._wake = wake
+        self._on_error = on_error
+        self.parked: dict[Key, Parked] = {}
         self._in_hand: dict[Key, AssignedPartition] = {}
         self._chunk: Chunk | None = None
         self.records_handed = 0
+        self.records_left_out = 0
+        """Skipped, or written as dead letters."""
 
     # -------------------------------------------------------------- asking
 
@@ -152,6 +176,21 @@ class HandOver:
         """The next batch."""
         return self._first(self._take_columns)
 
+    # ------------------------------------------------------------ dead letters
+
+    def is_current(self, parked: Parked) -> bool:
+        """Is it still what the partition goes on with? Not after a seek, or without the partition."""
+        partition = parked.partition
+        with self._lock:
+            assigned = self._fetcher.partitions.get(partition.key) is partition
+            return assigned and bool(partition.buffer) and partition.buffer[0] is parked.raw
+
+    def release(self, parked: Parked) -> None:
+        """Go on behind what was left out, which is written."""
+        del self.parked[parked.partition.key]
+        if self.is_current(parked):
+            self._admit(parked)
+
     # ------------------------------------------------------------------ inside
 
     def _ready(self) -> list[AssignedPartition]:
@@ -207,13 +246,42 @@ class HandOver:
 
     def _open(self, partition: AssignedPartition) -> OpenBatch | None:
         """The partition's next batch, None if there is none now. Raises what its reading ended in."""
-        if partition.open is None:
+        while partition.open is None:
+            if partition.key in self.parked:
+                return None
             if not partition.buffer:
                 if partition.failure is not None:
                     raise partition.failure.with_traceback(None)
                 return None
-            partition.open = OpenBatch(partition.name, partition.buffer[0], self._decoding)
+            opened = self._opened(partition, partition.buffer[0])
+            if opened.rejected and self._on_error.topic is not None:
+                self.parked[partition.key] = opened
+                return None
+            if opened.rejected:
+                _log.warning("skipped: %s", _told(opened.rejected))
+            self._admit(opened)
         return partition.open
+
+    def _opened(self, partition: AssignedPartition, raw: RawBatch) -> Parked:
+        tolerant = self._on_error.applies_to(partition.name.topic)
+        try:
+            batch = OpenBatch(partition.name, raw, self._decoding, sifted=tolerant)
+        except CorruptBatchError as error:
+            rejected = rejected_whole(partition.name, raw, error) if tolerant else None
+            if rejected is None:
+                raise
+            return Parked(partition, raw, None, [rejected])
+        return Parked(partition, raw, batch, batch.rejected)
+
+    def _admit(self, opened: Parked) -> None:
+        partition, raw, batch, rejected = opened
+        self.records_left_out += sum(one.records for one in rejected)
+        if batch is not None:
+            partition.open = batch
+            return
+        self._take_in_hand(partition)
+        partition.position_epoch = raw.header.leader_epoch
+        self._pop(partition)
 
     def _take_in_hand(self, partition: AssignedPartition) -> None:
         if partition.key not in self._in_hand:
@@ -228,7 +296,16 @@ class HandOver:
             if count:
                 partition.position = batch.position
             return
+        self._pop(partition)
+
+    def _pop(self, partition: AssignedPartition) -> None:
         with self._lock:
             wants_fetch = self._fetcher.pop(partition)
         if wants_fetch:
             self._wake()
+
+
+def _told(rejected: list[Rejected]) -> str:
+    first = rejected[0].reason
+    more = len(rejected) - 1
+    return f"{first} (and {more} more of its batch)" if more else first

@@ -11,6 +11,7 @@ def metrics_of(session: Session) -> dict[str, Any]:
     fetched = session.fetcher.statistics
     return {
         "records_handed_over": session.hand_over.records_handed,
+        "records_left_out": session.hand_over.records_left_out,
         "bytes_fetched": fetched.bytes,
         "bytes_buffered": session.fetcher.buffered_bytes,
         "fetches": fetched.fetches,

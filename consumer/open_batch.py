@@ -9,14 +9,15 @@ from bisect import bisect_left
 from itertools import repeat
 from typing import Any, NamedTuple
 
-from tailrace.protocol.batch import BatchHeader
+from tailrace.protocol.batch import BatchHeader, check_crc
 from tailrace.protocol.decode import Batch, decode
 from tailrace.protocol.errors import BatchTooLargeError, CorruptBatchError
 from tailrace.protocol.record import Record, TopicPartition
 
 from .column_batch import ColumnBatch
 from .decoding import Decoding, deserialize
-from .failures import corrupt_batch, failed_record
+from .failures import corrupt_batch, failed_record, malformed
+from .sift import Rejected, sift
 
 
 class RawBatch(NamedTuple):
@@ -28,17 +29,25 @@ class RawBatch(NamedTuple):
 
 
 class OpenBatch:
-    """What is left of one batch.
+    """What is left of one batch. `rejected`: what was taken out of it.
 
+    With `sifted` records that do not deserialize are taken out, and all others are deserialized at once.
     Raises CorruptBatchError, naming partition and offsets, if the batch does not decode.
     """
 
-    def __init__(self, name: TopicPartition, raw: RawBatch, decoding: Decoding) -> None:
+    def __init__(
+        self, name: TopicPartition, raw: RawBatch, decoding: Decoding, *, sifted: bool = False
+    ) -> None:
         self._name = name
         self._decoding = decoding
         self._batch = _decode(name, raw, decoding.check_crc)
         self._next = bisect_left(self._batch.offsets, raw.start)
         self._records: list[Record[Any, Any]] | None = None
+        self.rejected: list[Rejected] = []
+        if sifted and not decoding.plain:
+            self._batch, self.rejected = sift(name, self._batch, self._next, decoding)
+            self._decoding = Decoding()
+            self._next = 0
 
     @property
     def exhausted(self) -> bool:
@@ -90,6 +99,20 @@ class OpenBatch:
         columns = (batch.offsets[start:stop], batch.timestamps[start:stop], keys.items, values.items)
         place = (repeat(self._name.topic), repeat(self._name.partition))
         return list(map(Record, *place, *columns, batch.headers[start:stop]))
+
+
+def rejected_whole(name: TopicPartition, raw: RawBatch, error: CorruptBatchError) -> Rejected | None:
+    """A batch whose checksum holds, though its columns do not: it was made so. None for a damaged one."""
+    try:
+        check_crc(raw.data, raw.header)
+    except CorruptBatchError:
+        return None
+    header = raw.header
+    key: bytes | None = None
+    value: bytes | None = raw.data
+    record = Record(*name, header.base_offset, header.max_timestamp, key, value, ())
+    reason = malformed(name, header.base_offset, header.record_count, error.__cause__)
+    return Rejected(record, reason, header.record_count)
 
 
 def _decode(name: TopicPartition, raw: RawBatch, verify_crc: bool) -> Batch:

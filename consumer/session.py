@@ -29,6 +29,7 @@ from .hand_over import HandOver
 from .listener import RebalanceListener
 from .local.store import LocalStore
 from .offsets import store_of
+from .on_error import on_error_of
 from .one_thread import OneThread
 from .stored_offset import StoredOffset
 
@@ -61,7 +62,8 @@ class Session:
         self._lock = lock
         self._task = FetchTask(self.engine, self.fetcher, lock, config)
         decoding = decoding_of(config.key_deserializer, config.value_deserializer, config.check_crcs)
-        self.hand_over = HandOver(self.fetcher, lock, decoding, self._task.wake_engine)
+        on_error = on_error_of(config.on_error)
+        self.hand_over = HandOver(self.fetcher, lock, decoding, self._task.wake_engine, on_error)
         self.group: GroupTask | None = None
         if config.group_id is not None:
             self.group = GroupTask(self.engine, config, lock, self._task.tell_group_moved, name)
@@ -108,6 +110,8 @@ class Session:
             if self.group is not None:
                 self.engine.attach(self.group)
             self.engine.ready(self.engine.request_timeout_s)
+            if on_error.topic is not None:
+                self.engine.wait_for_topic(on_error.topic, self.engine.request_timeout_s)
         except BaseException:
             self.engine.close()
             raise

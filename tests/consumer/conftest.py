@@ -39,7 +39,10 @@ class Feeder:
         self, topic: str, *values: bytes | None, partition: int = 0, timestamp: int = 1_000, **columns: Any
     ) -> int:
         """Append one batch; the offset of its first record. Waits for a leader that takes it."""
-        batch = encode(values, timestamps=timestamp, **columns)
+        return self.send_batch(topic, encode(values, timestamps=timestamp, **columns), partition)
+
+    def send_batch(self, topic: str, batch: bytes, partition: int = 0) -> int:
+        """Append a batch as it is; the offset of its first record."""
         deadline = time.monotonic() + 20
         while (result := self._try(topic, partition, batch)) is None or result.error.code != 0:
             assert time.monotonic() < deadline, result

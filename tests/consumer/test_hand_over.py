@@ -14,6 +14,7 @@ from tailrace.consumer.assigned import AssignedPartition
 from tailrace.consumer.decoding import Decoding
 from tailrace.consumer.fetcher import Fetcher, FetchPlan
 from tailrace.consumer.hand_over import HandOver
+from tailrace.consumer.on_error import RAISE, SKIP, OnError
 from tailrace.protocol.errors import CorruptBatchError, SerializationError
 from tailrace.protocol.messages import OK, FetchResult
 from tailrace.protocol.record import TopicPartition
@@ -26,10 +27,16 @@ NAMES = [TopicPartition(TOPIC, index) for index in range(3)]
 class Desk:
     """A hand-over whose buffers the test fills itself."""
 
-    def __init__(self, partitions: int = 1, decoding: Decoding | None = None, start: int = 0) -> None:
+    def __init__(
+        self,
+        partitions: int = 1,
+        decoding: Decoding | None = None,
+        start: int = 0,
+        on_error: OnError = RAISE,
+    ) -> None:
         self.fetcher = Fetcher(partition_bytes=10_000, reset="earliest", random=Random(0))
         self.wakes = 0
-        self.hand_over = HandOver(self.fetcher, Lock(), decoding or Decoding(), self.wake)
+        self.hand_over = HandOver(self.fetcher, Lock(), decoding or Decoding(), self.wake, on_error)
         self.partitions = [
             AssignedPartition(NAMES[index], TOPIC_ID, start, "earliest", Random(0))
             for index in range(partitions)
@@ -259,3 +266,38 @@ def test_ctrl_c_in_a_deserializer_hands_nothing_over() -> None:
         desk.hand_over.records(500)
     desk.hand_over.take_back()
     assert desk.places == (0, 0)
+
+
+@pytest.mark.parametrize("on_error", [RAISE, SKIP, OnError(tolerant=True, topic="dead")])
+def test_a_damaged_batch_is_raised_whatever_on_error_says(on_error: OnError) -> None:
+    desk = Desk(on_error=on_error)
+    batch = numbered(0, 3)
+    desk.fill(0, batch[:-1] + bytes([batch[-1] ^ 1]))
+    for _ in range(2):
+        with pytest.raises(CorruptBatchError, match="CRC-32C"):
+            desk.poll()
+    assert desk.places == (0, 0)
+    assert not desk.hand_over.parked
+
+
+def test_a_parked_batch_holds_up_only_its_partition_until_it_is_released_or_left() -> None:
+    desk = Desk(2, Decoding(value=json.loads), on_error=OnError(tolerant=True, topic="dead"))
+    desk.fill(0, batch_of([b"0", b"{", b"2"], 0), numbered(3, 2))
+    desk.fill(1, numbered(0, 3))
+    assert desk.poll() == {"1": [0, 1, 2]}
+    assert desk.poll() == {}
+    (parked,) = desk.hand_over.parked.values()
+    assert [(one.record.offset, one.record.value) for one in parked.rejected] == [(1, b"{")]
+    assert desk.hand_over.is_current(parked)
+    desk.hand_over.release(parked)
+    assert desk.poll() == {"0": [0, 2, 3, 4]}
+    assert desk.places[0] == 5
+
+    desk.fill(0, batch_of([b"{"], 5))
+    assert desk.poll() == {}
+    (parked,) = desk.hand_over.parked.values()
+    desk.fetcher.seek(desk.partitions[0], 3)
+    assert not desk.hand_over.is_current(parked)
+    desk.hand_over.release(parked)
+    assert desk.places[0] == 3
+    assert not desk.hand_over.parked
