@@ -22,7 +22,6 @@ def local_transaction(session: Session, name: TopicPartition | None) -> Iterator
     """As `Consumer.local_transaction` says. Belongs to the application's thread."""
     outer = session.one_thread.enter()
     try:
-        session.check()
         session.asking.check_no_transaction()
         store = session.local_store
         if store is None:

@@ -138,6 +138,7 @@ class Positions:
         done when more is asked for, as ever. Raises InvalidArgumentError, StorageFullError,
         StorageFaultError. `tailrace.read_local_state` reads the keys of a folder.
         """
+        self._session.check()
         return local_transaction(self._session, None if partition is None else partition_of(partition))
 
     # ------------------------------------------------------------- the cluster
