@@ -53,7 +53,7 @@ class Moves(RebalanceListener):
 
 
 def member(bootstrap_servers: str, pipe: Connection) -> None:
-    """Reads until SIGTERM; tells ("held", partitions), and at the end ("delays", [(sent, delay_s, moved)])."""
+    """Reads until SIGTERM; tells ("held", partitions), at the end ("delays", [(sent, delay_s, moved)])."""
     moves = Moves()
     delays: list[tuple[float, float, bool]] = []
     stopping = threading.Event()
