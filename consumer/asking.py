@@ -113,7 +113,7 @@ class Asking:
                     if self._group is not None:
                         self._group.handed(now)
                     if now >= self._commits.due_at and not self.in_transaction:
-                        self._commit_in_loop()
+                        self.commit_in_loop()
             else:
                 yield from chunk
             if self._one_thread.asked_by != thread:
@@ -122,9 +122,9 @@ class Asking:
                     "was going through some"
                 )
 
-    # What `next` is made of, for callers that wait in another way: all within a call that has entered
-    # `one_thread`. First `ask`, then `keep_house` if that is due, `try_take`, and a wait for `listen`'s
-    # call or `wait_s`; and again.
+    # What `next` and `records` are made of, for callers that wait in another way: all within a call that
+    # has entered `one_thread`. First `ask`, then `keep_house` if that is due, `try_take`, and a wait for
+    # `listen`'s call or `wait_s`; and again.
 
     def try_take(self, take: Callable[[], T | None]) -> T | None:
         """What is there now; never waits. What an interruption took is given back."""
@@ -184,6 +184,11 @@ class Asking:
             ends.append(self._member.retry_at)
         return min(max(0.0, min(ends) - now), threading.TIMEOUT_MAX) if ends else None
 
+    @property
+    def group_moved(self) -> bool:
+        """Has the group another assignment for us? Then what is not handed over yet goes back."""
+        return self._fetching.group_moved
+
     def take_woken(self) -> bool:
         """Was `wakeup` called since the last look?"""
         return self._fetching.take_woken()
@@ -217,9 +222,8 @@ class Asking:
                 "do this after that"
             )
 
-    # ------------------------------------------------------------------ inside
-
-    def _commit_in_loop(self) -> None:
+    def commit_in_loop(self) -> None:
+        """Auto-commit what a `for` loop has got and is done with."""
         outer = self._one_thread.enter()
         try:
             self._engine.check()
@@ -227,6 +231,8 @@ class Asking:
             self._auto_commit(monotonic())
         finally:
             self._one_thread.inside = outer
+
+    # ------------------------------------------------------------------ inside
 
     def _bury(self, parked: Parked) -> None:
         """Write what cannot be handed over as dead letters; only then it is passed."""

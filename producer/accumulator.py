@@ -13,12 +13,7 @@ from typing import Final
 
 from tailrace.protocol.cluster import TopicInfo
 from tailrace.protocol.compression import Compression
-from tailrace.protocol.errors import (
-    BatchTooLargeError,
-    BufferFullError,
-    TailraceError,
-    UnknownPartitionError,
-)
+from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.limits import KIB
 from tailrace.protocol.record import Headers
 
@@ -26,6 +21,7 @@ from .batch import RECORD_OVERHEAD_BYTES, UNSTAMPED, Batch, Stamp, advance
 from .delivery import Delivery, Outcome
 from .lane import deleted
 from .ledger import Failures, Ledger
+from .refusals import memory_full, no_partition, too_large
 from .topics import NOWHERE, TopicBuffers
 
 CLOCK_RESOLUTION_S: Final = 0.001
@@ -78,6 +74,7 @@ class Accumulator:
         self._changed = threading.Condition(self.lock)
         """Memory was given back, or batches were resolved."""
         self._waiting = 0
+        self._watcher: Callable[[], None] | None = None
         self._generation = 0
         self._ledger = Ledger()
         self._error: TailraceError | None = None
@@ -255,13 +252,17 @@ class Accumulator:
         with self.lock:
             return self._ledger.take_failures()
 
+    def watch(self, watcher: Callable[[], None] | None) -> None:
+        """Who waits for memory without a thread is told, under the lock, when there may be some."""
+        with self.lock:
+            self._watcher = watcher
+            if watcher is not None and not self._unresolved():
+                self._wake_once()  # only what is open can give memory back
+
     def check_size(self, size: int) -> None:
         """Raise BatchTooLargeError if no batch can take a record whose key, value and headers have `size`."""
         if size > self.record_bytes_max:
-            raise BatchTooLargeError(
-                f"a record of {size} bytes; at most {self.record_bytes_max} fit"
-                " (the least of max_request_size, buffer_memory and the protocol's bound)"
-            )
+            raise too_large(size, self.record_bytes_max)
 
     def check(self) -> None:
         """Raise why no more records are taken, if that is so."""
@@ -277,7 +278,7 @@ class Accumulator:
         """
         with self.lock:
             self._woken = True  # there is no need to wake who is here
-            stuck = self._waiting > 0 and not self._unresolved()
+            stuck = (self._waiting > 0 or self._watcher is not None) and not self._unresolved()
             due = float("inf")
             for batch, topic in tuple(self._open.items()):
                 if batch.opened + self._linger_s > now and not stuck:
@@ -310,8 +311,7 @@ class Accumulator:
             for batch, error in resolved:
                 self.used_bytes -= batch.size
                 self._ledger.leave(batch, error)
-            if self._waiting:
-                self._changed.notify_all()
+            self._tell()
 
     def update_topics(self, lookup: Callable[[bytes], TopicInfo | None]) -> None:
         """The cluster has changed: take in new partitions and leaders, forget topics that were deleted."""
@@ -338,7 +338,7 @@ class Accumulator:
             self._error = self._error or error
             self.topics.clear()
             self._seal_all()
-            self._changed.notify_all()
+            self._tell()
 
     def abandon(self, error: TailraceError) -> None:
         """In a forked child, where nobody will ever give the lock or memory back: refuse everything."""
@@ -356,9 +356,13 @@ class Accumulator:
         if topic.gone:
             raise deleted(topic.name)
         if partition is not None and partition >= topic.count:
-            raise UnknownPartitionError(
-                f"topic {topic.name!r} has no partition {partition}; it has 0 to {topic.count - 1}"
-            )
+            raise no_partition(topic.name, partition, topic.count)
+
+    def _tell(self) -> None:
+        if self._waiting:
+            self._changed.notify_all()
+        if self._watcher is not None:
+            self._watcher()
 
     def _seal_all(self) -> None:
         for batch, topic in tuple(self._open.items()):
@@ -377,10 +381,7 @@ class Accumulator:
     def _wait_for_memory(self, now: float, until: float) -> float:
         """Wait for a change; the time after it. Raises BufferFullError when `until` is reached."""
         if now >= until or not self._wait(until - now):
-            raise BufferFullError(
-                f"{self.used_bytes} of {self.memory_bytes} bytes of buffer_memory wait for acknowledgement,"
-                f" for longer than max_block_ms ({self._max_block_s * 1000:.0f} ms)"
-            )
+            raise memory_full(self.used_bytes, self.memory_bytes, self._max_block_s)
         return monotonic()
 
     def _wait(self, timeout_s: float | None) -> bool:

@@ -39,26 +39,45 @@ def accept(
 
     Raises like `Accumulator.append`; BatchTooLargeError before anything is accepted.
     """
-    if columns.sizes:
-        accumulator.check_size(max(columns.sizes))
     spans: list[Span] = []
     accepted = 0
-    for piece in pieces_of(columns, accumulator.memory_bytes // 2):
-        shares = shares_of(piece, partition, partitioner, topic.count, topic.available)
-        now = monotonic()
-        with accumulator.lock:
-            try:
-                accumulator.reserve(topic, partition, piece.memory, now)
-                accumulator.read_clock(now)
-                for place, share in shares:
-                    spans += pour(accumulator, topic, place, share, now)
-            except BufferFullError as error:
-                error.accepted = accepted
-                raise
-            finally:  # no call, so that no signal can keep it from being done
-                accumulator.used_bytes -= accumulator.credit
-                accumulator.credit = 0
+    for piece in pieces(accumulator, columns):
+        try:
+            spans += accept_piece(accumulator, topic, partition, partitioner, piece)
+        except BufferFullError as error:
+            error.accepted = accepted
+            raise
         accepted += len(piece.sizes)
+    return spans
+
+
+def pieces(accumulator: Accumulator, columns: Columns) -> Iterator[Columns]:
+    """The records in pieces that are accepted as one. Raises BatchTooLargeError before the first."""
+    if columns.sizes:
+        accumulator.check_size(max(columns.sizes))
+    return pieces_of(columns, accumulator.memory_bytes // 2)
+
+
+def accept_piece(
+    accumulator: Accumulator,
+    topic: TopicBuffers,
+    partition: int | None,
+    partitioner: Partitioner,
+    piece: Columns,
+) -> list[Span]:
+    """Put a piece into batches, after waiting for memory for all of it. Raises like `Accumulator.append`."""
+    shares = shares_of(piece, partition, partitioner, topic.count, topic.available)
+    now = monotonic()
+    spans: list[Span] = []
+    with accumulator.lock:
+        try:
+            accumulator.reserve(topic, partition, piece.memory, now)
+            accumulator.read_clock(now)
+            for place, share in shares:
+                spans += pour(accumulator, topic, place, share, now)
+        finally:  # no call, so that no signal can keep it from being done
+            accumulator.used_bytes -= accumulator.credit
+            accumulator.credit = 0
     return spans
 
 

@@ -86,6 +86,9 @@ class Producer:
     kafka-python's where they mean the same.
     """
 
+    _blocks = True
+    """Does `send` wait for memory?"""
+
     def __init__(
         self,
         bootstrap_servers: str | Sequence[str] = "127.0.0.1:7070",
@@ -139,7 +142,7 @@ class Producer:
             memory_bytes=buffer_memory,
             linger_s=linger_ms / 1000,
             delivery_timeout_s=delivery_timeout_ms / 1000,
-            max_block_s=self._max_block_s,
+            max_block_s=self._max_block_s if self._blocks else 0.0,
             compresses=config.compression is not Compression.NONE,
             wake=self._engine.wake,
         )

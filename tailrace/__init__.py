@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tailrace.client.admin import Admin
+    from tailrace.client.async_admin import AsyncAdmin
     from tailrace.client.descriptions import OffsetAndMetadata
+    from tailrace.consumer.async_consumer import AsyncConsumer
+    from tailrace.consumer.async_listener import AsyncRebalanceListener
     from tailrace.consumer.consumer import Consumer
     from tailrace.consumer.listener import RebalanceListener
     from tailrace.consumer.local.state import LocalEntry, read_local_state
     from tailrace.consumer.local.transaction import LocalTransaction
+    from tailrace.producer.async_producer import AsyncProducer
     from tailrace.producer.producer import Producer
     from tailrace.protocol import errors
     from tailrace.protocol.errors import TailraceError
@@ -22,6 +26,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Admin",
+    "AsyncAdmin",
+    "AsyncConsumer",
+    "AsyncProducer",
+    "AsyncRebalanceListener",
     "Consumer",
     "LocalEntry",
     "LocalTransaction",
@@ -38,6 +46,10 @@ __all__ = [
 
 _HOMES = {
     "Admin": "tailrace.client.admin",
+    "AsyncAdmin": "tailrace.client.async_admin",
+    "AsyncConsumer": "tailrace.consumer.async_consumer",
+    "AsyncProducer": "tailrace.producer.async_producer",
+    "AsyncRebalanceListener": "tailrace.consumer.async_listener",
     "Consumer": "tailrace.consumer.consumer",
     "LocalEntry": "tailrace.consumer.local.state",
     "LocalTransaction": "tailrace.consumer.local.transaction",

@@ -1,0 +1,362 @@
+"""`tailrace.AsyncConsumer`: `Consumer` for asyncio."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Self, TypeVar
+
+from tailrace.client.arguments import check_int, timeout_of
+from tailrace.client.bridge import Bridge, twin
+from tailrace.client.descriptions import OffsetAndMetadata
+from tailrace.client.options import reject_unknown
+from tailrace.client.signatures import options_of
+from tailrace.protocol.errors import ConcurrentUseError, InvalidArgumentError, TailraceError
+from tailrace.protocol.limits import MAX_POLL_RECORDS_MAX
+from tailrace.protocol.record import Record, TopicPartition
+
+from .arguments import reject_habits, topics_of
+from .async_listener import AsyncRebalanceListener, in_loop
+from .column_batch import ColumnBatch
+from .config import OPTIONS, ConsumerConfig
+from .consumer import Consumer
+from .listener import RebalanceListener
+from .local.transaction import LocalTransaction
+from .session import Session
+
+P = ParamSpec("P")
+T = TypeVar("T")
+AnyRecord = Record[Any, Any]
+
+_ONE_READER: Final = (
+    "another task reads with this AsyncConsumer: give each task a consumer of its own, or hand records on "
+    "in a queue; other calls may be made by any task"
+)
+
+
+class AsyncConsumer:
+    """`Consumer` with coroutines: the same options, guarantees and errors.
+
+        async with AsyncConsumer("orders", group_id="billing") as consumer:
+            async for record in consumer:
+                print(record.offset, record.key, record.value)
+
+    `async with` (or `start`) connects and subscribes. Records are decoded in the loop's thread, and handed
+    over without a task or a wake-up of their own; whatever may wait for a disk or the cluster runs in a
+    thread of the consumer's. A call that is cancelled takes no record; if it was a change (`commit`,
+    `subscribe`), that may be made nevertheless, and the next call waits for its end.
+
+    One task reads at a time (ConcurrentUseError); other tasks may make other calls meanwhile: these take
+    turns. With auto-commit a record is done when its task asks for the next one, as in `Consumer`. It
+    belongs to one loop, the first that it is used in. Only `wakeup` may be called from other threads.
+    """
+
+    @options_of(Consumer)
+    def __init__(self, *topics: str, **options: Any) -> None:
+        unknown = {name: value for name, value in options.items() if name not in OPTIONS}
+        reject_unknown("AsyncConsumer", unknown, OPTIONS)
+        ConsumerConfig(**options)
+        self._make = partial(Consumer, *topics_of(topics), **options)
+        self._made: Consumer | None = None
+        self._bridge = Bridge("AsyncConsumer", threads=1)
+        self._turn = asyncio.Lock()
+        """Held while something touches the consumer, in whatever thread."""
+        self._news = asyncio.Event()
+        self._reading = False
+        self._asked_by: asyncio.Task[Any] | None = None
+        self._ones: AsyncIterator[AnyRecord] | None = None
+
+    async def start(self) -> None:
+        """Connect, and subscribe to the topics that the constructor was given. Raises like `Consumer`."""
+        if self._made is None:
+            await self._in_thread(self._start)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close; after an exception without storing the record in hand. It is never masked."""
+        try:
+            await self._close(failed=error is not None)
+        except TailraceError as store_error:
+            if error is None:
+                raise
+            error.add_note(f"and offsets were not stored when the consumer was closed: {store_error}")
+
+    async def close(self) -> None:
+        """Store what auto-commit has to store, everything handed over included; stop. May be repeated."""
+        await self._close(failed=False)
+
+    stop = close
+
+    # ----------------------------------------------------------------- reading
+
+    def __aiter__(self) -> AsyncIterator[AnyRecord]:
+        """Record by record. Ends and raises like `Consumer`'s iteration; can be begun again any time."""
+        timeout_ms = self._session.config.consumer_timeout_ms
+        return self._records(None if timeout_ms is None else timeout_ms / 1000, alone=True)
+
+    async def getone(self) -> AnyRecord:
+        """The next record. Raises like iteration, and ClosedError; after `wakeup` it goes on waiting."""
+        while True:
+            if self._ones is None:
+                self._ones = self._records(None, alone=False)
+            try:
+                return await anext(self._ones)
+            except StopAsyncIteration:
+                self._ones = None
+            except BaseException:
+                self._ones = None
+                raise
+
+    async def poll(
+        self, timeout_ms: float | None = 0, max_records: int | None = None, **unknown: object
+    ) -> dict[TopicPartition, list[AnyRecord]]:
+        """As `Consumer.poll`: up to `max_records` by partition; empty after `timeout_ms` or `wakeup`."""
+        if unknown:
+            reject_habits("poll", unknown)
+        limit = self._session.config.max_poll_records
+        if max_records is not None:
+            limit = check_int("max_records", max_records, 1, MAX_POLL_RECORDS_MAX)
+        take = partial(self._session.hand_over.records, limit)
+        return await self._next(take, timeout_of(timeout_ms)) or {}
+
+    async def getmany(
+        self, *, timeout_ms: float | None = 0, max_records: int | None = None
+    ) -> dict[TopicPartition, list[AnyRecord]]:
+        """`poll`, by aiokafka's name."""
+        return await self.poll(timeout_ms, max_records)
+
+    async def batches(self, timeout_ms: float | None = None) -> AsyncIterator[ColumnBatch]:
+        """Batch by batch, as columns: the fastest way. As `Consumer.batches`."""
+        timeout_s = timeout_of(timeout_ms)
+        while (batch := await self._next(self._session.hand_over.columns, timeout_s)) is not None:
+            yield batch
+
+    def wakeup(self) -> None:
+        """From any thread: have the call that is waiting for records, or the next one, return at once."""
+        self._session.wakeup()
+
+    # -------------------------------------------------------------- assignment
+
+    async def subscribe(
+        self,
+        /,
+        topics: str | Iterable[str] | None = None,
+        *,
+        pattern: str | re.Pattern[str] | None = None,
+        listener: AsyncRebalanceListener | RebalanceListener | None = None,
+        timeout_ms: float | None = None,
+        **unknown: object,
+    ) -> None:
+        """As `Consumer.subscribe`. The methods of an AsyncRebalanceListener run in the loop."""
+        told: Any = (
+            in_loop(self._bridge, listener) if isinstance(listener, AsyncRebalanceListener) else listener
+        )
+        options: dict[str, Any] = {"pattern": pattern, "listener": told, "timeout_ms": timeout_ms, **unknown}
+        await self._run(partial(Consumer.subscribe, self._sync, topics, **options))
+
+    unsubscribe = twin(Consumer.unsubscribe)
+    assign = twin(Consumer.assign)
+    pause = twin(Consumer.pause)
+    resume = twin(Consumer.resume)
+    position = twin(Consumer.position)
+    seek = twin(Consumer.seek)
+    seek_to_beginning = twin(Consumer.seek_to_beginning)
+    seek_to_end = twin(Consumer.seek_to_end)
+
+    def subscription(self) -> set[str]:
+        """The subscribed topics; empty after `assign`."""
+        return self._sync.subscription()
+
+    def assignment(self) -> set[TopicPartition]:
+        """The partitions that are read."""
+        return self._sync.assignment()
+
+    def paused(self) -> set[TopicPartition]:
+        """The partitions that are paused."""
+        return self._sync.paused()
+
+    # ----------------------------------------------------------------- offsets
+
+    commit = twin(Consumer.commit)
+    committed = twin(Consumer.committed)
+    committed_metadata = twin(Consumer.committed_metadata)
+    beginning_offsets = twin(Consumer.beginning_offsets)
+    end_offsets = twin(Consumer.end_offsets)
+    offsets_for_times = twin(Consumer.offsets_for_times)
+    lag = twin(Consumer.lag)
+    partitions_for_topic = twin(Consumer.partitions_for_topic)
+    topics = twin(Consumer.topics)
+    metrics = twin(Consumer.metrics)
+
+    async def commit_async(
+        self,
+        offsets: Mapping[TopicPartition, int | OffsetAndMetadata] | None = None,
+        callback: Callable[[TailraceError | None], None] | None = None,
+    ) -> None:
+        """As `Consumer.commit_async`; `callback` is called in the loop."""
+        told = callback
+        if callable(callback):
+            self._bridge.enter()
+
+            def told(error: TailraceError | None) -> None:
+                self._bridge.ring(partial(callback, error))
+
+        await self._run(Consumer.commit_async, self._sync, offsets, told)
+
+    def local_transaction(
+        self, partition: TopicPartition | None = None
+    ) -> AbstractContextManager[LocalTransaction]:
+        """As `Consumer.local_transaction`: a plain `with` in the loop's thread, which waits for the fsync.
+
+        So make one for many records: of a `poll`, or a batch.
+        """
+        return self._sync.local_transaction(partition)
+
+    def __repr__(self) -> str:
+        return "<AsyncConsumer: not started>" if self._made is None else f"<Async{repr(self._made)[1:]}"
+
+    # ------------------------------------------------------------------ inside
+
+    @property
+    def _sync(self) -> Consumer:
+        if self._made is None:
+            raise InvalidArgumentError("the consumer is not started: use `async with`, or await start()")
+        return self._made
+
+    @property
+    def _session(self) -> Session:
+        return self._sync._session
+
+    def _start(self) -> None:
+        if self._made is None:
+            self._made = self._make()
+
+    async def _close(self, *, failed: bool) -> None:
+        if not self._bridge.closed:
+            await self._in_thread(self._stop, failed)
+            self._bridge.close()
+
+    def _stop(self, failed: bool) -> None:
+        if self._made is not None:
+            self._made._session.close(failed=failed)
+
+    async def _run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        return await self._in_thread(function, *arguments, **options)
+
+    async def _in_thread(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call it when it is its turn. If the task is cancelled, its turn still lasts until the call ends."""
+        if self._bridge.within_call:
+            return await self._bridge.run(function, *arguments, **options)
+        await self._turn.acquire()
+        try:
+            call = self._bridge.start(function, *arguments, **options)
+        except BaseException:
+            self._turn.release()
+            raise
+        call.add_done_callback(self._end_turn)
+        return await asyncio.shield(call)
+
+    def _end_turn(self, call: "asyncio.Future[Any]") -> None:
+        self._turn.release()
+        if not call.cancelled():
+            call.exception()  # known, also if nobody waits for it any more
+
+    async def _next(self, take: Callable[[], T | None], timeout_s: float | None) -> T | None:
+        """As `Asking.next`, with waits that leave the loop to others."""
+        if self._reading:
+            raise ConcurrentUseError(_ONE_READER)
+        self._reading = True
+        self._asked_by = asyncio.current_task()
+        self._bridge.enter()
+        asking = self._session.asking
+        deadline = None if timeout_s is None else monotonic() + timeout_s
+        try:
+            async with self._turn:
+                self._touch(asking.ask)
+            kept = False
+            while True:
+                async with self._turn:
+                    due, taken = self._touch(partial(self._look, take, kept))
+                if due:
+                    await self._in_thread(self._keep_house)
+                elif taken:
+                    return taken
+                elif not await self._wait(deadline):
+                    return None
+                kept = due
+        finally:
+            self._reading = False
+
+    def _look(self, take: Callable[[], T | None], kept: bool) -> tuple[bool, T | None]:
+        """Is there something to do first, unless that was just done? Else what there is to take."""
+        session, now = self._session, monotonic()
+        if not kept and session.asking.house_keeping_due(now):
+            return True, None
+        taken = session.asking.try_take(take)
+        if taken and session.group is not None:
+            session.group.handed(now)
+        return False, taken
+
+    def _touch(self, action: Callable[[], T]) -> T:
+        """Do what does not wait. It is our turn."""
+        one_thread = self._session.one_thread
+        outer = one_thread.enter()
+        try:
+            return action()
+        finally:
+            one_thread.inside = outer
+
+    def _keep_house(self) -> None:
+        self._touch(partial(self._session.asking.keep_house, monotonic()))
+
+    async def _wait(self, deadline: float | None) -> bool:
+        """Until there may be something to take or to do; False after the deadline and `wakeup`."""
+        asking, now = self._session.asking, monotonic()
+        if deadline is not None and now >= deadline:
+            return False
+        self._news.clear()
+        asking.listen(lambda: self._bridge.ring(self._news.set))
+        try:
+            async with asyncio.timeout(asking.wait_s(now, deadline)):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+        finally:
+            asking.listen(None)
+        self._session.check()
+        return not asking.take_woken()
+
+    async def _records(self, timeout_s: float | None, *, alone: bool) -> AsyncIterator[AnyRecord]:
+        """As `Asking.records`. `alone`: it is refused when another task has read meanwhile."""
+        session = self._session
+        asking, commits, group = session.asking, session.commits, session.group
+        take = partial(session.hand_over.chunk, session.config.max_poll_records)
+        while (chunk := await self._next(take, timeout_s)) is not None:
+            task = self._asked_by
+            for record in chunk:
+                yield record
+                # The next one is asked for, so this one is done.
+                if self._turn.locked():
+                    async with self._turn:
+                        pass  # whatever another task does to the positions comes first
+                if asking.group_moved:
+                    break  # what is not handed over yet goes back, and perhaps to another member
+                now = monotonic()
+                if group is not None:
+                    group.handed(now)
+                if now >= commits.due_at and not asking.in_transaction:
+                    await self._in_thread(asking.commit_in_loop)
+            if alone and self._asked_by is not task:
+                raise ConcurrentUseError(_ONE_READER)

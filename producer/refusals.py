@@ -1,0 +1,24 @@
+"""The errors with which a record is not taken."""
+
+from tailrace.protocol.errors import BatchTooLargeError, BufferFullError, UnknownPartitionError
+
+
+def memory_full(used_bytes: int, memory_bytes: int, max_block_s: float) -> BufferFullError:
+    """There was no memory in time."""
+    return BufferFullError(
+        f"{used_bytes} of {memory_bytes} bytes of buffer_memory wait for acknowledgement,"
+        f" for longer than max_block_ms ({max_block_s * 1000:.0f} ms)"
+    )
+
+
+def too_large(size: int, most: int) -> BatchTooLargeError:
+    """No batch can take it."""
+    return BatchTooLargeError(
+        f"a record of {size} bytes; at most {most} fit"
+        " (the least of max_request_size, buffer_memory and the protocol's bound)"
+    )
+
+
+def no_partition(topic: str, partition: int, count: int) -> UnknownPartitionError:
+    """The topic does not have it."""
+    return UnknownPartitionError(f"topic {topic!r} has no partition {partition}; it has 0 to {count - 1}")

@@ -1,0 +1,337 @@
+"""`AsyncConsumer`: reading, settling, cancellation, groups and listeners, the loop that goes on."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from itertools import chain
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from tailrace import AsyncConsumer, AsyncRebalanceListener, RebalanceListener, TopicPartition
+from tailrace.protocol.errors import (
+    ClosedError,
+    ConcurrentUseError,
+    ConnectionFailedError,
+    InvalidArgumentError,
+    UnknownTopicError,
+)
+from tailrace.protocol.record import Record
+
+from .conftest import Feeder
+
+
+def consumer_of(feeder: Feeder, *topics: str, **options: Any) -> AsyncConsumer:
+    settings = {"bootstrap_servers": feeder.cluster.bootstrap_servers, "auto_offset_reset": "earliest"}
+    return AsyncConsumer(*topics, **{**settings, **options})
+
+
+async def by_loop(consumer: AsyncConsumer, count: int) -> list[int]:
+    found: list[int] = []
+    async for record in consumer:
+        found.append(int(record.value))
+        if len(found) == count:
+            break
+    return found
+
+
+async def by_getone(consumer: AsyncConsumer, count: int) -> list[int]:
+    return [int((await consumer.getone()).value) for _ in range(count)]
+
+
+async def by_getmany(consumer: AsyncConsumer, count: int) -> list[int]:
+    found: list[int] = []
+    while len(found) < count:
+        for records in (await consumer.getmany(timeout_ms=20_000, max_records=3)).values():
+            found += [int(record.value) for record in records]
+    return found
+
+
+async def by_batches(consumer: AsyncConsumer, count: int) -> list[int]:
+    found: list[int] = []
+    async for batch in consumer.batches(timeout_ms=20_000):
+        found += map(int, batch.values)
+        if len(found) >= count:
+            break
+    return found
+
+
+WAYS: dict[str, Callable[[AsyncConsumer, int], Any]] = {
+    "loop": by_loop,
+    "getone": by_getone,
+    "getmany": by_getmany,
+    "batches": by_batches,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_read(feeder: Feeder, way: str) -> None:
+    topic = feeder.topic()
+    for start in range(0, 100, 5):
+        feeder.send_numbers(topic, range(start, start + 5))
+
+    async def main() -> None:
+        async with consumer_of(feeder, topic) as consumer:
+            assert await WAYS[way](consumer, 60) == list(range(60))
+            assert await consumer.position(TopicPartition(topic, 0)) == 60
+            feeder.send_numbers(topic, range(100, 110))
+            assert await WAYS[way](consumer, 50) == list(range(60, 110))
+            assert await consumer.lag() == {TopicPartition(topic, 0): 0}
+            assert consumer.assignment() == {TopicPartition(topic, 0)}
+
+    asyncio.run(main())
+
+
+def test_ends_and_wakeups(feeder: Feeder) -> None:
+    topic = feeder.topic()
+    feeder.send_numbers(topic, range(3))
+
+    async def main() -> None:
+        async with consumer_of(feeder, topic, consumer_timeout_ms=50) as consumer:
+            assert [int(record.value) async for record in consumer] == [0, 1, 2]
+            assert await consumer.poll() == {}
+            assert await consumer.poll(timeout_ms=20) == {}
+            waiting = asyncio.create_task(consumer.poll(timeout_ms=None))
+            await asyncio.sleep(0)
+            consumer.wakeup()
+            assert await waiting == {}
+            assert [batch async for batch in consumer.batches(timeout_ms=20)] == []
+
+    asyncio.run(main())
+
+
+def test_the_record_in_hand_is_not_committed(feeder: Feeder, tmp_path: Path) -> None:
+    topic = feeder.topic()
+    feeder.send_numbers(topic, range(10))
+    options = {"offset_store": tmp_path, "auto_commit_interval_ms": 0}
+
+    async def main(stop_at: int, failing: bool) -> list[int]:
+        seen: list[int] = []
+        async with consumer_of(feeder, topic, **options) as consumer:
+            async for record in consumer:
+                seen.append(int(record.value))
+                if record.offset == stop_at:
+                    if failing:
+                        raise KeyError
+                    break
+        return seen
+
+    with pytest.raises(KeyError):
+        asyncio.run(main(3, failing=True))
+    assert asyncio.run(main(5, failing=False)) == [3, 4, 5]
+    assert asyncio.run(main(9, failing=False)) == [6, 7, 8, 9]
+
+
+def test_cancelled_calls_lose_nothing(feeder: Feeder) -> None:
+    topic = feeder.topic(partitions=3)
+    for start in range(0, 600, 10):
+        feeder.send_numbers(topic, range(start, start + 10), partition=start // 10 % 3)
+
+    async def main() -> None:
+        random = Random(5)
+        found: list[Record[Any, Any]] = []
+        async with consumer_of(feeder, topic, max_partition_fetch_bytes=500) as consumer:
+            while len(found) < 600:
+                call = consumer.getone() if random.random() < 0.5 else consumer.getmany(timeout_ms=100)
+                task: asyncio.Task[Any] = asyncio.create_task(call)
+                for _ in range(random.randrange(4)):
+                    await asyncio.sleep(random.choice((0, 0, 0.0005)))
+                if random.random() < 0.5:
+                    task.cancel()
+                try:
+                    result = await task
+                except asyncio.CancelledError:
+                    continue
+                found += [result] if isinstance(result, Record) else chain.from_iterable(result.values())
+        assert sorted(int(record.value) for record in found) == list(range(600))
+
+    asyncio.run(main())
+
+
+def test_other_tasks_may_make_calls_while_one_reads(feeder: Feeder) -> None:
+    topic = feeder.topic(partitions=2)
+    place = TopicPartition(topic, 0)
+
+    async def main() -> None:
+        seen: list[int] = []
+        async with consumer_of(feeder, topic) as consumer:
+
+            async def read() -> None:
+                async for record in consumer:
+                    seen.append(int(record.value))  # noqa: PERF401 - looked at meanwhile
+
+            reader = asyncio.create_task(read())
+            feeder.send_numbers(topic, range(50))
+            while len(seen) < 50:
+                await asyncio.sleep(0.001)
+            with pytest.raises(ConcurrentUseError, match="another task reads"):
+                await consumer.getone()
+            await consumer.pause(place)
+            assert consumer.paused() == {place}
+            feeder.send_numbers(topic, range(50, 60))
+            assert (await consumer.end_offsets([place]))[place] == 60
+            assert await consumer.position(place) == 50
+            await consumer.resume(place)
+            while len(seen) < 60:
+                await asyncio.sleep(0.001)
+            await consumer.seek(place, 55)
+            while len(seen) < 65:
+                await asyncio.sleep(0.001)
+            await consumer.close()
+            with pytest.raises(ClosedError):
+                await reader
+        assert seen == [*range(60), *range(55, 60)]
+
+    asyncio.run(main())
+
+
+class Told(AsyncRebalanceListener):
+    """Commits and looks at positions within its methods."""
+
+    def __init__(self) -> None:
+        self.consumer: AsyncConsumer | None = None
+        self.events: list[tuple[str, set[int]]] = []
+
+    async def on_assigned(self, partitions: Collection[TopicPartition]) -> None:
+        assert self.consumer is not None
+        for partition in partitions:
+            assert await self.consumer.position(partition) >= 0
+        self.events.append(("assigned", {partition.partition for partition in partitions}))
+
+    async def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
+        assert self.consumer is not None
+        await self.consumer.commit()
+        self.events.append(("revoked", {partition.partition for partition in partitions}))
+
+
+def test_members_and_listeners(feeder: Feeder) -> None:
+    topic = feeder.topic(partitions=4)
+    for partition in range(4):
+        feeder.send_numbers(topic, range(partition * 10, partition * 10 + 10), partition=partition)
+    options = {"group_id": f"async-{topic}", "enable_auto_commit": False}
+
+    async def main() -> None:
+        told = Told()
+        async with consumer_of(feeder, **options) as first:
+            told.consumer = first
+            await first.subscribe([topic], listener=told)
+            assert told.events == [("assigned", {0, 1, 2, 3})]
+            assert sorted(await by_loop(first, 40)) == list(range(40))
+            async with consumer_of(feeder, topic, **options) as second:
+                polls = [asyncio.create_task(read_for_ever(one)) for one in (first, second)]
+                while len(second.assignment()) < 2:
+                    await asyncio.sleep(0.001)
+                for partition in range(4):
+                    feeder.send_numbers(topic, [100 + partition], partition=partition)
+                while sum(len(seen[id(one)]) for one in (first, second)) < 4:
+                    await asyncio.sleep(0.001)
+                for poll in polls:
+                    poll.cancel()
+            kept = first.assignment()
+            given = (
+                {event for event in told.events[1:] if event[0] == "revoked"} if False else told.events[1:]
+            )
+            assert given[0][0] == "revoked"
+            assert given[0][1] | {place.partition for place in kept} == {0, 1, 2, 3}
+            assert len(given[0][1]) == 2
+            both = seen[id(first)] + seen[id(second)]
+            assert sorted(both) == [100, 101, 102, 103], "what was committed is not read again"
+
+    seen: dict[int, list[int]] = {}
+
+    async def read_for_ever(consumer: AsyncConsumer) -> None:
+        values = seen[id(consumer)] = []
+        async for record in consumer:
+            values.append(int(record.value))  # noqa: PERF401 - looked at meanwhile
+
+    asyncio.run(main())
+
+
+def test_a_plain_listener_and_commits(feeder: Feeder) -> None:
+    topic = feeder.topic()
+    feeder.send_numbers(topic, range(3))
+    place = TopicPartition(topic, 0)
+
+    class Plain(RebalanceListener):
+        events: list[str]
+
+        def on_assigned(self, partitions: Collection[TopicPartition]) -> None:
+            self.events = ["assigned"]
+
+        def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
+            self.events.append("revoked")
+
+    async def main() -> None:
+        listener = Plain()
+        heard: list[Any] = []
+        async with consumer_of(feeder, group_id=f"plain-{topic}") as consumer:
+            await consumer.subscribe(pattern=topic, listener=listener)
+            assert await by_getone(consumer, 2) == [0, 1]
+            await consumer.commit()
+            assert await consumer.committed(place) == 2
+            await consumer.commit_async({place: 1}, heard.append)
+            while not heard:
+                await asyncio.sleep(0.001)
+            assert heard == [None]
+            assert await consumer.committed(place) == 1
+            await consumer.unsubscribe()
+        assert listener.events == ["assigned", "revoked"]
+
+    asyncio.run(main())
+
+
+def test_local_transactions(feeder: Feeder, tmp_path: Path) -> None:
+    topic = feeder.topic()
+    feeder.send_numbers(topic, range(3))
+
+    async def main() -> None:
+        async with consumer_of(feeder, topic, offset_store=tmp_path, enable_auto_commit=False) as consumer:
+            for name in await consumer.poll(timeout_ms=20_000):
+                with consumer.local_transaction(name) as transaction:
+                    transaction.put(b"k", b"v")
+            assert await consumer.committed(TopicPartition(topic, 0)) == 3
+
+    asyncio.run(main())
+
+
+def test_what_does_not_fit(feeder: Feeder) -> None:
+    with pytest.raises(InvalidArgumentError, match="did you mean 'group_id'"):
+        AsyncConsumer(group="g")  # type: ignore[call-arg]
+    with pytest.raises(InvalidArgumentError, match="auto_offset_reset"):
+        AsyncConsumer(auto_offset_reset="first")  # type: ignore[arg-type]
+
+    async def main() -> None:
+        consumer = consumer_of(feeder)
+        with pytest.raises(InvalidArgumentError, match="not started"):
+            await consumer.poll()
+        with pytest.raises(UnknownTopicError):
+            await consumer_of(feeder, "missing").start()
+        async with consumer:
+            with pytest.raises(InvalidArgumentError, match="nothing to read"):
+                await consumer.poll()
+        with pytest.raises(ClosedError):
+            await consumer.poll()
+        await consumer.stop()
+
+    asyncio.run(main())
+
+
+def test_starting_may_be_cancelled_and_does_not_stop_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        consumer = AsyncConsumer("any", bootstrap_servers="127.0.0.1:1", request_timeout_ms=300)
+        entering = asyncio.create_task(consumer.__aenter__())
+        for _ in range(100):
+            await asyncio.sleep(0)
+            assert not entering.done()
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        with pytest.raises(ConnectionFailedError):
+            async with AsyncConsumer("any", bootstrap_servers="127.0.0.1:1", request_timeout_ms=100):
+                pass
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(main())
+    assert not caplog.records
