@@ -5,11 +5,13 @@ from functools import cached_property
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from tailrace.client.serializers import Deserializer
 from tailrace.protocol.decode import Batch
 from tailrace.protocol.record import Headers, Record, TopicPartition
 
 from .decoding import Decoding, deserialize
 from .failures import failed_record
+from .sift import Rejected, sift
 
 if TYPE_CHECKING:
     import pyarrow
@@ -81,6 +83,13 @@ class ColumnBatch:
         """The same as records, one object each."""
         columns = (self.offsets, self.timestamps, self.keys, self.values, self.headers)
         return list(map(Record, repeat(self.topic), repeat(self.partition), *columns))
+
+    def sifted(
+        self, key: Deserializer | None, value: Deserializer | None
+    ) -> tuple["ColumnBatch", list[Rejected]]:
+        """What these deserializers make of stored bytes, without the records that they refuse; and those."""
+        batch, rejected = sift(self._name, self._batch, self._start, Decoding(key, value))
+        return ColumnBatch(self._name, batch, 0, Decoding()), rejected
 
     def to_arrow(self) -> "pyarrow.RecordBatch":
         """The stored bytes as a `pyarrow.RecordBatch`, without a copy where they can be viewed.

@@ -132,7 +132,13 @@ class FetchTask:
         return met
 
     def wakeup(self) -> None:
-        """End the wait that is going on, or else the next one. For any thread."""
+        """End the wait that is going on, or else the next one. For any thread, and for signal handlers.
+
+        By way of the I/O thread: a handler may have interrupted the very thread that has the lock.
+        """
+        self._engine.submit(self._wake_up)
+
+    def _wake_up(self) -> None:
         with self._changed:
             self._woken = True
             self._tell()

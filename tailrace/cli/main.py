@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "group": ("tailrace.cli.group:group", "Look at consumer groups, reset their offsets, delete them."),
     "produce": ("tailrace.cli.produce:produce", "Write lines to a topic."),
     "consume": ("tailrace.cli.consume:consume", "Read records of topics."),
+    "run": ("tailrace.cli.run:run", "Call a function for every record, in several processes."),
 }
 _COMPLETION: Final = "_TAILRACE_COMPLETE"
 """Set by the completion scripts of shells: `_TAILRACE_COMPLETE=bash_source tailrace` prints one."""

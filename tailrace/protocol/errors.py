@@ -58,6 +58,7 @@ class ErrorCode(IntEnum):
     DATA_FOLDER = 105
     SERIALIZATION = 106
     CONCURRENT_USE = 107
+    WORKER_FAILED = 108
 
 
 class TailraceError(Exception):
@@ -351,6 +352,12 @@ class ConcurrentUseError(TailraceError, RuntimeError):
     """Two threads use what belongs to one."""
 
     code = ErrorCode.CONCURRENT_USE
+
+
+class WorkerFailedError(TailraceError):
+    """A pool of workers cannot go on: a record that no handler could do, a handler that does not load."""
+
+    code = ErrorCode.WORKER_FAILED
 
 
 def _classes() -> dict[ErrorCode, type[TailraceError]]:

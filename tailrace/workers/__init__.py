@@ -1,1 +1,5 @@
 """Handlers run by a pool of processes."""
+
+from .pool import Pool
+
+__all__ = ["Pool"]

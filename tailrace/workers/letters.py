@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from tailrace.client.dead_letters import letter_for
 from tailrace.producer.producer import Producer
-from tailrace.protocol.record import Headers, Record
+from tailrace.protocol.record import Record
 
 from .spec import Spec
 
@@ -44,8 +45,8 @@ class Letters:
         if self._dead is None:
             self._dead = Producer(**self._spec.producer)
         for record in records:
-            headers = [*record.headers, *_reasons(record, error)]
-            self._dead.send(self._spec.dead_letter_topic, record.value, record.key, headers)
+            letter = letter_for(record, error)
+            self._dead.send(self._spec.dead_letter_topic, letter.value, letter.key, letter.headers)
         self._dead.flush()
 
     def close(self) -> None:
@@ -53,13 +54,3 @@ class Letters:
         for producer in (self._results, self._dead):
             if producer is not None:
                 producer.close()
-
-
-def _reasons(record: AnyRecord, error: str) -> Headers:
-    return [
-        ("tailrace.error", error.encode()),
-        ("tailrace.topic", record.topic.encode()),
-        ("tailrace.partition", str(record.partition).encode()),
-        ("tailrace.offset", str(record.offset).encode()),
-        ("tailrace.timestamp", str(record.timestamp).encode()),
-    ]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -48,9 +49,9 @@ class Voice:
         except BrokenPipeError:
             return
 
-    def progress(self, counters: Counters) -> None:
-        """How far it is."""
-        self.say("progress", **asdict(counters))
+    def progress(self, counters: Counters, reached: Sequence[tuple[str, int, int]] = ()) -> None:
+        """How far it is; `reached`: topic, partition and offset of what has been committed since."""
+        self.say("progress", reached=reached, **asdict(counters))
 
 
 class Ear:

@@ -15,6 +15,8 @@ from typing import Any
 
 import cloudpickle
 
+from tailrace.client.serializers import Deserializer, deserializer_of
+from tailrace.consumer.decoding import Decoding
 from tailrace.protocol.errors import InvalidArgumentError
 
 
@@ -32,12 +34,19 @@ class Spec:
     dead_letter_topic: str | None
     output_topic: str | None
     output_serializer: Any
-    key_deserializer: Callable[[bytes], Any] | None
-    value_deserializer: Callable[[bytes], Any] | None
+    key_deserializer: str | Deserializer | None
+    value_deserializer: str | Deserializer | None
     local_state: bool
     consumer: Mapping[str, Any]
     """The consumer's other options."""
     producer: Mapping[str, Any]
+
+    def decoding(self) -> Decoding:
+        """The deserializers themselves. They are made in the worker: not all can travel."""
+        key, value = self.key_deserializer, self.value_deserializer
+        return Decoding(
+            deserializer_of("key_deserializer", key), deserializer_of("value_deserializer", value)
+        )
 
 
 def ship(spec: Spec) -> int:

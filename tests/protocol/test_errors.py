@@ -64,6 +64,7 @@ def test_numbers_on_the_wire_stay() -> None:
         "CONNECTION_FAILED": 100, "CLOSED": 101, "BUFFER_FULL": 102, "DELIVERY_FAILED": 103,
         "INVALID_ARGUMENT": 104, "DATA_FOLDER": 105, "SERIALIZATION": 106,
         "CONCURRENT_USE": 107,
+        "WORKER_FAILED": 108,
     }  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def test_totals_go_on_over_a_workers_lives() -> None:
     voice.progress(Counters(records=10))
     [event], more = ear.events()
     assert more
-    assert event.pop("event") == "progress"
+    assert (event.pop("event"), event.pop("reached")) == ("progress", [])
     tally.heard(Counters(**event), 1.0)
     tally.heard(Counters(records=30, lag=5), 3.0)
     assert tally.fields()["records_per_s"] == 10.0

@@ -1,0 +1,147 @@
+"""Average departure delay of each carrier, counted exactly once by three workers, one of which is killed.
+
+    python examples/flights_delays.py                       # a sample of 2,000 rows
+    python examples/flights_delays.py flights.csv.gz        # your copy of the whole file
+
+The rows go to a topic as JSON, keyed by carrier. A pool of three processes adds up delays, each in
+local state that changes together with the offsets; one of them is killed (SIGKILL) when a third is done.
+The answer must be the one from the file.
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tailrace import Admin, LocalTransaction, Producer, read_local_state
+from tailrace.consumer import ColumnBatch
+from tailrace.testing import Cluster
+from tailrace.workers import Pool
+
+SAMPLE = Path(__file__).resolve().parent / "data" / "flights-sample.csv"
+TOPIC = "flights"
+PARTITIONS = 6
+WORKERS = 3
+ROWS_A_SEND = 5_000
+CHOSEN = ("carrier", "flight", "dep_delay", "time_hour")
+LOOK_EVERY_S = 0.01
+
+
+def rows_of(file: Path) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file, gzipped or not."""
+    opened = gzip.open(file, "rt", newline="") if file.suffix == ".gz" else file.open(newline="")
+    with opened as lines:
+        yield from csv.DictReader(lines)
+
+
+def answer_from_file(file: Path) -> dict[str, tuple[int, int]]:
+    """Minutes and flights of each carrier; cancelled flights have no delay."""
+    totals: dict[str, tuple[int, int]] = {}
+    for row in rows_of(file):
+        if row["dep_delay"] != "NA":
+            minutes, flights = totals.get(row["carrier"], (0, 0))
+            totals[row["carrier"]] = (minutes + int(row["dep_delay"]), flights + 1)
+    return totals
+
+
+def produce(bootstrap_servers: str, file: Path) -> int:
+    """Every row as a record; how many."""
+    sent = 0
+    keys: list[bytes] = []
+    values: list[bytes] = []
+    with Producer(bootstrap_servers, compression_type="lz4") as producer:
+
+        def send() -> None:
+            producer.send_many(TOPIC, values, keys)
+            keys.clear()
+            values.clear()
+
+        for row in rows_of(file):
+            keys.append(row["carrier"].encode())
+            values.append(json.dumps({name: row[name] for name in CHOSEN}).encode())
+            sent += 1
+            if len(values) == ROWS_A_SEND:
+                send()
+        send()
+    return sent
+
+
+def add_up(batch: ColumnBatch, state: LocalTransaction) -> None:
+    """The handler: what it puts into `state` is stored with the offset of the batch, or not at all."""
+    delays: dict[str, list[int]] = defaultdict(list)
+    for row in batch.values:
+        if row["dep_delay"] != "NA":
+            delays[row["carrier"]].append(int(row["dep_delay"]))
+    for carrier, minutes in delays.items():
+        before = json.loads(state.get(carrier.encode()) or b"[0, 0]")
+        state.put(carrier.encode(), json.dumps([before[0] + sum(minutes), before[1] + len(minutes)]).encode())
+
+
+def count(
+    bootstrap_servers: str, folder: Path, rows: int
+) -> tuple[dict[str, tuple[int, int]], dict[str, Any]]:
+    """What the pool has added up, with one worker killed on the way, and the pool's own figures."""
+    pool = Pool(
+        add_up,
+        TOPIC,
+        "delays",
+        processes=WORKERS,
+        bootstrap_servers=bootstrap_servers,
+        batches=True,
+        value_deserializer="json",
+        local_state=folder,
+        stop_at_end=True,
+    )
+    with pool:
+        killed = False
+        while not pool.wait(LOOK_EVERY_S):
+            metrics = pool.metrics()
+            running = [worker["pid"] for worker in metrics["workers"] if worker["state"] == "running"]
+            if not killed and running and metrics["records"] >= rows // 3:
+                os.kill(running[0], signal.SIGKILL)
+                killed = True
+    totals: dict[str, tuple[int, int]] = {}
+    for entry in read_local_state(folder):
+        minutes, flights = json.loads(entry.value)
+        before = totals.get(entry.key.decode(), (0, 0))
+        totals[entry.key.decode()] = (before[0] + minutes, before[1] + flights)
+    return totals, {**pool.metrics(), "killed": killed}
+
+
+def main() -> int:
+    """0 if the pool's answer is that of the file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", nargs="?", type=Path, default=SAMPLE)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    expected = answer_from_file(options.file)
+    with tempfile.TemporaryDirectory() as folder, Cluster(nodes=1) as cluster:
+        with Admin(cluster.bootstrap_servers) as admin:
+            admin.create_topic(TOPIC, partitions=PARTITIONS)
+        rows = produce(cluster.bootstrap_servers, options.file)
+        started = time.perf_counter()
+        totals, pool = count(cluster.bootstrap_servers, Path(folder) / "state", rows)
+        seconds = time.perf_counter() - started
+    right = totals == expected
+    if options.json:
+        figures = {"rows": rows, "carriers": len(totals), "restarts": pool["restarts"], "right": right}
+        print(json.dumps({**figures, "seconds": round(seconds, 2)}))
+    else:
+        for carrier, (minutes, flights) in sorted(totals.items(), key=lambda item: -item[1][0] / item[1][1]):
+            print(f"{carrier}  {minutes / flights:6.2f} min  {flights:7,} flights")
+        told = "as in the file" if right else "NOT as in the file"
+        print(f"{rows:,} rows in {seconds:.1f} s, {pool['restarts']} worker killed and restarted: {told}")
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

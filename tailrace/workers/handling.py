@@ -1,0 +1,137 @@
+"""One item through the handler: attempts, pauses, dead letters."""
+
+import traceback
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final, NamedTuple
+
+from tailrace.client.retry import Backoff
+from tailrace.protocol.errors import WorkerFailedError
+
+from .board import Board
+from .items import Item
+from .letters import Letters
+from .progress import Counters
+from .spec import Spec
+
+CRASHES_MAX: Final = 3
+"""So many workers may die with a record in hand before it is not handed to a handler any more."""
+RETRY_BACKOFF_S_MAX: Final = 30.0
+TRACE_FRAMES_MAX: Final = 8
+
+
+class StoppedError(Exception):
+    """The worker is to stop, and the item in hand is not done."""
+
+
+class HandlerFailedError(Exception):
+    """The handler raised, in a transaction, which must be taken back before the next attempt."""
+
+    def __init__(self, item: Item, reason: str) -> None:
+        super().__init__(reason)
+        self.item = item
+        self.reason = reason
+
+
+class Attempts(NamedTuple):
+    """How often an item has failed, and how the last time."""
+
+    offset: int
+    failed: int
+    reason: str
+
+
+class Handling:
+    """`pause(seconds)` waits between attempts; False if the worker is to stop."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        board: Board,
+        worker: int,
+        *,
+        letters: Letters,
+        counters: Counters,
+        pause: Callable[[float], bool],
+    ) -> None:
+        self._spec = spec
+        self._board = board
+        self._worker = worker
+        self._letters = letters
+        self._counters = counters
+        self._pause = pause
+        self._random = Random()
+
+    def work(self, item: Item) -> None:
+        """Through the handler, with its retries; then it is done, as a result or as a dead letter.
+
+        Raises WorkerFailedError if it is neither, StoppedError if there was no time.
+        """
+        backoff = self.backoff()
+        failed = 0
+        while True:
+            try:
+                self.attempt(item, (), again=failed > 0)
+            except HandlerFailedError as failure:
+                failed += 1
+                if failed > self._spec.retries:
+                    self.give_up(item, failure.reason)
+                    break
+                self.wait(backoff)
+            else:
+                break
+        self._counters.records += item.records
+
+    def attempt(self, item: Item, state: tuple[Any, ...], *, again: bool) -> None:
+        """Once through the handler. `state` is what it gets besides. Raises HandlerFailedError."""
+        if item.place in self._board.poisoned():
+            self.give_up(item, f"{CRASHES_MAX} workers died while they had it in hand")
+            return
+        if item.rejected and not again:
+            self._bury_rejected(item)
+        if item.given is not None:
+            self._board.take(self._worker, item.partition.topic.encode(), *item.place[1:])
+            try:
+                self._letters.send_results(self._spec.handler(item.given, *state), item.key)
+            except Exception as error:
+                self._counters.errors += 1
+                raise HandlerFailedError(item, _told(error)) from error
+            finally:
+                self._board.put_down(self._worker)
+
+    def give_up(self, item: Item, reason: str) -> None:
+        """The item is a dead letter from now on. Raises WorkerFailedError if there is no topic for those."""
+        if self._spec.dead_letter_topic is None:
+            raise WorkerFailedError(
+                f"{item.place}: {reason}. Nothing is committed past it: mend the handler, or give a "
+                "dead_letter_topic"
+            )
+        self._letters.bury(item.originals, reason)
+        self._counters.dead_letters += item.records
+
+    def backoff(self) -> Backoff:
+        """The pauses between attempts."""
+        first_s = self._spec.retry_backoff_ms / 1000
+        return Backoff(self._random, first_s=first_s, longest_s=max(first_s, RETRY_BACKOFF_S_MAX))
+
+    def wait(self, backoff: Backoff) -> None:
+        """Before the next attempt. Raises StoppedError."""
+        if not self._pause(backoff.pause()):
+            raise StoppedError
+        self._counters.retries += 1
+
+    def _bury_rejected(self, item: Item) -> None:
+        if self._spec.dead_letter_topic is None:
+            raise WorkerFailedError(
+                f"{item.rejected[0].reason}. Nothing is committed past it: give a dead_letter_topic"
+            )
+        for rejected in item.rejected:
+            self._letters.bury([rejected.record], rejected.reason)
+        self._counters.dead_letters += len(item.rejected)
+
+
+def _told(error: Exception) -> str:
+    """The error, and where in the handler it came up."""
+    frames = traceback.extract_tb(error.__traceback__)[1:][-TRACE_FRAMES_MAX:]
+    where = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+    return f"{type(error).__name__}: {error} ({where})" if where else f"{type(error).__name__}: {error}"
