@@ -1,6 +1,5 @@
 """`tailrace consume`: read records of topics, alone or as a member of a group."""
 
-import re
 import sys
 import time
 from bisect import bisect_left
@@ -15,6 +14,7 @@ from .connect import waiting_is_told
 from .offsets import OffsetRange, parse_offsets
 from .options import bootstrap_option, json_option, timeout_option
 from .record_format import BatchFormat, format_string, json_lines, values_only
+from .topic_names import complete_topics, matching, pattern_of, regex_option
 
 if TYPE_CHECKING:
     from tailrace.consumer.consumer import Consumer
@@ -38,7 +38,7 @@ def _parse_format(_: click.Context, __: click.Parameter, text: str | None) -> Ba
 
 
 @click.command()
-@click.argument("topics", nargs=-1, required=True, metavar="TOPIC...")
+@click.argument("topics", nargs=-1, required=True, metavar="TOPIC...", shell_complete=complete_topics)
 @click.option(
     "-o",
     "--offset",
@@ -46,8 +46,8 @@ def _parse_format(_: click.Context, __: click.Parameter, text: str | None) -> Ba
     default="start",
     show_default=True,
     callback=_parse_offsets,
-    help="start, end, N, +N (after the start), -N (the last N), @MS, @DATE (UTC), @-1h, or FROM:TO, where "
-    "TO is not read any more; each partition by itself. What is past the end is the end.",
+    help="start, end, N, +N (after the start), -N (the last N), @MS, @DATE (UTC), @-1h, or FROM:TO (also "
+    "@-2h:-1h), where TO is not read any more; each partition by itself. What is past the end is the end.",
 )
 @click.option("-n", "--num", "count", type=click.IntRange(min=0), help="Stop after so many records.")
 @click.option(
@@ -75,9 +75,7 @@ def _parse_format(_: click.Context, __: click.Parameter, text: str | None) -> Ba
     help="Share the partitions with the group's other members, go on where it was, and commit what is "
     "printed; where nothing is committed, -o start or -o end says where to begin.",
 )
-@click.option(
-    "-r", "--regex", is_flag=True, help="TOPIC is a regular expression that the whole name must match."
-)
+@regex_option
 @bootstrap_option
 @timeout_option
 @json_option
@@ -100,7 +98,7 @@ def consume(
 
     if printer is not None and as_json:
         raise click.UsageError("--format and --json exclude each other")
-    pattern = _pattern(topics) if regex else None
+    pattern = pattern_of(topics) if regex else None
     timeout_ms = round(timeout_s * 1000)
     with waiting_is_told(bootstrap_servers, timeout_s):
         consumer = Consumer(
@@ -119,7 +117,7 @@ def consume(
             )
             return
         if pattern is not None:
-            topics = _matching(consumer, pattern)
+            topics = matching(consumer.topics(), pattern)
         chosen = _choose(consumer, topics, partitions)
         ends = _go_to(consumer, chosen, offsets, at_end=at_end)
         _print_all(consumer, ends, count, printer or _printer(as_json=as_json))
@@ -142,23 +140,6 @@ def _reset(offsets: OffsetRange, partitions: Sequence[int], *, at_end: bool) -> 
     )
 
 
-def _pattern(topics: Sequence[str]) -> str:
-    """One pattern for all. Raises click.BadParameter for what is no regular expression."""
-    for topic in topics:
-        try:
-            re.compile(topic)
-        except re.error as error:
-            raise click.BadParameter(f"{topic!r} is no regular expression: {error}") from None
-    return "|".join(f"(?:{topic})" for topic in topics)
-
-
-def _matching(consumer: "Consumer", pattern: str) -> list[str]:
-    names = sorted(name for name in consumer.topics() if re.fullmatch(pattern, name))
-    if not names:
-        raise click.ClickException(f"no topic matches {pattern}")
-    return names
-
-
 def _choose(consumer: "Consumer", topics: Sequence[str], partitions: Sequence[int]) -> list[TopicPartition]:
     chosen = []
     for topic in dict.fromkeys(topics):
@@ -174,15 +155,24 @@ def _go_to(
     consumer.assign(chosen)
     starts, ends = consumer.beginning_offsets(chosen), consumer.end_offsets(chosen)
     if offsets.timestamp is not None:
-        found = consumer.offsets_for_times(dict.fromkeys(chosen, offsets.timestamp))
-        firsts = {place: at.offset if at is not None else ends[place] for place, at in found.items()}
+        firsts = _at_time(consumer, offsets.timestamp, ends)
     else:
         firsts = {place: offsets.first.resolve(starts[place], ends[place]) for place in chosen}
     for place, first in firsts.items():
         consumer.seek(place, first)
+    if offsets.last_timestamp is not None:
+        return _at_time(consumer, offsets.last_timestamp, ends)
     if offsets.last is not None:
         return {place: offsets.last.resolve(starts[place], ends[place]) for place in chosen}
     return ends if at_end else None
+
+
+def _at_time(
+    consumer: "Consumer", timestamp: int, ends: dict[TopicPartition, int]
+) -> dict[TopicPartition, int]:
+    """The first record at or after a time, else the end."""
+    found = consumer.offsets_for_times(dict.fromkeys(ends, timestamp))
+    return {place: at.offset if at is not None else ends[place] for place, at in found.items()}
 
 
 def _print_all(

@@ -11,6 +11,7 @@ import click
 from .connect import admin_of
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json, print_table
+from .topic_names import complete_groups
 from .units import parse_duration_ms, plural
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def list_(bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> None:
 
 
 @group.command()
-@click.argument("group_id")
+@click.argument("group_id", shell_complete=complete_groups)
 @bootstrap_option
 @json_option
 @timeout_option
@@ -68,7 +69,7 @@ def describe(group_id: str, bootstrap_servers: str, timeout_s: float, *, as_json
 
 
 @group.command("reset-offsets")
-@click.argument("group_id")
+@click.argument("group_id", shell_complete=complete_groups)
 @click.option(
     "--topic",
     "topics",
@@ -135,7 +136,7 @@ def reset_offsets(
 
 
 @group.command()
-@click.argument("group_ids", nargs=-1, required=True, metavar="GROUP...")
+@click.argument("group_ids", nargs=-1, required=True, metavar="GROUP...", shell_complete=complete_groups)
 @click.option("--execute", is_flag=True, help="Do it; without this it is only shown.")
 @bootstrap_option
 @json_option

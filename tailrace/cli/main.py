@@ -28,8 +28,9 @@ COMMANDS: Final = {
     "produce": ("tailrace.cli.produce:produce", "Write lines to a topic."),
     "consume": ("tailrace.cli.consume:consume", "Read records of topics."),
     "run": ("tailrace.cli.run:run", "Call a function for every record, in several processes."),
+    "completion": ("tailrace.cli.completion:completion", "Print the completion script of a shell."),
 }
-_COMPLETION: Final = "_TAILRACE_COMPLETE"
+COMPLETION: Final = "_TAILRACE_COMPLETE"
 """Set by the completion scripts of shells: `_TAILRACE_COMPLETE=bash_source tailrace` prints one."""
 
 
@@ -91,7 +92,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def _run(args: Sequence[str]) -> int:
-    if _COMPLETION in os.environ:
+    if COMPLETION in os.environ:
         cli.main(prog_name="tailrace")
     try:
         # Not `cli.main`, which would turn a broken pipe into exit code 1.

@@ -6,28 +6,36 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import takewhile
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from tailrace.protocol.errors import BufferFullError, InvalidRecordError, TailraceError, UnknownPartitionError
-from tailrace.protocol.limits import MIB, RECORD_BYTES_MAX
+from tailrace.protocol.errors import BufferFullError, TailraceError, UnknownPartitionError
+from tailrace.protocol.limits import RECORD_BYTES_MAX
 
 from . import exit_codes
 from .connect import waiting_is_told
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json
 from .record_format import unescape
+from .record_input import (
+    Advance,
+    Columns,
+    CsvFormat,
+    LineFormat,
+    records_of_csv,
+    records_of_lines,
+)
+from .topic_names import complete_topics
 from .units import human_bytes, plural
 
 if TYPE_CHECKING:
     from tailrace.producer.producer import Producer
 
-READ_BYTES: Final = MIB
 
-Advance = Callable[[int], None]
-"""Told how many bytes of the input are done."""
+ConstantHeaders = tuple[tuple[str, bytes], ...]
+Source = Callable[[Advance], Iterator[Columns]]
+"""Records as they come, told how far the input is read."""
 
 
 def _parse_separator(_: click.Context, __: click.Parameter, text: str | None) -> bytes | None:
@@ -39,8 +47,16 @@ def _parse_separator(_: click.Context, __: click.Parameter, text: str | None) ->
         raise click.BadParameter(str(error)) from None
 
 
+def _parse_headers(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -> ConstantHeaders:
+    for pair in pairs:
+        if "=" not in pair:
+            raise click.BadParameter(f"{pair!r}: write NAME=VALUE")
+    parts = (pair.partition("=") for pair in pairs)
+    return tuple((name, value.encode()) for name, _, value in parts)
+
+
 @click.command()
-@click.argument("topic")
+@click.argument("topic", shell_complete=complete_topics)
 @click.argument("file", type=click.File("rb", lazy=False), default="-")
 @click.option("-k", "--key", help="The key of every record.")
 @click.option(
@@ -52,6 +68,30 @@ def _parse_separator(_: click.Context, __: click.Parameter, text: str | None) ->
     help=r"Each line is a key, this text (escapes such as \t are known), and a value; a line without it is "
     "a value without a key.",
 )
+@click.option(
+    "-H",
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_parse_headers,
+    help="A header of every record; may be repeated.",
+)
+@click.option(
+    "--headers", "parse_headers", is_flag=True, help="Each line begins with name:value,name:value and a tab."
+)
+@click.option(
+    "--csv",
+    "as_csv",
+    is_flag=True,
+    help="FILE is CSV (also gzipped) with names in its first line; each row becomes a JSON object.",
+)
+@click.option("--key-column", metavar="NAME", help="With --csv: the column that is the key.")
+@click.option("--value-column", metavar="NAME", help="With --csv: the column that is the value, as text.")
+@click.option(
+    "--timestamp-column", metavar="NAME", help="With --csv: the time, as ISO 8601 (UTC) or in milliseconds."
+)
+@click.option("--delimiter", metavar="CHARACTER", help="With --csv: what separates columns; default a comma.")
 @click.option("-p", "--partition", type=click.IntRange(min=0), help="The partition of every record.")
 @click.option(
     "--compression",
@@ -69,23 +109,33 @@ def produce(
     file: BinaryIO,
     key: str | None,
     separator: bytes | None,
+    headers: ConstantHeaders,
+    parse_headers: bool,
+    as_csv: bool,
+    key_column: str | None,
+    value_column: str | None,
+    timestamp_column: str | None,
+    delimiter: str | None,
     partition: int | None,
     compression: str,
     bootstrap_servers: str,
     timeout_s: float,
     as_json: bool,
 ) -> int:
-    """Write each line of FILE (default: what is piped in) to TOPIC as one record.
+    """Write each line, or row of CSV, of FILE (default: what is piped in) to TOPIC as one record.
 
     Returns when everything is acknowledged. Ctrl-C ends the input; what was read is still written.
     """
     from tailrace.producer.producer import Producer
 
-    if key is not None and separator is not None:
-        raise click.UsageError("--key and --key-separator exclude each other")
-    fixed_key = None if key is None else key.encode()
-    split = _splitter(fixed_key, separator)
-    longest = RECORD_BYTES_MAX - len(fixed_key or b"")
+    if as_csv:
+        if key is not None or separator is not None or parse_headers:
+            raise click.UsageError("--key, --key-separator and --headers are for lines; CSV has columns")
+        source = _csv_source(file, key_column, value_column, timestamp_column, headers, delimiter=delimiter)
+    else:
+        if any(option is not None for option in (key_column, value_column, timestamp_column, delimiter)):
+            raise click.UsageError("columns and delimiters are those of a CSV file: add --csv")
+        source = _line_source(file, key, separator, headers, parse_headers=parse_headers)
     failure: TailraceError | None = None
     interrupted = False
     with (
@@ -102,10 +152,16 @@ def produce(
         started = time.monotonic()
         tally = _Tally()
         try:
-            for lines in lines_of(file.fileno(), longest, advance):
-                values, keys = split(lines)
-                producer.send_many(topic, values, keys, partition=partition)
-                tally.add(lines)
+            for columns in source(advance):
+                producer.send_many(
+                    topic,
+                    columns.values,
+                    columns.keys,
+                    headers=columns.headers,
+                    partition=partition,
+                    timestamps_ms=columns.timestamps,
+                )
+                tally.add(columns)
         except KeyboardInterrupt:
             interrupted = True
         except TailraceError as error:
@@ -143,9 +199,9 @@ class _Tally:
         self.records = 0
         self.size = 0
 
-    def add(self, lines: Sequence[bytes]) -> None:
-        self.records += len(lines)
-        self.size += sum(map(len, lines))
+    def add(self, columns: Columns) -> None:
+        self.records += len(columns.values)
+        self.size += columns.size
 
     def extent(self, stored: int) -> str:
         """How far it came before it failed."""
@@ -161,50 +217,29 @@ class _Tally:
             click.echo(f"produced {amount} to {topic} in {seconds:.1f} s", err=True)
 
 
-Columns = tuple[Sequence[bytes], Sequence[bytes | None] | None]
-"""Values and keys."""
+def _line_source(
+    file: BinaryIO, key: str | None, separator: bytes | None, headers: ConstantHeaders, *, parse_headers: bool
+) -> Source:
+    if key is not None and separator is not None:
+        raise click.UsageError("--key and --key-separator exclude each other")
+    form = LineFormat(None if key is None else key.encode(), separator, headers, parse_headers)
+    taken = sum(len(name) + len(value) for name, value in headers) + len(form.key or b"")
+    return lambda advance: records_of_lines(file.fileno(), RECORD_BYTES_MAX - taken, advance, form)
 
 
-def _splitter(key: bytes | None, separator: bytes | None) -> Callable[[Sequence[bytes]], Columns]:
-    if separator is not None:
-        return lambda lines: _split(lines, separator)
-    if key is not None:
-        return lambda lines: (lines, [key] * len(lines))
-    return lambda lines: (lines, None)
-
-
-def _split(lines: Sequence[bytes], separator: bytes) -> Columns:
-    """A line without the separator is a value without a key."""
-    parts = [line.partition(separator) for line in lines]
-    values = [value if found else line for line, (_, found, value) in zip(lines, parts, strict=True)]
-    return values, [key if found else None for key, found, _ in parts]
-
-
-def lines_of(fd: int, longest: int, advance: Advance) -> Iterator[Sequence[bytes]]:
-    """Whole lines without their ends, as soon as they are there; the last one may lack its end.
-
-    Raises InvalidRecordError, after the lines before it, for one of over `longest` bytes.
-    """
-    rest = b""
-    count = 0
-    while chunk := os.read(fd, READ_BYTES):
-        *lines, rest = (rest + chunk).split(b"\n")
-        if max(map(len, lines), default=0) > longest:
-            short = list(takewhile(lambda line: len(line) <= longest, lines))
-            yield short
-            raise _too_long(count + len(short) + 1, f"{len(lines[len(short)]):,}", longest)
-        if lines:
-            yield lines
-        count += len(lines)
-        if len(rest) > longest:
-            raise _too_long(count + 1, f"over {len(rest):,}", longest)
-        advance(len(chunk))
-    if rest:
-        yield [rest]
-
-
-def _too_long(number: int, size: str, longest: int) -> InvalidRecordError:
-    return InvalidRecordError(f"line {number:,} is too long: {size} bytes, at most {longest:,} are possible")
+def _csv_source(
+    file: BinaryIO,
+    key_column: str | None,
+    value_column: str | None,
+    timestamp_column: str | None,
+    headers: ConstantHeaders,
+    *,
+    delimiter: str | None,
+) -> Source:
+    if delimiter is not None and len(delimiter) != 1:
+        raise click.UsageError("--delimiter is one character")
+    form = CsvFormat(delimiter or ",", key_column, value_column, timestamp_column, headers)
+    return lambda advance: records_of_csv(file, advance, form)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from tailrace.protocol.errors import TopicExistsError
 from .connect import admin_of
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json, print_table
+from .topic_names import chosen_topics, complete_topics, regex_option
 from .units import human_bytes, parse_duration_ms, parse_size, plural
 
 if TYPE_CHECKING:
@@ -97,13 +98,17 @@ def create(
 
 
 @topic.command("list")
+@click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=complete_topics)
+@regex_option
 @bootstrap_option
 @timeout_option
 @json_option
-def list_topics(bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> None:
-    """List all topics."""
+def list_topics(
+    names: Sequence[str], bootstrap_servers: str, timeout_s: float, *, regex: bool, as_json: bool
+) -> None:
+    """List all topics, or those that are named."""
     with admin_of(bootstrap_servers, timeout_s) as admin:
-        topics = admin.describe_topics()
+        topics = admin.describe_topics(chosen_topics(admin, names, regex=regex) if names else None)
     if as_json:
         for each in topics:
             print_json(_topic_fields(each))
@@ -113,14 +118,17 @@ def list_topics(bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> N
 
 
 @topic.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_topics)
+@regex_option
 @bootstrap_option
 @timeout_option
 @json_option
-def describe(names: Sequence[str], bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> None:
+def describe(
+    names: Sequence[str], bootstrap_servers: str, timeout_s: float, *, regex: bool, as_json: bool
+) -> None:
     """Show a topic's settings, and for each partition its leader, offsets and size."""
     with admin_of(bootstrap_servers, timeout_s) as admin:
-        topics = admin.describe_topics(names)
+        topics = admin.describe_topics(chosen_topics(admin, names, regex=regex))
         logs = _logs(admin)
     for number, each in enumerate(topics):
         if as_json:
@@ -134,7 +142,7 @@ def describe(names: Sequence[str], bootstrap_servers: str, timeout_s: float, *, 
 
 
 @topic.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_topics)
 @click.option("-p", "--partitions", type=click.IntRange(min=1), help="How many there are to be in all.")
 @click.option(
     "-c", "--config", multiple=True, metavar="KEY=VALUE", callback=_parse_config, help="May be repeated."
@@ -162,7 +170,7 @@ def alter(
     if partitions is None and not config and not defaults:
         raise click.UsageError("nothing to alter: give --partitions, --config or --default")
     with admin_of(bootstrap_servers, timeout_s) as admin:
-        altered = admin.alter_topic(name, partitions, {**config, **dict.fromkeys(defaults)})
+        altered = admin.alter_topic(name, partitions, _changes(config, defaults))
     if as_json:
         print_json(_topic_fields(altered))
         return
@@ -170,18 +178,34 @@ def alter(
     click.echo(f"{name} has {plural(len(altered.partitions), 'partition')}; {settings}")
 
 
+def _changes(config: dict[str, str | int], defaults: Sequence[str]) -> dict[str, str | int | None]:
+    """New values, and None for what goes back. A key may be spelt with dots or underscores."""
+    spelt = {key.replace(".", "_"): key for key in config}
+    for key in defaults:
+        if key.replace(".", "_") in spelt:
+            raise click.UsageError(f"{key!r} is given a value by --config: leave one of the two out")
+    return {**config, **dict.fromkeys(defaults)}
+
+
 @topic.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_topics)
+@regex_option
 @click.option("--execute", is_flag=True, help="Really delete; without it only show what would be deleted.")
 @bootstrap_option
 @timeout_option
 @json_option
 def delete(
-    names: Sequence[str], bootstrap_servers: str, timeout_s: float, *, execute: bool, as_json: bool
+    *,
+    names: Sequence[str],
+    regex: bool,
+    execute: bool,
+    bootstrap_servers: str,
+    timeout_s: float,
+    as_json: bool,
 ) -> None:
     """Delete topics and all their records: there is no way back."""
     with admin_of(bootstrap_servers, timeout_s) as admin:
-        topics = admin.describe_topics(names)
+        topics = admin.describe_topics(chosen_topics(admin, names, regex=regex))
         logs = _logs(admin)
         for each in topics:
             records, size = _extent(each, logs)

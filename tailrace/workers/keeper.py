@@ -3,6 +3,7 @@
 import logging
 import os
 import selectors
+import signal
 import threading
 from collections import Counter
 from time import monotonic
@@ -151,7 +152,7 @@ class Keeper:
         if said is not None and not said["retriable"]:
             self._fail(reason)
         elif self._stop_by is not None:
-            if code:
+            if code and not (code == -signal.SIGTERM and not member.ready):
                 _log.warning("worker %d did not end cleanly: %s", member.index, reason)
         elif not self._was_ready:
             self._fail(f"a worker could not start: {reason}")

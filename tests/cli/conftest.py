@@ -28,11 +28,11 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def tailrace(request: pytest.FixtureRequest) -> Run:
     """`tailrace("topic", "list", code=0)`: run to the end; on the module's cluster if it has one."""
-    environment = dict(os.environ)
-    if "cluster" in request.fixturenames:
-        environment["TAILRACE_BOOTSTRAP_SERVERS"] = request.getfixturevalue("cluster").bootstrap_servers
 
     def run(*args: object, code: int = 0, given: str | None = None) -> "subprocess.CompletedProcess[str]":
+        environment = dict(os.environ)
+        if "cluster" in request.fixturenames:
+            environment["TAILRACE_BOOTSTRAP_SERVERS"] = request.getfixturevalue("cluster").bootstrap_servers
         command = [*COMMAND, *map(str, args)]
         done = subprocess.run(
             command, input=given, env=environment, capture_output=True, text=True, timeout=60, check=False

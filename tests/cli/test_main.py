@@ -55,7 +55,7 @@ def test_version(tailrace: Run) -> None:
         (["consume", "t", "-o", "soon"], "'soon' is no place to read from"),
         (["consume", "t", "-f", "%z"], "unknown format '%z'"),
         (["consume", "t", "-f", "%s", "--json"], "--format and --json exclude each other"),
-        (["consume", "t", "-o", "@-1h:@-5m"], "a range is of offsets"),
+        (["consume", "t", "-o", "@-5m:@-1h"], "ends before it begins"),
         (["produce", "t", "-K", ""], "it is empty"),
         (["produce", "t", "-K", r"\q"], "unknown escape"),
         (["topic", "create", "t", "-c", "retention_ms=7w"], "'7w' is no duration"),

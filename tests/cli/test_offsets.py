@@ -40,9 +40,32 @@ def test_what_is_no_offset(text: str) -> None:
         parse_offsets(text, NOW_MS)
 
 
-@pytest.mark.parametrize("text", ["@-1h:@-5m", "@0:@9", "10:@-1h", "@2013-01-01:end", "@2013-01-01T00:00:"])
-def test_a_range_is_of_offsets(text: str) -> None:
-    with pytest.raises(ValueError, match="a range is of offsets"):
+HOUR = 3_600_000
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [
+        ("@-2h:-1h", NOW_MS - 2 * HOUR, NOW_MS - HOUR),
+        ("@-1h:@-5m", NOW_MS - HOUR, NOW_MS - HOUR // 12),
+        ("@0:9", 0, 9),
+        ("@2013-01-01:2013-01-02", 1_356_998_400_000, 1_356_998_400_000 + 24 * HOUR),
+        ("@2013-01-01T00:00:+30m", 1_356_998_400_000, 1_356_998_400_000 + HOUR // 2),
+        ("@2013-01-01T01:00+01:00:2013-01-01T01:00:00Z", 1_356_998_400_000, 1_356_998_400_000 + HOUR),
+    ],
+)
+def test_times_on_both_sides(text: str, first: int, last: int) -> None:
+    assert parse_offsets(text, NOW_MS) == OffsetRange(Place("end"), first, last_timestamp=last)
+
+
+def test_a_time_with_an_open_side() -> None:
+    assert parse_offsets("@5:", NOW_MS) == OffsetRange(Place("end"), 5)
+    assert parse_offsets("@5:end", NOW_MS) == OffsetRange(Place("end"), 5, last=Place("end"))
+
+
+@pytest.mark.parametrize("text", ["10:@-1h", "@-1h:@-2h", "@9:8", "@-1h:-5", "@1:2:3", "@2013-01-01:start"])
+def test_what_is_no_range_of_times(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no (time|duration)|ends before it begins"):
         parse_offsets(text, NOW_MS)
 
 
