@@ -153,14 +153,7 @@ def produce(
         tally = _Tally()
         try:
             for columns in source(advance):
-                producer.send_many(
-                    topic,
-                    columns.values,
-                    columns.keys,
-                    headers=columns.headers,
-                    partition=partition,
-                    timestamps_ms=columns.timestamps,
-                )
+                _send(producer, topic, columns, partition)
                 tally.add(columns)
         except KeyboardInterrupt:
             interrupted = True
@@ -175,6 +168,11 @@ def produce(
         raise TailraceError(f"{_reason(failure, timeout_s)}; {tally.extent(stored)}")
     tally.report(topic, time.monotonic() - started, as_json=as_json)
     return exit_codes.INTERRUPTED if interrupted else exit_codes.OK
+
+
+def _send(producer: "Producer", topic: str, columns: Columns, partition: int | None) -> None:
+    values, keys, headers, times = columns.values, columns.keys, columns.headers, columns.timestamps
+    producer.send_many(topic, values, keys, headers=headers, partition=partition, timestamps_ms=times)
 
 
 def _check_place(producer: "Producer", topic: str, partition: int | None) -> None:
