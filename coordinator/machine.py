@@ -188,7 +188,7 @@ class Machine:
 
     def stop(self) -> Outcome:
         """The coordinator ends: those who wait are told."""
-        return Outcome(answers=tuple(self._openings.stop()))
+        return Outcome(answers=(*self._openings.stop(), *self._groups.stop()))
 
     def next_tick(self) -> float | None:
         """When `tick` must be called at the latest, however many requests come."""

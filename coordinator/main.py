@@ -19,8 +19,8 @@ from .config import CoordinatorConfig
 from .machine import Machine, Settings
 from .private_state import ControllerEpochRaised
 from .service import Service
-from .store.group_store import GroupStore
-from .store.interface import Store
+from .store.group_store import LmdbGroupStore
+from .store.interface import GroupStore, Store
 from .store.lmdb_store import LmdbStore
 
 GROUPS_FOLDER: Final = "groups"
@@ -55,7 +55,7 @@ class Coordinator:
             stack.callback(self._wakeup.close)
             store = LmdbStore(config.data_dir)
             stack.callback(store.close)
-            group_store = GroupStore(config.data_dir / GROUPS_FOLDER)
+            group_store = LmdbGroupStore(config.data_dir / GROUPS_FOLDER)
             stack.callback(group_store.close)
             context = new_context()
             stack.callback(context.term)

@@ -20,7 +20,8 @@ def place(partitions: int, replication_factor: int, loads: Mapping[int, Load]) -
     """
     if len(loads) < replication_factor:
         raise NotEnoughNodesError(
-            f"{len(loads)} nodes are alive, {replication_factor} are needed: start more nodes"
+            f"{'1 node is' if len(loads) == 1 else f'{len(loads)} nodes are'} alive, {replication_factor} "
+            f"{'is' if replication_factor == 1 else 'are'} needed: start more nodes"
         )
     held = {node_id: load.replicas for node_id, load in loads.items()}
     leaders = _Rotation({node_id: load.leaders for node_id, load in loads.items()}, held)

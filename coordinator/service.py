@@ -12,8 +12,7 @@ from tailrace.protocol.wire import decode_coordinator_request, encode, failure, 
 from tailrace.transport.server import Incoming
 
 from .machine import Machine, Outcome
-from .store.group_store import GroupStore
-from .store.interface import Store
+from .store.interface import GroupStore, Store
 
 logger: Final = logging.getLogger(__name__)
 

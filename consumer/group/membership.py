@@ -14,9 +14,14 @@ from random import Random
 from typing import NamedTuple, TypeAlias
 
 from tailrace.client.retry import Backoff
-from tailrace.protocol.errors import ClosedError, TailraceError, UnknownMemberError
+from tailrace.protocol.errors import (
+    ClosedError,
+    InstanceIdInUseError,
+    TailraceError,
+    UnknownMemberError,
+)
 from tailrace.protocol.group_messages import NO_MEMBER, NO_MEMBER_EPOCH
-from tailrace.protocol.limits import RETRY_BACKOFF_MS_FIRST
+from tailrace.protocol.limits import INSTANCE_ID_PATIENCE_S, RETRY_BACKOFF_MS_FIRST
 
 Key: TypeAlias = tuple[bytes, int]
 """Topic id and partition."""
@@ -75,6 +80,7 @@ class Membership:
         self._due = False
         """There is something to say at once, even while a heartbeat is kept."""
         self.retry_at = 0.0
+        self._patient_until = 0.0
 
     # --------------------------------------------------- from the application
 
@@ -170,7 +176,7 @@ class Membership:
             return
         if isinstance(error, UnknownMemberError):
             self._lost()
-        elif error.retriable or self.phase is Phase.IN:
+        elif error.retriable or self.phase is Phase.IN or self._may_become_free(error, now):
             self._due = True
             if not self._in_flight:
                 self.retry_at = now + self._backoff.pause()
@@ -181,6 +187,13 @@ class Membership:
 
     # ------------------------------------------------------------------ inside
 
+    def _may_become_free(self, error: TailraceError, now: float) -> bool:
+        """The instance id is another's: perhaps of a process that has just died."""
+        if not isinstance(error, InstanceIdInUseError):
+            return False
+        self._patient_until = self._patient_until or now + INSTANCE_ID_PATIENCE_S
+        return now < self._patient_until
+
     def _begin(self) -> None:
         self.phase = Phase.JOINING
         self.member_id = self._new_id()
@@ -190,6 +203,7 @@ class Membership:
         self._in_flight = 0
         self._due = False
         self.retry_at = 0.0
+        self._patient_until = 0.0
 
     def _lost(self) -> None:
         self.phase = Phase.LOST

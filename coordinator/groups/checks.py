@@ -3,12 +3,13 @@
 import re
 from typing import Final
 
-from tailrace.protocol.errors import InvalidArgumentError, InvalidGroupError
+from tailrace.protocol.errors import InstanceIdInUseError, InvalidArgumentError, InvalidGroupError
 from tailrace.protocol.group_messages import JoinGroup
 from tailrace.protocol.limits import NAME_LENGTH_MAX, SESSION_TIMEOUT_MS_MAX, SESSION_TIMEOUT_MS_MIN
 
 from ..topic_settings import shown
 from .assignors import ASSIGNORS
+from .changes import MemberRow
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -40,3 +41,12 @@ def _check_name(what: str, name: str) -> None:
             f"{what} {shown(name)}: use 1 to {NAME_LENGTH_MAX} of A-Z, a-z, 0-9, '.', '_' and '-', "
             "and not '.' or '..' alone"
         )
+
+
+def instance_in_use(group_id: str, held_by: MemberRow) -> InstanceIdInUseError:
+    """Another process is that static member, and may be alive."""
+    return InstanceIdInUseError(
+        f"group_instance_id {held_by.instance_id!r} of group {group_id!r} is in use by client "
+        f"{held_by.client_id} on host {held_by.host}: give each instance an id of its own, or stop "
+        f"that one; if it was cut off, it is given up after {held_by.session_timeout_ms} ms"
+    )

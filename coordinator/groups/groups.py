@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from tailrace.protocol.cluster import ClusterState
 from tailrace.protocol.errors import (
     GroupNotEmptyError,
-    InstanceIdInUseError,
     LimitExceededError,
+    ShuttingDownError,
     TailraceError,
     UnknownGroupError,
     UnknownMemberError,
@@ -33,12 +33,17 @@ from tailrace.protocol.group_messages import (
     LeaveGroup,
     ListGroups,
 )
-from tailrace.protocol.limits import GROUPS_MAX, MEMBERS_PER_GROUP_MAX
+from tailrace.protocol.limits import (
+    GROUP_STORE_ROWS_BYTES_MAX,
+    GROUPS_MAX,
+    MEMBERS_PER_GROUP_MAX,
+)
 from tailrace.protocol.messages import Reply
 from tailrace.protocol.partition_sets import keys_of
 from tailrace.protocol.wire import failure
 
 from . import descriptions, membership, offsets
+from .absences import Absences
 from .assignors import Target
 from .changes import (
     NEVER,
@@ -51,7 +56,7 @@ from .changes import (
     MemberRow,
     OffsetDropped,
 )
-from .checks import check_group_id, check_join
+from .checks import check_group_id, check_join, instance_in_use
 from .connections import MemberConnections
 from .sessions import MemberKey, MemberSessions
 from .state import Group, GroupsState, Member
@@ -74,8 +79,7 @@ class Groups:
         self._answers: list[tuple[bytes, Reply]] = []
         self._sessions = MemberSessions(now)
         self._connections = MemberConnections()
-        self._absent: set[MemberKey] = set()
-        """Static members whose connection was seen to close."""
+        self._absences = Absences(now)
         self._waiting = Waiting()
         self._targets: dict[str, Target] = {}
         self._dirty: set[str] = set()
@@ -87,7 +91,10 @@ class Groups:
             if group.members:
                 self._dirty.add(group_id)
             for member in group.members.values():
-                self._sessions.hear((group_id, member.row.member_id), _timeout_s(member.row), now)
+                member_key = (group_id, member.row.member_id)
+                self._sessions.hear(member_key, _timeout_s(member.row), now)
+                if member.row.instance_id:
+                    self._absences.expect(member_key)
 
     # ------------------------------------------------------------------ events
 
@@ -121,7 +128,7 @@ class Groups:
             for member_key in self._connections.closed(peer):
                 self._waiting.drop(member_key)
                 if self._member(member_key).row.instance_id:
-                    self._absent.add(member_key)
+                    self._absences.gone(member_key)
                 else:
                     self._remove(member_key)
 
@@ -134,9 +141,11 @@ class Groups:
             if any(not names.isdisjoint(member.row.topics) for member in group.members.values()):
                 self._dirty.add(group_id)
         for group_id, group in list(self.state.groups.items() if gone else ()):
-            for topic_id, partition in [key for key in group.offsets if key[0] in gone]:
+            dropped = [key for key in group.offsets if key[0] in gone]
+            for topic_id, partition in dropped:
                 self._apply(OffsetDropped(group_id, topic_id, partition))
-            self._dirty.add(group_id)
+            if dropped or any(key[0] in gone for key in group.owners):
+                self._dirty.add(group_id)
 
     def tick(self, now: float, wall_ms: int) -> list[str]:
         """Time has passed; what is worth a line in the log."""
@@ -154,6 +163,11 @@ class Groups:
         return [
             f"group {group_id}: member {member_id} was silent for too long" for group_id, member_id in silent
         ]
+
+    def stop(self) -> list[tuple[bytes, Reply]]:
+        """The coordinator ends: those who wait are told to ask again, wherever it is then."""
+        error = ShuttingDownError("the coordinator is stopping; ask again")
+        return [(kept.peer, failure(kept.request_id, error)) for kept in self._waiting.drop_all()]
 
     def next_tick(self) -> float:
         """When `tick` must be called at the latest."""
@@ -180,7 +194,7 @@ class Groups:
         group_id = request.group_id
         group = self.state.groups.get(group_id)
         if group is None or request.member_id not in group.members:
-            group = self._admit(request, group)
+            group = self._admit(request, group, now)
         elif request.topics != (row := group.members[request.member_id].row).topics:
             self._apply(MemberChanged(group_id, replace(row, topics=request.topics)))
         member_key = (group_id, request.member_id)
@@ -189,7 +203,7 @@ class Groups:
         self._waiting.keep(member_key, Kept(peer, request.request_id, -1, frozenset(), now))
         self._dirty.add(group_id)
 
-    def _admit(self, request: JoinGroup, group: Group | None) -> Group:
+    def _admit(self, request: JoinGroup, group: Group | None, now: float) -> Group:
         """A new member of a group, which is made if it is not there."""
         group_id = request.group_id
         row = MemberRow(
@@ -208,7 +222,7 @@ class Groups:
             group = self.state.groups[group_id]
         holder = group.instance(request.instance_id)
         if holder is not None:
-            row = self._replace(group_id, holder, row)
+            row = self._replace(group_id, holder, row, now)
         elif len(group.members) >= MEMBERS_PER_GROUP_MAX:
             raise LimitExceededError(
                 f"group {group_id!r} has {MEMBERS_PER_GROUP_MAX} members, which is the most"
@@ -218,15 +232,11 @@ class Groups:
         self._apply(MemberChanged(group_id, row))
         return group
 
-    def _replace(self, group_id: str, holder: Member, row: MemberRow) -> MemberRow:
+    def _replace(self, group_id: str, holder: Member, row: MemberRow, now: float) -> MemberRow:
         """Another process is the static member now, if the one that was it is gone (KIP-345)."""
         held_by = holder.row
-        if (group_id, held_by.member_id) not in self._absent:
-            raise InstanceIdInUseError(
-                f"group_instance_id {held_by.instance_id!r} of group {group_id!r} is in use by client "
-                f"{held_by.client_id} on host {held_by.host}: give each instance an id of its own, or stop "
-                f"that one; if it was cut off, it is given up after {held_by.session_timeout_ms} ms"
-            )
+        if not self._absences.is_absent((group_id, held_by.member_id), now):
+            raise instance_in_use(group_id, held_by)
         taken = membership.take_over(holder, row)
         self._forget((group_id, held_by.member_id))
         targets = self._targets.get(group_id, {})
@@ -262,7 +272,8 @@ class Groups:
         if group is None:
             check_group_id(request.group_id)
             group = Group(ConsumerGroup())
-        changes, reply = offsets.commit(group, request, self._cluster, wall_ms)
+        room_bytes = GROUP_STORE_ROWS_BYTES_MAX - self.state.stored_bytes
+        changes, reply = offsets.commit(group, request, self._cluster, wall_ms, room_bytes)
         if changes and request.group_id not in self.state.groups:
             if len(self.state.groups) >= GROUPS_MAX:
                 raise LimitExceededError(f"there are {GROUPS_MAX} groups, which is the most that is possible")
@@ -295,7 +306,8 @@ class Groups:
     def _delete(self, peer: bytes, request: DeleteGroup) -> None:
         if members := self._existing(request.group_id).members:
             raise GroupNotEmptyError(
-                f"group {request.group_id!r} has {len(members)} members: stop them before it is deleted"
+                f"group {request.group_id!r} has {offsets.members_text(len(members))}: "
+                "stop them before it is deleted"
             )
         self._drop_group(request.group_id)
         self._answers.append((peer, GroupDeleted(request.request_id)))
@@ -304,7 +316,7 @@ class Groups:
 
     def _heard(self, peer: bytes, member_key: MemberKey, row: MemberRow, now: float) -> None:
         self._sessions.hear(member_key, _timeout_s(row), now)
-        self._absent.discard(member_key)
+        self._absences.end(member_key)
         self._connections.hear(peer, member_key)
 
     def _remove(self, member_key: MemberKey) -> None:
@@ -320,7 +332,7 @@ class Groups:
     def _forget(self, member_key: MemberKey) -> Kept | None:
         """Drop what is known of it beside the state; the request that it waits for."""
         self._sessions.end(member_key)
-        self._absent.discard(member_key)
+        self._absences.end(member_key)
         self._connections.forget(member_key)
         return self._waiting.drop(member_key)
 

@@ -20,13 +20,13 @@ from tailrace.protocol.group_messages import (
     OffsetsCommitted,
     OffsetsFetched,
 )
-from tailrace.protocol.limits import HEADER_BYTES_MAX, KIB, OFFSETS_PER_GROUP_MAX
+from tailrace.protocol.limits import GROUP_STORE_ROWS_BYTES_MAX, HEADER_BYTES_MAX, KIB, OFFSETS_PER_GROUP_MAX
 from tailrace.protocol.message import OK
 from tailrace.protocol.partition_sets import keys_of
 from tailrace.protocol.wire import error_info
 
 from .changes import NEVER, GroupChange, MemberRow, OffsetDropped, OffsetStored
-from .state import Group, Key, Member
+from .state import Group, Key, Member, offset_bytes
 
 _OFFSET_BYTES = 64
 """An offset in a reply, without its metadata."""
@@ -34,11 +34,11 @@ _REPLY_BYTES_MAX = HEADER_BYTES_MAX - 64 * KIB
 
 
 def commit(
-    group: Group, request: CommitOffsets, cluster: ClusterState, wall_ms: int
+    group: Group, request: CommitOffsets, cluster: ClusterState, wall_ms: int, room_bytes: int
 ) -> tuple[list[GroupChange], OffsetsCommitted]:
     """What to store, and the answer. An offset that may not be stored keeps no other from it.
 
-    Raises GroupNotEmptyError.
+    New offsets may take `room_bytes`. Raises GroupNotEmptyError.
     """
     member = _committer(group, request)
     changes: list[GroupChange] = []
@@ -53,14 +53,7 @@ def commit(
         if offset.partition >= count or not held:
             errors.append(error_info(_refusal(group, offset, cluster, request)))
             refused = True
-        elif key not in group.offsets and len(group.offsets) + len(changes) >= OFFSETS_PER_GROUP_MAX:
-            full = (
-                f"group {request.group_id!r} has {OFFSETS_PER_GROUP_MAX} offsets, the most that is possible"
-            )
-            errors.append(error_info(LimitExceededError(full)))
-            refused = True
         else:
-            errors.append(OK)
             stored = CommittedOffset(
                 offset.topic_id,
                 offset.partition,
@@ -70,8 +63,35 @@ def commit(
                 wall_ms,
                 count,
             )
-            changes.append(OffsetStored(request.group_id, stored))
+            growth = _growth(group, request.group_id, key, stored)
+            full = _full(group, request.group_id, key, len(changes), room_bytes - growth)
+            if full is None or growth <= 0:
+                errors.append(OK)
+                room_bytes -= growth
+                changes.append(OffsetStored(request.group_id, stored))
+            else:
+                errors.append(error_info(full))
+                refused = True
     return changes, OffsetsCommitted(request.request_id, errors=tuple(errors) if refused else ())
+
+
+def _growth(group: Group, group_id: str, key: Key, stored: CommittedOffset) -> int:
+    before = group.offsets.get(key)
+    return offset_bytes(group_id, stored) - (0 if before is None else offset_bytes(group_id, before))
+
+
+def _full(group: Group, group_id: str, key: Key, more: int, room_bytes: int) -> LimitExceededError | None:
+    """Why the group, or the store, cannot take an offset that would leave so much room."""
+    if room_bytes < 0:
+        return LimitExceededError(
+            f"the members and offsets of all groups take {GROUP_STORE_ROWS_BYTES_MAX} bytes, the most that "
+            "is possible: delete groups that nobody needs (tailrace group delete)"
+        )
+    if key not in group.offsets and len(group.offsets) + more >= OFFSETS_PER_GROUP_MAX:
+        return LimitExceededError(
+            f"group {group_id!r} has {OFFSETS_PER_GROUP_MAX} offsets, the most that is possible"
+        )
+    return None
 
 
 def fetch(group: Group | None, request: FetchOffsets) -> OffsetsFetched:
@@ -84,6 +104,11 @@ def fetch(group: Group | None, request: FetchOffsets) -> OffsetsFetched:
     if sum(_OFFSET_BYTES + 4 * len(offset.metadata) for offset in found) > _REPLY_BYTES_MAX:
         raise LimitExceededError(f"{len(found)} offsets do not fit into one reply: ask for fewer partitions")
     return OffsetsFetched(request.request_id, offsets=tuple(found))
+
+
+def members_text(count: int) -> str:
+    """`1 member`, `2 members`."""
+    return "1 member" if count == 1 else f"{count} members"
 
 
 def expired(group_id: str, group: Group, before_ms: int) -> Iterator[OffsetDropped]:
@@ -102,8 +127,8 @@ def _committer(group: Group, request: CommitOffsets) -> Member | None:
     if request.member_id == NO_MEMBER:
         if group.members:
             raise GroupNotEmptyError(
-                f"group {request.group_id!r} has {len(group.members)} members, and only they may commit: "
-                "stop them first"
+                f"group {request.group_id!r} has {members_text(len(group.members))}, and only members may "
+                "commit: stop them first"
             )
         return None
     member = group.members.get(request.member_id)

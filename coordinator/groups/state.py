@@ -1,6 +1,7 @@
 """The groups as they are stored: `GroupsState.apply` makes every change, and nothing else does."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from tailrace.protocol.group_messages import CommittedOffset
 from tailrace.protocol.partition_sets import Key as Key
@@ -18,6 +19,11 @@ from .changes import (
     OffsetDropped,
     OffsetStored,
 )
+
+_ROW_BYTES: Final = 96
+"""Numbers, ids and what surrounds them, of a member or an offset."""
+_GRANT_BYTES: Final = 32
+_CHARACTER_BYTES_MAX: Final = 4
 
 
 class Member:
@@ -71,20 +77,27 @@ class Group:
 
 
 class GroupsState:
-    """All groups by their ids."""
+    """All groups by their ids. `stored_bytes`: about what their members and offsets take on disk."""
 
     def __init__(self) -> None:
         self.groups: dict[str, Group] = {}
+        self.stored_bytes = 0
 
     def apply(self, change: GroupChange) -> None:
         """Make one change."""
         groups = self.groups
         match change:
             case OffsetStored(group_id, offset):
-                groups[group_id].offsets[offset.topic_id, offset.partition] = offset
+                offsets, key = groups[group_id].offsets, (offset.topic_id, offset.partition)
+                self.stored_bytes += offset_bytes(group_id, offset) - self._bytes_at(group_id, key)
+                offsets[key] = offset
             case MemberChanged(group_id, row):
+                old = groups[group_id].members.get(row.member_id)
+                before = 0 if old is None else member_bytes(group_id, old.row)
+                self.stored_bytes += member_bytes(group_id, row) - before
                 groups[group_id]._put(row)
             case MemberRemoved(group_id, member_id):
+                self.stored_bytes -= member_bytes(group_id, groups[group_id].members[member_id].row)
                 groups[group_id]._remove(member_id)
             case GroupChanged(group_id, group_row):
                 if group_id in groups:
@@ -92,8 +105,11 @@ class GroupsState:
                 else:
                     groups[group_id] = Group(group_row)
             case GroupRemoved(group_id):
-                del groups[group_id]
+                group = groups.pop(group_id)
+                self.stored_bytes -= sum(member_bytes(group_id, m.row) for m in group.members.values())
+                self.stored_bytes -= sum(offset_bytes(group_id, each) for each in group.offsets.values())
             case OffsetDropped(group_id, topic_id, partition):
+                self.stored_bytes -= self._bytes_at(group_id, (topic_id, partition))
                 del groups[group_id].offsets[topic_id, partition]
 
     def rows(self) -> Iterator[GroupChange]:
@@ -105,9 +121,25 @@ class GroupsState:
             for offset in group.offsets.values():
                 yield OffsetStored(group_id, offset)
 
+    def _bytes_at(self, group_id: str, key: Key) -> int:
+        offset = self.groups[group_id].offsets.get(key)
+        return 0 if offset is None else offset_bytes(group_id, offset)
+
+
+def offset_bytes(group_id: str, offset: CommittedOffset) -> int:
+    """At most what an offset takes, as key and value."""
+    return _ROW_BYTES + len(group_id) + _CHARACTER_BYTES_MAX * len(offset.metadata)
+
+
+def member_bytes(group_id: str, row: MemberRow) -> int:
+    """At most what a member takes, as key and value."""
+    texts = (group_id, row.member_id, row.member_id, row.instance_id, row.client_id, row.host, *row.topics)
+    grants = _GRANT_BYTES * (len(row.assigned) + len(row.revoking))
+    return _ROW_BYTES + _CHARACTER_BYTES_MAX * sum(map(len, texts)) + grants
+
 
 def _by_key(grants: tuple[Grant, ...]) -> dict[Key, int]:
     return {(topic_id, partition): epoch for topic_id, partition, epoch in grants}
 
 
-__all__ = ["ConsumerGroup", "Group", "GroupsState", "Key", "Member"]
+__all__ = ["ConsumerGroup", "Group", "GroupsState", "Key", "Member", "member_bytes", "offset_bytes"]

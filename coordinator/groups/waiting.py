@@ -52,6 +52,13 @@ class Waiting:
         self._overtaken = [entry for entry in self._overtaken if entry[0] != member]
         return self._kept.pop(member, None)
 
+    def drop_all(self) -> list[Kept]:
+        """Nobody waits any more; those who did."""
+        kept = [*(kept for _, kept in self._overtaken), *self._kept.values()]
+        self._overtaken.clear()
+        self._kept.clear()
+        return kept
+
     def pass_time(self, now: float) -> None:
         """Look at those that have waited long enough."""
         self._changed.update(member for member, kept in self._kept.items() if kept.until <= now)

@@ -13,13 +13,14 @@ coordinator's, whose lock covers it.
 
 import struct
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import lmdb
 import msgspec
 
-from tailrace.durable import FILE_MODE, fsync_folder, make_folder
+from tailrace.durable import FILE_MODE, make_folder
 from tailrace.protocol.errors import DataFolderError, StorageFaultError
 from tailrace.protocol.group_messages import CommittedOffset
 from tailrace.protocol.limits import GROUP_STORE_MAP_BYTES
@@ -36,6 +37,7 @@ from ..groups.changes import (
     OffsetStored,
 )
 from ..groups.state import GroupsState
+from .room import DATA_FILE, make_room
 
 FORMAT: Final = 1
 _META: Final = b"meta"
@@ -49,8 +51,8 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _DAMAGE: Final = (lmdb.Error, msgspec.MsgspecError, KeyError, ValueError, AssertionError)
 
 
-class GroupStore:
-    """Keeps groups across restarts. Belongs to one thread of one coordinator.
+class LmdbGroupStore:
+    """A `GroupStore`: keeps groups across restarts. Belongs to one thread of one coordinator.
 
     Raises DataFolderError when the folder's format is newer, or it is damaged or cannot be used.
     """
@@ -122,16 +124,15 @@ class GroupStore:
         new = self._environment.stat()["entries"] == 0
         if not new:
             self._check_format()
-        open_db = self._environment.open_db
-        self._meta = open_db(_META, create=new)
-        self._groups = open_db(_GROUPS, create=new)
-        self._members = open_db(_MEMBERS, create=new)
-        self._offsets = open_db(_OFFSETS, create=new)
-        if new:
-            with self._environment.begin(write=True) as transaction:
+        # One transaction: a folder whose making was interrupted is new, or whole.
+        with self._environment.begin(write=True) as transaction:
+            open_db = partial(self._environment.open_db, txn=transaction, create=new)
+            self._meta, self._groups = open_db(_META), open_db(_GROUPS)
+            self._members, self._offsets = open_db(_MEMBERS), open_db(_OFFSETS)
+            if new:
                 transaction.put(_FORMAT_KEY, _encode(FORMAT), db=self._meta)
-            for folder in (self._folder, self._folder.parent):
-                fsync_folder(folder)
+        if new:
+            make_room(self._folder / DATA_FILE)
 
     def _check_format(self) -> None:
         try:

@@ -1,10 +1,12 @@
-"""What the coordinator asks of a store."""
+"""What the coordinator asks of its stores."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 from tailrace.protocol.messages import Update
 
+from ..groups.changes import GroupChange
+from ..groups.state import GroupsState
 from ..private_state import PrivateChange
 from ..state import State
 
@@ -21,6 +23,19 @@ class Store(Protocol):
         Raises StorageFaultError; then it is unknown whether they are stored, and the coordinator
         must stop and load again.
         """
+
+    def close(self) -> None:
+        """Give the store back."""
+
+
+class GroupStore(Protocol):
+    """Keeps groups and their offsets across restarts; as `Store` keeps the rest."""
+
+    def load(self) -> GroupsState:
+        """The groups after the last commit. Raises DataFolderError when they cannot be read."""
+
+    def commit(self, changes: Sequence[GroupChange]) -> None:
+        """As `Store.commit`."""
 
     def close(self) -> None:
         """Give the store back."""

@@ -4,22 +4,23 @@ A commit is one transaction with fsync: after a kill or a power loss the store o
 it takes to read it, at the last commit.
 """
 
-import os
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import lmdb
 import msgspec
 
-from tailrace.durable import FILE_MODE, LockFile, LockHeldError, fsync_folder, make_folder
+from tailrace.durable import FILE_MODE, LockFile, LockHeldError, make_folder
 from tailrace.protocol.errors import DataFolderError, StorageFaultError
-from tailrace.protocol.limits import COORDINATOR_MAP_BYTES, COORDINATOR_ROOM_BYTES
+from tailrace.protocol.limits import COORDINATOR_MAP_BYTES
 from tailrace.protocol.messages import Update
 
 from ..private_state import PrivateChange
 from ..state import State
+from .room import DATA_FILE, make_room
 from .rows import (
     DAMAGE,
     FORMAT,
@@ -36,7 +37,6 @@ from .rows import (
 )
 
 LOCK_FILE: Final = "lock"
-DATA_FILE: Final = "data.mdb"
 
 
 class LmdbStore:
@@ -115,12 +115,15 @@ class LmdbStore:
         new = self._environment.stat()["entries"] == 0
         if not new:
             self._check_format()
-        self._tables = {name: self._environment.open_db(name.encode(), create=new) for name in TABLES}
-        if new:
-            with self._environment.begin(write=True) as transaction:
+        # One transaction: a folder whose making was interrupted is new, or whole.
+        with self._environment.begin(write=True) as transaction:
+            open_db = partial(self._environment.open_db, txn=transaction, create=new)
+            self._tables = {name: open_db(name.encode()) for name in TABLES}
+            if new:
                 for row in first_rows(uuid.uuid4().hex):
                     self._execute(transaction, row)
-            self._make_durable()
+        if new:
+            make_room(self._folder / DATA_FILE)
 
     def _check_format(self) -> None:
         try:
@@ -135,17 +138,6 @@ class LmdbStore:
             raise DataFolderError(
                 f"{self._folder} has format {found}, this version reads up to {FORMAT}: use a newer Tailrace"
             )
-
-    def _make_durable(self) -> None:
-        """Give the new file its room, then sync it and the names that lead to it."""
-        descriptor = os.open(self._folder / DATA_FILE, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            os.posix_fallocate(descriptor, 0, COORDINATOR_ROOM_BYTES)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        for folder in (self._folder, self._folder.parent):
-            fsync_folder(folder)
 
     def _execute(self, transaction: lmdb.Transaction, operation: Operation) -> None:
         table = self._tables[operation.table]

@@ -2,11 +2,13 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 import click
+
+from tailrace.protocol.errors import UnknownGroupError
 
 from .connect import admin_of
 from .options import bootstrap_option, json_option, timeout_option
@@ -115,6 +117,7 @@ def reset_offsets(
     if by_duration is not None:
         to_timestamp = time.time_ns() // 1_000_000 - _duration_ms(by_duration)
     with admin_of(bootstrap_servers, timeout_s) as admin:
+        _check_resettable(admin, group_id, named=bool(topics))
         stored = {place: each.offset for place, each in admin.list_group_offsets(group_id).items()}
         places = _places(admin, topics) if topics else sorted(stored)
         if not places:
@@ -132,7 +135,8 @@ def reset_offsets(
         offsets = {place: min(max(wanted[place], starts[place]), ends[place]) for place in places}
         if execute:
             admin.reset_group_offsets(group_id, offsets)
-    _show_reset(group_id, stored, offsets, ends, execute=execute, as_json=as_json)
+    clamped = {place for place in places if offsets[place] != wanted[place]}
+    _show_reset(group_id, stored, offsets, ends, clamped, execute=execute, as_json=as_json)
 
 
 @group.command()
@@ -146,18 +150,33 @@ def delete(
 ) -> None:
     """Forget groups without members, and their offsets. A dry run unless --execute."""
     with admin_of(bootstrap_servers, timeout_s) as admin:
-        for group_id in group_ids:
-            described = admin.describe_group(group_id)
-            if described.members:
-                count = plural(len(described.members), "member")
-                raise click.ClickException(f"group {group_id!r} has {count}: stop them first")
+        groups = [admin.describe_group(group_id) for group_id in dict.fromkeys(group_ids)]
+        for each in groups:  # all of them, before any is deleted
+            _check_no_members(each)
+        for each in groups:
             if execute:
-                admin.delete_group(group_id)
+                admin.delete_group(each.group_id)
             if as_json:
-                print_json({"group": group_id, "deleted": execute, "offsets": len(described.offsets)})
+                print_json({"group": each.group_id, "deleted": execute, "offsets": len(each.offsets)})
             else:
                 done = "deleted" if execute else "would be deleted (--execute does it)"
-                click.echo(f"{group_id}: {done}, with {plural(len(described.offsets), 'offset')}")
+                click.echo(f"{each.group_id}: {done}, with {plural(len(each.offsets), 'offset')}")
+
+
+def _check_no_members(described: "GroupDescription") -> None:
+    if described.members:
+        count = plural(len(described.members), "member")
+        raise click.ClickException(f"group {described.group_id!r} has {count}: stop them first")
+
+
+def _check_resettable(admin: "Admin", group_id: str, *, named: bool) -> None:
+    """Before anything is shown: a dry run refuses what --execute would. `named`: the topics are given."""
+    try:
+        _check_no_members(admin.describe_group(group_id))
+    except UnknownGroupError as error:
+        if not named:
+            raise
+        click.echo(f"{error}: --execute makes it", err=True)
 
 
 def _row(group_id: str, offset: "GroupOffset") -> tuple[object, ...]:
@@ -167,7 +186,7 @@ def _row(group_id: str, offset: "GroupOffset") -> tuple[object, ...]:
         offset.partition.topic,
         offset.partition.partition,
         _NONE if offset.offset is None else offset.offset,
-        offset.log_end_offset,
+        _NONE if offset.log_end_offset is None else offset.log_end_offset,
         _NONE if offset.lag is None else offset.lag,
         _NONE if member is None else f"{member.client_id} ({member.instance_id or member.member_id[:8]})",
         _NONE if member is None else member.host,
@@ -251,6 +270,7 @@ def _show_reset(
     stored: Mapping["TopicPartition", int],
     offsets: Mapping["TopicPartition", int],
     ends: Mapping["TopicPartition", int],
+    clamped: Collection["TopicPartition"],
     *,
     execute: bool,
     as_json: bool,
@@ -265,6 +285,7 @@ def _show_reset(
                     "before": stored.get(place),
                     "offset": offset,
                     "lag": ends[place] - offset,
+                    "clamped": place in clamped,
                     "done": execute,
                 }
             )
@@ -274,5 +295,8 @@ def _show_reset(
         for place, offset in offsets.items()
     ]
     print_table(("TOPIC", "PARTITION", "CURRENT-OFFSET", "NEW-OFFSET", "NEW-LAG"), rows)
+    if clamped:
+        count = plural(len(clamped), "partition")
+        click.echo(f"in {count} that lies outside the log: its nearer end is taken", err=True)
     if not execute:
         click.echo("nothing was changed: --execute does it", err=True)

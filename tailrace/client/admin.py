@@ -193,8 +193,11 @@ class Admin(GroupAdmin):
             check_int("partitions", partitions, 1, PARTITIONS_PER_TOPIC_MAX)
         settings = _changed_settings(config)
         deadline = self._deadline(timeout_ms)
+        attempts = 0
 
         def request(request_id: int) -> Request:
+            nonlocal attempts
+            attempts += 1
             return AlterTopic(
                 request_id,
                 name=name,
@@ -206,6 +209,10 @@ class Admin(GroupAdmin):
         reply = self._call(request, deadline, (NotEnoughNodesError, TimedOutError))
         if not isinstance(reply, TopicAltered) or reply.topic is None:
             raise unexpected(reply)
+        if attempts > 1 and partitions is not None:
+            # The answer that was lost waited for the leaders; a repeated request finds nothing to do.
+            ends = dict.fromkeys((TopicPartition(name, index) for index in range(partitions)), LATEST)
+            list_offsets(self._engine, ends, left_s(deadline))
         return descriptions.describe_topic(reply.topic)
 
     def delete_topic(self, name: str, *, timeout_ms: int | None = None) -> None:
@@ -329,7 +336,8 @@ def _changed_settings(config: Mapping[str, str | int | None] | None) -> dict[str
 def _not_ready(state: ClusterState, nodes: int) -> TailraceError | None:
     alive = sum(node.alive for node in state.nodes.values())
     if alive < nodes:
-        return NotEnoughNodesError(f"{alive} nodes are alive, {nodes} are needed")
+        are = "1 node is" if alive == 1 else f"{alive} nodes are"
+        return NotEnoughNodesError(f"{are} alive, {nodes} {'is' if nodes == 1 else 'are'} needed")
     for topic in state.topics.values():
         for index, partition in enumerate(topic.partitions):
             if partition.leader == NO_LEADER:

@@ -134,7 +134,7 @@ class GroupOffset:
 
     partition: TopicPartition
     offset: int | None
-    log_end_offset: int
+    log_end_offset: int | None
     lag: int | None
     metadata: str
     committed_ms: int | None

@@ -3,8 +3,14 @@
 from collections.abc import Mapping
 from functools import partial
 
-from tailrace.protocol.cluster import ClusterState
-from tailrace.protocol.errors import GroupNotEmptyError, InvalidGroupError, UnknownGroupError, error_from
+from tailrace.protocol.cluster import NO_LEADER, ClusterState
+from tailrace.protocol.errors import (
+    GroupNotEmptyError,
+    InvalidGroupError,
+    LimitExceededError,
+    UnknownGroupError,
+    error_from,
+)
 from tailrace.protocol.group_messages import (
     CommitOffsets,
     CommittedOffset,
@@ -18,8 +24,12 @@ from tailrace.protocol.group_messages import (
     OffsetCommit,
     OffsetsCommitted,
     OffsetsFetched,
+    PartitionSet,
 )
+from tailrace.protocol.limits import PARTITIONS_PER_REQUEST_MAX
+from tailrace.protocol.message import ErrorInfo
 from tailrace.protocol.messages import LATEST, Request
+from tailrace.protocol.partition_sets import partition_set
 from tailrace.protocol.record import TopicPartition
 
 from .admin_calls import AdminCalls, left_s, unexpected
@@ -30,6 +40,7 @@ from .descriptions import (
     GroupOffset,
     MemberDescription,
     OffsetAndMetadata,
+    OffsetAndTimestamp,
     describe_member,
 )
 from .offsets import list_offsets
@@ -57,7 +68,8 @@ class GroupAdmin(AdminCalls):
     def describe_group(self, group_id: str, *, timeout_ms: int | None = None) -> GroupDescription:
         """One group: its members, its offsets, and how far these are behind the ends of the logs.
 
-        Every partition that has an offset or a member is there. Raises UnknownGroupError with similar names.
+        Every partition that has an offset or a member is there; the end of one without a leader is None.
+        Raises UnknownGroupError with similar names.
         """
         _check_group_id(group_id)
         deadline = self._deadline(timeout_ms)
@@ -69,7 +81,8 @@ class GroupAdmin(AdminCalls):
         owners = {place: member for member in members for place in member.partitions}
         offsets = self._offsets(group_id, state, deadline)
         places = sorted({*owners, *offsets})
-        ends = list_offsets(self._engine, dict.fromkeys(places, LATEST), left_s(deadline)) if places else {}
+        led = [place for place in places if _leader(state, place) != NO_LEADER]
+        ends = list_offsets(self._engine, dict.fromkeys(led, LATEST), left_s(deadline)) if led else {}
         return GroupDescription(
             group_id=group_id,
             kind=reply.group.kind,
@@ -78,7 +91,7 @@ class GroupAdmin(AdminCalls):
             assignor=reply.assignor,
             members=tuple(members),
             offsets=tuple(
-                _offset(place, offsets.get(place), ends[place].offset, owners.get(place)) for place in places
+                _offset(place, offsets.get(place), ends.get(place), owners.get(place)) for place in places
             ),
         )
 
@@ -115,12 +128,15 @@ class GroupAdmin(AdminCalls):
         )
         if not entries:
             return
-        reply = self._call(partial(CommitOffsets, group_id=group_id, offsets=entries), deadline)
-        if not isinstance(reply, OffsetsCommitted):
-            raise unexpected(reply)
-        for error in reply.errors:
-            if error.code:
-                raise error_from(error.code, error.message)
+        refused: list[ErrorInfo] = []
+        for start in range(0, len(entries), PARTITIONS_PER_REQUEST_MAX):
+            some = entries[start : start + PARTITIONS_PER_REQUEST_MAX]
+            reply = self._call(partial(CommitOffsets, group_id=group_id, offsets=some), deadline)
+            if not isinstance(reply, OffsetsCommitted):
+                raise unexpected(reply)
+            refused += [error for error in reply.errors if error.code]
+        if refused:
+            raise error_from(refused[0].code, refused[0].message)
 
     def delete_group(self, group_id: str, *, timeout_ms: int | None = None) -> None:
         """Forget a group that has no members, and its offsets.
@@ -148,14 +164,39 @@ class GroupAdmin(AdminCalls):
     def _offsets(
         self, group_id: str, state: ClusterState, deadline: float
     ) -> dict[TopicPartition, CommittedOffset]:
-        reply = self._call(partial(FetchOffsets, group_id=group_id), deadline)
-        if not isinstance(reply, OffsetsFetched):
-            raise unexpected(reply)
+        try:
+            fetched = self._fetch_offsets(group_id, None, deadline)
+        except LimitExceededError:  # more than fit into one reply
+            keys = [
+                (topic_id, number)
+                for topic_id, topic in state.topics.items()
+                for number in range(len(topic.partitions))
+            ]
+            fetched = []
+            for start in range(0, len(keys), PARTITIONS_PER_REQUEST_MAX):
+                some = partition_set(keys[start : start + PARTITIONS_PER_REQUEST_MAX])
+                fetched += self._fetch_offsets(group_id, some, deadline)
         return {
             TopicPartition(state.topics[found.topic_id].name, found.partition): found
-            for found in reply.offsets
+            for found in fetched
             if found.topic_id in state.topics
         }
+
+    def _fetch_offsets(
+        self, group_id: str, partitions: PartitionSet | None, deadline: float
+    ) -> list[CommittedOffset]:
+        request = partial(FetchOffsets, group_id=group_id, partitions=partitions)
+        reply = self._call(request, deadline)
+        if not isinstance(reply, OffsetsFetched):
+            raise unexpected(reply)
+        return list(reply.offsets)
+
+
+def _leader(state: ClusterState, place: TopicPartition) -> int:
+    topic = state.topic(place.topic)
+    if topic is None or place.partition >= len(topic.partitions):
+        return NO_LEADER
+    return topic.partitions[place.partition].leader
 
 
 def _check_group_id(group_id: object) -> None:
@@ -165,13 +206,16 @@ def _check_group_id(group_id: object) -> None:
 
 
 def _offset(
-    place: TopicPartition, stored: CommittedOffset | None, end: int, member: MemberDescription | None
+    place: TopicPartition,
+    stored: CommittedOffset | None,
+    end: OffsetAndTimestamp | None,
+    member: MemberDescription | None,
 ) -> GroupOffset:
     return GroupOffset(
         partition=place,
         offset=None if stored is None else stored.offset,
-        log_end_offset=end,
-        lag=None if stored is None else max(0, end - stored.offset),
+        log_end_offset=None if end is None else end.offset,
+        lag=None if stored is None or end is None else max(0, end.offset - stored.offset),
         metadata="" if stored is None else stored.metadata,
         committed_ms=None if stored is None else stored.committed_ms,
         member=member,

@@ -114,7 +114,7 @@ PARKED_CREATIONS_MAX: Final = 1_000
 """CreateTopic requests that wait for the leaders to open the topic's partitions."""
 COORDINATOR_MAP_BYTES: Final = 1 * GIB
 COORDINATOR_ROOM_BYTES: Final = 4 * MIB
-"""Disk that the coordinator's store takes at once, so that a full disk does not stop it later."""
+"""Disk that each of the coordinator's stores takes at once, so that a full disk does not stop it later."""
 LOGGED_PEERS_MAX: Final = 1_024
 """Peers that a process remembers to have complained about."""
 
@@ -124,12 +124,20 @@ MEMBERS_PER_GROUP_MAX: Final = 2_000
 SESSION_TIMEOUT_MS_MIN: Final = 1_000
 SESSION_TIMEOUT_MS_MAX: Final = 1_800_000
 """How long a member may be silent before the others get its partitions."""
+RECONNECT_WITHIN_S: Final = 2.0
+"""A member that lives has spoken to a coordinator that started anew by then: its pauses are a quarter second
+at most. A static member that has not may be replaced by another process."""
+INSTANCE_ID_PATIENCE_S: Final = 3.0
+"""So long a member asks again whether its `group_instance_id` is free."""
 GROUP_WAIT_MS_MAX: Final = SESSION_TIMEOUT_MS_MAX // 3
 """How long the coordinator may keep a member's heartbeat."""
 OFFSET_METADATA_CHARACTERS_MAX: Final = 1_024
 OFFSETS_PER_GROUP_MAX: Final = 100_000
 GROUP_STORE_MAP_BYTES: Final = 4 * GIB
-"""The address space, and so the bound, of the store of groups and offsets."""
+"""The address space of the store of groups and offsets."""
+GROUP_STORE_ROWS_BYTES_MAX: Final = 1 * GIB
+"""What all groups' members and offsets may take together. The rest of the map is for half-full pages, and for
+the copies that one commit makes, so that deleting works whatever is stored."""
 
 # --- clients -----------------------------------------------------------------
 RETRY_BACKOFF_MS_FIRST: Final = 10

@@ -34,6 +34,7 @@ coordinator:
   listen: 127.0.0.1:7171
   publisher_listen: 127.0.0.1:7172
   session_timeout_ms: 2000
+  offsets_retention_ms: 5000
   beat_interval_ms: 500
 node_defaults:
   flush: relaxed
@@ -60,6 +61,7 @@ def test_every_key(load, tmp_path: Path) -> None:
     assert coordinator.publisher_tcp == "tcp://127.0.0.1:7172"
     assert coordinator.publisher_ipc == f"{run}/publisher.sock"
     assert (coordinator.session_timeout_ms, coordinator.beat_interval_ms) == (2_000, 500)
+    assert coordinator.offsets_retention_ms == 5_000
     first, second = cluster.nodes
     assert cluster.node(7) is first
     assert (first.node_id, first.data_dir) == (7, tmp_path / "node-7")

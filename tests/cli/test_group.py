@@ -137,7 +137,7 @@ def test_similar_names(cluster: Cluster, command: Run) -> None:
         (["--by-duration", "soon"], "--by-duration"),
         (["--to-earliest", "--topic", "orders:7"], "there is no 7"),
         (["--to-earliest", "--topic", "or ders"], "write TOPIC"),
-        (["--to-earliest"], "has no offsets"),
+        (["--to-earliest"], "there is no group 'nobody'"),
         (["--shift-by", "1", "--topic", "orders"], "no offset that could be shifted"),
     ],
 )
@@ -195,3 +195,34 @@ def test_topics_by_pattern(command: Run) -> None:
     code, _, err = command("consume", "-r", "-e", "nothing-.*")
     assert code == 1
     assert "no topic matches" in err
+
+
+def test_nothing_is_deleted_if_one_cannot_be(cluster: Cluster, command: Run) -> None:
+    read(cluster, "spare", 10)
+    options = {"bootstrap_servers": cluster.bootstrap_servers, "group_id": "busy"}
+    with Consumer("orders", **options):
+        code, _, said = command("group", "delete", "spare", "busy", "--execute")
+        assert (code, "group 'busy' has 1 member: stop them first" in said) == (1, True)
+        code, _, said = command("group", "reset-offsets", "busy", "--to-earliest", "--topic", "orders")
+        assert (code, "group 'busy' has 1 member" in said) == (1, True), "also as a dry run"
+    assert offsets(cluster, "spare") == [5, 5]
+
+
+def test_what_a_reset_says_besides(cluster: Cluster, command: Run) -> None:
+    read(cluster, "beside", 10)
+    code, _, said = command("group", "reset-offsets", "beside", "--shift-by", "-7")
+    assert (code, "in 2 partitions that lies outside the log: its nearer end is taken" in said) == (0, True)
+    code, _, said = command("group", "reset-offsets", "unheard-of", "--to-latest", "--topic", "orders")
+    assert (code, "there is no group 'unheard-of'" in said, "--execute makes it" in said) == (0, True, True)
+    code, _, said = command("group", "reset-offsets", "unheard-of", "--to-latest")
+    assert (code, "there is no group 'unheard-of'" in said) == (1, True)
+
+
+def test_more_offsets_than_one_request_takes(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tailrace.client.group_admin.PARTITIONS_PER_REQUEST_MAX", 1)
+    places = [TopicPartition("orders", number) for number in range(2)]
+    with Admin(cluster.bootstrap_servers) as admin:
+        admin.reset_group_offsets("many", dict.fromkeys(places, 3))
+        assert {
+            place: each.offset for place, each in admin.list_group_offsets("many").items()
+        } == dict.fromkeys(places, 3)

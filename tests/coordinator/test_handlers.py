@@ -165,7 +165,7 @@ def test_a_topic_that_cannot_be(
 
 def test_a_topic_needs_a_living_node(state: State) -> None:
     kill(state, 1, 2)
-    with pytest.raises(NotEnoughNodesError, match="0 nodes are alive, 1 are needed"):
+    with pytest.raises(NotEnoughNodesError, match="0 nodes are alive, 1 is needed"):
         create(state, "t")
 
 

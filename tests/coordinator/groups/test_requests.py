@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tailrace.coordinator.groups import groups as groups_module
 from tailrace.coordinator.groups.groups import Groups
 from tailrace.coordinator.groups.state import GroupsState
 from tailrace.protocol.cluster import (
@@ -36,6 +37,7 @@ from tailrace.protocol.group_messages import (
     OffsetsFetched,
     TopicPartitions,
 )
+from tailrace.protocol.limits import RECONNECT_WITHIN_S
 from tailrace.protocol.messages import Failed, Reply
 from tailrace.protocol.partition_sets import keys_of
 
@@ -61,6 +63,13 @@ class Coordinator:
 
     def started(self, state: GroupsState) -> Groups:
         return Groups(state, self.cluster, offsets_retention_ms=RETENTION_MS, now=self.now)
+
+    def restart(self) -> None:
+        """From what is on disk."""
+        state = GroupsState()
+        for row in self.disk.rows():
+            state.apply(row)
+        self.groups = self.started(state)
 
     @property
     def wall_ms(self) -> int:
@@ -387,3 +396,45 @@ def test_a_report_of_an_older_epoch_frees_nothing() -> None:
     assert partitions(coordinator.answers[late][1]) == []
     coordinator.beat("m2", third.member_epoch, [])
     assert coordinator.groups.state.groups[GROUP].owners[TOPIC, 1] == "m1"
+
+
+def test_a_static_member_that_does_not_come_back_after_a_restart_is_replaced(
+    coordinator: Coordinator,
+) -> None:
+    coordinator.join("m1", "one")
+    coordinator.restart()
+    assert code(coordinator.join("m2", "one")) == ErrorCode.INSTANCE_ID_IN_USE, "it may be on its way"
+    coordinator.pass_time(RECONNECT_WITHIN_S)
+    assert partitions(coordinator.join("m3", "one")) == [0, 1, 2, 3]
+
+
+def test_a_static_member_that_came_back_after_a_restart_is_not_replaced(coordinator: Coordinator) -> None:
+    joined = coordinator.join("m1", "one")
+    coordinator.restart()
+    coordinator.beat("m1", joined.member_epoch, range(4))
+    coordinator.pass_time(RECONNECT_WITHIN_S)
+    assert code(coordinator.join("m2", "one")) == ErrorCode.INSTANCE_ID_IN_USE
+
+
+def test_who_waits_is_told_when_the_coordinator_stops(coordinator: Coordinator) -> None:
+    joined = coordinator.join("m1")
+    request_id = coordinator.beat("m1", joined.member_epoch, range(4), wait_ms=2_000)
+    assert request_id not in coordinator.answers
+    ((peer, reply),) = coordinator.groups.stop()
+    assert (peer, reply.request_id, code(reply)) == (b"m1", request_id, ErrorCode.SHUTTING_DOWN)
+    assert coordinator.groups.stop() == []
+
+
+def test_a_full_store_refuses_what_is_new_and_takes_it_when_there_is_room(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator.commit((0, 5), (1, 5))
+    monkeypatch.setattr(
+        groups_module, "GROUP_STORE_ROWS_BYTES_MAX", coordinator.groups.state.stored_bytes + 50
+    )
+    refused = coordinator.commit((0, 6), (2, 6), (1, 6))
+    assert [error.code for error in refused.errors] == [0, ErrorCode.LIMIT_EXCEEDED, 0]
+    assert coordinator.stored() == {0: 6, 1: 6}
+    assert isinstance(coordinator.ask(DeleteGroup, group_id=GROUP), GroupDeleted)
+    assert coordinator.groups.state.stored_bytes == 0
+    assert coordinator.commit((2, 6)) == OffsetsCommitted(next(coordinator.ids) - 1)

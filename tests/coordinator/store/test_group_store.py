@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import lmdb
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tailrace.coordinator.groups.changes import (
     ConsumerGroup,
@@ -25,9 +27,17 @@ from tailrace.coordinator.groups.changes import (
     OffsetStored,
 )
 from tailrace.coordinator.groups.state import GroupsState
-from tailrace.coordinator.store.group_store import GroupStore
+from tailrace.coordinator.store import group_store
+from tailrace.coordinator.store.group_store import LmdbGroupStore
+from tailrace.coordinator.store.lmdb_store import LmdbStore
 from tailrace.protocol.errors import DataFolderError, StorageFaultError
 from tailrace.protocol.group_messages import CommittedOffset
+from tailrace.protocol.limits import (
+    COORDINATOR_ROOM_BYTES,
+    GROUP_STORE_MAP_BYTES,
+    GROUP_STORE_ROWS_BYTES_MAX,
+    MIB,
+)
 
 TOPICS = [bytes([number]) * 16 for number in range(3)]
 
@@ -83,13 +93,13 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, commits: list[list
     folder = tmp_path_factory.mktemp("store") / "groups"
     expected = GroupsState()
     for commit in commits:
-        store = GroupStore(folder)
+        store = LmdbGroupStore(folder)
         assert rows(store.load()) == rows(expected)
         store.commit(commit)
         store.close()
         for change in commit:
             expected.apply(change)
-    store = GroupStore(folder)
+    store = LmdbGroupStore(folder)
     assert rows(store.load()) == rows(expected)
     store.close()
 
@@ -98,9 +108,17 @@ KILLED = """
 import sys
 from pathlib import Path
 from tailrace.coordinator.groups.changes import ConsumerGroup, GroupChanged, OffsetStored
-from tailrace.coordinator.store.group_store import GroupStore
+from tailrace.coordinator.store import group_store
+from tailrace.coordinator.store.group_store import LmdbGroupStore
+from tailrace.coordinator.store.lmdb_store import LmdbStore
 from tailrace.protocol.group_messages import CommittedOffset
-store = GroupStore(Path(sys.argv[1]))
+from tailrace.protocol.limits import (
+    COORDINATOR_ROOM_BYTES,
+    GROUP_STORE_MAP_BYTES,
+    GROUP_STORE_ROWS_BYTES_MAX,
+    MIB,
+)
+store = LmdbGroupStore(Path(sys.argv[1]))
 store.commit([GroupChanged("g", ConsumerGroup())])
 for number in range(1_000_000):
     store.commit([OffsetStored("g", CommittedOffset(b"t" * 16, 0, number, 0, "", 0, 1))])
@@ -117,30 +135,30 @@ def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
                 process.send_signal(signal.SIGKILL)
                 break
         said = [20, *map(int, process.stdout)]
-    store = GroupStore(tmp_path / "groups")
+    store = LmdbGroupStore(tmp_path / "groups")
     (stored,) = store.load().groups["g"].offsets.values()
     assert stored.offset >= said[-1]
     store.close()
 
 
 def test_modes(tmp_path: Path) -> None:
-    GroupStore(tmp_path / "groups").close()
+    LmdbGroupStore(tmp_path / "groups").close()
     assert (tmp_path / "groups").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "groups" / "data.mdb").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    GroupStore(tmp_path).close()
+    LmdbGroupStore(tmp_path).close()
     with lmdb.open(str(tmp_path), max_dbs=4) as environment, environment.begin(write=True) as transaction:
         meta = environment.open_db(b"meta", txn=transaction)
         transaction.put(b"format", msgspec.msgpack.encode(99), db=meta)
     with pytest.raises(DataFolderError, match="has format 99"):
-        GroupStore(tmp_path)
+        LmdbGroupStore(tmp_path)
 
 
 @pytest.mark.parametrize("table", [b"groups", b"members", b"offsets"])
 def test_damaged_rows_are_refused(tmp_path: Path, table: bytes) -> None:
-    store = GroupStore(tmp_path)
+    store = LmdbGroupStore(tmp_path)
     store.commit([GroupChanged("g", ConsumerGroup()), member("g", "m", 1), offset("g", 0, 1, 2)])
     store.close()
     with lmdb.open(str(tmp_path), max_dbs=4) as environment, environment.begin(write=True) as transaction:
@@ -148,7 +166,7 @@ def test_damaged_rows_are_refused(tmp_path: Path, table: bytes) -> None:
         cursor = transaction.cursor(database)
         assert cursor.first()
         cursor.put(cursor.key(), b"\xc1")
-    store = GroupStore(tmp_path)
+    store = LmdbGroupStore(tmp_path)
     with pytest.raises(DataFolderError, match="damaged"):
         store.load()
     store.close()
@@ -157,12 +175,76 @@ def test_damaged_rows_are_refused(tmp_path: Path, table: bytes) -> None:
 def test_no_store_of_ours(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(os.urandom(8192))
     with pytest.raises(DataFolderError, match="damaged or cannot be used"):
-        GroupStore(tmp_path)
+        LmdbGroupStore(tmp_path)
 
 
 def test_a_failed_commit_is_a_fault(tmp_path: Path) -> None:
-    store = GroupStore(tmp_path)
+    store = LmdbGroupStore(tmp_path)
     store.commit([GroupChanged("g", ConsumerGroup())])
     store.close()
     with pytest.raises(StorageFaultError, match="may or may not be stored"):
         store.commit([GroupChanged("g", ConsumerGroup(1))])
+
+
+def test_room_is_taken_at_once(tmp_path: Path) -> None:
+    LmdbGroupStore(tmp_path / "groups").close()
+    taken = (tmp_path / "groups" / "data.mdb").stat()
+    assert taken.st_size == COORDINATOR_ROOM_BYTES
+    assert taken.st_blocks * 512 >= COORDINATOR_ROOM_BYTES
+
+
+INTERRUPTED = """
+import os, sys
+from pathlib import Path
+from tailrace.coordinator.store import group_store, lmdb_store
+
+class Killed:
+    def __call__(self, *_):
+        os._exit(9)
+
+group_store._encode = lmdb_store.first_rows = Killed()
+kind = {"groups": group_store.LmdbGroupStore, "cluster": lmdb_store.LmdbStore}[sys.argv[2]]
+kind(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("name", ["groups", "cluster"])
+def test_a_store_whose_making_was_interrupted_is_made_anew(tmp_path: Path, name: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / name), name]
+    assert subprocess.run(command, check=False).returncode == 9
+    assert (tmp_path / name / "data.mdb").exists()
+    store = LmdbGroupStore(tmp_path / name) if name == "groups" else LmdbStore(tmp_path / name)
+    store.load()
+    store.close()
+
+
+def test_a_store_as_full_as_it_may_be_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the share of the map that rows may take: all of it can be changed, and deleted, in one commit."""
+    monkeypatch.setattr(group_store, "GROUP_STORE_MAP_BYTES", 8 * MIB)
+    bound = 8 * MIB * GROUP_STORE_ROWS_BYTES_MAX // GROUP_STORE_MAP_BYTES
+    random = Random(3)
+    store, state = LmdbGroupStore(tmp_path), GroupsState()
+
+    def commit(*changes: GroupChange) -> None:
+        store.commit(changes)
+        for change in changes:
+            state.apply(change)
+
+    group_ids = [f"group-{number}" for number in range(20)]
+    commit(*(GroupChanged(group_id, ConsumerGroup()) for group_id in group_ids))
+    while state.stored_bytes < bound:
+        group_id, topic_id = random.choice(group_ids), random.randbytes(16)
+        metadata = "é" * random.randrange(1_000)
+        some = [CommittedOffset(topic_id, number, 1, 1, metadata, 5, 4) for number in range(20)]
+        commit(*(OffsetStored(group_id, each) for each in some))
+    for value in range(5):
+        commit(*(
+            OffsetStored(group_id, structs.replace(offset, offset=value))
+            for group_id, group in state.groups.items()
+            for offset in list(group.offsets.values())
+        ))  # fmt: skip
+    stored = [(group_id, key) for group_id, group in state.groups.items() for key in group.offsets]
+    commit(*(OffsetDropped(group_id, *key) for group_id, key in stored))
+    assert rows(store.load()) == rows(state)
+    assert state.stored_bytes == 0
+    store.close()

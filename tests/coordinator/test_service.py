@@ -1,0 +1,82 @@
+"""The service: what one burst brings is stored, then published, then answered."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tailrace.coordinator.groups.state import GroupsState
+from tailrace.coordinator.machine import Machine, Settings
+from tailrace.coordinator.service import Service
+from tailrace.coordinator.state import State
+from tailrace.protocol.cluster import Listener
+from tailrace.protocol.errors import ErrorCode
+from tailrace.protocol.group_messages import GroupAssigned, GroupHeartbeat, JoinGroup
+from tailrace.protocol.messages import Failed, InitProducer, RegisterNode, Request
+from tailrace.protocol.wire import decode_reply, encode
+from tailrace.transport.server import Incoming
+
+LISTENER = Listener("tcp://127.0.0.1:1")
+
+
+class Recorded:
+    """Stores and sockets that write down what they are told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.answers: list[bytes] = []
+
+    def commit(self, *changes: Sequence[Any]) -> None:
+        self.told.append("cluster" if len(changes) == 2 else "groups")
+
+    def publish(self, _: bytes) -> None:
+        self.told.append("publish")
+
+    def reply(self, _peer: bytes, header: bytes) -> bool:
+        self.told.append("answer")
+        self.answers.append(header)
+        return True
+
+
+def service(recorded: Recorded) -> Service:
+    machine = Machine(State("c"), GroupsState(), Settings(LISTENER, 6_000), 0.0)
+    stores: Any = recorded
+    return Service(machine, stores, stores, recorded.publish, recorded.reply)
+
+
+def burst(*requests: Request) -> list[Incoming]:
+    return [Incoming(f"peer-{at}".encode(), encode(each), []) for at, each in enumerate(requests)]
+
+
+REGISTER = RegisterNode(1, node_id=1, listener=LISTENER, storage_id="s")
+JOIN = JoinGroup(2, group_id="g", member_id="m", topics=("t",), session_timeout_ms=6_000)
+
+
+def test_clusters_change_then_groups_then_all_hear_of_it() -> None:
+    recorded = Recorded()
+    service(recorded).serve(burst(JOIN, REGISTER, InitProducer(3)), 0.0, 0)
+    assert recorded.told == ["cluster", "groups", "publish", *["answer"] * 3]
+
+
+def test_what_changes_nothing_is_only_answered() -> None:
+    recorded = Recorded()
+    served = service(recorded)
+    served.serve([Incoming(b"p", b"nonsense", [])], 0.0, 0)
+    assert recorded.told == ["answer"]
+
+
+def test_who_waits_is_answered_at_the_end() -> None:
+    recorded = Recorded()
+    served = service(recorded)
+    served.serve(burst(JOIN), 0.0, 0)
+    joined = decode_reply(recorded.answers[-1])
+    assert isinstance(joined, GroupAssigned)
+    beat = GroupHeartbeat(
+        3, group_id="g", member_id="m", member_epoch=joined.member_epoch, owned=(), max_wait_ms=2_000
+    )
+    recorded.told.clear()
+    served.serve(burst(beat), 0.0, 0)
+    assert recorded.told == []
+    served.stop()
+    assert recorded.told == ["answer"]
+    stopped = decode_reply(recorded.answers[-1])
+    assert isinstance(stopped, Failed)
+    assert stopped.error.code == ErrorCode.SHUTTING_DOWN
