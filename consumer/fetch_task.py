@@ -5,11 +5,12 @@ The fetcher is shared by two threads under `lock`, which is held for microsecond
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 
 from tailrace.client.engine import Engine
-from tailrace.protocol.errors import MalformedRequestError, TailraceError
+from tailrace.protocol.errors import ClosedError, MalformedRequestError, TailraceError
 from tailrace.protocol.messages import Fetch, Fetched, ListOffsets, OffsetsListed, Reply
 
 from .config import ConsumerConfig
@@ -134,9 +135,11 @@ class FetchTask:
     def wakeup(self) -> None:
         """End the wait that is going on, or else the next one. For any thread, and for signal handlers.
 
-        By way of the I/O thread: a handler may have interrupted the very thread that has the lock.
+        By way of the I/O thread: a handler may have interrupted the very thread that has the lock. When
+        closed, there is no wait to end.
         """
-        self._engine.submit(self._wake_up)
+        with suppress(ClosedError):
+            self._engine.submit(self._wake_up)
 
     def _wake_up(self) -> None:
         with self._changed:

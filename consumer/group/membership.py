@@ -21,7 +21,7 @@ from tailrace.protocol.errors import (
     UnknownMemberError,
 )
 from tailrace.protocol.group_messages import NO_MEMBER, NO_MEMBER_EPOCH
-from tailrace.protocol.limits import INSTANCE_ID_PATIENCE_S, RETRY_BACKOFF_MS_FIRST
+from tailrace.protocol.limits import INSTANCE_ID_PATIENCE_MS, RETRY_BACKOFF_MS_FIRST
 
 Key: TypeAlias = tuple[bytes, int]
 """Topic id and partition."""
@@ -191,7 +191,7 @@ class Membership:
         """The instance id is another's: perhaps of a process that has just died."""
         if not isinstance(error, InstanceIdInUseError):
             return False
-        self._patient_until = self._patient_until or now + INSTANCE_ID_PATIENCE_S
+        self._patient_until = self._patient_until or now + INSTANCE_ID_PATIENCE_MS / 1000
         return now < self._patient_until
 
     def _begin(self) -> None:

@@ -1,6 +1,6 @@
 """Static members that are not there, and so may be replaced by another process of their instance id."""
 
-from tailrace.protocol.limits import RECONNECT_WITHIN_S
+from tailrace.protocol.limits import RECONNECT_WITHIN_MS
 
 from .sessions import MemberKey
 
@@ -8,13 +8,13 @@ from .sessions import MemberKey
 class Absences:
     """Those whose connection was seen to close; and those from before the start that have not spoken since.
 
-    The latter have until RECONNECT_WITHIN_S after `now`, the start.
+    The latter have until RECONNECT_WITHIN_MS after `now`, the start.
     """
 
     def __init__(self, now: float) -> None:
         self._gone: set[MemberKey] = set()
         self._unheard: set[MemberKey] = set()
-        self._heard_by = now + RECONNECT_WITHIN_S
+        self._heard_by = now + RECONNECT_WITHIN_MS / 1000
 
     def expect(self, member: MemberKey) -> None:
         """It is a member since before the start."""

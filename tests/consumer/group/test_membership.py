@@ -15,7 +15,7 @@ from tailrace.protocol.errors import (
     TailraceError,
     UnknownMemberError,
 )
-from tailrace.protocol.limits import INSTANCE_ID_PATIENCE_S
+from tailrace.protocol.limits import INSTANCE_ID_PATIENCE_MS
 
 from .group_model import ModelGroup
 
@@ -125,7 +125,7 @@ def test_a_refused_join_stays_refused_until_the_next_subscription() -> None:
     assert member.phase is Phase.JOINING, "its process may have just died"
     again = member.plan(member.retry_at)
     assert isinstance(again, Join)
-    member.failed(again, error, INSTANCE_ID_PATIENCE_S)
+    member.failed(again, error, INSTANCE_ID_PATIENCE_MS / 1000)
     assert (member.phase, member.refusal) == (Phase.REFUSED, error)
     assert member.plan(99.0) is None
     member.subscribe(["orders"])

@@ -37,7 +37,7 @@ from tailrace.protocol.group_messages import (
     OffsetsFetched,
     TopicPartitions,
 )
-from tailrace.protocol.limits import RECONNECT_WITHIN_S
+from tailrace.protocol.limits import RECONNECT_WITHIN_MS
 from tailrace.protocol.messages import Failed, Reply
 from tailrace.protocol.partition_sets import keys_of
 
@@ -404,7 +404,7 @@ def test_a_static_member_that_does_not_come_back_after_a_restart_is_replaced(
     coordinator.join("m1", "one")
     coordinator.restart()
     assert code(coordinator.join("m2", "one")) == ErrorCode.INSTANCE_ID_IN_USE, "it may be on its way"
-    coordinator.pass_time(RECONNECT_WITHIN_S)
+    coordinator.pass_time(RECONNECT_WITHIN_MS / 1000)
     assert partitions(coordinator.join("m3", "one")) == [0, 1, 2, 3]
 
 
@@ -412,7 +412,7 @@ def test_a_static_member_that_came_back_after_a_restart_is_not_replaced(coordina
     joined = coordinator.join("m1", "one")
     coordinator.restart()
     coordinator.beat("m1", joined.member_epoch, range(4))
-    coordinator.pass_time(RECONNECT_WITHIN_S)
+    coordinator.pass_time(RECONNECT_WITHIN_MS / 1000)
     assert code(coordinator.join("m2", "one")) == ErrorCode.INSTANCE_ID_IN_USE
 
 
