@@ -33,8 +33,8 @@ class Item(NamedTuple):
 
     @property
     def key(self) -> Any:
-        """Of a record as the handler has it; a batch has none."""
-        return self.given.key if isinstance(self.given, Record) else None
+        """Its bytes, of a record; a batch has none."""
+        return self.originals[0].key if isinstance(self.given, Record) else None
 
 
 class Group(NamedTuple):

@@ -207,6 +207,20 @@ def test_what_does_not_deserialize_is_a_dead_letter_at_once(
     assert made.metrics()["records"] == 5
 
 
+def test_results_keep_the_key_as_it_is_stored(
+    pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers, stored: Stored
+) -> None:
+    source, output = topic(), topic()
+    numbers(source, 10)
+    options = {"key_deserializer": "json", "value_deserializer": "json", "output_serializer": "json"}
+    pool(
+        lambda record: {"number": record.value, "key": record.key}, source, output_topic=output, **options
+    ).run()
+    assert [(record.key, record.value) for record in stored(output)] == [
+        (b"%d" % number, b'{"number":%d,"key":%d}' % (number, number)) for number in range(10)
+    ]
+
+
 def test_a_killed_worker_is_replaced_and_nothing_is_missing(
     pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers, stored: Stored
 ) -> None:
