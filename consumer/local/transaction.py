@@ -35,8 +35,8 @@ class LocalTransaction:
         self._check(key)
         if not isinstance(value, bytes) or len(value) > LOCAL_STATE_VALUE_BYTES_MAX:
             raise InvalidArgumentError(
-                f"the value of {key!r:.60} is {type(value).__name__} {value!r:.60}; it is up to "
-                f"{LOCAL_STATE_VALUE_BYTES_MAX} bytes"
+                f"the value of {key!r:.60} is {type(value).__name__} {value!r:.60}; it must be bytes, up to "
+                f"{LOCAL_STATE_VALUE_BYTES_MAX} of them"
             )
         with working(self._what):
             self._transaction.put(key, value, db=self._database)

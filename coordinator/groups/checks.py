@@ -3,13 +3,24 @@
 import re
 from typing import Final
 
-from tailrace.protocol.errors import InstanceIdInUseError, InvalidArgumentError, InvalidGroupError
+from tailrace.protocol.errors import (
+    InstanceIdInUseError,
+    InvalidArgumentError,
+    InvalidGroupError,
+    LimitExceededError,
+)
 from tailrace.protocol.group_messages import JoinGroup
-from tailrace.protocol.limits import NAME_LENGTH_MAX, SESSION_TIMEOUT_MS_MAX, SESSION_TIMEOUT_MS_MIN
+from tailrace.protocol.limits import (
+    GROUP_STORE_ROWS_BYTES_MAX,
+    NAME_LENGTH_MAX,
+    SESSION_TIMEOUT_MS_MAX,
+    SESSION_TIMEOUT_MS_MIN,
+)
 
 from ..topic_settings import shown
 from .assignors import ASSIGNORS
 from .changes import MemberRow
+from .state import GroupsState, member_bytes
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -50,3 +61,12 @@ def instance_in_use(group_id: str, held_by: MemberRow) -> InstanceIdInUseError:
         f"{held_by.client_id} on host {held_by.host}: give each instance an id of its own, or stop "
         f"that one; if it was cut off, it is given up after {held_by.session_timeout_ms} ms"
     )
+
+
+def check_room(state: GroupsState, group_id: str, row: MemberRow) -> None:
+    """Raises LimitExceededError for a member whose row the store has no room for."""
+    if state.stored_bytes + member_bytes(group_id, row) > GROUP_STORE_ROWS_BYTES_MAX:
+        raise LimitExceededError(
+            f"the members and offsets of all groups take {GROUP_STORE_ROWS_BYTES_MAX} bytes, the most that "
+            "is possible: delete groups that nobody needs (tailrace group delete)"
+        )

@@ -56,7 +56,7 @@ from .changes import (
     MemberRow,
     OffsetDropped,
 )
-from .checks import check_group_id, check_join, instance_in_use
+from .checks import check_group_id, check_join, check_room, instance_in_use
 from .connections import MemberConnections
 from .sessions import MemberKey, MemberSessions
 from .state import Group, GroupsState, Member
@@ -196,7 +196,8 @@ class Groups:
         if group is None or request.member_id not in group.members:
             group = self._admit(request, group, now)
         elif request.topics != (row := group.members[request.member_id].row).topics:
-            self._apply(MemberChanged(group_id, replace(row, topics=request.topics)))
+            check_room(self.state, group_id, changed := replace(row, topics=request.topics))
+            self._apply(MemberChanged(group_id, changed))
         member_key = (group_id, request.member_id)
         member = group.members[request.member_id]
         self._heard(peer, member_key, member.row, now)
@@ -215,6 +216,7 @@ class Groups:
             request.assignor,
             request.session_timeout_ms,
         )
+        check_room(self.state, group_id, row)
         if group is None:
             if len(self.state.groups) >= GROUPS_MAX:
                 raise LimitExceededError(f"there are {GROUPS_MAX} groups, which is the most that is possible")

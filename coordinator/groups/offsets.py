@@ -20,7 +20,13 @@ from tailrace.protocol.group_messages import (
     OffsetsCommitted,
     OffsetsFetched,
 )
-from tailrace.protocol.limits import GROUP_STORE_ROWS_BYTES_MAX, HEADER_BYTES_MAX, KIB, OFFSETS_PER_GROUP_MAX
+from tailrace.protocol.limits import (
+    GROUP_STORE_ROWS_BYTES_MAX,
+    HEADER_BYTES_MAX,
+    KIB,
+    OFFSETS_PER_GROUP_MAX,
+    PARTITIONS_PER_REQUEST_MAX,
+)
 from tailrace.protocol.message import OK
 from tailrace.protocol.partition_sets import keys_of
 from tailrace.protocol.wire import error_info
@@ -101,7 +107,8 @@ def fetch(group: Group | None, request: FetchOffsets) -> OffsetsFetched:
         found = list(stored.values())
     else:
         found = [stored[key] for key in keys_of(request.partitions) if key in stored]
-    if sum(_OFFSET_BYTES + 4 * len(offset.metadata) for offset in found) > _REPLY_BYTES_MAX:
+    size = sum(_OFFSET_BYTES + 4 * len(offset.metadata) for offset in found)
+    if len(found) > PARTITIONS_PER_REQUEST_MAX or size > _REPLY_BYTES_MAX:
         raise LimitExceededError(f"{len(found)} offsets do not fit into one reply: ask for fewer partitions")
     return OffsetsFetched(request.request_id, offsets=tuple(found))
 

@@ -67,7 +67,8 @@ def describe(group_id: str, bootstrap_servers: str, timeout_s: float, *, as_json
         ("GROUP", "TOPIC", "PARTITION", "CURRENT-OFFSET", "LOG-END-OFFSET", "LAG", "MEMBER", "HOST"),
         [_row(group_id, offset) for offset in described.offsets],
     )
-    click.echo(f"lag in all: {described.lag:,}")
+    lag = "unknown, nothing is committed here" if described.lag is None else f"{described.lag:,}"
+    click.echo(f"lag in all: {lag}")
 
 
 @group.command("reset-offsets")
@@ -297,6 +298,6 @@ def _show_reset(
     print_table(("TOPIC", "PARTITION", "CURRENT-OFFSET", "NEW-OFFSET", "NEW-LAG"), rows)
     if clamped:
         count = plural(len(clamped), "partition")
-        click.echo(f"in {count} that lies outside the log: its nearer end is taken", err=True)
+        click.echo(f"{count}: the wanted offset lies outside the log, its nearer end is taken", err=True)
     if not execute:
         click.echo("nothing was changed: --execute does it", err=True)

@@ -56,9 +56,11 @@ def parse_offsets(text: str, now_ms: int) -> OffsetRange:
     if "@" in text:
         return _times(text, now_ms)
     first, colon, last = text.partition(":")
-    return OffsetRange(
-        _place(first) if first or not colon else Place("start"), last=_place(last) if last else None
-    )
+    begin = _place(first) if first or not colon else Place("start")
+    end = _place(last) if last else None
+    if end is not None and begin.base == end.base and end.offset < begin.offset:
+        raise ValueError(f"{text!r} ends before it begins")
+    return OffsetRange(begin, last=end)
 
 
 def _place(text: str) -> Place:

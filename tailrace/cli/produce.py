@@ -23,6 +23,7 @@ from .record_input import (
     Columns,
     CsvFormat,
     LineFormat,
+    is_gzipped,
     records_of_csv,
     records_of_lines,
 )
@@ -204,7 +205,7 @@ class _Tally:
     def extent(self, stored: int) -> str:
         """How far it came before it failed."""
         known = f"{plural(stored, 'record')} known to be stored"
-        return f"stopped after {plural(self.records, 'line')}, {known}"
+        return f"stopped after {plural(self.records, 'record')}, {known}"
 
     def report(self, topic: str, seconds: float, *, as_json: bool) -> None:
         if as_json:
@@ -220,6 +221,8 @@ def _line_source(
 ) -> Source:
     if key is not None and separator is not None:
         raise click.UsageError("--key and --key-separator exclude each other")
+    if is_gzipped(file.fileno()):
+        raise click.UsageError(f"{file.name} is gzipped: unpack it (zcat {file.name} | tailrace produce ...)")
     form = LineFormat(None if key is None else key.encode(), separator, headers, parse_headers)
     taken = sum(len(name) + len(value) for name, value in headers) + len(form.key or b"")
     return lambda advance: records_of_lines(file.fileno(), RECORD_BYTES_MAX - taken, advance, form)

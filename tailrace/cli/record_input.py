@@ -4,6 +4,8 @@ import csv
 import gzip
 import io
 import os
+import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +22,7 @@ from tailrace.protocol.record import Headers
 
 READ_BYTES: Final = MIB
 ROWS_A_SEND: Final = 5_000
+_MILLISECONDS_MAX: Final = 2**63 - 1
 _GZIP: Final = b"\x1f\x8b"
 
 Advance = Callable[[int], None]
@@ -47,6 +50,11 @@ class LineFormat:
     separator: bytes | None
     headers: tuple[tuple[str, bytes], ...]
     parse_headers: bool
+
+
+def is_gzipped(fd: int) -> bool:
+    """Is it a file of compressed bytes? A pipe is taken as it is."""
+    return stat.S_ISREG(os.fstat(fd).st_mode) and os.pread(fd, len(_GZIP), 0) == _GZIP
 
 
 def records_of_lines(fd: int, longest: int, advance: Advance, form: LineFormat) -> Iterator[Columns]:
@@ -166,7 +174,10 @@ def records_of_csv(file: BinaryIO, advance: Advance, form: CsvFormat) -> Iterato
     reader = csv.reader(
         io.TextIOWrapper(plain, "utf-8-sig", newline=""), delimiter=form.delimiter, strict=True
     )
-    rows = _Rows(reader, form)
+    try:
+        rows = _Rows(reader, form)
+    except (csv.Error, ValueError, EOFError, OSError) as error:
+        raise InvalidRecordError(f"line 1, which is to name the columns: {error}") from error
     while True:
         columns, more = rows.take()
         if columns.values:
@@ -181,6 +192,9 @@ class _Rows:
     def __init__(self, reader: Any, form: CsvFormat) -> None:
         self._reader = reader
         self._names: list[str] = next(reader, [])
+        twice = [name for name, times in Counter(self._names).items() if times > 1]
+        if twice:
+            raise click.UsageError(f"the first line names {', '.join(map(repr, twice))} more than once")
         self._headers = form.headers
         self._key = self._place("--key-column", form.key_column)
         self._value = self._place("--value-column", form.value_column)
@@ -226,12 +240,12 @@ class _Rows:
         moment = _milliseconds(text)
         if moment is None:
             assert self._time is not None
-            what = f"{text!r} in column {self._names[self._time]!r} is no time: write ISO 8601"
-            raise self._refused(f"{what}, or milliseconds since 1970")
+            what = f"{text!r} in column {self._names[self._time]!r} is no time since 1970: write ISO 8601"
+            raise self._refused(f"{what}, or milliseconds")
         return moment
 
     def _refused(self, what: str) -> InvalidRecordError:
-        return InvalidRecordError(f"the row that ends in line {self._reader.line_num:,} has {what}")
+        return InvalidRecordError(f"the row that ends in line {self._reader.line_num:,}: {what}")
 
     def _place(self, option: str, column: str | None) -> int | None:
         if column is None:
@@ -247,9 +261,10 @@ class _Rows:
 def _milliseconds(text: str) -> int | None:
     """Of ISO 8601 (UTC where no zone is given), or of milliseconds; None for anything else."""
     if text.isascii() and text.isdecimal():
-        return int(text)
+        return number if (number := int(text)) <= _MILLISECONDS_MAX else None
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return round((moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    milliseconds = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    return milliseconds if milliseconds >= 0 else None

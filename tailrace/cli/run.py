@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tailrace.client.options import did_you_mean
+from tailrace.protocol.errors import InvalidArgumentError
 
 from .connect import waiting_is_told
 from .options import bootstrap_option, json_option, timeout_option
@@ -29,6 +31,10 @@ _COLUMNS: Final = (
     "worker", "pid", "state", "partitions", "records", "records_per_s", "lag", "errors", "retries",
     "dead_letters", "restarts",
 )  # fmt: skip
+_HEADINGS: Final = {
+    "worker": "#", "partitions": "parts", "records": "done", "records_per_s": "/s", "dead_letters": "dead",
+    "restarts": "starts",
+}  # fmt: skip
 _SERIALIZERS: Final = ("json", "str", "msgpack", "pickle")
 
 Report = Callable[[dict[str, Any]], None]
@@ -42,10 +48,14 @@ def find_handler(text: str) -> Callable[..., Any]:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    if "/" in name or name.endswith(".py"):
+        module_name = Path(name.removesuffix(".py")).name
+        raise click.BadParameter(f"{name!r} is a file: write {module_name}:{attribute}, in its folder")
     try:
         module = import_module(name)
-    except ImportError as error:
-        raise click.BadParameter(f"module {name!r} cannot be imported: {error}") from error
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}" if not isinstance(error, ImportError) else error
+        raise click.BadParameter(f"module {name!r} cannot be imported: {what}") from error
     found: Any = module
     for part in attribute.split("."):
         names = [name for name, value in vars(found).items() if callable(value) and not name.startswith("_")]
@@ -114,23 +124,35 @@ def run(
     """
     from tailrace.workers.pool import Pool
 
-    pool = Pool(
-        handler,
-        topics,
-        bootstrap_servers=bootstrap_servers,
-        auto_offset_reset="earliest" if reset == "start" else "latest",
-        request_timeout_ms=round(timeout_s * 1000),
-        **options,
-    )
+    try:
+        pool = Pool(
+            handler,
+            topics,
+            bootstrap_servers=bootstrap_servers,
+            auto_offset_reset="earliest" if reset == "start" else "latest",
+            request_timeout_ms=round(timeout_s * 1000),
+            **options,
+        )
+    except InvalidArgumentError as error:
+        raise click.UsageError(str(error)) from None
     with waiting_is_told(bootstrap_servers, timeout_s):
         pool.check_topics()
-    with _reporting(as_json=as_json) as (report, every_s):
-        pool.run(report, every_s)
-    done = pool.metrics()
+    started = time.monotonic()
+    try:
+        with _reporting(as_json=as_json) as (report, every_s):
+            pool.run(report, every_s)
+    finally:
+        if pool.started:
+            _summarize(pool.metrics(), time.monotonic() - started, as_json=as_json)
+
+
+def _summarize(done: dict[str, Any], seconds: float, *, as_json: bool) -> None:
+    """At the end, whatever ended it: the rate is that of the whole run."""
+    done["records_per_s"] = round(done["records"] / seconds, 1)
     if as_json:
-        print_json(done)
+        print_json({"event": "ended", "seconds": round(seconds, 3), **done})
     else:
-        click.echo(_line(done), err=True)
+        click.echo(f"{_line(done)}, in {seconds:.1f} s", err=True)
 
 
 @contextmanager
@@ -153,7 +175,7 @@ def _line(metrics: dict[str, Any]) -> str:
     running = sum(worker["state"] == "running" for worker in metrics["workers"])
     return (
         f"{plural(metrics['records'], 'record')}, {metrics['records_per_s']:,.0f}/s, lag {metrics['lag']:,}, "
-        f"{plural(metrics['errors'], 'error')}, {plural(metrics['dead_letters'], 'dead letter')}, "
+        f"{plural(metrics['errors'], 'failed attempt')}, {plural(metrics['dead_letters'], 'dead letter')}, "
         f"{plural(metrics['restarts'], 'restart')}, {plural(running, 'worker')} running"
     )
 
@@ -163,7 +185,7 @@ def _table(metrics: dict[str, Any]) -> "Table":
 
     table = Table(title=_line(metrics), title_justify="left", box=None)
     for column in _COLUMNS:
-        table.add_column(column.replace("records_per_s", "records/s").replace("_", " "), justify="right")
+        table.add_column(_HEADINGS.get(column, column), justify="right")
     for worker in metrics["workers"]:
         table.add_row(*(_cell(worker[column]) for column in _COLUMNS))
     return table

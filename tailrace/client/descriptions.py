@@ -154,9 +154,10 @@ class GroupDescription:
     offsets: tuple[GroupOffset, ...]
 
     @property
-    def lag(self) -> int:
-        """That of all partitions with an offset."""
-        return sum(offset.lag or 0 for offset in self.offsets)
+    def lag(self) -> int | None:
+        """That of all partitions where it is known; None if it is nowhere, as where members keep offsets."""
+        known = [offset.lag for offset in self.offsets if offset.lag is not None]
+        return sum(known) if known or not self.offsets else None
 
 
 def describe_member(member: MemberInfo, state: ClusterState) -> MemberDescription:

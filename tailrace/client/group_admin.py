@@ -173,9 +173,18 @@ class GroupAdmin(AdminCalls):
                 for number in range(len(topic.partitions))
             ]
             fetched = []
-            for start in range(0, len(keys), PARTITIONS_PER_REQUEST_MAX):
-                some = partition_set(keys[start : start + PARTITIONS_PER_REQUEST_MAX])
-                fetched += self._fetch_offsets(group_id, some, deadline)
+            parts = [
+                keys[start : start + PARTITIONS_PER_REQUEST_MAX]
+                for start in range(0, len(keys), PARTITIONS_PER_REQUEST_MAX)
+            ]
+            while parts:
+                part = parts.pop()
+                try:
+                    fetched += self._fetch_offsets(group_id, partition_set(part), deadline)
+                except LimitExceededError:  # long metadata
+                    if len(part) == 1:
+                        raise
+                    parts += (part[: len(part) // 2], part[len(part) // 2 :])
         return {
             TopicPartition(state.topics[found.topic_id].name, found.partition): found
             for found in fetched

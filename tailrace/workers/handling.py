@@ -1,5 +1,6 @@
 """One item through the handler: attempts, pauses, dead letters."""
 
+import logging
 import traceback
 from collections.abc import Callable
 from random import Random
@@ -18,6 +19,8 @@ CRASHES_MAX: Final = 3
 """So many workers may die with a record in hand before it is not handed to a handler any more."""
 RETRY_BACKOFF_S_MAX: Final = 30.0
 TRACE_FRAMES_MAX: Final = 8
+LOGGED_KINDS_MAX: Final = 20
+_log = logging.getLogger(__name__)
 
 
 class StoppedError(Exception):
@@ -61,6 +64,7 @@ class Handling:
         self._counters = counters
         self._pause = pause
         self._random = Random()
+        self._logged: set[str] = set()
 
     def work(self, item: Item) -> None:
         """Through the handler, with its retries; then it is done, as a result or as a dead letter.
@@ -95,9 +99,17 @@ class Handling:
                 self._letters.send_results(self._spec.handler(item.given, *state), item.key)
             except Exception as error:
                 self._counters.errors += 1
-                raise HandlerFailedError(item, _told(error)) from error
+                reason = _told(error)
+                self._log_first(item, type(error).__name__, reason)
+                raise HandlerFailedError(item, reason) from error
             finally:
                 self._board.put_down(self._worker)
+
+    def _log_first(self, item: Item, kind: str, reason: str) -> None:
+        """Each kind of error once, so that somebody who looks sees what goes wrong."""
+        if kind not in self._logged and len(self._logged) < LOGGED_KINDS_MAX:
+            self._logged.add(kind)
+            _log.warning("%s: %s; more of this kind are counted only", item.place, reason)
 
     def give_up(self, item: Item, reason: str) -> None:
         """The item is a dead letter from now on. Raises WorkerFailedError if there is no topic for those."""

@@ -1,10 +1,11 @@
 """What workers write: results, and records that no handler could do (dead letters)."""
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from typing import Any
 
 from tailrace.client.dead_letters import letter_for
 from tailrace.producer.producer import Producer
+from tailrace.protocol.errors import SerializationError
 from tailrace.protocol.record import Record
 
 from .spec import Spec
@@ -26,7 +27,11 @@ class Letters:
         A result is a value, or a (key, value) tuple; without a key it gets that of the record.
         """
         topic = self._spec.output_topic
-        if topic is None or result is None:
+        if result is None:
+            return
+        if isinstance(result, Coroutine | Generator):
+            raise SerializationError(f"the handler returned {result!r:.100}, which has done nothing yet")
+        if topic is None:
             return
         if self._results is None:
             self._results = Producer(**self._spec.producer, value_serializer=self._spec.output_serializer)

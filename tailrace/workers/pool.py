@@ -1,5 +1,6 @@
 """`tailrace.workers.Pool`: a handler, run by processes that share the partitions of its topics."""
 
+import inspect
 import os
 import select
 from collections.abc import Callable, Iterable, Mapping
@@ -87,7 +88,7 @@ class Pool:
         stop_at_end: bool = False,
         **consumer_options: Any,
     ) -> None:
-        check_callable(handler)
+        _check_handler(handler)
         self._processes = check_int("processes", processes, 1, PROCESSES_MAX)
         check_int("retries", retries, 0, 2**31)
         check_int("retry_backoff_ms", retry_backoff_ms, 0, 2**31)
@@ -159,6 +160,11 @@ class Pool:
         with self._admin() as admin:
             return admin.describe_topics([*self._spec.topics, *filter(None, named)])
 
+    @property
+    def started(self) -> bool:
+        """Was it started? It may have ended since."""
+        return self._keeper is not None
+
     def wait(self, timeout: float | None = None) -> bool:
         """Until the pool has ended; False if `timeout` seconds were over first.
 
@@ -188,7 +194,7 @@ class Pool:
     def run(self, report: Callable[[dict[str, Any]], None] | None = None, every_s: float = 1.0) -> None:
         """Start, and stop when it has ended by itself, or at SIGTERM or Ctrl-C (the second one kills).
 
-        `report` gets `metrics()` every so often, and at the end. Only in the main thread. Raises like `wait`.
+        `report` gets `metrics()` every so often. Only in the main thread. Raises like `wait`.
         """
         signals = SignalPipe(stop_signals())
         try:
@@ -201,7 +207,7 @@ class Pool:
                     signals.read()
                     keeper.stop(within_s)
                     within_s = 0.0
-                if report is not None:
+                if report is not None and not keeper.over.is_set():
                     report(keeper.metrics())
         finally:
             if self._keeper is not None:
@@ -243,6 +249,17 @@ def _consumer_options(
     options.update(given)
     ConsumerConfig(group_id=group_id, **options)
     return options
+
+
+def _check_handler(handler: Callable[..., Any]) -> None:
+    """A function that has done its work when it returns. Raises InvalidArgumentError."""
+    check_callable(handler)
+    later = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(is_later(handler) for is_later in later):
+        raise InvalidArgumentError(
+            f"{handler!r:.100} does nothing before it is awaited or iterated: give a plain function, which "
+            "may return a list of results, or call asyncio.run() in it"
+        )
 
 
 def _ends(admin: Admin, topics: Iterable[TopicDescription]) -> dict[tuple[str, int], int]:

@@ -88,10 +88,10 @@ class Tally:
         self._now, self._heard_at = counters, now
 
     def ended(self) -> None:
-        """Its process is gone; the next one counts from 0."""
+        """Its process is gone; the next one counts from 0. What it left undone is its lag as last heard."""
         for name in COUNTED:
             self._before[name] += getattr(self._now, name)
-        self._now, self._heard_at, self.records_per_s = Counters(), None, 0.0
+        self._now, self._heard_at, self.records_per_s = Counters(lag=self._now.lag), None, 0.0
 
     def fields(self) -> dict[str, Any]:
         """For people and programs."""

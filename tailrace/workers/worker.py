@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from tailrace.consumer.consumer import Consumer
 from tailrace.consumer.listener import RebalanceListener
-from tailrace.protocol.errors import DeliveryFailedError, TailraceError
+from tailrace.protocol.errors import DeliveryFailedError, TailraceError, WorkerFailedError
 from tailrace.protocol.record import TopicPartition
 
 from .board import Board
@@ -64,6 +64,7 @@ class Worker(RebalanceListener):
         self._attempts: dict[TopicPartition, Attempts] = {}
         """Items whose transaction was taken back, and that are read again."""
         self._commit_at = self._tell_at = 0.0
+        self._buried = 0
 
     def stop(self, *_: object) -> None:
         """A signal handler: end after the item in hand."""
@@ -176,6 +177,9 @@ class Worker(RebalanceListener):
         return not (self._is_stopping() or select.select([self._stop_reader], [], [], seconds)[0])
 
     def _look_after(self, consumer: Consumer, now: float) -> None:
+        if self._counters.dead_letters != self._buried:
+            # A worker that dies soon is to bury as few again as possible.
+            self._buried, self._commit_at = self._counters.dead_letters, now
         if now >= self._commit_at:
             self._commit_at = now + self._spec.commit_interval_ms / 1000
             self._commit_later(consumer)
@@ -266,7 +270,8 @@ def main(arguments: Sequence[str]) -> int:
     except TailraceError as error:
         cause = error.__cause__ if isinstance(error, DeliveryFailedError) else error
         passing = isinstance(cause, TailraceError) and cause.retriable
-        voice.say("failed", retriable=passing, message=f"{type(error).__name__}: {error}")
+        kind = "" if isinstance(error, WorkerFailedError) else f"{type(error).__name__}: "
+        voice.say("failed", retriable=passing, message=f"{kind}{error}")
         return 1
     return 0
 

@@ -211,7 +211,10 @@ def test_nothing_is_deleted_if_one_cannot_be(cluster: Cluster, command: Run) -> 
 def test_what_a_reset_says_besides(cluster: Cluster, command: Run) -> None:
     read(cluster, "beside", 10)
     code, _, said = command("group", "reset-offsets", "beside", "--shift-by", "-7")
-    assert (code, "in 2 partitions that lies outside the log: its nearer end is taken" in said) == (0, True)
+    assert (
+        code,
+        "2 partitions: the wanted offset lies outside the log, its nearer end is taken" in said,
+    ) == (0, True)
     code, _, said = command("group", "reset-offsets", "unheard-of", "--to-latest", "--topic", "orders")
     assert (code, "there is no group 'unheard-of'" in said, "--execute makes it" in said) == (0, True, True)
     code, _, said = command("group", "reset-offsets", "unheard-of", "--to-latest")

@@ -77,10 +77,10 @@ def test_one_column_as_value(topic: str, tailrace: Run, stored: Callable[[int], 
 @pytest.mark.parametrize(
     ("given", "message", "sent"),
     [
-        ("a,when\n1,5\n2\n3,7\n", "the row that ends in line 3 has 1 columns, and the first line names 2", 1),
-        ("a,when\n1,5\n\n2,noon\n", "the row that ends in line 4 has 'noon' in column 'when' is no time", 1),
+        ("a,when\n1,5\n2\n3,7\n", "the row that ends in line 3: 1 columns, and the first line names 2", 1),
+        ("a,when\n1,5\n\n2,noon\n", "the row that ends in line 4: 'noon' in column 'when' is no time", 1),
         ('a,when\n1,5\n"2,5\n', "behind line 3: unexpected end of data", 1),
-        ("a,when\n1,5\n2,\xff\n".encode("latin-1").decode("latin-1"), "'ÿ' in column 'when' is no time", 1),
+        ("a,when\n1,5\n2,1969-01-01\n", "'1969-01-01' in column 'when' is no time since 1970", 1),
     ],
 )
 def test_a_row_that_does_not_fit(
@@ -168,3 +168,16 @@ def test_completion(cluster: Cluster, topic: str, tailrace: Run, monkeypatch: py
     for shell in ("bash", "zsh", "fish"):
         assert "_TAILRACE_COMPLETE" in tailrace("completion", shell).stdout
     assert "is not one of" in tailrace("completion", "tcsh", code=2).stderr
+
+
+def test_what_cannot_be_rows_or_lines(topic: str, tailrace: Run, tmp_path: Path) -> None:
+    assert (
+        "names 'id' more than once"
+        in tailrace("produce", topic, "--csv", given="id,id\n1,2\n", code=2).stderr
+    )
+    file = tmp_path / "lines.gz"
+    file.write_bytes(gzip.compress(b"one\ntwo\n"))
+    assert "is gzipped: unpack it (zcat" in tailrace("produce", topic, file, code=2).stderr
+    bad = tmp_path / "bad.csv"
+    bad.write_bytes(b"\xff\xfe\n1\n")
+    assert "line 1, which is to name the columns" in tailrace("produce", topic, bad, "--csv", code=1).stderr

@@ -25,6 +25,9 @@ def fail(record):
 def total(batch, state):
     state.put(b"total", str(int(state.get(b"total") or 0) + sum(batch.values)).encode())
 
+async def later(record):
+    return record.value
+
 number = 3
 """
 
@@ -32,6 +35,7 @@ number = 3
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "handlers.py").write_text(MODULE)
+    (tmp_path / "broken.py").write_text("1 / 0")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -59,7 +63,7 @@ def test_to_the_end(cluster: Cluster, tailrace: Callable[..., object], folder: P
         found = [record.value for _, record in zip(range(10), consumer, strict=False)]
     assert sorted(found) == [b"%d" % number for number in range(10)]
     again = json.loads(tailrace("run", "handlers:shout", *options, "--json").stdout.splitlines()[-1])  # type: ignore[attr-defined]
-    assert again["records"] == 0
+    assert (again["event"], again["records"]) == ("ended", 0)
     assert len(again["workers"]) == 2
 
 
@@ -84,6 +88,9 @@ def test_what_fails_for_good(tailrace: Callable[..., object], folder: Path, word
     [
         ("handlers", "write module:function"),
         ("nowhere:f", "cannot be imported: No module named 'nowhere'"),
+        ("./handlers.py:shout", "write handlers:shout"),
+        ("broken:f", "cannot be imported: ZeroDivisionError"),
+        ("handlers:later", "does nothing before it is awaited"),
         ("handlers:shoud", "did you mean 'shout'"),
         ("handlers:number", "cannot be called"),
     ],

@@ -1,5 +1,6 @@
 """Pools of real processes: every record handled, whatever raises, crashes, hangs or is killed."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -408,6 +409,7 @@ def test_nothing_to_do(pool: Callable[..., Pool], topic: MakeTopic, numbers: Num
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "handler": ({"handler": "module:function"}, "cannot be called back"),
     "lock": ({"handler": threading.Lock().acquire}, "cannot be sent to a worker"),
+    "coroutine": ({"handler": asyncio.sleep}, "does nothing before it is awaited"),
     "topics": ({"topics": []}, "a pool needs a topic"),
     "processes": ({"processes": 0}, "processes"),
     "unknown": ({"proceses": 3}, "did you mean 'processes'"),

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from tailrace.coordinator.groups import checks as checks_module
 from tailrace.coordinator.groups import groups as groups_module
+from tailrace.coordinator.groups import offsets as offsets_module
 from tailrace.coordinator.groups.groups import Groups
 from tailrace.coordinator.groups.state import GroupsState
 from tailrace.protocol.cluster import (
@@ -438,3 +440,20 @@ def test_a_full_store_refuses_what_is_new_and_takes_it_when_there_is_room(
     assert isinstance(coordinator.ask(DeleteGroup, group_id=GROUP), GroupDeleted)
     assert coordinator.groups.state.stored_bytes == 0
     assert coordinator.commit((2, 6)) == OffsetsCommitted(next(coordinator.ids) - 1)
+
+
+def test_members_need_room_too(coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch) -> None:
+    coordinator.join("m1")
+    monkeypatch.setattr(checks_module, "GROUP_STORE_ROWS_BYTES_MAX", coordinator.groups.state.stored_bytes)
+    assert code(coordinator.join("m2")) == ErrorCode.LIMIT_EXCEEDED
+    assert code(coordinator.join("m1", topics=("t", "u" * 100))) == ErrorCode.LIMIT_EXCEEDED
+
+
+def test_more_offsets_than_a_reply_takes_are_refused(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator.commit((0, 1), (1, 1), (2, 1))
+    monkeypatch.setattr(offsets_module, "PARTITIONS_PER_REQUEST_MAX", 2)
+    assert code(coordinator.ask(FetchOffsets, group_id=GROUP)) == ErrorCode.LIMIT_EXCEEDED
+    some = (TopicPartitions(TOPIC, (0, 2)),)
+    assert len(coordinator.ask(FetchOffsets, group_id=GROUP, partitions=some).offsets) == 2
