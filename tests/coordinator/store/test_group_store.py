@@ -108,16 +108,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from tailrace.coordinator.groups.changes import ConsumerGroup, GroupChanged, OffsetStored
-from tailrace.coordinator.store import group_store
 from tailrace.coordinator.store.group_store import LmdbGroupStore
-from tailrace.coordinator.store.lmdb_store import LmdbStore
 from tailrace.protocol.group_messages import CommittedOffset
-from tailrace.protocol.limits import (
-    COORDINATOR_ROOM_BYTES,
-    GROUP_STORE_MAP_BYTES,
-    GROUP_STORE_ROWS_BYTES_MAX,
-    MIB,
-)
 store = LmdbGroupStore(Path(sys.argv[1]))
 store.commit([GroupChanged("g", ConsumerGroup())])
 for number in range(1_000_000):
