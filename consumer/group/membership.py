@@ -71,7 +71,10 @@ class Membership:
         self.topics: tuple[str, ...] = ()
         self.refusal: TailraceError | None = None
         """Why the coordinator does not take the member; ended by the next subscription."""
-        self._told_topics: tuple[str, ...] = ()
+        self._told_topics: tuple[str, ...] | None = ()
+        """What the coordinator knows; None while that is uncertain."""
+        self._telling = 0
+        """The number of the newest request that told topics."""
         self._number = 0
         self._in_flight = 0
         """The number of the newest request that has no answer yet, or 0."""
@@ -142,12 +145,14 @@ class Membership:
             if self._in_flight:
                 return None
             self._sent()
-            self._told_topics = self.topics
+            self._told_topics, self._telling = self.topics, self._number
             return Join(self._number, self.member_id, self.topics)
         if self.phase is not Phase.IN:
             return None
         self._sent()
         topics = None if self.topics == self._told_topics else self.topics
+        if topics is not None:
+            self._told_topics, self._telling = None, self._number
         return Heartbeat(self._number, self.member_id, self.epoch, self.assigned | self.held, topics)
 
     def answered(self, asked: Join | Heartbeat, epoch: int, assigned: frozenset[Key]) -> None:
@@ -157,7 +162,7 @@ class Membership:
         self._landed(asked)
         self._backoff.reset()
         self.retry_at = 0.0
-        if isinstance(asked, Heartbeat) and asked.topics is not None:
+        if asked.topics is not None and asked.number == self._telling:
             self._told_topics = asked.topics
         if self.phase is Phase.JOINING:
             self.phase = Phase.IN

@@ -103,7 +103,15 @@ class Admin(GroupAdmin):
         deadline = self._deadline(timeout_ms)
         self._engine.ready(left_s(deadline))
         backoff = Backoff(Random(), longest_s=0.1)
-        while (problem := _not_ready(self._engine.refresh(left_s(deadline)), nodes)) is not None:
+        problem: TailraceError | None = None
+        while True:
+            try:
+                state = self._engine.refresh(left_s(deadline))
+            except TimedOutError as error:
+                raise problem or error from None  # what was missing says more than that time is over
+            problem = _not_ready(state, nodes)
+            if problem is None:
+                return
             pause_s = backoff.pause()
             if left_s(deadline) <= pause_s:
                 raise problem

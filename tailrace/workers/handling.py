@@ -88,11 +88,11 @@ class Handling:
 
     def attempt(self, item: Item, state: tuple[Any, ...], *, again: bool) -> None:
         """Once through the handler. `state` is what it gets besides. Raises HandlerFailedError."""
+        if item.rejected and not again:
+            self._bury_rejected(item)
         if item.place in self._board.poisoned():
             self.give_up(item, f"{CRASHES_MAX} workers died while they had it in hand")
             return
-        if item.rejected and not again:
-            self._bury_rejected(item)
         if item.given is not None:
             self._board.take(self._worker, item.partition.topic.encode(), *item.place[1:])
             try:
@@ -118,8 +118,10 @@ class Handling:
                 f"{item.place}: {reason}. Nothing is committed past it: mend the handler, or give a "
                 "dead_letter_topic"
             )
-        self._letters.bury(item.originals, reason)
-        self._counters.dead_letters += item.records
+        rejected = {one.record.offset for one in item.rejected}  # these have letters of their own
+        records = [record for record in item.originals if record.offset not in rejected]
+        self._letters.bury(records, reason)
+        self._counters.dead_letters += len(records)
 
     def backoff(self) -> Backoff:
         """The pauses between attempts."""

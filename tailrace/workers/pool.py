@@ -210,9 +210,11 @@ class Pool:
                 if report is not None and not keeper.over.is_set():
                     report(keeper.metrics())
         finally:
-            if self._keeper is not None:
-                self.stop()
-            signals.close()
+            try:
+                if self._keeper is not None:
+                    self.stop()
+            finally:
+                signals.close()
 
     def metrics(self) -> dict[str, Any]:
         """Records, errors, retries, dead letters, rate, lag and restarts, in all and for each of `workers`.

@@ -173,7 +173,7 @@ def test_what_cannot_be_produced(topic: str, tailrace: Run, tmp_path: Path) -> N
         (
             (topic, large),
             "line 2 is too long: 8,388,609 bytes, at most 8,388,608 are possible; "
-            "stopped after 1 line, 1 record known to be stored",
+            "stopped after 1 record, 1 record known to be stored",
         ),
     ]:
         done = tailrace("produce", *args, code=1, given="x\n")
@@ -193,7 +193,7 @@ def test_a_cluster_that_cannot_store_is_not_waited_for_longer_than_told(tailrace
         done = tailrace("produce", "t", "--timeout", 0.5, *where, given="x\n", code=1)
         assert time.monotonic() - started < 5
         assert done.stderr.startswith("Error: 1 record")
-        assert done.stderr.endswith("; stopped after 1 line, 0 records known to be stored\n")
+        assert done.stderr.endswith("; stopped after 1 record, 0 records known to be stored\n")
         assert "0.5 s (--timeout)" in done.stderr
         assert "_ms" not in done.stderr
         assert done.stderr.count("\n") == 1

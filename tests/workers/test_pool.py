@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tailrace import Admin, TopicPartition, read_local_state
+from tailrace import Admin, Producer, TopicPartition, read_local_state
 from tailrace.protocol.errors import (
     ClosedError,
     ConnectionFailedError,
@@ -173,8 +173,10 @@ def test_without_dead_letters_the_pool_stops_before_the_record(
             raise KeyError("the cause")
 
     made = pool(fail, source, retries=1)
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(WorkerFailedError, match=rf"{source}-0 offset 50: KeyError: 'the cause'"):
         made.run()
+    assert signal.getsignal(signal.SIGINT) is before
     assert committed(admin, made) == {TopicPartition(source, 0): 50}
 
 
@@ -183,8 +185,6 @@ def test_what_does_not_deserialize_is_a_dead_letter_at_once(
     pool: Callable[..., Pool], topic: MakeTopic, cluster: Cluster, stored: Stored, batches: bool
 ) -> None:
     source, output, dead = topic(), topic(), topic()
-    from tailrace import Producer
-
     with Producer(cluster.bootstrap_servers) as producer:
         producer.send_many(source, [b"1", b"{", b"3", b"\xff"])
         producer.flush()
@@ -206,6 +206,23 @@ def test_what_does_not_deserialize_is_a_dead_letter_at_once(
     assert [record.value for record in stored(dead)] == [b"{", b"\xff", b"["]
     assert made.metrics()["dead_letters"] == 3
     assert made.metrics()["records"] == 5
+
+
+def test_a_batch_that_fails_buries_each_record_once(
+    pool: Callable[..., Pool], topic: MakeTopic, cluster: Cluster, stored: Stored
+) -> None:
+    source, dead = topic(), topic()
+    with Producer(cluster.bootstrap_servers) as producer:
+        producer.send_many(source, [b"1", b"{", b"3"])
+
+    def fail(_: Any) -> None:
+        raise KeyError
+
+    options = {"value_deserializer": "json", "batches": True, "dead_letter_topic": dead, "retries": 1}
+    made = pool(fail, source, **options)
+    made.run()
+    assert sorted(record.value for record in stored(dead)) == [b"1", b"3", b"{"]
+    assert made.metrics()["dead_letters"] == made.metrics()["records"] == 3
 
 
 def test_results_keep_the_key_as_it_is_stored(

@@ -280,3 +280,25 @@ class Members(RuleBasedStateMachine):
 
 TestMembers = Members.TestCase
 TestMembers.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_topics_are_told_until_it_is_known_that_they_are_known() -> None:
+    member = membership()
+    member.subscribe(["a", "b"])
+    join = member.plan(0.0)
+    assert isinstance(join, Join)
+    member.answered(join, 1, frozenset())
+    member.plan(0.0)
+    member.subscribe(["a"])
+    told = member.plan(0.0)
+    assert isinstance(told, Heartbeat)
+    assert told.topics == ("a",)
+    member.failed(told, ConnectionFailedError("it may have arrived"), 0.0)
+    member.subscribe(["a", "b"])
+    again = member.plan(member.retry_at)
+    assert isinstance(again, Heartbeat)
+    assert again.topics == ("a", "b")
+    member.answered(again, 2, frozenset())
+    after = member.plan(member.retry_at)
+    assert isinstance(after, Heartbeat)
+    assert after.topics is None
