@@ -68,6 +68,7 @@ class AsyncConsumer:
         self._reading = False
         self._asked_by: asyncio.Task[Any] | None = None
         self._ones: AsyncIterator[AnyRecord] | None = None
+        self._one_wanted = False
 
     async def start(self) -> None:
         """Connect, and subscribe to the topics that the constructor was given. Raises like `Consumer`."""
@@ -109,8 +110,11 @@ class AsyncConsumer:
     async def getone(self) -> AnyRecord:
         """The next record. Raises like iteration, and ClosedError; after `wakeup` it goes on waiting."""
         while True:
+            if self._one_wanted:
+                raise ConcurrentUseError(_ONE_READER)
             if self._ones is None:
                 self._ones = self._records(None, alone=False)
+            self._one_wanted = True
             try:
                 return await anext(self._ones)
             except StopAsyncIteration:
@@ -118,6 +122,8 @@ class AsyncConsumer:
             except BaseException:
                 self._ones = None
                 raise
+            finally:
+                self._one_wanted = False
 
     async def poll(
         self, timeout_ms: float | None = 0, max_records: int | None = None, **unknown: object

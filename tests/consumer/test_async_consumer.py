@@ -311,6 +311,14 @@ def test_what_does_not_fit(feeder: Feeder) -> None:
         async with consumer:
             with pytest.raises(InvalidArgumentError, match="nothing to read"):
                 await consumer.poll()
+            await consumer.subscribe(feeder.topic())
+            waiting = asyncio.create_task(consumer.getone())
+            await asyncio.sleep(0)
+            with pytest.raises(ConcurrentUseError, match="another task reads"):
+                await consumer.getone()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
         with pytest.raises(ClosedError):
             await consumer.poll()
         await consumer.stop()

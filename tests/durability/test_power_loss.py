@@ -152,15 +152,18 @@ class Survivors:
 
 
 def replay(
-    folder: Path, recorded: list[Event], topic_id: bytes, sent: dict[int, Sent], states: int
+    folder: Path, recorded: list[Event], topic_id: bytes, sent: dict[int, Sent], states: int, bare_states: int
 ) -> list[str]:
-    """Fail the power at `states` places; a finding for each that lost or broke something."""
+    """Fail the power at `states` places, and at `bare_states` acknowledgements with nothing left unsynced.
+
+    A finding for each that lost or broke something.
+    """
     choice = random.Random(SEED)
     acks = recording.acknowledgements(recorded)
     first_ack = min(acks)
     points = [first_ack + at for at in crash_points(recorded[first_ack:], states, choice)]
     # The moment of an acknowledgement with nothing that was not synced is the hardest test of it.
-    bare = set(choice.sample(sorted(acks), min(len(acks), states // 4)))
+    bare = set(choice.sample(sorted(acks), min(len(acks), bare_states)))
     todo = sorted([(at, True) for at in points] + [(at, False) for at in bare], reverse=True)
     survivors = Survivors(folder / "survivors", folder / "node", topic_id)
     disk = Disk()
@@ -181,7 +184,7 @@ def replay(
 @pytest.mark.timeout(240)
 def test_power_loss_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     recorded, topic_id, sent = record(tmp_path / "run", count=600)
-    findings = replay(tmp_path / "run", recorded, topic_id, sent, STATES)
+    findings = replay(tmp_path / "run", recorded, topic_id, sent, STATES, STATES // 4)
     assert not findings, f"seed {SEED}: {len(findings)} of {STATES} states: {findings[:5]}"
     assert {event.kind for event in recorded} >= {Kind.WRITE_BEGIN, Kind.SYNC_END, Kind.SEND}
 
@@ -189,5 +192,6 @@ def test_power_loss_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
 @pytest.mark.timeout(120)
 def test_the_replay_finds_a_node_that_does_not_sync(tmp_path: Path) -> None:
     recorded, topic_id, sent = record(tmp_path / "run", "--no-sync", count=100)
-    findings = replay(tmp_path / "run", recorded, topic_id, sent, 100)
-    assert len(findings) > 50, f"seed {SEED}: only {findings}"
+    # Only with nothing left: LMDB may crash on a file of random sectors, which no node that syncs has.
+    findings = replay(tmp_path / "run", recorded, topic_id, sent, 0, 100)
+    assert len(findings) > 25, f"seed {SEED}: only {findings}"
