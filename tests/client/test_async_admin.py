@@ -135,6 +135,7 @@ def test_calls_queue_for_the_threads_there_are() -> None:
         await asyncio.sleep(0)
         one.cancel()  # it has begun: it goes on
         two.cancel()  # it has not
+        await asyncio.wait([one, two])
         go_on.set()
         await three
         assert done == ["first", "three"]
