@@ -7,7 +7,12 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from tailrace.client.retry import Backoff
-from tailrace.protocol.errors import WorkerFailedError
+from tailrace.protocol.errors import (
+    BatchTooLargeError,
+    InvalidArgumentError,
+    SerializationError,
+    WorkerFailedError,
+)
 
 from .board import Board
 from .items import Item
@@ -20,6 +25,8 @@ CRASHES_MAX: Final = 3
 RETRY_BACKOFF_S_MAX: Final = 30.0
 TRACE_FRAMES_MAX: Final = 8
 LOGGED_KINDS_MAX: Final = 20
+_NO_RECORD: Final = (BatchTooLargeError, InvalidArgumentError, SerializationError)
+"""What a producer says of something that cannot be a record."""
 _log = logging.getLogger(__name__)
 
 
@@ -76,18 +83,21 @@ class Handling:
         while True:
             try:
                 self.attempt(item, (), again=failed > 0)
+                break
             except HandlerFailedError as failure:
                 failed += 1
                 if failed > self._spec.retries:
                     self.give_up(item, failure.reason)
                     break
                 self.wait(backoff)
-            else:
-                break
         self._counters.records += item.records
 
     def attempt(self, item: Item, state: tuple[Any, ...], *, again: bool) -> None:
-        """Once through the handler. `state` is what it gets besides. Raises HandlerFailedError."""
+        """Once through the handler. `state` is what it gets besides.
+
+        Raises HandlerFailedError, also for a result that cannot be a record; TailraceError if one that
+        can be could not be sent, which is not the handler's fault.
+        """
         if item.rejected and not again:
             self._bury_rejected(item)
         if item.place in self._board.poisoned():
@@ -96,14 +106,21 @@ class Handling:
         if item.given is not None:
             self._board.take(self._worker, item.partition.topic.encode(), *item.place[1:])
             try:
-                self._letters.send_results(self._spec.handler(item.given, *state), item.key)
+                result = self._spec.handler(item.given, *state)
             except Exception as error:
-                self._counters.errors += 1
-                reason = _told(error)
-                self._log_first(item, type(error).__name__, reason)
-                raise HandlerFailedError(item, reason) from error
+                raise self._failed(item, error) from error
             finally:
                 self._board.put_down(self._worker)
+            try:
+                self._letters.send_results(result, item.key)
+            except _NO_RECORD as error:
+                raise self._failed(item, error) from error
+
+    def _failed(self, item: Item, error: Exception) -> HandlerFailedError:
+        self._counters.errors += 1
+        reason = _told(error)
+        self._log_first(item, type(error).__name__, reason)
+        return HandlerFailedError(item, reason)
 
     def _log_first(self, item: Item, kind: str, reason: str) -> None:
         """Each kind of error once, so that somebody who looks sees what goes wrong."""
@@ -119,9 +136,9 @@ class Handling:
                 "dead_letter_topic"
             )
         rejected = {one.record.offset for one in item.rejected}  # these have letters of their own
-        records = [record for record in item.originals if record.offset not in rejected]
-        self._letters.bury(records, reason)
-        self._counters.dead_letters += len(records)
+        dead = [(record, reason) for record in item.originals() if record.offset not in rejected]
+        self._letters.bury(dead)
+        self._counters.dead_letters += len(dead)
 
     def backoff(self) -> Backoff:
         """The pauses between attempts."""
@@ -139,8 +156,7 @@ class Handling:
             raise WorkerFailedError(
                 f"{item.rejected[0].reason}. Nothing is committed past it: give a dead_letter_topic"
             )
-        for rejected in item.rejected:
-            self._letters.bury([rejected.record], rejected.reason)
+        self._letters.bury([(rejected.record, rejected.reason) for rejected in item.rejected])
         self._counters.dead_letters += len(item.rejected)
 
 

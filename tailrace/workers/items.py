@@ -1,6 +1,6 @@
 """What a handler is given at a time: a record or a batch, with what is needed to bury it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tailrace.consumer.column_batch import ColumnBatch
@@ -16,25 +16,24 @@ AnyRecord = Record[Any, Any]
 
 
 class Item(NamedTuple):
-    """`given` is the handler's, None if nothing of it deserializes. `originals` have their bytes."""
+    """`given` is the handler's, None if nothing of it deserializes.
+
+    `originals` gives the records with their bytes; `key` is that of a record, a batch has none.
+    """
 
     partition: TopicPartition
     offset: int
     next_offset: int
     records: int
     given: AnyRecord | ColumnBatch | None
-    originals: Sequence[AnyRecord]
+    key: bytes | None
+    originals: Callable[[], list[AnyRecord]]
     rejected: Sequence[Rejected]
 
     @property
     def place(self) -> Place:
         """Its first record."""
         return Place(self.partition.topic, self.partition.partition, self.offset)
-
-    @property
-    def key(self) -> Any:
-        """Its bytes, of a record; a batch has none."""
-        return self.originals[0].key if isinstance(self.given, Record) else None
 
 
 class Group(NamedTuple):
@@ -82,38 +81,23 @@ def of_record(record: AnyRecord, decoding: Decoding) -> Item:
             rejected.append(Rejected(record, undeserialized(partition, record.offset, what, error)))
         else:
             given = Record(*partition, record.offset, record.timestamp, key, value, record.headers)
-    return Item(partition, record.offset, record.offset + 1, 1, given, [record], rejected)
+    return Item(partition, record.offset, record.offset + 1, 1, given, record.key, lambda: [record], rejected)
 
 
 def of_batch(batch: ColumnBatch, decoding: Decoding) -> Item:
     """A batch with its bytes, through the deserializers."""
     partition = TopicPartition(batch.topic, batch.partition)
-    given, rejected = batch.sifted(decoding.key, decoding.value)
+    given, rejected = (batch, []) if decoding.plain else batch.sifted(decoding.key, decoding.value)
     return Item(
         partition,
         batch.offsets[0],
         batch.offsets[-1] + 1,
         len(batch),
         given if len(given) else None,
-        _Originals(batch),
+        None,
+        batch.records,
         rejected,
     )
-
-
-class _Originals(Sequence[AnyRecord]):
-    """The records of a batch with their bytes, made when they are asked for."""
-
-    def __init__(self, batch: ColumnBatch) -> None:
-        self._batch = batch
-
-    def __len__(self) -> int:
-        return len(self._batch)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._batch.records()[index]
-
-    def __iter__(self) -> Iterator[AnyRecord]:
-        return iter(self._batch.records())
 
 
 def _apply(function: Any, item: Any) -> Any:

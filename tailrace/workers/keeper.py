@@ -18,6 +18,8 @@ from .member import Member
 
 STOP_WITHIN_S: Final = 30.0
 """Who has not drained by then is killed, unless the application says otherwise."""
+_WAIT_S_MAX: Final = 3_600.0
+"""epoll takes no more than 24 days at once."""
 _TOTALS: Final = ("records", "errors", "retries", "dead_letters", "records_per_s", "lag", "restarts")
 _log = logging.getLogger(__name__)
 
@@ -114,7 +116,7 @@ class Keeper:
         due = [member.restart_at for member in self._members if member.restart_at is not None]
         if self._stop_by is not None and not self._killed:
             due.append(self._stop_by)
-        return max(0.0, min(due) - now) if due else None
+        return min(max(0.0, min(due) - now), _WAIT_S_MAX) if due else None
 
     def _ended(self) -> bool:
         return self._stop_by is not None and all(member.process is None for member in self._members)

@@ -1,6 +1,6 @@
 """What workers write: results, and records that no handler could do (dead letters)."""
 
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Coroutine, Generator, Iterable
 from typing import Any
 
 from tailrace.client.dead_letters import letter_for
@@ -44,13 +44,13 @@ class Letters:
         if self._results is not None:
             self._results.flush()
 
-    def bury(self, records: Sequence[AnyRecord], error: str) -> None:
-        """Write dead letters; returns when they are stored. `records` have their original bytes."""
+    def bury(self, dead: Iterable[tuple[AnyRecord, str]]) -> None:
+        """Write dead letters: records with their original bytes, and why. Returns when they are stored."""
         assert self._spec.dead_letter_topic is not None
         if self._dead is None:
             self._dead = Producer(**self._spec.producer)
-        for record in records:
-            letter = letter_for(record, error)
+        for record, reason in dead:
+            letter = letter_for(record, reason)
             self._dead.send(self._spec.dead_letter_topic, letter.value, letter.key, letter.headers)
         self._dead.flush()
 

@@ -9,7 +9,14 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from tailrace.client.admin import Admin
-from tailrace.client.arguments import check_callable, check_int, check_timeout, seconds_of
+from tailrace.client.arguments import (
+    FOR_EVER_S,
+    INT32_MAX,
+    check_callable,
+    check_int,
+    check_timeout,
+    seconds_of,
+)
 from tailrace.client.descriptions import TopicDescription
 from tailrace.client.options import keyword_options, reject_unknown
 from tailrace.client.serializers import Deserializer, Serializer, deserializer_of, serializer_of
@@ -90,8 +97,8 @@ class Pool:
     ) -> None:
         _check_handler(handler)
         self._processes = check_int("processes", processes, 1, PROCESSES_MAX)
-        check_int("retries", retries, 0, 2**31)
-        check_int("retry_backoff_ms", retry_backoff_ms, 0, 2**31)
+        check_int("retries", retries, 0, INT32_MAX)
+        check_int("retry_backoff_ms", retry_backoff_ms, 0, INT32_MAX)
         check_timeout("commit_interval_ms", commit_interval_ms)
         serializer_of("output_serializer", output_serializer)
         deserializer_of("key_deserializer", key_deserializer)
@@ -146,19 +153,16 @@ class Pool:
         """Start the workers; returns at once. Raises UnknownTopicError, ConnectionFailedError."""
         if self._keeper is not None:
             raise ClosedError("a pool runs once: make another one")
-        topics = self.check_topics()
-        ends = None
-        if self._stop_at_end:
-            with self._admin() as admin:
-                ends = _ends(admin, topics[: len(self._spec.topics)])
+        with self._admin() as admin:
+            topics = self._topics(admin)
+            ends = _ends(admin, topics) if self._stop_at_end else None
         self._keeper = Keeper(self._spec_fd, self._processes, ends)
         self._keeper.start()
 
-    def check_topics(self) -> list[TopicDescription]:
-        """The topics, then those of results and dead letters. Raises as `start`."""
-        named = (self._spec.dead_letter_topic, self._spec.output_topic)
+    def check_topics(self) -> None:
+        """Are all topics there, also those of results and dead letters? Raises as `start`, which looks, too."""
         with self._admin() as admin:
-            return admin.describe_topics([*self._spec.topics, *filter(None, named)])
+            self._topics(admin)
 
     @property
     def started(self) -> bool:
@@ -176,16 +180,17 @@ class Pool:
             raise keeper.failure.with_traceback(None)
         return over
 
-    def stop(self, timeout: float = STOP_WITHIN_S) -> None:
+    def stop(self, timeout: float | None = STOP_WITHIN_S) -> None:
         """Have handlers finish what they have in hand, commit, and end. May be repeated.
 
-        Who is not done after `timeout` seconds is killed: its last records are handled again. Raises like
-        `wait`.
+        Who is not done after `timeout` seconds (None: for ever) is killed: its last records are handled
+        again. Raises like `wait`.
         """
         keeper = self._kept()
+        within_s = seconds_of(timeout)
         if self._spec_fd >= 0:
             if not keeper.over.is_set():
-                keeper.stop(check_timeout("timeout", timeout) * 1000)
+                keeper.stop(FOR_EVER_S if within_s is None else within_s)
             keeper.join()
             os.close(self._spec_fd)
             self._spec_fd = -1
@@ -222,6 +227,11 @@ class Pool:
         Records count when they are done, as a result or as a dead letter; errors are attempts that failed.
         """
         return self._kept().metrics()
+
+    def _topics(self, admin: Admin) -> list[TopicDescription]:
+        """Those that are read. Raises UnknownTopicError, for the others too."""
+        read, named = self._spec.topics, (self._spec.dead_letter_topic, self._spec.output_topic)
+        return admin.describe_topics([*read, *filter(None, named)])[: len(read)]
 
     def _admin(self) -> Admin:
         timeout_ms: int = self._spec.consumer.get("request_timeout_ms", 30_000)

@@ -324,6 +324,8 @@ def test_who_does_not_drain_is_killed(
     wait_until((tmp_path / "hangs").exists, "the handler hangs")
     pid = made.metrics()["workers"][0]["pid"]
     assert not made.wait(0.0)
+    with pytest.raises(InvalidArgumentError):
+        made.stop(timeout=-1)
     made.stop(timeout=0.2)
     assert not Path(f"/proc/{pid}").exists()
 
