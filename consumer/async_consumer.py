@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from time import monotonic
 from types import TracebackType
@@ -335,10 +335,9 @@ class AsyncConsumer:
         self._news.clear()
         asking.listen(lambda: self._bridge.ring(self._news.set))
         try:
-            async with asyncio.timeout(asking.wait_s(now, deadline)):
-                await self._news.wait()
-        except TimeoutError:
-            pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(asking.wait_s(now, deadline)):
+                    await self._news.wait()
         finally:
             asking.listen(None)
         self._session.check()

@@ -101,8 +101,10 @@ class AsyncProducer:
         self._sync = _Unblocking(*arguments, **options)
         self._bridge = Bridge("AsyncProducer", threads=CALLS_AT_ONCE_MAX)
         self._resolving = Resolving(self._bridge)
-        self._turn: asyncio.Lock | None = None
-        self._room: asyncio.Event | None = None
+        self._turn = asyncio.Lock()
+        self._room = asyncio.Event()
+        self._queued = 0
+        """Tasks that wait for their turn, or have it: whoever comes now comes behind them."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -135,8 +137,8 @@ class AsyncProducer:
         timestamp_ms: int | None = None,
     ) -> AsyncDelivery:
         """Send one record; returns when it is in a batch. Takes and raises what `Producer.send` does."""
-        turn = self._turn
-        if turn is not None and not turn.locked():
+        self._bridge.enter()
+        if not self._queued:
             try:
                 sent = self._sync.send(topic, value, key, headers, partition, timestamp_ms)
             except (BufferFullError, _NotOpenError):
@@ -218,23 +220,25 @@ class AsyncProducer:
     async def _in_turn(self, topic: str, step: Callable[[], T]) -> T:
         """Do a step that adds records, when those who came before have done theirs, and there is room."""
         self._bridge.enter()
-        if self._turn is None or self._room is None:
-            self._turn, self._room = asyncio.Lock(), asyncio.Event()
         while True:
+            self._queued += 1
             try:
                 async with asyncio.timeout(self._sync.max_block_s), self._turn:
-                    return await self._with_room(step, self._room)
+                    return await self._with_room(step)
             except _NotOpenError:
-                await self._bridge.run(self._sync.open_topic, topic)
+                pass  # looked up below: nobody queues behind that
             except TimeoutError:
                 raise self._sync.memory_full() from None
+            finally:
+                self._queued -= 1
+            await self._bridge.run(self._sync.open_topic, topic)
 
-    async def _with_room(self, step: Callable[[], T], room: asyncio.Event) -> T:
+    async def _with_room(self, step: Callable[[], T]) -> T:
         with suppress(BufferFullError):
             return step()
-        with self._sync.watching(lambda: self._bridge.ring(room.set)):
+        with self._sync.watching(lambda: self._bridge.ring(self._room.set)):
             while True:
-                room.clear()
+                self._room.clear()
                 with suppress(BufferFullError):
                     return step()
-                await room.wait()
+                await self._room.wait()

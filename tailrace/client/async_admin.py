@@ -1,5 +1,6 @@
 """`tailrace.AsyncAdmin`: `Admin` for asyncio."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, ParamSpec, Self, TypeVar
@@ -53,7 +54,8 @@ class AsyncAdmin:
     async def close(self) -> None:
         """Close the connections. Calls that wait in other tasks raise ClosedError. May be repeated."""
         self._bridge.close()
-        self._sync.close()
+        # Not by the bridge, whose threads may all wait for what only this ends.
+        await asyncio.to_thread(self._sync.close)
 
     stop = close
 

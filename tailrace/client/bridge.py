@@ -61,8 +61,9 @@ class Bridge:
             assert self._loop is not None, "nobody waits before there is a loop"
             try:
                 self._loop.call_soon_threadsafe(self._answer)
-            except RuntimeError:
-                self._actions.clear()  # the loop is closed: nobody is left to hear of it
+            except RuntimeError:  # the loop is closed: nobody is left to hear of it
+                self._rung = False
+                self._actions.clear()
 
     def _answer(self) -> None:
         self._rung = False

@@ -160,7 +160,7 @@ class Pool:
         self._keeper.start()
 
     def check_topics(self) -> None:
-        """Are all topics there, also those of results and dead letters? Raises as `start`, which looks, too."""
+        """Are all topics there, also those of results and dead letters? As `start` looks, and raises."""
         with self._admin() as admin:
             self._topics(admin)
 

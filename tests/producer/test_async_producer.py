@@ -14,6 +14,7 @@ from tailrace import AsyncProducer, Consumer
 from tailrace.protocol.errors import (
     BufferFullError,
     ClosedError,
+    ConcurrentUseError,
     DeliveryFailedError,
     InvalidArgumentError,
     SerializationError,
@@ -191,3 +192,42 @@ def test_leaving_with_undelivered_records(cluster: Cluster, topic: Callable[...,
     with pytest.raises(KeyError) as raised:
         asyncio.run(fail(KeyError("the application's")))
     assert "were not stored" in raised.value.__notes__[0]
+
+
+def test_who_comes_while_others_wait_comes_behind_them(cluster: Cluster, topic: Callable[..., str]) -> None:
+    """Also at the moment when the one who had its turn has let it go, and the next has not taken it yet."""
+    name = topic()
+
+    async def main() -> None:
+        sent: list[int] = []
+        options = {"buffer_memory": 64 * 1024, "batch_size": 16 * 1024}
+        async with AsyncProducer(cluster.bootstrap_servers, **options) as producer:
+            await producer.send(name, b"0000")
+            number = iter(range(1, 600))
+
+            async def one() -> None:
+                mine = next(number)
+                sent.append(mine)
+                await producer.send(name, b"%04d" % mine + bytes(10_000))
+
+            async def come_and_go() -> None:
+                for _ in range(60):
+                    await one()
+                    await asyncio.sleep(0)
+
+            await asyncio.gather(*(come_and_go() for _ in range(8)))
+        assert sent == sorted(sent)
+
+    asyncio.run(main())
+    values = stored(cluster, name, 481)
+    assert [int(value[:4]) for value in values] == list(range(481))
+
+
+def test_another_loop_is_refused(cluster: Cluster, topic: Callable[..., str]) -> None:
+    name = topic()
+    producer = AsyncProducer(cluster.bootstrap_servers)
+    asyncio.run(producer.send_and_wait(name, b"first"))
+    with pytest.raises(ConcurrentUseError, match="belongs to the asyncio loop"):
+        asyncio.run(producer.send(name, b"second"))
+    producer._sync.close()
+    assert stored(cluster, name, 1) == [b"first"]

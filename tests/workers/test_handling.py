@@ -21,7 +21,6 @@ from tailrace.workers.progress import Counters
 from tailrace.workers.spec import Spec
 
 
-
 class Written:
     """Letters that are written down; `failing` is raised by the next result."""
 
