@@ -19,7 +19,6 @@ from .fetch_task import FetchTask
 from .group.member import Member
 from .group.task import GroupTask
 from .hand_over import AnyRecord, HandOver, Parked
-from .on_error import on_error_of
 from .one_thread import NOBODY, OneThread
 
 T = TypeVar("T")
@@ -236,7 +235,7 @@ class Asking:
 
     def _bury(self, parked: Parked) -> None:
         """Write what cannot be handed over as dead letters; only then it is passed."""
-        topic = on_error_of(self._config.on_error).topic
+        topic = self._hand_over.on_error.topic
         if topic is not None and self._hand_over.is_current(parked):
             letters = [letter_for(one.record, one.reason, one.records) for one in parked.rejected]
             bury(self._engine, topic, letters, self._engine.request_timeout_s)

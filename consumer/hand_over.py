@@ -69,7 +69,7 @@ class HandOver:
         self._lock = lock
         self._decoding = decoding
         self._wake = wake
-        self._on_error = on_error
+        self.on_error = on_error
         self.parked: dict[Key, Parked] = {}
         self._in_hand: dict[Key, AssignedPartition] = {}
         self._chunk: Chunk | None = None
@@ -254,7 +254,7 @@ class HandOver:
                     raise partition.failure.with_traceback(None)
                 return None
             opened = self._opened(partition, partition.buffer[0])
-            if opened.rejected and self._on_error.topic is not None:
+            if opened.rejected and self.on_error.topic is not None:
                 self.parked[partition.key] = opened
                 return None
             if opened.rejected:
@@ -263,7 +263,7 @@ class HandOver:
         return partition.open
 
     def _opened(self, partition: AssignedPartition, raw: RawBatch) -> Parked:
-        tolerant = self._on_error.applies_to(partition.name.topic)
+        tolerant = self.on_error.applies_to(partition.name.topic)
         try:
             batch = OpenBatch(partition.name, raw, self._decoding, sifted=tolerant)
         except CorruptBatchError as error:

@@ -66,7 +66,12 @@ def instance_in_use(group_id: str, held_by: MemberRow) -> InstanceIdInUseError:
 def check_room(state: GroupsState, group_id: str, row: MemberRow) -> None:
     """Raises LimitExceededError for a member whose row the store has no room for."""
     if state.stored_bytes + member_bytes(group_id, row) > GROUP_STORE_ROWS_BYTES_MAX:
-        raise LimitExceededError(
-            f"the members and offsets of all groups take {GROUP_STORE_ROWS_BYTES_MAX} bytes, the most that "
-            "is possible: delete groups that nobody needs (tailrace group delete)"
-        )
+        raise store_full()
+
+
+def store_full() -> LimitExceededError:
+    """The store takes nothing more."""
+    return LimitExceededError(
+        f"the members and offsets of all groups take {GROUP_STORE_ROWS_BYTES_MAX} bytes, the most that is "
+        "possible: delete groups that nobody needs (tailrace group delete)"
+    )

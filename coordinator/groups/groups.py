@@ -40,6 +40,7 @@ from tailrace.protocol.limits import (
 )
 from tailrace.protocol.messages import Reply
 from tailrace.protocol.partition_sets import keys_of
+from tailrace.protocol.text import plural
 from tailrace.protocol.wire import failure
 
 from . import descriptions, membership, offsets
@@ -308,7 +309,7 @@ class Groups:
     def _delete(self, peer: bytes, request: DeleteGroup) -> None:
         if members := self._existing(request.group_id).members:
             raise GroupNotEmptyError(
-                f"group {request.group_id!r} has {offsets.members_text(len(members))}: "
+                f"group {request.group_id!r} has {plural(len(members), 'member')}: "
                 "stop them before it is deleted"
             )
         self._drop_group(request.group_id)

@@ -21,7 +21,6 @@ from tailrace.protocol.group_messages import (
     OffsetsFetched,
 )
 from tailrace.protocol.limits import (
-    GROUP_STORE_ROWS_BYTES_MAX,
     HEADER_BYTES_MAX,
     KIB,
     OFFSETS_PER_GROUP_MAX,
@@ -29,9 +28,11 @@ from tailrace.protocol.limits import (
 )
 from tailrace.protocol.message import OK
 from tailrace.protocol.partition_sets import keys_of
+from tailrace.protocol.text import plural
 from tailrace.protocol.wire import error_info
 
 from .changes import NEVER, GroupChange, MemberRow, OffsetDropped, OffsetStored
+from .checks import store_full
 from .state import Group, Key, Member, offset_bytes
 
 _OFFSET_BYTES = 64
@@ -89,10 +90,7 @@ def _growth(group: Group, group_id: str, key: Key, stored: CommittedOffset) -> i
 def _full(group: Group, group_id: str, key: Key, more: int, room_bytes: int) -> LimitExceededError | None:
     """Why the group, or the store, cannot take an offset that would leave so much room."""
     if room_bytes < 0:
-        return LimitExceededError(
-            f"the members and offsets of all groups take {GROUP_STORE_ROWS_BYTES_MAX} bytes, the most that "
-            "is possible: delete groups that nobody needs (tailrace group delete)"
-        )
+        return store_full()
     if key not in group.offsets and len(group.offsets) + more >= OFFSETS_PER_GROUP_MAX:
         return LimitExceededError(
             f"group {group_id!r} has {OFFSETS_PER_GROUP_MAX} offsets, the most that is possible"
@@ -113,11 +111,6 @@ def fetch(group: Group | None, request: FetchOffsets) -> OffsetsFetched:
     return OffsetsFetched(request.request_id, offsets=tuple(found))
 
 
-def members_text(count: int) -> str:
-    """`1 member`, `2 members`."""
-    return "1 member" if count == 1 else f"{count} members"
-
-
 def expired(group_id: str, group: Group, before_ms: int) -> Iterator[OffsetDropped]:
     """Offsets that nobody used since `before_ms` (since 1970): of a group without members, and as old."""
     if group.members or group.row.empty_since_ms == NEVER or group.row.empty_since_ms > before_ms:
@@ -134,8 +127,8 @@ def _committer(group: Group, request: CommitOffsets) -> Member | None:
     if request.member_id == NO_MEMBER:
         if group.members:
             raise GroupNotEmptyError(
-                f"group {request.group_id!r} has {members_text(len(group.members))}, and only members may "
-                "commit: stop them first"
+                f"group {request.group_id!r} has {plural(len(group.members), 'member')}, and only members "
+                "may commit: stop them first"
             )
         return None
     member = group.members.get(request.member_id)

@@ -8,11 +8,12 @@ import click
 
 from tailrace.protocol.errors import LeaderNotAvailableError, NotEnoughNodesError, TailraceError
 from tailrace.protocol.limits import NODES_MAX
+from tailrace.protocol.text import plural
 
 from .connect import admin_of
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json, print_table
-from .units import human_bytes, plural
+from .units import human_bytes
 
 if TYPE_CHECKING:
     from tailrace.client.admin import Admin

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tailrace.protocol.errors import UnknownGroupError
+from tailrace.protocol.text import plural
 
 from .connect import admin_of
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json, print_table
 from .topic_names import complete_groups
-from .units import parse_duration_ms, plural
+from .units import parse_duration_ms
 
 if TYPE_CHECKING:
     from tailrace import TopicPartition

@@ -12,6 +12,7 @@ import click
 
 from tailrace.protocol.errors import BufferFullError, TailraceError, UnknownPartitionError
 from tailrace.protocol.limits import RECORD_BYTES_MAX
+from tailrace.protocol.text import plural
 
 from . import exit_codes
 from .connect import waiting_is_told
@@ -28,7 +29,7 @@ from .record_input import (
     records_of_lines,
 )
 from .topic_names import complete_topics
-from .units import human_bytes, plural
+from .units import human_bytes
 
 if TYPE_CHECKING:
     from tailrace.producer.producer import Producer

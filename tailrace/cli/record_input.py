@@ -16,13 +16,13 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import click
 import msgspec
 
+from tailrace.client.arguments import INT64_MAX
 from tailrace.protocol.errors import InvalidRecordError
 from tailrace.protocol.limits import HEADERS_PER_RECORD_MAX, MIB
 from tailrace.protocol.record import Headers
 
 READ_BYTES: Final = MIB
 ROWS_A_SEND: Final = 5_000
-_MILLISECONDS_MAX: Final = 2**63 - 1
 _GZIP: Final = b"\x1f\x8b"
 
 Advance = Callable[[int], None]
@@ -261,7 +261,7 @@ class _Rows:
 def _milliseconds(text: str) -> int | None:
     """Of ISO 8601 (UTC where no zone is given), or of milliseconds; None for anything else."""
     if text.isascii() and text.isdecimal():
-        return number if (number := int(text)) <= _MILLISECONDS_MAX else None
+        return number if (number := int(text)) <= INT64_MAX else None
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tailrace.client.options import did_you_mean
+from tailrace.client.serializers import NAMES
 from tailrace.protocol.errors import InvalidArgumentError
+from tailrace.protocol.text import plural
 
 from .connect import waiting_is_told
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json
-from .units import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,6 @@ _HEADINGS: Final = {
     "worker": "#", "partitions": "parts", "records": "done", "records_per_s": "/s", "dead_letters": "dead",
     "restarts": "starts",
 }  # fmt: skip
-_SERIALIZERS: Final = ("json", "str", "msgpack", "pickle")
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -92,9 +92,9 @@ def _handler(_: click.Context, __: click.Parameter, text: str) -> Callable[..., 
 @click.option("--retries", type=click.IntRange(min=0), default=3, show_default=True, help="After a failure.")
 @click.option("--retry-backoff-ms", type=click.IntRange(min=0), default=100, show_default=True)
 @click.option("--commit-interval-ms", type=click.IntRange(min=0), default=1_000, show_default=True)
-@click.option("--key-deserializer", type=click.Choice(_SERIALIZERS))
-@click.option("--value-deserializer", type=click.Choice(_SERIALIZERS))
-@click.option("--output-serializer", type=click.Choice(_SERIALIZERS))
+@click.option("--key-deserializer", type=click.Choice(NAMES))
+@click.option("--value-deserializer", type=click.Choice(NAMES))
+@click.option("--output-serializer", type=click.Choice(NAMES))
 @click.option(
     "--local-state", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
     help="Call function(record, transaction): keys and offsets are stored there together, exactly once.",

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tailrace.protocol.errors import TopicExistsError
+from tailrace.protocol.text import plural
 
 from .connect import admin_of
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json, print_table
 from .topic_names import chosen_topics, complete_topics, regex_option
-from .units import human_bytes, parse_duration_ms, parse_size, plural
+from .units import human_bytes, parse_duration_ms, parse_size
 
 if TYPE_CHECKING:
     from tailrace.client.admin import Admin

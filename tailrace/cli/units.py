@@ -56,8 +56,3 @@ def human_bytes(count: int) -> str:
 def human_count(count: float) -> str:
     """`1,234,567`."""
     return f"{count:,.0f}"
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 record`, `2,000 records`."""
-    return f"{human_count(count)} {noun}{'' if count == 1 else 's'}"

@@ -25,8 +25,6 @@ from tailrace.protocol.columns import encode
 from tailrace.protocol.errors import (
     LeaderNotAvailableError,
     TailraceError,
-    UnknownPartitionError,
-    UnknownTopicError,
     error_from,
 )
 from tailrace.protocol.limits import MIB
@@ -35,13 +33,12 @@ from tailrace.protocol.record import Headers, Record, TopicPartition
 
 from .engine import Engine
 from .leaderless import without_leader
-from .retry import Backoff
+from .retry import Backoff, may_pass
 
 LETTERS_BYTES: Final = MIB
 """Letters are written in batches of this size, or of one letter that is larger."""
 REASON_CHARACTERS_MAX: Final = 2_000
 """So much of an error's text goes along."""
-_NODE_LAGS_BEHIND: Final = (UnknownTopicError, UnknownPartitionError)
 
 
 class Letter(NamedTuple):
@@ -141,6 +138,6 @@ def _try_to_append(
     if not refused.code:
         return None
     problem = error_from(refused.code, f"dead letters to {place.topic}-{place.partition}: {refused.message}")
-    if problem.retriable or isinstance(problem, _NODE_LAGS_BEHIND):
+    if may_pass(problem):
         return problem
     raise problem

@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from functools import partial
 from random import Random
 from time import monotonic
-from typing import Final
 
 from tailrace.protocol.cluster import NO_LEADER, PartitionInfo
 from tailrace.protocol.errors import (
     LeaderNotAvailableError,
     TailraceError,
     UnknownPartitionError,
-    UnknownTopicError,
     error_from,
 )
 from tailrace.protocol.limits import PARTITIONS_PER_REQUEST_MAX
@@ -22,12 +20,9 @@ from tailrace.protocol.record import TopicPartition
 from .descriptions import OffsetAndTimestamp
 from .engine import Answer, Engine
 from .leaderless import names_of, without_leader
-from .retry import Backoff
+from .retry import Backoff, may_pass
 
 _Queries = dict[TopicPartition, OffsetQuery]
-
-_NODE_LAGS_BEHIND: Final = (UnknownTopicError, UnknownPartitionError)
-"""From a node: it has not heard of the partition yet, or not of its end, of which the coordinator tells."""
 
 
 def list_offsets(
@@ -110,7 +105,7 @@ def _take(
         problem = _error_of(place, result)
         if problem is None:
             found[place] = OffsetAndTimestamp(result.offset, result.timestamp)
-        elif problem.retriable or isinstance(problem, _NODE_LAGS_BEHIND):
+        elif may_pass(problem):
             failed = problem
         else:
             raise problem

@@ -1,8 +1,20 @@
 """How long to wait before the next attempt."""
 
 from random import Random
+from typing import Final
 
+from tailrace.protocol.errors import TailraceError, UnknownPartitionError, UnknownTopicError
 from tailrace.protocol.limits import RETRY_BACKOFF_MS_FIRST, RETRY_BACKOFF_MS_MAX
+
+_NODE_LAGS_BEHIND: Final = (UnknownTopicError, UnknownPartitionError)
+
+
+def may_pass(refusal: TailraceError) -> bool:
+    """May the same request to a node succeed later?
+
+    Also where it does not know a partition that the coordinator tells of: it hears of it later.
+    """
+    return refusal.retriable or isinstance(refusal, _NODE_LAGS_BEHIND)
 
 
 class Backoff:

@@ -49,6 +49,10 @@ _CODECS: Final = {
 }
 
 
+NAMES: Final = tuple(_CODECS)
+"""What can be given by name."""
+
+
 def serializer_of(option: str, given: str | Serializer | None) -> Serializer | None:
     """What the option stands for; None for bytes as they are.
 

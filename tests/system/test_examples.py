@@ -4,21 +4,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_flights() -> None:
-    """It checks by itself that each row comes exactly once and in order."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "flights.py"), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+def said(example: str) -> Any:
+    """What an example prints as JSON; it checks itself, and ends with 0 if all is right."""
+    command = [sys.executable, str(ROOT / "examples" / example), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
-    runs = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_flights() -> None:
+    """Each row comes exactly once and in order."""
+    runs = said("flights.py")
     assert list(runs) == ["plain", "everything killed"]
     for figures in runs.values():
         assert (figures["rows"], figures["carriers"]) == (2_000, 16)
@@ -28,13 +29,5 @@ def test_flights() -> None:
 
 def test_flights_delays() -> None:
     """The answer is that of the file, though a worker is killed."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "flights_delays.py"), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
+    figures = said("flights_delays.py")
     assert (figures["rows"], figures["carriers"], figures["right"]) == (2_000, 16, True)
