@@ -33,11 +33,7 @@ from tailrace.protocol.group_messages import (
     LeaveGroup,
     ListGroups,
 )
-from tailrace.protocol.limits import (
-    GROUP_STORE_ROWS_BYTES_MAX,
-    GROUPS_MAX,
-    MEMBERS_PER_GROUP_MAX,
-)
+from tailrace.protocol.limits import GROUP_STORE_ROWS_BYTES_MAX, GROUPS_MAX, MEMBERS_PER_GROUP_MAX
 from tailrace.protocol.messages import Reply
 from tailrace.protocol.partition_sets import keys_of
 from tailrace.protocol.text import plural
