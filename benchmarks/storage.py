@@ -127,7 +127,7 @@ def reads(folder: Path, groups: int) -> dict[str, Any]:
     times, offset, read = [], 0, 0
     while offset < log.log_end_offset:
         started = time.perf_counter()
-        got = storage.read(log, offset, MIB, log.high_watermark)
+        got = storage.read(log, offset, MIB, log.high_watermark, bytes)
         times.append(time.perf_counter() - started)
         read += sum(map(len, got))
         offset += 1_000 * len(got)

@@ -7,7 +7,7 @@ from .session import Session
 
 
 def metrics_of(session: Session) -> dict[str, Any]:
-    """Counts since the consumer was made, sizes in bytes, and each partition as it is now."""
+    """Counts since the consumer was made, sizes in bytes, how batches travel, each partition as it is."""
     fetched = session.fetcher.statistics
     return {
         "records_handed_over": session.hand_over.records_handed,
@@ -18,6 +18,7 @@ def metrics_of(session: Session) -> dict[str, Any]:
         "fetch_errors": fetched.errors,
         "offset_resets": fetched.resets,
         "offsets_stored": session.commits.writes,
+        "paths": session.engine.paths,
         "partitions": {
             f"{name.topic}-{name.partition}": _partition(partition)
             for name, partition in session.assignment.partitions.items()

@@ -62,7 +62,7 @@ class Service:
         self._finish([self._machine.stop()])
 
     def _handle(self, incoming: Incoming, now: float, wall_ms: int) -> Outcome:
-        peer, header, frames = incoming
+        peer, header, frames, _ = incoming
         try:
             if frames:
                 raise MalformedRequestError("a coordinator's request has no payload")

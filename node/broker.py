@@ -8,7 +8,8 @@ from typing import Final
 from tailrace.protocol.limits import UNSENT_REPLY_BYTES_MIN
 from tailrace.protocol.messages import Reply
 from tailrace.protocol.wire import encode
-from tailrace.transport.server import Server
+from tailrace.transport.peer_arenas import PeerArenas
+from tailrace.transport.server import Buffer, Server
 
 from .leaders import Leaders
 from .parked import ParkedFetches
@@ -26,8 +27,8 @@ class Broker:
     """The node's parts, and its wall clock in milliseconds since 1970.
 
     `produce_bytes` counts what waits for the writer, `fetch_slots` the fetches that wait for
-    records or for the reader, `unsent` the fetched bytes that nobody has read yet. `quota_bytes` is
-    the room on disk that the node was given.
+    records or for the reader, `unsent` the fetched bytes that nobody has read yet. `arenas` is the memory
+    that clients share with the node. `quota_bytes` is the room on disk that the node was given.
     """
 
     server: Server
@@ -39,17 +40,18 @@ class Broker:
     produce_bytes: Quota
     fetch_slots: Quota
     unsent: Unsent
+    arenas: PeerArenas
     quota_bytes: int
     wall_ms: Callable[[], int]
     turn: int = 0
     """Goes up with each fetch that is read, so that each starts with another of its partitions."""
 
-    def reply(self, peer: bytes, message: Reply, frames: Sequence[bytes] = ()) -> None:
+    def reply(self, peer: bytes, message: Reply, frames: Sequence[Buffer] = ()) -> None:
         """Send a reply. One to a peer that is gone is dropped: it can ask again."""
         if not self._send(peer, encode(message), frames):
             logger.debug("peer %s is gone, dropped its %s", peer.hex(), type(message).__name__)
 
-    def _send(self, peer: bytes, header: bytes, frames: Sequence[bytes]) -> bool:
+    def _send(self, peer: bytes, header: bytes, frames: Sequence[Buffer]) -> bool:
         size = sum(map(len, frames))
         if size < UNSENT_REPLY_BYTES_MIN:
             return self.server.send(peer, header, frames)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
+from tailrace.protocol.descriptor import descriptor_frame
 from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.messages import (
     ACKS_NONE,
@@ -11,19 +12,21 @@ from tailrace.protocol.messages import (
     Fetch,
     ListOffsets,
     NodeRequest,
+    OpenArena,
     Ping,
     Produce,
 )
 from tailrace.protocol.wire import decode_node_request, failure, request_id_of
+from tailrace.transport.peer_arenas import Payload
 from tailrace.transport.server import Incoming
 
 from .broker import Broker
 from .complaints import Complaints
-from .handlers import describe_logs, fetch, list_offsets, ping, produce
+from .handlers import describe_logs, fetch, list_offsets, open_arena, ping, produce
 
 logger: Final = logging.getLogger(__name__)
 
-Handler = Callable[[Broker, bytes, Any, list[memoryview], float], None]
+Handler = Callable[[Broker, bytes, Any, Payload, float], None]
 HANDLERS: Final[dict[type, Handler]] = {
     Produce: produce.handle,
     Fetch: fetch.handle,
@@ -43,7 +46,7 @@ class Dispatch:
 
     def receive(self, incoming: Incoming, now: float) -> None:
         """Decode and handle one request."""
-        peer, header, frames = incoming
+        peer, header, _, _ = incoming
         try:
             request = decode_node_request(header)
         except TailraceError as error:
@@ -53,7 +56,7 @@ class Dispatch:
         try:
             if self.refusal is not None:
                 raise type(self.refusal)(*self.refusal.args)
-            HANDLERS[type(request)](self._broker, peer, request, frames, now)
+            self._handle(incoming, request, now)
         except TailraceError as error:
             if not error.retriable:
                 self._complain(peer, error)
@@ -61,6 +64,15 @@ class Dispatch:
         except Exception as error:  # the edge: this request fails, the node lives on
             logger.exception("%s of peer %s failed", type(request).__name__, peer.hex())
             self._refuse(peer, request, TailraceError(f"internal error: {error!r}"))
+
+    def _handle(self, incoming: Incoming, request: NodeRequest, now: float) -> None:
+        if isinstance(request, OpenArena):
+            open_arena.handle(self._broker, incoming, request)
+            return
+        peer, _, frames, _ = incoming
+        descriptor = descriptor_frame(frames)
+        payload = Payload(frames) if descriptor is None else self._broker.arenas.payload(peer, descriptor)
+        HANDLERS[type(request)](self._broker, peer, request, payload, now)
 
     def _refuse(self, peer: bytes, request: NodeRequest, error: TailraceError) -> None:
         if not (isinstance(request, Produce) and request.acks == ACKS_NONE):

@@ -29,6 +29,7 @@ from tailrace.protocol.limits import (
     UNSENT_BYTES_PER_CLIENT_MAX,
 )
 from tailrace.transport.context import Context, new_context
+from tailrace.transport.peer_arenas import PeerArenas
 from tailrace.transport.poller import Poller, Source
 from tailrace.transport.server import Server
 from tailrace.transport.wakeup import Wakeup
@@ -110,7 +111,7 @@ class Node:
     def _run_on(self, storage: Storage, on_ready: Callable[[Listener], None], parent_fd: int | None) -> None:
         context = new_context()
         try:
-            server = Server(context, tcp=self._config.tcp, ipc=self._config.ipc)
+            server = Server(context, tcp=self._config.tcp, ipc=self._config.ipc, watch_peers=True)
             try:
                 mailbox: Mailbox[Letter] = Mailbox(self._wakeup)
                 chores = Chores(retention_check_s=self._config.retention_check_ms / 1_000)
@@ -168,6 +169,7 @@ class _Loop:
             produce_bytes=Quota(total_max=IN_FLIGHT_BYTES_MAX, peer_max=IN_FLIGHT_BYTES_PER_CLIENT_MAX),
             fetch_slots=Quota(total_max=PARKED_FETCHES_MAX, peer_max=FETCHES_PER_CLIENT_MAX),
             unsent=Unsent(total_max=UNSENT_BYTES_MAX, peer_max=UNSENT_BYTES_PER_CLIENT_MAX),
+            arenas=PeerArenas(),
             quota_bytes=config.quota_bytes,
             wall_ms=_wall_ms,
         )
@@ -211,6 +213,7 @@ class _Loop:
                 self._open(letter, now)
             if self._server in ready:
                 self._receive_burst(now)
+                self._broker.arenas.close(self._server.take_gone())
             self._link.step(ready, now)
             self._following.tick(now)
             fetch.unpark(self._broker, self._parked.expired(now), now)

@@ -11,6 +11,7 @@ from typing import Final
 
 from tailrace.protocol.messages import Fetch
 
+from .fetch_reply import Slot
 from .storage.partition_log import PartitionKey
 
 _STALE_DEADLINES_MIN: Final = 64
@@ -18,11 +19,15 @@ _STALE_DEADLINES_MIN: Final = 64
 
 @dataclass(slots=True, eq=False)
 class ParkedFetch:
-    """A fetch that found too little. It is due at `deadline`, or once `missing_bytes` were appended."""
+    """A fetch that found too little. It is due at `deadline`, or once `missing_bytes` were appended.
+
+    `slot` is where its batches may go.
+    """
 
     peer: bytes
     request: Fetch
     deadline: float
+    slot: Slot | None = None
     missing_bytes: int = 0
     ticket: int = -1
 

@@ -3,20 +3,21 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from tailrace.protocol.errors import ShuttingDownError, TailraceError
 from tailrace.protocol.limits import READS_QUEUED_MAX
 from tailrace.protocol.messages import Reply
 from tailrace.protocol.wire import failure
+from tailrace.transport.server import Buffer
 
 from .mailbox import Mailbox
 from .work import Letter, ReadDone
 
 logger: Final = logging.getLogger(__name__)
 
-Work = Callable[[], tuple[Reply, list[bytes]]]
+Work = Callable[[], tuple[Reply, Sequence[Buffer]]]
 """Reads, and gives the reply and its payload frames. Raises TailraceError."""
 
 
@@ -57,7 +58,7 @@ class Reader:
             reply, frames = self._read(job)
             self._mailbox.post(ReadDone(job.peer, reply, frames))
 
-    def _read(self, job: _Job) -> tuple[Reply, list[bytes]]:
+    def _read(self, job: _Job) -> tuple[Reply, Sequence[Buffer]]:
         try:
             if self._stopping:
                 raise ShuttingDownError("this node is stopping")

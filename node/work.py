@@ -1,11 +1,13 @@
 """What the node's threads hand to each other. Values only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from tailrace.protocol.cluster import TopicConfig
 from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.messages import ProduceResult, Reply
+from tailrace.transport.server import Buffer
 
 from .leaders import Led
 from .storage.partition_log import PartitionKey
@@ -84,7 +86,7 @@ class ReadDone(NamedTuple):
 
     peer: bytes
     reply: Reply
-    frames: list[bytes]
+    frames: Sequence[Buffer]
 
 
 Letter: TypeAlias = Committed | Prepared | Drained | WriterFailed | ReadDone

@@ -208,7 +208,7 @@ class AsyncProducer:
         """Was it closed?"""
         return self._sync.closed
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Any]:
         """As `Producer.metrics`."""
         return self._sync.metrics()
 

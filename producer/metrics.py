@@ -1,6 +1,7 @@
 """What `Producer.metrics()` tells."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from .accumulator import Accumulator
 from .sender import Sender
@@ -28,8 +29,10 @@ class Counters:
         self.answer_s_max = max(self.answer_s_max, seconds)
 
 
-def metrics_of(counters: Counters, accumulator: Accumulator, sender: Sender) -> dict[str, float]:
-    """Counts since the producer was made, sizes in bytes, times in milliseconds."""
+def metrics_of(
+    counters: Counters, accumulator: Accumulator, sender: Sender, paths: dict[int, str]
+) -> dict[str, Any]:
+    """Counts since the producer was made, sizes in bytes, times in milliseconds; how batches travel."""
     batches, answers = counters.batches_acked, counters.answers
     return {
         "records_acked": counters.records_acked,
@@ -46,4 +49,5 @@ def metrics_of(counters: Counters, accumulator: Accumulator, sender: Sender) -> 
         "request_latency_ms_max": counters.answer_s_max * 1000,
         "buffer_used_bytes": accumulator.used_bytes,
         "buffer_total_bytes": accumulator.memory_bytes,
+        "paths": paths,
     }

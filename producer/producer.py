@@ -327,9 +327,11 @@ class Producer:
         """Was it closed?"""
         return self._closed
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Any]:
         """Counts since the producer was made, sizes in bytes, times in milliseconds."""
-        return metrics_of(self._pipeline.counters, self._accumulator, self._pipeline.sender)
+        return metrics_of(
+            self._pipeline.counters, self._accumulator, self._pipeline.sender, self._engine.paths
+        )
 
     def disown(self) -> None:
         """Called in a forked child, which has no I/O thread: everything raises ClosedError from now on."""

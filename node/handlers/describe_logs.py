@@ -1,12 +1,13 @@
 """Describe logs: what this node holds, and how much of its quota that takes."""
 
 from tailrace.protocol.messages import DescribeLogs, LogInfo, LogsDescribed
+from tailrace.transport.peer_arenas import Payload
 
 from ..broker import Broker
 from ..storage.partition_log import PartitionLog
 
 
-def handle(broker: Broker, peer: bytes, request: DescribeLogs, frames: list[memoryview], now: float) -> None:
+def handle(broker: Broker, peer: bytes, request: DescribeLogs, payload: Payload, now: float) -> None:
     """Answer from memory."""
     storage = broker.storage
     broker.reply(

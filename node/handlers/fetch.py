@@ -8,6 +8,7 @@
 - less than `min_bytes` of data: the fetch is parked until enough was appended, or its wait is over;
 - what is surely in the page cache is read here; if any partition needs older data, the whole
   fetch is read by the reader thread;
+- a fetch over shared memory names a slot, and gets its batches there if they are many bytes;
 - only partitions with batches or errors are in the reply;
 - BUSY: too many fetches of this connection wait, or it does not read what it has fetched.
 """
@@ -18,11 +19,14 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from tailrace.protocol.errors import BusyError, MalformedRequestError, OffsetOutOfRangeError, TailraceError
-from tailrace.protocol.limits import FETCH_REPLY_BATCHES_MAX, FETCH_REPLY_BYTES_MAX
+from tailrace.protocol.limits import FETCH_REPLY_BYTES_MAX
 from tailrace.protocol.messages import OK, Fetch, Fetched, FetchEntry, FetchResult, Reply
 from tailrace.protocol.wire import error_info, failure
+from tailrace.transport.peer_arenas import Payload
+from tailrace.transport.server import Buffer
 
 from ..broker import Broker
+from ..fetch_reply import FetchReply, Slot
 from ..parked import ParkedFetch
 from ..storage.environment import Storage
 from ..storage.partition_log import PartitionLog
@@ -41,20 +45,14 @@ class Reading(NamedTuple):
     high_watermark: int
 
 
-class Read(NamedTuple):
-    """What was read. `full`: a bound was reached, so that waiting would not bring more."""
-
-    results: list[FetchResult]
-    batches: list[bytes]
-    size: int
-    full: bool
-
-
-def handle(broker: Broker, peer: bytes, request: Fetch, frames: list[memoryview], now: float) -> None:
+def handle(broker: Broker, peer: bytes, request: Fetch, payload: Payload, now: float) -> None:
     """Answer, park, or hand to the reader."""
-    if frames:
-        raise MalformedRequestError(f"a fetch with {len(frames)} payload frames")
-    serve(broker, ParkedFetch(peer, request, now + request.max_wait_ms / 1_000), now)
+    slot = None
+    if payload.frames:
+        if not payload.shared or len(payload.frames) != 1:
+            raise MalformedRequestError(f"a fetch with {len(payload.frames)} payload frames")
+        slot = Slot(payload.start, payload.frames[0])
+    serve(broker, ParkedFetch(peer, request, now + request.max_wait_ms / 1_000, slot), now)
 
 
 def serve(broker: Broker, fetch: ParkedFetch, now: float) -> None:
@@ -68,12 +66,13 @@ def serve(broker: Broker, fetch: ParkedFetch, now: float) -> None:
     if any(reading.entry.offset < reading.log.hot_offset for reading in readings):
         _read_later(broker, fetch, failed, readings)
         return
-    read = read_all(broker.storage, readings, broker.turn, request.max_bytes)
+    reply = FetchReply(request.max_bytes, fetch.slot)
+    results = read_all(broker.storage, readings, broker.turn, reply)
     wanted = min(request.min_bytes, request.max_bytes, FETCH_REPLY_BYTES_MAX)
-    if failed or read.full or read.size >= wanted or now >= fetch.deadline:
-        broker.reply(fetch.peer, Fetched(request.request_id, results=[*failed, *read.results]), read.batches)
+    if failed or reply.full or reply.size >= wanted or now >= fetch.deadline:
+        broker.reply(fetch.peer, Fetched(request.request_id, results=[*failed, *results]), reply.frames())
         return
-    fetch.missing_bytes = wanted - read.size
+    fetch.missing_bytes = wanted - reply.size
     _park(broker, fetch)
 
 
@@ -98,40 +97,33 @@ def _sort(broker: Broker, entries: Sequence[FetchEntry]) -> tuple[list[FetchResu
     return failed, readings
 
 
-def read_all(storage: Storage, readings: Sequence[Reading], turn: int, max_bytes: int) -> Read:
-    """Read one partition after the other, from the one whose turn it is. Any thread."""
+def read_all(
+    storage: Storage, readings: Sequence[Reading], turn: int, reply: FetchReply
+) -> list[FetchResult]:
+    """Read one partition after the other into the reply, from the one whose turn it is. Any thread."""
     results: list[FetchResult] = []
-    batches: list[bytes] = []
-    room = min(max_bytes, FETCH_REPLY_BYTES_MAX)
-    size = 0
     first = turn % len(readings) if readings else 0
     for reading in (*readings[first:], *readings[:first]):
+        if reply.full:
+            break
         entry, log, high_watermark = reading
-        places = FETCH_REPLY_BATCHES_MAX - len(batches)
-        if size >= room or places <= 0:
-            return Read(results, batches, size, full=True)
-        bound = min(entry.max_bytes, room - size)
+        before = len(reply)
         try:
-            found = storage.read(log, entry.offset, bound, high_watermark, max_batches=places)
+            found = storage.read(log, entry.offset, entry.max_bytes, high_watermark, reply.keep)
         except TailraceError as error:
+            reply.cut(before)
             results.append(_failed(entry, error))
             continue
-        found_size = sum(map(len, found))
-        if size + found_size > room and batches:
-            # One batch alone is over what is left: this partition has its turn another time.
-            return Read(results, batches, size, full=True)
         if found:
-            batches += found
-            size += found_size
             results.append(FetchResult(*_place(entry), OK, high_watermark, log.log_start_offset, len(found)))
-    return Read(results, batches, size, full=size >= room)
+    return results
 
 
 def _read_later(
     broker: Broker, fetch: ParkedFetch, failed: list[FetchResult], readings: list[Reading]
 ) -> None:
     slots = broker.fetch_slots
-    read = partial(_read_and_reply, broker.storage, fetch.request, failed, readings, broker.turn)
+    read = partial(_read_and_reply, broker.storage, fetch, failed, readings, broker.turn)
     if not slots.take(fetch.peer, 1):
         _busy(broker, fetch)
     elif not broker.reader.submit(fetch.peer, fetch.request.request_id, read):
@@ -140,10 +132,12 @@ def _read_later(
 
 
 def _read_and_reply(
-    storage: Storage, request: Fetch, failed: list[FetchResult], readings: list[Reading], turn: int
-) -> tuple[Fetched, list[bytes]]:
-    read = read_all(storage, readings, turn, request.max_bytes)
-    return Fetched(request.request_id, results=[*failed, *read.results]), read.batches
+    storage: Storage, fetch: ParkedFetch, failed: list[FetchResult], readings: list[Reading], turn: int
+) -> tuple[Fetched, Sequence[Buffer]]:
+    request = fetch.request
+    reply = FetchReply(request.max_bytes, fetch.slot)
+    results = read_all(storage, readings, turn, reply)
+    return Fetched(request.request_id, results=[*failed, *results]), reply.frames()
 
 
 def _park(broker: Broker, fetch: ParkedFetch) -> None:
@@ -166,13 +160,13 @@ def _unread(broker: Broker, peer: bytes, request_id: int) -> None:
     broker.reply(peer, failure(request_id, error))
 
 
-def was_read(broker: Broker, peer: bytes, reply: Reply, batches: list[bytes]) -> None:
+def was_read(broker: Broker, peer: bytes, reply: Reply, frames: Sequence[Buffer]) -> None:
     """The reader thread is done with a request, a fetch or another."""
     broker.fetch_slots.release(peer, 1)
-    if batches and not broker.unsent.allows(peer):
+    if frames and not broker.unsent.allows(peer):
         _unread(broker, peer, reply.request_id)
     else:
-        broker.reply(peer, reply, batches)
+        broker.reply(peer, reply, frames)
 
 
 def unpark(broker: Broker, fetches: Sequence[ParkedFetch], now: float) -> None:

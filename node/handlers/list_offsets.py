@@ -21,6 +21,7 @@ from tailrace.protocol.messages import (
     OffsetsListed,
 )
 from tailrace.protocol.wire import error_info
+from tailrace.transport.peer_arenas import Payload
 
 from ..broker import Broker
 from ..storage.environment import Storage
@@ -34,10 +35,10 @@ class Lookup(NamedTuple):
     log: PartitionLog | TailraceError
 
 
-def handle(broker: Broker, peer: bytes, request: ListOffsets, frames: list[memoryview], now: float) -> None:
+def handle(broker: Broker, peer: bytes, request: ListOffsets, payload: Payload, now: float) -> None:
     """Answer, or hand to the reader."""
-    if frames:
-        raise MalformedRequestError(f"a request for offsets with {len(frames)} payload frames")
+    if payload.frames:
+        raise MalformedRequestError(f"a request for offsets with {len(payload.frames)} payload frames")
     lookups = [_lookup(broker, query) for query in request.queries]
     look = partial(_look_all, broker.storage, request.request_id, lookups)
     if all(query.timestamp in (EARLIEST, LATEST) for query in request.queries):

@@ -21,7 +21,7 @@ from tailrace.protocol.errors import (
     StorageFullError,
     TailraceError,
 )
-from tailrace.protocol.limits import FETCH_REPLY_BATCHES_MAX, PARTITIONS_PER_NODE_MAX
+from tailrace.protocol.limits import PARTITIONS_PER_NODE_MAX
 
 from . import deletion, partitions, reading, retention
 from .ballast import Ballast
@@ -35,6 +35,7 @@ from .tables import Flush, Tables
 from .verify import Report, verify
 from .writing import PlanWriter
 
+B = TypeVar("B")
 T = TypeVar("T")
 
 
@@ -243,16 +244,10 @@ class Storage:
     # ------------------------------------------------------------------ reads
 
     def read(
-        self,
-        log: PartitionLog,
-        offset: int,
-        max_bytes: int,
-        upto: int,
-        *,
-        max_batches: int = FETCH_REPLY_BATCHES_MAX,
-    ) -> list[bytes]:
+        self, log: PartitionLog, offset: int, max_bytes: int, upto: int, keep: reading.Keep[B]
+    ) -> list[B]:
         """See `reading.read`. Any thread."""
-        return reading.read(self._tables, log, offset, max_bytes, upto, max_batches=max_batches)
+        return reading.read(self._tables, log, offset, max_bytes, upto, keep=keep)
 
     def offset_for_timestamp(self, log: PartitionLog, timestamp: int) -> tuple[int, int] | None:
         """See `reading.offset_for_timestamp`. Any thread; may wait for the disk."""

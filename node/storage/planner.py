@@ -35,13 +35,15 @@ OFFSET_MAX: Final = 2**62
 class Append(NamedTuple):
     """One batch to append. `batch` is writable: base offset and leader epoch are stamped into it.
 
-    `now_ms` is the node's clock when the batch arrived.
+    `now_ms` is the node's clock when the batch arrived. `shared`: the client can still write to the batch, so
+    that only `header`, and what is stored in the end, can be trusted.
     """
 
     log: PartitionLog
     batch: memoryview
     header: BatchHeader
     now_ms: int
+    shared: bool = False
 
 
 class Appended(NamedTuple):
@@ -56,7 +58,7 @@ class LogPlan:
     """What a group adds to one log."""
 
     __slots__ = ("base_offsets", "batches", "index", "log", "max_timestamp", "next_offset",
-                 "producers", "size_bytes")  # fmt: skip
+                 "producers", "shared", "size_bytes")  # fmt: skip
 
     def __init__(self, log: PartitionLog) -> None:
         self.log = log
@@ -66,9 +68,26 @@ class LogPlan:
         self.batches: list[tuple[int, memoryview]] = []
         """(last offset, batch), in order."""
         self.base_offsets: list[int] = []
+        self.shared: list[tuple[int, BatchHeader]] = []
+        """(last offset, header) of the batches that are to be checked once they are stored."""
         self.index: list[tuple[int, int]] = []
         """(max timestamp, last offset) of the batches that raise the running maximum."""
         self.producers: dict[int, ProducerRow] = {}
+
+    def add(self, batch: memoryview, header: BatchHeader, *, shared: bool) -> int:
+        """Put a batch behind the others; its last offset."""
+        last_offset = self.next_offset + header.last_offset_delta
+        self.batches.append((last_offset, batch))
+        self.base_offsets.append(self.next_offset)
+        if shared:
+            placed = header._replace(base_offset=self.next_offset, leader_epoch=self.log.leader_epoch)
+            self.shared.append((last_offset, placed))
+        self.next_offset = last_offset + 1
+        self.size_bytes += len(batch)
+        if header.max_timestamp > self.max_timestamp:
+            self.max_timestamp = header.max_timestamp
+            self.index.append((header.max_timestamp, last_offset))
+        return last_offset
 
     def row(self) -> PartitionRow:
         """The partition's row once the plan is carried out."""
@@ -113,11 +132,12 @@ class Planner:
         return Plan(results, {key: plan for key, plan in self._logs.items() if plan.batches})
 
     def _place(self, append: Append) -> Appended:
-        log, batch, header, now_ms = append
+        log, batch, header, now_ms, shared = append
         if log.removed:
             raise UnknownPartitionError(f"partition {log.name} was removed")
         validate(header, now_ms)
-        check_crc(batch, header)
+        if not shared:
+            check_crc(batch, header)
         plan = self._logs.get(log.partition_id)
         if plan is None:
             plan = self._logs[log.partition_id] = LogPlan(log)
@@ -130,14 +150,7 @@ class Planner:
                 return Appended(original, original + header.last_offset_delta, duplicate=True)
         self._take_room(plan, header, len(batch))
         base_offset = plan.next_offset
-        last_offset = base_offset + header.last_offset_delta
-        plan.batches.append((last_offset, batch))
-        plan.base_offsets.append(base_offset)
-        plan.next_offset = last_offset + 1
-        plan.size_bytes += len(batch)
-        if header.max_timestamp > plan.max_timestamp:
-            plan.max_timestamp = header.max_timestamp
-            plan.index.append((header.max_timestamp, last_offset))
+        last_offset = plan.add(batch, header, shared=shared)
         if producer_id >= 0:
             plan.producers[producer_id] = after_append(producer, header, base_offset, now_ms)
         return Appended(base_offset, last_offset, duplicate=False)

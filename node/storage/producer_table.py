@@ -1,6 +1,6 @@
 """The producer rows of all partitions: stored in LMDB, the recently used ones in memory."""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from . import schema
 from .partition_log import PartitionLog
@@ -44,7 +44,7 @@ class ProducerTable:
             self._remember(key, row)
         return row
 
-    def put(self, transaction: "Transaction[bytes]", log: PartitionLog, rows: dict[int, ProducerRow]) -> None:
+    def put(self, transaction: "Transaction[Any]", log: PartitionLog, rows: dict[int, ProducerRow]) -> None:
         """Store rows; `committed` takes them over once the transaction is through."""
         table = self._tables.producers
         for producer_id, row in rows.items():

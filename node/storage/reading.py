@@ -1,8 +1,8 @@
 """Reads of a log: MVCC snapshots of microseconds, copied out. From any thread."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import lmdb
 
@@ -22,6 +22,10 @@ from .tables import Tables
 if TYPE_CHECKING:
     from lmdb import Cursor
 
+B = TypeVar("B")
+Keep: TypeAlias = Callable[[memoryview], B | None]
+"""Copies a batch, which stands only during the call; None: it is not wanted, nor what follows it."""
+
 _PLACE: Final = Struct(">qi11xi")
 """Base offset, length and last offset delta of a batch's header."""
 _TIMES: Final = Struct(">27xqq")
@@ -33,15 +37,15 @@ _read_key = Struct("=Q").unpack
 
 
 def read(
-    tables: Tables, log: PartitionLog, offset: int, max_bytes: int, upto: int, *, max_batches: int
-) -> list[bytes]:
-    """Whole batches from the one that holds `offset`, up to `max_bytes` but at least one.
+    tables: Tables, log: PartitionLog, offset: int, max_bytes: int, upto: int, *, keep: Keep[B]
+) -> list[B]:
+    """Whole batches from the one that holds `offset`, up to `max_bytes` but at least one, while `keep` does.
 
     Only batches that end below `upto`. Raises OffsetOutOfRangeError, CorruptBatchError,
     UnknownPartitionError, StorageFaultError.
     """
     refuse_out_of_range(log, offset)
-    batches: list[bytes] = []
+    batches: list[B] = []
     try:
         with tables.environment.begin(db=log.database, buffers=True) as transaction:
             cursor = transaction.cursor()
@@ -54,8 +58,11 @@ def read(
                 if last_offset >= upto or (room < 0 and batches):
                     break
                 check_place(log.name, last_offset, batch)
-                batches.append(bytes(batch))
-                positioned = room > 0 and len(batches) < max_batches and cursor.next()
+                kept = keep(batch)
+                if kept is None:
+                    break
+                batches.append(kept)
+                positioned = room > 0 and cursor.next()
     except lmdb.Error as error:
         raise _read_error(log, error) from error
     refuse_removed(log)

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tailrace.protocol.errors import InvalidConfigError
 from tailrace.protocol.limits import MIB
@@ -39,7 +39,7 @@ def overflow_pages(size: int) -> int:
     return 0 if size <= INLINE_BYTES_MAX else (PAGE_HEADER_BYTES - 1 + size) // PAGE_BYTES + 1
 
 
-def live_pages(transaction: "Transaction[bytes]", database: "Database") -> int:
+def live_pages(transaction: "Transaction[Any]", database: "Database") -> int:
     """Pages of one database, as LMDB counts them."""
     stat = transaction.stat(database)
     return stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import lmdb
 
@@ -115,13 +115,13 @@ class Tables:
             self.put_number(transaction, schema.NODE_CONTROLLER_EPOCH, controller_epoch)
         self.controller_epoch = controller_epoch
 
-    def measure_sometimes(self, transaction: "Transaction[bytes]") -> None:
+    def measure_sometimes(self, transaction: "Transaction[Any]") -> None:
         """As `measure`, in one of `MEASURE_EVERY` transactions: for those that add little to the tables."""
         self._unmeasured += 1
         if self._unmeasured >= MEASURE_EVERY:
             self.measure(transaction)
 
-    def measure(self, transaction: "Transaction[bytes]") -> None:
+    def measure(self, transaction: "Transaction[Any]") -> None:
         """Count the pages of everything but the logs and LMDB's list of free pages.
 
         Asked at the end of each transaction; if it fails after that, the next one counts again.

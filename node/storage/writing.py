@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from tailrace.protocol.batch import stamp
-from tailrace.protocol.errors import StorageFaultError
+from tailrace.protocol.batch import BatchHeader, check_crc, header_of, stamp
+from tailrace.protocol.errors import CorruptBatchError, StorageFaultError
 
 from . import schema
 from .hot import HotTail
@@ -28,10 +28,10 @@ class PlanWriter:
     def write(self, plan: Plan) -> int:
         """Store the plan, all or nothing; then publish it. Returns by how many pages the logs grew.
 
-        Raises lmdb.Error, after which nothing of the plan is stored; StorageFaultError if a log
-        does not end where it should.
+        Raises lmdb.Error, StorageFaultError if a log does not end where it should, CorruptBatchError if a
+        batch in shared memory is not what its header says; after each, nothing of the plan is stored.
         """
-        with self._tables.environment.begin(write=True) as transaction:
+        with self._tables.environment.begin(write=True, buffers=True) as transaction:
             written = [(log_plan, *self._put(transaction, log_plan)) for log_plan in plan.logs.values()]
             self._tables.measure_sometimes(transaction)
         grown = 0
@@ -45,7 +45,7 @@ class PlanWriter:
             self._hot.appended(log, appended)
         return grown
 
-    def _put(self, transaction: "Transaction[bytes]", plan: LogPlan) -> tuple[PartitionRow, int]:
+    def _put(self, transaction: "Transaction[memoryview]", plan: LogPlan) -> tuple[PartitionRow, int]:
         """All of one log; returns its new row, and the pages it then has."""
         log, tables = plan.log, self._tables
         for base_offset, (_, batch) in zip(plan.base_offsets, plan.batches, strict=True):
@@ -57,6 +57,9 @@ class PlanWriter:
             raise StorageFaultError(
                 f"the log of partition {log.name} does not end at {log.log_end_offset - 1}"
             )
+        for last_offset, header in plan.shared:
+            stored = transaction.get(schema.offset_key(last_offset), db=log.database)
+            check_stored(log.name, header, stored)
         for timestamp, last_offset in plan.index:
             key = schema.time_key(log.partition_id, timestamp)
             transaction.put(key, schema.pack_number(last_offset), db=tables.time_index)
@@ -64,3 +67,10 @@ class PlanWriter:
         row = plan.row()
         transaction.put(schema.partition_key(log.partition_id), row.pack(), db=tables.partitions)
         return row, live_pages(transaction, log.database)
+
+
+def check_stored(partition: str, header: BatchHeader, stored: memoryview | None) -> None:
+    """Raises CorruptBatchError unless `stored` is, byte for byte, what the header speaks of."""
+    if stored is None or len(stored) != header.size or header_of(stored) != header:
+        raise CorruptBatchError(f"a batch for {partition} was changed by its client while it was stored")
+    check_crc(stored, header)

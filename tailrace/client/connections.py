@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
+from time import monotonic
 from typing import Final
 
 from tailrace.protocol.errors import (
@@ -25,16 +26,20 @@ from tailrace.protocol.limits import (
     RECEIVE_HIGH_WATER_MESSAGES,
     UNSENT_REQUESTS_MAX,
 )
-from tailrace.protocol.messages import Failed, Reply
-from tailrace.protocol.wire import decode_reply, request_id_of
+from tailrace.protocol.messages import ArenaOpened, Failed, OpenArena, Reply
+from tailrace.protocol.wire import decode_reply, encode, request_id_of
 from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.poller import Poller
 
-from .link import Link, Location
+from .link import COORDINATOR, Link, Location
+from .local_path import LocalPath
 from .pending import Frame, Pending, PendingRequests, ReplyHandler
 
 FULL_QUEUE_PAUSE_S: Final = 0.005
 """When a connection took no more, it is tried again after this, and after each of its replies."""
+
+OPEN_TIMEOUT_S: Final = 10.0
+"""A node maps memory in its network thread, at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -88,22 +93,26 @@ class Connections:
         on_reply: ReplyHandler,
         timeout_s: float,
         now: float,
+        reply_bytes: int = 0,
     ) -> None:
         """Send, or keep until it can be sent. `on_reply` is called exactly once, later."""
         pending = Pending(
-            request_id, destination, header, frames, on_reply=on_reply, since=now, deadline=now + timeout_s
+            request_id,
+            destination,
+            header,
+            frames,
+            on_reply=on_reply,
+            since=now,
+            deadline=now + timeout_s,
+            reply_bytes=reply_bytes,
         )
         self._pending.add(pending)
         if self._closed is not None:
             self._fail_later(pending, self._closed)
             return
         link = self._link(destination)
-        connection = link.connection
-        free = link.ready and not link.unsent
-        if free and connection is not None and connection.send(header, frames):
-            pending.mark_sent()
-            return
-        self._enqueue(link, pending, now)
+        if not (link.ready and not link.unsent and self._transmit(link, pending)):
+            self._enqueue(link, pending, now)
 
     def tell(self, destination: int, header: bytes, frames: Sequence[Frame], now: float) -> bool:
         """Send what gets no reply, if that can be done at once. If not, a connection is made: try again."""
@@ -133,14 +142,69 @@ class Connections:
 
     def _flush(self, link: Link) -> None:
         """Send what waits, in its order, until the connection takes no more."""
-        connection = link.connection
-        while connection is not None and link.ready and link.unsent:
+        while link.connection is not None and link.ready and link.unsent:
             pending = self._pending.get(link.unsent[0])
-            if pending is not None and pending.header is not None:
-                if not connection.send(pending.header, pending.frames):
-                    return
-                pending.mark_sent()
+            if pending is not None and not pending.sent and not self._transmit(link, pending):
+                return
             link.unsent.popleft()
+
+    def _transmit(self, link: Link, pending: Pending) -> bool:
+        """Hand a request to its connection, if that takes it."""
+        connection, path, frames = link.connection, link.path, pending.frames
+        if connection is None or pending.header is None:
+            return False
+        if path is not None and (frames or pending.reply_bytes) and path.worth(pending):
+            if path.untried:
+                self._open_path(link, path)
+            frames = path.outgoing(pending)
+        if not connection.send(pending.header, frames):
+            if path is not None:
+                path.withdraw(pending.request_id)
+            return False
+        pending.mark_sent()
+        return True
+
+    def _open_path(self, link: Link, path: LocalPath) -> None:
+        """Ask the node to share memory; what is sent meanwhile goes in frames."""
+        arena = path.prepare()
+        if arena is None:
+            return
+
+        def on_reply(reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+            if link.path is not path:
+                return
+            if isinstance(reply, ArenaOpened):
+                path.opened()
+            else:
+                path.refused(str(reply))
+            _log.debug("%s: %s", link, path.state)
+
+        path.state = "frames: shared memory was asked for"
+        request_id, now = self.next_id(), monotonic()
+        header = encode(OpenArena(request_id, fd=arena.fd, token=arena.token))
+        opening = Pending(
+            request_id,
+            link.destination,
+            header,
+            (),
+            on_reply=on_reply,
+            since=now,
+            deadline=now + OPEN_TIMEOUT_S,
+        )
+        self._pending.add(opening)
+        if link.connection is not None and link.connection.send(header):
+            opening.mark_sent()
+        else:
+            self._fail_later(opening, ConnectionFailedError(f"{link}: the connection takes nothing"))
+
+    def paths(self) -> dict[int, str]:
+        """How payloads travel to and from each connected node. Any thread."""
+        links = tuple(self._links.values())
+        return {
+            link.destination: "frames over tcp" if link.path is None else link.path.state
+            for link in links
+            if link.ready and link.destination != COORDINATOR
+        }
 
     # -------------------------------------------------------------- receiving
 
@@ -169,6 +233,11 @@ class Connections:
             received += 1
             header, frames = message
             request_id, reply, readable = _read(header)
+            if link.path is not None:
+                try:
+                    frames = link.path.incoming(request_id, frames)
+                except TailraceError as error:
+                    reply, frames = error, []
             pending = self._pending.get(request_id)
             if pending is not None and pending.destination == link.destination:
                 self._pending.take(request_id)
@@ -285,6 +354,9 @@ class Connections:
             del self._by_connection[connection]
             self._poller.remove(connection)
             connection.close()
+        if link.path is not None:
+            link.path.close()
+            link.path = None
 
     # ----------------------------------------------------------------- failing
 

@@ -122,6 +122,11 @@ class Engine:
         """The cluster's id; empty before the first snapshot."""
         return self._loop.follower.cluster_id
 
+    @property
+    def paths(self) -> dict[int, str]:
+        """How payloads travel, by node id: "shared memory", or "frames" and why."""
+        return self._loop.connections.paths()
+
     def view(self) -> ClusterState:
         """The same as `cluster`: one version, whole, that stays as it is."""
         return self._loop.copy.state
@@ -230,11 +235,13 @@ class Engine:
         *,
         on_reply: ReplyHandler,
         timeout_s: float | None = None,
+        reply_bytes: int = 0,
     ) -> None:
         """Send a request, or keep it until `destination` can be reached. Only in the I/O thread.
 
         `on_reply` is called in the I/O thread exactly once, never before this returns: with the
-        reply and its frames, or with the error that came instead. `frames` must not change before.
+        reply and its frames, or with the error that came instead. `frames` must not change before. Up to
+        `reply_bytes` of its payload come by way of shared memory, if the node is on this machine.
         """
         assert threading.get_ident() == self._loop.thread.ident, "sockets belong to the I/O thread"
         connections = self._loop.connections
@@ -247,6 +254,7 @@ class Engine:
             on_reply=on_reply,
             timeout_s=self.request_timeout_s if timeout_s is None else timeout_s,
             now=monotonic(),
+            reply_bytes=reply_bytes,
         )
 
     def tell(self, destination: int, request: Callable[[int], Request], frames: Sequence[Frame] = ()) -> bool:

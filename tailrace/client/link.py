@@ -10,6 +10,7 @@ from tailrace.transport.connection import Connection
 from tailrace.transport.endpoint import choose
 
 from .bootstrap import address
+from .local_path import LocalPath
 from .retry import Backoff
 
 COORDINATOR: Final = -1
@@ -38,6 +39,7 @@ class Link:
         self.destination = destination
         self.connection: Connection | None = None
         self.ready = False
+        self.path: LocalPath | None = None
         self.location = Location("")
         self.endpoint = ""
         self.unsent: deque[int] = deque()
@@ -53,6 +55,8 @@ class Link:
     def connected(self) -> None:
         """The handshake is done."""
         self.ready = True
+        if self.destination != COORDINATOR and self.endpoint.startswith("ipc://"):
+            self.path = LocalPath()
         self._patience_s = CONNECT_PATIENCE_MS_FIRST / 1000
 
     def be_patient(self, now: float) -> None:

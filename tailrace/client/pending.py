@@ -13,9 +13,21 @@ Frame: TypeAlias = bytes | bytearray | memoryview
 
 
 class Pending:
-    """One request. Its header and frames are kept only until it is sent."""
+    """One request. Its header and frames are kept only until it is sent.
 
-    __slots__ = ("deadline", "destination", "frames", "header", "on_reply", "request_id", "since")
+    `reply_bytes` is how much payload its reply may have in shared memory.
+    """
+
+    __slots__ = (
+        "deadline",
+        "destination",
+        "frames",
+        "header",
+        "on_reply",
+        "reply_bytes",
+        "request_id",
+        "since",
+    )
 
     def __init__(
         self,
@@ -27,6 +39,7 @@ class Pending:
         on_reply: ReplyHandler,
         since: float,
         deadline: float,
+        reply_bytes: int = 0,
     ) -> None:
         self.request_id = request_id
         self.destination = destination
@@ -35,6 +48,7 @@ class Pending:
         self.on_reply = on_reply
         self.since = since
         self.deadline = deadline
+        self.reply_bytes = reply_bytes
 
     @property
     def sent(self) -> bool:

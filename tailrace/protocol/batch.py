@@ -122,7 +122,7 @@ def parse_header(batch: Buffer) -> BatchHeader:
         raise CorruptBatchError(f"a batch of {size} bytes, its header alone has {HEADER_BYTES}")
     if size > BATCH_BYTES_MAX:
         raise BatchTooLargeError(f"a batch of {size} bytes, at most {BATCH_BYTES_MAX}")
-    header = BatchHeader._make(_HEADER.unpack_from(batch))
+    header = header_of(batch)
     if header.length != size - _LENGTH_END:
         raise CorruptBatchError(f"a batch of {size} bytes that says {header.length} + {_LENGTH_END}")
     if header.magic not in (MAGIC_COLUMNS, MAGIC_ROWS):
@@ -131,6 +131,11 @@ def parse_header(batch: Buffer) -> BatchHeader:
         raise CorruptBatchError(f"unknown compression {header.attributes & COMPRESSION_MASK}")
     _check_counts(header)
     return header
+
+
+def header_of(batch: Buffer) -> BatchHeader:
+    """The header of what was a whole batch when it was checked."""
+    return BatchHeader._make(_HEADER.unpack_from(batch))
 
 
 def _check_counts(header: BatchHeader) -> None:

@@ -44,6 +44,7 @@ class ErrorCode(IntEnum):
     STALE_NODE_EPOCH = 71
     UNKNOWN_NODE = 72
     NODE_ID_IN_USE = 73
+    LOCAL_PATH = 75
     UNKNOWN_GROUP = 80
     INVALID_GROUP = 81
     GROUP_NOT_EMPTY = 82
@@ -262,6 +263,12 @@ class NodeIdInUseError(TailraceError):
     """Another live process, with other storage, is registered under this node id."""
 
     code = ErrorCode.NODE_ID_IN_USE
+
+
+class LocalPathError(TailraceError):
+    """A node cannot share memory with a client, which sends frames instead; the message says why."""
+
+    code = ErrorCode.LOCAL_PATH
 
 
 class UnknownGroupError(TailraceError):

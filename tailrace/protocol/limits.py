@@ -159,6 +159,21 @@ SNAPSHOT_TIMEOUT_MS: Final = 5_000
 UPDATES_BUFFERED_MAX: Final = 1_000
 """Updates kept while a snapshot is on its way; more only mean another snapshot."""
 
+# --- the local path ----------------------------------------------------------
+ARENA_BYTES: Final = 128 * MIB
+"""Memory that a client shares with one node at most; it is taken as it is used."""
+ARENA_BYTES_MAX: Final = 1 * GIB
+"""What a node takes for an arena."""
+ARENA_TOKEN_BYTES: Final = 16
+ARENAS_MAX: Final = 4_000
+"""Clients that a node shares memory with; the others send and get frames."""
+DESCRIPTOR_BYTES_MAX: Final = 16 * KIB
+LOCAL_PAYLOAD_BYTES_MIN: Final = 8 * KIB
+"""Smaller payloads travel as frames: that is faster."""
+FETCH_SLOT_BYTES: Final = 2 * MIB
+"""What a fetch gets at most in one reply by way of shared memory: a slot that stays in the processor's
+caches. A batch that is larger comes as a frame."""
+
 # --- consumer ----------------------------------------------------------------
 FETCH_BUFFER_BYTES_MAX: Final = 64 * MIB
 """Fetched batches of one consumer that wait to be handed over; no fetch goes out above it."""
@@ -182,6 +197,8 @@ assert BATCH_BYTES_MAX <= GROUP_COMMIT_BYTES_MAX <= IN_FLIGHT_BYTES_PER_CLIENT_M
 assert PRODUCE_BATCHES_MAX < FRAMES_PER_MESSAGE_MAX
 assert PRODUCE_IN_FLIGHT_BYTES_MAX + BATCH_BYTES_MAX <= IN_FLIGHT_BYTES_PER_CLIENT_MAX
 assert FETCHES_PER_CLIENT_MAX <= PARKED_FETCHES_MAX
+assert FRAMES_PER_MESSAGE_MAX * 9 < DESCRIPTOR_BYTES_MAX
+assert PRODUCE_IN_FLIGHT_BYTES_MAX + BATCH_BYTES_MAX < ARENA_BYTES <= ARENA_BYTES_MAX
 assert BATCH_BYTES_MAX + FETCH_REPLY_BYTES_MAX <= UNSENT_BYTES_PER_CLIENT_MAX <= UNSENT_BYTES_MAX
 assert PARTITIONS_PER_REQUEST_MAX <= PARKED_PARTITIONS_MAX
 assert PARTITIONS_PER_NODE_MAX <= PARTITIONS_PER_UPDATE_MAX

@@ -24,6 +24,7 @@ from .cluster import (
 )
 from .group_messages import GroupReply, GroupRequest
 from .limits import (
+    ARENA_TOKEN_BYTES,
     FETCH_BYTES_MAX,
     FETCH_WAIT_MS_MAX,
     PARTITIONS_MAX,
@@ -174,6 +175,17 @@ class Pong(Message, frozen=True, tag=105):
     """Yes."""
 
 
+class OpenArena(Message, frozen=True, kw_only=True, tag=6):
+    """Share memory with me: descriptor `fd` of my process, which begins with `token`. Only over ipc."""
+
+    fd: Annotated[int, Meta(ge=0, le=2**31 - 1)]
+    token: Annotated[bytes, Meta(min_length=ARENA_TOKEN_BYTES, max_length=ARENA_TOKEN_BYTES)]
+
+
+class ArenaOpened(Message, frozen=True, tag=106):
+    """From now on payloads may be descriptors of that memory."""
+
+
 # ---------------------------------------------------------- to the coordinator
 
 
@@ -316,7 +328,7 @@ class Beat(Struct, frozen=True, array_like=True, tag=201):
     version: Int64
 
 
-NodeRequest: TypeAlias = Produce | Fetch | ListOffsets | DescribeLogs | Ping
+NodeRequest: TypeAlias = Produce | Fetch | ListOffsets | DescribeLogs | Ping | OpenArena
 CoordinatorRequest: TypeAlias = (
     GetSnapshot
     | RegisterNode
@@ -337,6 +349,7 @@ Reply: TypeAlias = (
     | OffsetsListed
     | LogsDescribed
     | Pong
+    | ArenaOpened
     | SnapshotTaken
     | NodeRegistered
     | HeartbeatSeen

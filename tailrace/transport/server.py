@@ -27,11 +27,15 @@ logger = logging.getLogger(__name__)
 
 
 class Incoming(NamedTuple):
-    """A request. `frames` are writable and own their memory; `peer` names the connection."""
+    """A request. `frames` are writable and own their memory; `peer` names the connection.
+
+    `part` is a part of the message, which knows the connection's credentials.
+    """
 
     peer: bytes
     header: memoryview
     frames: list[memoryview]
+    part: zmq.Frame | None = None
 
 
 class Delivery(Protocol):
@@ -85,7 +89,7 @@ class Server:
             except zmq.Again:
                 return None
             # The parts of a message arrive together, so these do not raise Again.
-            frame = receive(_NOBLOCK, copy=False)
+            part = frame = receive(_NOBLOCK, copy=False)
             if self._peers is not None:
                 self._peers.note(peer, frame)
             header = frame.buffer
@@ -97,7 +101,7 @@ class Server:
                 if count < FRAMES_PER_MESSAGE_MAX:
                     frames.append(frame.buffer)
             if header and count < FRAMES_PER_MESSAGE_MAX:
-                return Incoming(peer, header, frames)
+                return Incoming(peer, header, frames, part)
             self._log_drop(peer, f"a message of {count + 1} frames with a header of {len(header)} bytes")
 
     def send(self, peer: bytes, header: bytes, frames: Sequence[Buffer] = ()) -> bool:

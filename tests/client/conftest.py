@@ -44,13 +44,18 @@ class StandIn:
     """A ROUTER in a thread of its own. `answer` maps a request to a reply, an error, or None: silence."""
 
     def __init__(
-        self, answer: Callable[[Request], Answer], *, tcp: str = ANY_PORT, coordinator: bool = False
+        self,
+        answer: Callable[[Request], Answer],
+        *,
+        tcp: str = ANY_PORT,
+        ipc: str = "",
+        coordinator: bool = False,
     ):
         self.answer = answer
         self.requests: list[Request] = []
         self._decode = decode_coordinator_request if coordinator else decode_node_request
         self._context = new_context()
-        self._server = Server(self._context, tcp=tcp)
+        self._server = Server(self._context, tcp=tcp, ipc=ipc)
         self.listener = self._server.listener
         self._publisher = Publisher(self._context, tcp=ANY_PORT) if coordinator else None
         self.publisher = self._publisher.listener if self._publisher else Listener("")

@@ -137,7 +137,7 @@ class Survivors:
             assert topic_id == self.topic_id
             starts[partition] = log.log_start_offset
             offset = log.log_start_offset
-            while batches := storage.read(log, offset, 64 * MIB, log.log_end_offset):
+            while batches := storage.read(log, offset, 64 * MIB, log.log_end_offset, bytes):
                 for batch in batches:
                     header = parse_header(batch)
                     stored[partition, header.base_offset] = header.crc

@@ -13,7 +13,7 @@ KEYS = st.integers(0, 3)
 
 def fetch(partitions: list[int], deadline: float, missing: int = 1) -> ParkedFetch:
     entries = [FetchEntry(TOPIC, partition, 0, 0, 1) for partition in partitions]
-    return ParkedFetch(b"peer", Fetch(1, entries=entries), deadline, missing)
+    return ParkedFetch(b"peer", Fetch(1, entries=entries), deadline, missing_bytes=missing)
 
 
 class ParkedModel(RuleBasedStateMachine):

@@ -99,13 +99,13 @@ def test_tags_are_unique_and_fixed() -> None:
     tags = {kind.__struct_config__.tag: kind.__name__ for kind in every_kind()}  # type: ignore[attr-defined]
     assert len(tags) == len(every_kind())
     assert tags == {
-        1: "Produce", 2: "Fetch", 3: "ListOffsets", 4: "DescribeLogs", 5: "Ping",
+        1: "Produce", 2: "Fetch", 3: "ListOffsets", 4: "DescribeLogs", 5: "Ping", 6: "OpenArena",
         20: "GetSnapshot", 21: "RegisterNode", 22: "Heartbeat", 23: "LeaveCluster",
         24: "CreateTopic", 25: "DeleteTopic", 26: "InitProducer", 27: "AlterTopic",
         30: "JoinGroup", 31: "GroupHeartbeat", 32: "LeaveGroup", 33: "CommitOffsets", 34: "FetchOffsets",
         35: "ListGroups", 36: "DescribeGroup", 37: "DeleteGroup",
         100: "Failed", 101: "Produced", 102: "Fetched", 103: "OffsetsListed", 104: "LogsDescribed",
-        105: "Pong",
+        105: "Pong", 106: "ArenaOpened",
         120: "SnapshotTaken", 121: "NodeRegistered", 122: "HeartbeatSeen", 123: "ClusterLeft",
         124: "TopicCreated", 125: "TopicDeleted", 126: "ProducerReady",
         127: "TopicAltered", 130: "GroupAssigned", 132: "GroupLeft", 133: "OffsetsCommitted",

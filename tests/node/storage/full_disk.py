@@ -65,7 +65,7 @@ def main() -> None:
     hog()
     first = log.log_start_offset
     check(isinstance(append(storage, log, 50_000), StorageFullError), "a full disk took a batch")
-    check(len(storage.read(log, first, MIB, log.high_watermark)) > 10, "reads stopped")
+    check(len(storage.read(log, first, MIB, log.high_watermark, bytes)) > 10, "reads stopped")
     check((DISK / "node-1/ballast").exists(), "the ballast was gone before it was needed")
     storage.create([(bytes(16), 1)])
     while storage.retain(log, -1, 4 * MIB, NOW):

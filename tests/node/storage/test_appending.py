@@ -61,7 +61,7 @@ def test_batches_are_stamped_and_otherwise_stored_as_they_came(storage: Storage)
     storage.begin_epochs([(log, 7)])
     sent = batch(3, size=5_000)
     commit(storage, log, sent)
-    (stored,) = storage.read(log, 10, 1, 13)
+    (stored,) = storage.read(log, 10, 1, 13, bytes)
     header = parse_header(stored)
     check_crc(stored, header)
     assert (header.base_offset, header.leader_epoch) == (10, 7)
@@ -136,7 +136,7 @@ def test_a_log_that_is_not_where_memory_says_fails_alone(storage: Storage) -> No
     assert results[2] == Appended(2, 3, False)
     assert storage.faulted is None
     broken.log_end_offset = 3
-    assert bases(storage.read(log, 0, 10_000, 4)) == [0, 2]
+    assert bases(storage.read(log, 0, 10_000, 4, bytes)) == [0, 2]
 
 
 def test_a_removed_partition_takes_nothing(storage: Storage) -> None:
@@ -159,7 +159,7 @@ def test_a_full_disk_refuses_for_a_while_and_loses_nothing(house: Any) -> None:
         )
         assert [type(result) for result in results] == [StorageFullError] * 3 + [Appended]
         assert results[3] == Appended(0, 1, True), "what is stored needs no disk"
-        assert bases(storage.read(log, 0, 10_000, log.high_watermark)) == [0]
+        assert bases(storage.read(log, 0, 10_000, log.high_watermark, bytes)) == [0]
     assert (log.log_end_offset, log.size_bytes) == (2, len(first))
     assert commit(storage, log, batch(1), batch(2, producer=3, sequence=2)) == [
         Appended(2, 2, False),
@@ -188,10 +188,10 @@ def test_a_failing_disk_ends_all_writing(house: Any, which: int, tmp_path: Path)
             attempt()
     assert (log.log_end_offset, log.high_watermark) == (2, 2)
     if which == 0:
-        assert bases(storage.read(log, 0, 10_000, log.high_watermark)) == [0]
+        assert bases(storage.read(log, 0, 10_000, log.high_watermark, bytes)) == [0]
     else:
         with pytest.raises(StorageFaultError):
-            storage.read(log, 0, 10_000, log.high_watermark)
+            storage.read(log, 0, 10_000, log.high_watermark, bytes)
     storage.close(clean=True)
     storage = house.open()
     assert not storage.clean, "a faulted stop is no clean one"

@@ -220,5 +220,5 @@ def test_a_smaller_quota_than_there_is_data(house: Any) -> None:
     fill(storage, log, 80, size=100_000)
     storage = house.reopen(quota_bytes=4 * MIB)
     log = storage.logs[KEY]
-    assert len(storage.read(log, 0, 16 * MIB, 80)) == 80
+    assert len(storage.read(log, 0, 16 * MIB, 80, bytes)) == 80
     assert storage.used_bytes > capacity(storage)

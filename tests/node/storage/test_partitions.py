@@ -66,10 +66,10 @@ def test_deleting_is_in_slices_and_frees_everything(storage: Storage) -> None:
         assert storage.removed == {KEY: log}
     assert slices == 3
     assert storage.used_bytes <= empty + 2 * 4_096
-    assert bases(storage.read(other, 0, 10_000, 3)) == [0, 1, 2]
+    assert bases(storage.read(other, 0, 10_000, 3, bytes)) == [0, 1, 2]
     assert not storage.delete_slice(KEY)
     for use in (
-        lambda: storage.read(log, 0, 100, 10),
+        lambda: storage.read(log, 0, 100, 10, bytes),
         lambda: storage.offset_for_timestamp(log, 0),
     ):
         with pytest.raises(UnknownPartitionError):
@@ -100,7 +100,7 @@ def test_a_reused_handle_is_never_read_as_the_old_log(storage: Storage) -> None:
     def read() -> None:
         while not stop.is_set():
             try:
-                found = storage.read(old, 0, 10_000, 1)
+                found = storage.read(old, 0, 10_000, 1, bytes)
             except UnknownPartitionError:
                 continue
             wrong.extend(data for data in found if len(data) > 500)

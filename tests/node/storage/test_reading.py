@@ -17,30 +17,31 @@ from .support import KEY, NOW, TOPIC, bases, batch, commit, fill, one_log
 def test_the_batch_that_holds_the_offset_comes_first(storage: Storage) -> None:
     log = one_log(storage)
     fill(storage, log, 4, records=10)
-    assert bases(storage.read(log, 0, MIB, 40)) == [0, 10, 20, 30]
-    assert bases(storage.read(log, 19, MIB, 40)) == [10, 20, 30]
-    assert bases(storage.read(log, 20, MIB, 40)) == [20, 30]
-    assert storage.read(log, 40, MIB, 40) == []
+    assert bases(storage.read(log, 0, MIB, 40, bytes)) == [0, 10, 20, 30]
+    assert bases(storage.read(log, 19, MIB, 40, bytes)) == [10, 20, 30]
+    assert bases(storage.read(log, 20, MIB, 40, bytes)) == [20, 30]
+    assert storage.read(log, 40, MIB, 40, bytes) == []
 
 
 def test_bounds(storage: Storage) -> None:
     log = one_log(storage)
     fill(storage, log, 5, size=1_000)
-    (first,) = storage.read(log, 0, 1, 5)
+    (first,) = storage.read(log, 0, 1, 5, bytes)
     size = len(first)
-    assert bases(storage.read(log, 0, size - 1, 5)) == [0], "one batch always"
-    assert bases(storage.read(log, 0, 2 * size - 1, 5)) == [0]
-    assert bases(storage.read(log, 0, 2 * size, 5)) == [0, 1]
-    assert bases(storage.read(log, 0, MIB, 3)) == [0, 1, 2]
-    assert storage.read(log, 0, MIB, 0) == []
-    assert bases(storage.read(log, 1, MIB, 5, max_batches=2)) == [1, 2]
+    assert bases(storage.read(log, 0, size - 1, 5, bytes)) == [0], "one batch always"
+    assert bases(storage.read(log, 0, 2 * size - 1, 5, bytes)) == [0]
+    assert bases(storage.read(log, 0, 2 * size, 5, bytes)) == [0, 1]
+    assert bases(storage.read(log, 0, MIB, 3, bytes)) == [0, 1, 2]
+    assert storage.read(log, 0, MIB, 0, bytes) == []
+    wanted = iter([b"one", b"two"])
+    assert storage.read(log, 1, MIB, 5, lambda _: next(wanted, None)) == [b"one", b"two"], "no more than that"
 
 
 def test_a_batch_that_ends_at_or_above_the_bound_stays_out(storage: Storage) -> None:
     log = one_log(storage)
     fill(storage, log, 2, records=10)
-    assert bases(storage.read(log, 0, MIB, 19)) == [0]
-    assert bases(storage.read(log, 0, MIB, 20)) == [0, 10]
+    assert bases(storage.read(log, 0, MIB, 19, bytes)) == [0]
+    assert bases(storage.read(log, 0, MIB, 20, bytes)) == [0, 10]
 
 
 @pytest.mark.parametrize("offset", [-1, 3, 2**40])
@@ -48,7 +49,7 @@ def test_offsets_that_are_not_there(storage: Storage, offset: int) -> None:
     log = one_log(storage)
     fill(storage, log, 2)
     with pytest.raises(OffsetOutOfRangeError, match="holds 0 to 2"):
-        storage.read(log, offset, MIB, 2)
+        storage.read(log, offset, MIB, 2, bytes)
 
 
 def overwrite(storage: Storage, log: PartitionLog, last_offset: int, data: bytes) -> None:
@@ -60,18 +61,18 @@ def overwrite(storage: Storage, log: PartitionLog, last_offset: int, data: bytes
 def test_what_cannot_be_the_batch_is_not_served(storage: Storage) -> None:
     log = one_log(storage)
     fill(storage, log, 3, records=2)
-    good = storage.read(log, 2, 1, 6)[0]
+    good = storage.read(log, 2, 1, 6, bytes)[0]
     moved = bytearray(good)
     moved[7] ^= 1
     for wrong in (good[:-1], good + b"x", bytes(moved), good[:30], b""):
         overwrite(storage, log, 3, wrong)
-        assert bases(storage.read(log, 0, 1, 6)) == [0]
+        assert bases(storage.read(log, 0, 1, 6, bytes)) == [0]
         with pytest.raises(CorruptBatchError, match=f"{log.name}, offset 3"):
-            storage.read(log, 0, MIB, 6)
+            storage.read(log, 0, MIB, 6, bytes)
         with pytest.raises(CorruptBatchError):
-            storage.read(log, 2, MIB, 6)
+            storage.read(log, 2, MIB, 6, bytes)
         with pytest.raises(CorruptBatchError):
-            decode(wrong) if len(wrong) != len(good) else storage.read(log, 3, 1, 6)
+            decode(wrong) if len(wrong) != len(good) else storage.read(log, 3, 1, 6, bytes)
         assert any("offset 3" in problem for problem in storage.verify().problems)
     overwrite(storage, log, 3, good)
 
@@ -88,7 +89,7 @@ def test_readers_beside_a_writer_see_whole_groups_up_to_the_high_watermark(house
             while not done.is_set() or offset < log.high_watermark:
                 upto = log.high_watermark
                 try:
-                    found = storage.read(log, max(offset, log.log_start_offset), 100_000, upto)
+                    found = storage.read(log, max(offset, log.log_start_offset), 100_000, upto, bytes)
                 except OffsetOutOfRangeError:
                     assert offset < log.log_start_offset
                     offset = log.log_start_offset
@@ -123,9 +124,9 @@ def test_reads_pin_no_pages(storage: Storage) -> None:
     log = one_log(storage)
     for _ in range(40):
         fill(storage, log, 5, size=20_000)
-        storage.read(log, log.log_start_offset, MIB, log.high_watermark)
+        storage.read(log, log.log_start_offset, MIB, log.high_watermark, bytes)
         with pytest.raises(TailraceError):
-            storage.read(log, -1, MIB, 1)
+            storage.read(log, -1, MIB, 1, bytes)
         storage.retain(log, -1, 100_000, NOW)
     assert storage._tables.environment.info()["last_pgno"] * 4096 < MIB
 
@@ -151,5 +152,5 @@ def test_commit_order_of_what_readers_see(storage: Storage) -> None:
     log.sole_replica = False
     commit(storage, log, batch(2))
     assert (log.log_end_offset, log.high_watermark) == (2, 0)
-    assert storage.read(log, 0, MIB, log.high_watermark) == []
-    assert bases(storage.read(log, 0, MIB, log.log_end_offset)) == [0]
+    assert storage.read(log, 0, MIB, log.high_watermark, bytes) == []
+    assert bases(storage.read(log, 0, MIB, log.log_end_offset, bytes)) == [0]

@@ -39,7 +39,7 @@ def test_kill_9_in_the_middle_of_commits(house: Any, after_s: float) -> None:
         log = storage.logs[TOPIC, partition]
         assert last_offset < log.log_end_offset
         if base_offset >= log.log_start_offset:
-            header = parse_header(storage.read(log, base_offset, 1, log.log_end_offset)[0])
+            header = parse_header(storage.read(log, base_offset, 1, log.log_end_offset, bytes)[0])
             assert (header.base_offset, header.last_offset, header.crc) == (base_offset, last_offset, crc)
     for log in storage.logs.values():
         assert log.high_watermark == log.log_end_offset

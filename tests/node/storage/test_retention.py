@@ -17,9 +17,9 @@ def test_by_time_a_batch_goes_with_its_newest_record(storage: Storage) -> None:
     assert log.log_start_offset == 0, "exactly retention_ms old is not too old"
     assert not storage.retain(log, 49, -1, NOW)
     assert log.log_start_offset == 3
-    assert bases(storage.read(log, 3, 10_000, 4)) == [3]
+    assert bases(storage.read(log, 3, 10_000, 4, bytes)) == [3]
     with pytest.raises(OffsetOutOfRangeError, match="holds 3 to 4"):
-        storage.read(log, 2, 10_000, 4)
+        storage.read(log, 2, 10_000, 4, bytes)
 
 
 def test_by_time_only_the_head_goes(storage: Storage) -> None:
@@ -90,7 +90,7 @@ def test_it_lasts_and_offsets_go_on(house: Any) -> None:
     log = storage.logs[KEY]
     assert (log.log_start_offset, log.log_end_offset, log.high_watermark, log.hot_offset) == (6, 6, 6, 6)
     fill(storage, log, 1)
-    assert bases(storage.read(log, 6, 10_000, 7)) == [6]
+    assert bases(storage.read(log, 6, 10_000, 7, bytes)) == [6]
 
 
 def test_freed_space_is_counted(storage: Storage) -> None:

@@ -76,7 +76,7 @@ def test_a_full_quota_refuses_then_resumes_after_retention(house: Any) -> None:
     stored = fill_up(storage, log, 50_000)
     assert stored * 50_000 > 5 * MIB
     assert storage.used_bytes <= capacity(storage)
-    assert len(storage.read(log, 0, 60_000, log.high_watermark)) == 1, "reads go on"
+    assert len(storage.read(log, 0, 60_000, log.high_watermark, bytes)) == 1, "reads go on"
     storage = house.reopen(quota_bytes=8 * MIB, reserve_bytes=64 * MIB)
     log = storage.logs[KEY]
     assert fill_up(storage, log, 50_000) == 0

@@ -154,7 +154,7 @@ class StorageMachine(RuleBasedStateMachine):
             model, log = self.logs[key], self.log(key)
             start, end = model.log_start_offset, model.log_end_offset
             offset, upto = start + int(place * (end - start)), end - short
-            found = self.storage.read(log, offset, max_bytes, upto)
+            found = self.storage.read(log, offset, max_bytes, upto, bytes)
             assert [(parse_header(data).base_offset, data[16:]) for data in found] == model.read(
                 offset, max_bytes, upto
             )

@@ -1,0 +1,144 @@
+"""What a client does with shared memory: when it is used, when slots are free again, and frames otherwise."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrace.client.engine import Engine
+from tailrace.client.local_path import SHARED_MEMORY, LocalPath
+from tailrace.client.pending import Frame, Pending
+from tailrace.protocol.cluster import NodeChanged
+from tailrace.protocol.descriptor import Descriptor, decode_descriptor, descriptor_frame, frames_of
+from tailrace.protocol.errors import LocalPathError, MalformedRequestError
+from tailrace.protocol.limits import LOCAL_PAYLOAD_BYTES_MIN, MIB
+from tailrace.protocol.messages import OpenArena, Ping, Pong, Request
+from tailrace.transport import arena as arenas
+from tests.client.conftest import Answer, StandIn, StandInCoordinator, make_node
+
+LARGE = b"x" * LOCAL_PAYLOAD_BYTES_MIN
+
+
+@pytest.fixture
+def path(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPath]:
+    monkeypatch.setattr(arenas, "ARENA_BYTES", 4 * MIB)
+    path = LocalPath()
+    assert path.prepare() is not None
+    path.opened()
+    yield path
+    path.close()
+
+
+def pending(request_id: int, frames: tuple[Frame, ...] = (), reply_bytes: int = 0) -> Pending:
+    return Pending(
+        request_id,
+        1,
+        b"header",
+        frames,
+        on_reply=lambda *_: None,
+        since=0.0,
+        deadline=1.0,
+        reply_bytes=reply_bytes,
+    )
+
+
+def test_what_is_worth_it(path: LocalPath) -> None:
+    assert path.worth(pending(1, (LARGE,)))
+    assert path.worth(pending(1, reply_bytes=1))
+    assert not path.worth(pending(1, (b"small",)))
+
+
+def test_a_slot_is_free_once_the_reply_is_there(path: LocalPath) -> None:
+    starts = []
+    for request_id in (1, 2):
+        frame = descriptor_frame(list(path.outgoing(pending(request_id, (LARGE, LARGE)))))
+        assert isinstance(frame, bytes)
+        starts.append(decode_descriptor(frame).start)
+        assert path.incoming(request_id, [b"a frame"]) == [b"a frame"]
+    assert starts[0] == starts[1]
+    path.outgoing(pending(3, (LARGE,)))
+    path.withdraw(3)
+    path.withdraw(3)
+
+
+def test_a_reply_without_a_slot(path: LocalPath) -> None:
+    reply = list(frames_of(Descriptor(64, [10])))
+    with pytest.raises(MalformedRequestError, match="no slot"):
+        path.incoming(1, reply)
+    path.outgoing(pending(2, reply_bytes=64))
+    with pytest.raises(MalformedRequestError):
+        path.incoming(2, list(frames_of(Descriptor(64, [65]))))
+    assert path.incoming(2, []) == []
+
+
+def test_frames_when_the_arena_is_full(path: LocalPath) -> None:
+    sent = 0
+    while (frames := path.outgoing(pending(sent, (LARGE * 100,)))) != (LARGE * 100,):
+        assert len(frames) == 2
+        sent += 1
+    assert sent > 1
+    path.incoming(0, [])
+    assert len(path.outgoing(pending(sent, (LARGE * 100,)))) == 2
+
+
+def test_no_shared_memory_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(arenas.os, "memfd_create")
+    path = LocalPath()
+    assert path.untried
+    assert path.prepare() is None
+    assert not path.untried
+    assert path.outgoing(pending(1, (LARGE,))) == (LARGE,)
+    assert path.state == "frames: shared memory by memfd is Linux's"
+
+
+@pytest.fixture
+def node(
+    coordinator: StandInCoordinator, tmp_path: Path
+) -> Iterator[Callable[[Callable[[Request], Answer]], StandIn]]:
+    nodes: list[StandIn] = []
+
+    def start(answer: Callable[[Request], Answer]) -> StandIn:
+        nodes.append(StandIn(answer, ipc=f"ipc://{tmp_path}/n/{len(nodes)}"))
+        coordinator.change(NodeChanged(make_node(1, nodes[-1].listener, epoch=len(nodes))))
+        return nodes[-1]
+
+    yield start
+    for each in nodes:
+        each.stop()
+
+
+def ask(engine: Engine) -> Any:
+    """A request with a large payload, and room for a large reply."""
+    replies: list[Any] = []
+    engine.submit(
+        lambda: engine.request(1, Ping, (LARGE,), on_reply=lambda reply, frames: replies.append(reply))
+    )
+    while not replies:
+        engine.pause(0.001)
+    return replies[0]
+
+
+def test_a_node_that_refuses_gets_frames(engine: Engine, node: Any) -> None:
+    def answer(request: Request) -> Answer:
+        return LocalPathError("not today") if isinstance(request, OpenArena) else Pong(request.request_id)
+
+    served = node(answer)
+    engine.refresh(5)
+    assert isinstance(ask(engine), Pong)
+    assert isinstance(ask(engine), Pong)
+    assert engine.paths == {1: "frames: not today"}
+    assert sum(isinstance(request, OpenArena) for request in served.requests) == 1, "it was asked once"
+
+
+def test_over_tcp_nobody_is_asked(coordinator: StandInCoordinator, engine: Engine, start_node: Any) -> None:
+    served = start_node(lambda request: Pong(request.request_id))
+    coordinator.change(NodeChanged(make_node(1, served.listener)))
+    engine.refresh(5)
+    assert isinstance(ask(engine), Pong)
+    assert engine.paths == {1: "frames over tcp"}
+    assert not any(isinstance(request, OpenArena) for request in served.requests)
+
+
+def test_the_state_says_what_is_used(path: LocalPath) -> None:
+    assert path.state == SHARED_MEMORY

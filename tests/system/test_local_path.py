@@ -1,0 +1,106 @@
+"""Shared memory between real processes: used by itself, and gone with whoever used it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrace import Admin, Consumer, Producer, TopicPartition
+from tailrace.testing import Cluster
+from tests.system.conftest import MakeTopic, wait_until
+
+WRITER = """
+import sys
+from tailrace import Producer
+producer = Producer(sys.argv[1])
+while True:
+    producer.send_many(sys.argv[2], [b"x" * 100] * 10_000)
+    producer.flush()
+    print(producer.metrics()["paths"], flush=True)
+"""
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[Cluster]:
+    with Cluster() as cluster:
+        with Admin(cluster.bootstrap_servers) as admin:
+            admin.create_topic("t")
+        yield cluster
+
+
+def test_clients_use_it_by_themselves(cluster: Cluster, topic: MakeTopic) -> None:
+    name, values = topic(1), [b"v%06d" % number for number in range(20_000)]
+    with Producer(cluster.bootstrap_servers) as producer:
+        producer.send_many(name, values)
+        producer.flush()
+        producer.send_many(name, values)
+        producer.flush()
+        assert "shared memory" in producer.metrics()["paths"].values()
+    with Consumer(
+        name, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest"
+    ) as consumer:
+        got = [record.value for record in islice(consumer, 40_000)]
+        assert "shared memory" in consumer.metrics()["paths"].values()
+    assert got == values * 2
+
+
+def arenas_of(pid: int) -> int:
+    """Arenas that a process has mapped."""
+    return Path(f"/proc/{pid}/maps").read_text().count("/memfd:tailrace-arena")
+
+
+def node_pid(cluster: Cluster) -> int:
+    return cluster.pid(cluster.node_ids[0])
+
+
+def test_a_killed_client_leaves_nothing(own_cluster: Cluster) -> None:
+    pid = node_pid(own_cluster)
+    arguments = [sys.executable, "-c", WRITER, own_cluster.bootstrap_servers, "t"]
+    for _ in range(3):
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            wait_until(lambda out=writer.stdout: "shared memory" in out.readline(), "the arena")
+            assert arenas_of(pid) == 1
+            writer.kill()
+        wait_until(lambda: arenas_of(pid) == 0, "the node to let go of the memory")
+
+
+def test_a_killed_node_comes_back_and_shares_again(own_cluster: Cluster) -> None:
+    node = own_cluster.node_ids[0]
+    tp = TopicPartition("t", 0)
+
+    def send(producer: Producer, number: int) -> Any:
+        return producer.send_many("t", [b"%d" % number + b"x" * 100] * 1_000)
+
+    servers: Any = {"bootstrap_servers": own_cluster.bootstrap_servers}
+    with Producer(**servers) as producer, Consumer(**servers, auto_offset_reset="earliest") as consumer:
+        consumer.assign([tp])
+        for round_ in range(3):
+            for number in range(20):
+                send(producer, number)
+            own_cluster.kill(node)
+            own_cluster.start(node)
+            producer.flush()
+            wait_until(lambda: "shared memory" in _after_one_more(producer, send), "sharing again")
+            assert arenas_of(node_pid(own_cluster)) >= 1, round_
+        end = consumer.end_offsets([tp])[tp]
+        seen = sum(len(batch) for batch in _until(consumer, tp, end))
+        assert seen == end
+        assert seen >= 3 * 20 * 1_000
+
+
+def _after_one_more(producer: Producer, send: Any) -> list[str]:
+    send(producer, 0)
+    producer.flush()
+    return list(producer.metrics()["paths"].values())
+
+
+def _until(consumer: Consumer, tp: TopicPartition, end: int) -> Iterator[Any]:
+    for batch in consumer.batches():
+        yield batch
+        if consumer.position(tp) >= end:
+            return

@@ -1,0 +1,219 @@
+"""Arenas from both sides: what is shared, and what is refused."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrace.protocol.descriptor import Descriptor, frames_of
+from tailrace.protocol.errors import LocalPathError, MalformedRequestError
+from tailrace.protocol.limits import ARENA_BYTES, ARENA_BYTES_MAX
+from tailrace.transport import peer_arenas
+from tailrace.transport.arena import SLOTS_AT, Arena
+from tailrace.transport.peer_arenas import Credentials, PeerArenas
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="shared memory is Linux's")
+
+ME = Credentials(os.geteuid(), os.getpid())
+PEER = b"peer"
+TOKEN = bytes(range(16))
+SEALS = (fcntl.F_SEAL_SHRINK, fcntl.F_SEAL_GROW)
+
+
+@pytest.fixture
+def arena() -> Iterator[Arena]:
+    arena = Arena()
+    yield arena
+    arena.close()
+
+
+@pytest.fixture
+def arenas(arena: Arena) -> PeerArenas:
+    arenas = PeerArenas()
+    arenas.open(PEER, ME, arena.fd, arena.token)
+    return arenas
+
+
+def frame_of(descriptor: Descriptor) -> memoryview:
+    return memoryview(frames_of(descriptor)[1])
+
+
+def test_both_sides_see_the_same_bytes(arena: Arena, arenas: PeerArenas) -> None:
+    payloads = [b"a" * 100, b"b" * 64, b"c"]
+    placed = arena.place(payloads)
+    assert placed is not None
+    slot, descriptor = placed
+    there = arenas.payload(PEER, frame_of(descriptor))
+    assert list(map(bytes, there.frames)) == payloads
+    assert there.shared
+    assert there.start == slot.start
+    there.frames[1][:] = b"B" * 64
+    assert arena.read(slot, descriptor) == [payloads[0], b"B" * 64, b"c"]
+
+
+def test_slots_are_used_again(arena: Arena) -> None:
+    first, _ = arena.reserve(1_000) or pytest.fail("no room")
+    second, _ = arena.reserve(1_000) or pytest.fail("no room")
+    assert second.start == first.start + first.size
+    arena.release(first)
+    third, _ = arena.place([b"x" * 100]) or pytest.fail("no room")
+    assert third.start == first.start
+
+
+def test_a_full_arena(arena: Arena) -> None:
+    taken = arena.reserve(ARENA_BYTES - SLOTS_AT)
+    assert taken is not None
+    assert arena.place([b"x"]) is None
+    assert arena.reserve(1) is None
+    arena.release(taken[0])
+    assert arena.place([b"x"]) is not None
+
+
+def test_no_memory_left(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert arena.reserve(8 * 1024 * 1024) is None
+    monkeypatch.undo()
+    slot, _ = arena.reserve(8 * 1024 * 1024) or pytest.fail("it is there again")
+    assert slot.start == SLOTS_AT
+
+
+def test_a_reply_outside_of_its_slot(arena: Arena) -> None:
+    slot, _ = arena.reserve(128) or pytest.fail("no room")
+    for descriptor in (Descriptor(slot.start, [129]), Descriptor(slot.start + 128, [1]), Descriptor(0, [1])):
+        with pytest.raises(MalformedRequestError):
+            arena.read(slot, descriptor)
+
+
+def test_it_cannot_shrink_or_grow(arena: Arena) -> None:
+    for size in (0, ARENA_BYTES - 1, ARENA_BYTES + 1):
+        with pytest.raises(PermissionError):
+            os.ftruncate(arena.fd, size)
+
+
+def test_the_memory_outlives_the_connection_while_it_is_used(arena: Arena, arenas: PeerArenas) -> None:
+    _, descriptor = arena.place([b"kept"]) or pytest.fail("no room")
+    (frame,) = arenas.payload(PEER, frame_of(descriptor)).frames
+    arenas.close([PEER, b"another"])
+    assert len(arenas) == 0
+    assert bytes(frame) == b"kept"
+    with pytest.raises(MalformedRequestError, match="no arena"):
+        arenas.payload(PEER, frame_of(descriptor))
+
+
+def test_lying_descriptors(arenas: PeerArenas) -> None:
+    for start, sizes in ((0, [64]), (SLOTS_AT, [ARENA_BYTES]), (ARENA_BYTES, [1]), (SLOTS_AT + 1, [1])):
+        with pytest.raises(MalformedRequestError):
+            arenas.payload(PEER, frame_of(Descriptor(start, sizes)))
+
+
+# ------------------------------------------------------------------ the hand-over
+
+
+def memfd(size: int = 4_096, seals: tuple[int, ...] = SEALS, token: bytes = TOKEN) -> int:
+    fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    os.pwrite(fd, token, 0)
+    for seal in seals:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seal)
+    return fd
+
+
+def of_file(path: Path) -> int:
+    path.write_bytes(TOKEN.ljust(4_096))
+    return os.open(path, os.O_RDWR)
+
+
+def half_a_pipe(_: Path) -> int:
+    read, write = os.pipe()
+    os.close(write)
+    return read
+
+
+NO_ARENAS: dict[str, tuple[Callable[[Path], int], str]] = {
+    "not sealed": (lambda _: memfd(seals=()), "not sealed"),
+    "may shrink": (lambda _: memfd(seals=(fcntl.F_SEAL_GROW,)), "not sealed"),
+    "may grow": (lambda _: memfd(seals=(fcntl.F_SEAL_SHRINK,)), "not sealed"),
+    "not to be written": (lambda _: memfd(seals=(fcntl.F_SEAL_WRITE, *SEALS)), "cannot be mapped"),
+    "another token": (lambda _: memfd(token=b"z" * 16), "does not hold the token"),
+    "empty": (lambda _: memfd(size=64), "an arena of 64 bytes"),
+    "huge": (lambda _: memfd(size=ARENA_BYTES_MAX + 4_096), "at most"),
+    "a file": (lambda path: of_file(path / "file"), "cannot be mapped|not sealed"),
+    "a pipe": (half_a_pipe, "no arena|cannot be opened"),
+    "a device": (lambda _: os.open("/dev/zero", os.O_RDWR), "no arena"),
+    "a folder": (lambda path: os.open(path, os.O_RDONLY), "cannot be opened"),
+}
+
+
+@pytest.mark.parametrize("name", NO_ARENAS)
+def test_what_is_no_arena(name: str, tmp_path: Path) -> None:
+    make, reason = NO_ARENAS[name]
+    fd = make(tmp_path)
+    arenas = PeerArenas()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    try:
+        with pytest.raises(LocalPathError, match=reason):
+            arenas.open(PEER, ME, fd, TOKEN)
+    finally:
+        assert len(list(Path("/proc/self/fd").iterdir())) == before, "nothing stays open"
+        os.close(fd)
+    assert len(arenas) == 0
+
+
+def test_another_process_and_another_user(arena: Arena) -> None:
+    arenas = PeerArenas()
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        with pytest.raises(LocalPathError):
+            arenas.open(PEER, Credentials(os.geteuid(), other.pid), arena.fd, arena.token)
+    finally:
+        other.communicate(b"\n")
+    with pytest.raises(LocalPathError, match="cannot be opened"):
+        arenas.open(PEER, Credentials(os.geteuid(), other.pid), arena.fd, arena.token)
+    with pytest.raises(LocalPathError, match="cannot be opened"):
+        arenas.open(PEER, Credentials(os.geteuid(), 0), arena.fd, arena.token)
+    with pytest.raises(LocalPathError, match="for user"):
+        arenas.open(PEER, Credentials(os.geteuid() + 1, os.getpid()), arena.fd, arena.token)
+    with pytest.raises(LocalPathError, match="ipc"):
+        arenas.open(PEER, None, arena.fd, arena.token)
+
+
+def test_no_more_than_so_many(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_arenas, "ARENAS_MAX", 2)
+    arenas = PeerArenas()
+    for peer in (b"1", b"2", b"2"):
+        arenas.open(peer, ME, arena.fd, arena.token)
+    with pytest.raises(LocalPathError, match="already"):
+        arenas.open(b"3", ME, arena.fd, arena.token)
+    arenas.close([b"1"])
+    arenas.open(b"3", ME, arena.fd, arena.token)
+
+
+def test_credentials_come_from_the_kernel(server: Any, connect: Any, wait: Any) -> None:
+    for endpoint, expected in ((server.listener.ipc, ME), (server.listener.tcp, None)):
+        assert connect(endpoint).send(b"hello")
+        received: list[Any] = []
+
+        def there(received: list[Any] = received) -> bool:
+            incoming = server.receive()
+            if incoming is not None:
+                received.append(incoming)
+            return bool(received)
+
+        wait(there, server)
+        assert peer_arenas.credentials_of(received[0].part) == expected
+
+
+@pytest.fixture
+def server(context: Any, own: Any, tmp_path: Path) -> Any:
+    from tailrace.transport.server import Server
+
+    return own(Server(context, tcp="tcp://127.0.0.1:0", ipc=f"ipc://{tmp_path}/s/s"))
