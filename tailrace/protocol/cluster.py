@@ -54,11 +54,15 @@ class NodeInfo(Struct, frozen=True, array_like=True):
 
 
 class TopicConfig(Struct, frozen=True, array_like=True):
-    """What can be set for each topic. -1 means no bound. Times in milliseconds, sizes in bytes."""
+    """What can be set for each topic. -1 means no bound. Times in milliseconds, sizes in bytes.
+
+    `unclean_leader_election`: a replica that may lack records is elected rather than none.
+    """
 
     retention_ms: Int64 = -1
     retention_bytes: Int64 = -1
     min_insync_replicas: Annotated[int, Meta(ge=1, le=REPLICATION_FACTOR_MAX)] = 1
+    unclean_leader_election: bool = False
 
 
 class PartitionInfo(Struct, frozen=True, array_like=True):

@@ -34,6 +34,8 @@ class ErrorCode(IntEnum):
     FENCED_LEADER_EPOCH = 31
     UNKNOWN_LEADER_EPOCH = 32
     LEADER_NOT_AVAILABLE = 33
+    NOT_ENOUGH_REPLICAS = 34
+    STALE_PARTITION_EPOCH = 35
     OFFSET_OUT_OF_RANGE = 40
     OUT_OF_ORDER_SEQUENCE = 50
     FENCED_PRODUCER = 51
@@ -203,6 +205,20 @@ class LeaderNotAvailableError(TailraceError):
     """The partition has no live leader at the moment."""
 
     code = ErrorCode.LEADER_NOT_AVAILABLE
+    retriable = True
+
+
+class NotEnoughReplicasError(TailraceError):
+    """Fewer replicas than `min_insync_replicas` are in sync: nothing that asks for all of them is stored."""
+
+    code = ErrorCode.NOT_ENOUGH_REPLICAS
+    retriable = True
+
+
+class StalePartitionEpochError(TailraceError):
+    """A partition has changed since the one who wants to change it has looked."""
+
+    code = ErrorCode.STALE_PARTITION_EPOCH
     retriable = True
 
 

@@ -37,6 +37,7 @@ from .message import PROTOCOL_VERSION as PROTOCOL_VERSION
 from .message import ErrorInfo as ErrorInfo
 from .message import Message as Message
 from .message import Text as Text
+from .replica_messages import AlterIsr, ReplicaFetch, ReplicaReply
 
 EARLIEST: Final = -2
 """In place of a timestamp in `ListOffsets`: the log start offset."""
@@ -202,7 +203,10 @@ class SnapshotTaken(Message, frozen=True, tag=120):
 
 
 class RegisterNode(Message, frozen=True, tag=21):
-    """A node starts. `topic_ids` are the topics it has logs of."""
+    """A node starts. `topic_ids` are the topics it has logs of.
+
+    `durable`: what it acknowledged is on its disk, whatever has ended it before (`flush: commit`).
+    """
 
     node_id: Int32 = 0
     listener: Listener = Listener("")
@@ -210,6 +214,7 @@ class RegisterNode(Message, frozen=True, tag=21):
     rack: Name = ""
     clean: bool = True
     topic_ids: Annotated[list[TopicId], Meta(max_length=TOPICS_MAX)] = []
+    durable: bool = True
 
 
 class NodeRegistered(Message, frozen=True, tag=121):
@@ -328,7 +333,7 @@ class Beat(Struct, frozen=True, array_like=True, tag=201):
     version: Int64
 
 
-NodeRequest: TypeAlias = Produce | Fetch | ListOffsets | DescribeLogs | Ping | OpenArena
+NodeRequest: TypeAlias = Produce | Fetch | ListOffsets | DescribeLogs | Ping | OpenArena | ReplicaFetch
 CoordinatorRequest: TypeAlias = (
     GetSnapshot
     | RegisterNode
@@ -338,6 +343,7 @@ CoordinatorRequest: TypeAlias = (
     | DeleteTopic
     | AlterTopic
     | InitProducer
+    | AlterIsr
     | Ping
     | GroupRequest
 )
@@ -358,6 +364,7 @@ Reply: TypeAlias = (
     | TopicDeleted
     | TopicAltered
     | ProducerReady
+    | ReplicaReply
     | GroupReply
 )
 Published: TypeAlias = Update | Beat
