@@ -1,0 +1,97 @@
+"""What replicas of a partition say to each other, and to the coordinator about each other.
+
+A follower is a consumer of its leader that also reads past the high watermark, and whose next fetch offset
+says what it has on disk (RELIABILITY R2). Where the logs part is found with the fetch itself, by leader
+epochs, as in KIP-595; the in-sync replicas are changed by compare-and-set, as in KIP-497.
+"""
+
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta, Struct
+
+from .cluster import Int32, Int64, NodeIds, PartitionIndex, PartitionInfo, TopicId
+from .limits import FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, PARTITIONS_PER_REQUEST_MAX
+from .message import ErrorInfo, Message
+
+
+class ReplicaFetchEntry(Struct, frozen=True, array_like=True):
+    """One partition: the follower has everything below `offset` on disk, the last of it from `last_epoch`.
+
+    `last_epoch` is -1 for an empty log.
+    """
+
+    topic_id: TopicId
+    partition: PartitionIndex
+    leader_epoch: Int32
+    offset: Int64
+    last_epoch: Int32
+
+
+class ReplicaFetch(Message, frozen=True, kw_only=True, tag=7):
+    """A follower reads on. Waits up to `max_wait_ms` for records, or for a high watermark that it lacks."""
+
+    node_id: Int32
+    node_epoch: Int64
+    max_wait_ms: Annotated[int, Meta(ge=0, le=FETCH_WAIT_MS_MAX)] = 0
+    max_bytes: Annotated[int, Meta(ge=1, le=FETCH_BYTES_MAX)] = FETCH_BYTES_MAX
+    entries: Annotated[list[ReplicaFetchEntry], Meta(min_length=1, max_length=PARTITIONS_PER_REQUEST_MAX)]
+
+
+class ReplicaFetchResult(Struct, frozen=True, array_like=True):
+    """News of one partition: `batches` payload frames belong to it. Offsets are -1 where unknown.
+
+    With `diverging_epoch` from 0 the follower's log is not a part of the leader's: what the leader has of the
+    highest epoch up to `last_epoch` is that one, and ends at `diverging_end`. The follower truncates to that
+    epoch's end in its own log or to `diverging_end`, whichever is lower, and asks again.
+    """
+
+    topic_id: TopicId
+    partition: PartitionIndex
+    error: ErrorInfo
+    high_watermark: Int64
+    log_start_offset: Int64
+    batches: Annotated[int, Meta(ge=0)] = 0
+    diverging_epoch: Int32 = -1
+    diverging_end: Int64 = -1
+
+
+class ReplicaFetched(Message, frozen=True, tag=107):
+    """Only partitions with news, then their batches, as they are stored."""
+
+    results: Annotated[list[ReplicaFetchResult], Meta(max_length=PARTITIONS_PER_REQUEST_MAX)] = []
+
+
+class IsrProposal(Struct, frozen=True, array_like=True):
+    """What the leader of `leader_epoch` finds in sync, if the partition is still at `partition_epoch`."""
+
+    topic_id: TopicId
+    partition: PartitionIndex
+    leader_epoch: Int32
+    partition_epoch: Int32
+    isr: NodeIds
+
+
+class AlterIsr(Message, frozen=True, kw_only=True, tag=28):
+    """A leader's in-sync replicas. Each member but the leader comes with the node epoch it was seen in (R4)."""
+
+    node_id: Int32
+    node_epoch: Int64
+    proposals: Annotated[list[IsrProposal], Meta(min_length=1, max_length=PARTITIONS_PER_REQUEST_MAX)]
+    member_epochs: Annotated[dict[Int32, Int64], Meta(max_length=1_000)] = {}
+
+
+class IsrResult(Struct, frozen=True, array_like=True):
+    """What became of one proposal, and the partition as it is now (None: there is no such partition)."""
+
+    error: ErrorInfo
+    partition: PartitionInfo | None
+
+
+class IsrAltered(Message, frozen=True, tag=128):
+    """Results in the order of the proposals."""
+
+    results: Annotated[list[IsrResult], Meta(max_length=PARTITIONS_PER_REQUEST_MAX)] = []
+
+
+ReplicaRequest: TypeAlias = ReplicaFetch
+ReplicaReply: TypeAlias = ReplicaFetched | IsrAltered
