@@ -72,7 +72,7 @@ class IsrProposal(Struct, frozen=True, array_like=True):
 
 
 class AlterIsr(Message, frozen=True, kw_only=True, tag=28):
-    """A leader's in-sync replicas. Each member but the leader comes with the node epoch it was seen in (R4)."""
+    """A leader's in-sync replicas. Each member but the leader comes with the node epoch it was seen in."""
 
     node_id: Int32
     node_epoch: Int64
