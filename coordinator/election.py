@@ -7,6 +7,7 @@
   every committed record, and is elected when it returns.
 - Only where the topic allows `unclean` elections another replica that is alive is elected then. It
   may lack records: it is the sole ISR, and the ELR is empty, for those in it have another history.
+  One that was never in the ISR, to which the partition is only moving, has nothing, and never is.
 - Members leave the ISR when they die; while fewer than `min_insync` are left they go to the
   ELR, since nothing is committed without them. It clears when there are enough again.
 - The leader epoch counts elections (losing a leader is none), the partition epoch all changes.
@@ -42,13 +43,13 @@ def settle(partition: PartitionInfo, rules: Rules) -> PartitionInfo:
     isr = tuple(node_id for node_id in partition.isr if node_id in rules.alive)
     if not isr:
         isr = _first((n for n in partition.replicas if n in partition.elr and n in rules.alive), rules)
-    if not isr and rules.unclean:
-        isr = _first((n for n in partition.replicas if n in rules.alive), rules)
-        if isr:
-            return _changed(partition, isr[0], isr, ())
-    if not isr:
-        return _changed(partition, NO_LEADER, partition.isr, partition.elr)
-    return _with_isr(partition, isr, rules)
+    if isr:
+        return _finish_move(partition, _with_isr(partition, isr, rules), rules)
+    if rules.unclean:
+        isr = _first((n for n in partition.replicas if n in rules.alive and n not in partition.adding), rules)
+    if isr:
+        return _finish_move(partition, _changed(partition, isr[0], isr, ()), rules)
+    return _changed(partition, NO_LEADER, partition.isr, partition.elr)
 
 
 def is_unclean(before: PartitionInfo, after: PartitionInfo, lacking: Set[int] = frozenset()) -> bool:
@@ -78,9 +79,8 @@ def return_node(partition: PartitionInfo, node_id: int, rules: Rules, *, intact:
 
 
 def is_sole_replica(partition: PartitionInfo, node_id: int) -> bool:
-    """Does nobody else hold it? Those that it moves to, and have not caught up, do not hold it yet."""
-    others = set(partition.replicas) - {node_id}
-    return others <= set(partition.target) - {*partition.isr, *partition.elr}
+    """Does nobody else hold it? Those that have yet to catch up for the first time do not."""
+    return set(partition.replicas) - {node_id} <= set(partition.adding)
 
 
 def change_isr(partition: PartitionInfo, isr: Set[int], rules: Rules) -> PartitionInfo:
@@ -103,11 +103,16 @@ def move(partition: PartitionInfo, target: tuple[int, ...], rules: Rules) -> Par
     if target == partition.settled_replicas:
         return partition
     any_may_lead = rules.unclean or partition.leader == NO_LEADER
-    needed = {*target, *partition.isr, *partition.elr, *(partition.replicas if any_may_lead else ())}
+    holders = set(partition.replicas).difference(partition.adding)
+    needed = {*target, *partition.isr, *partition.elr, *(holders if any_may_lead else ())}
     stay = tuple(n for n in partition.replicas if n in needed)
     added = tuple(n for n in target if n not in partition.replicas)
     moving = replace(
-        partition, replicas=stay + added, partition_epoch=partition.partition_epoch + 1, target=target
+        partition,
+        replicas=stay + added,
+        partition_epoch=partition.partition_epoch + 1,
+        target=target,
+        adding=tuple(n for n in stay if n in partition.adding) + added,
     )
     return _finish_move(partition, moving, rules)
 
@@ -130,10 +135,15 @@ def _finish_move(before: PartitionInfo, moving: PartitionInfo, rules: Rules) -> 
     """Without those that leave once all of the target are in sync; one change from `before` in all."""
     if not moving.target or not set(moving.target) <= set(moving.isr):
         return moving
-    moved = replace(moving, replicas=moving.target, isr=moving.target, elr=(), target=())
+    moved = replace(moving, replicas=moving.target, isr=moving.target, elr=(), target=(), adding=())
     if moved.leader != NO_LEADER:
         moved = _with_isr(moved, moved.isr, rules)
-    return replace(moved, partition_epoch=before.partition_epoch + 1)
+    elected = moved.leader not in (before.leader, NO_LEADER)
+    return replace(
+        moved,
+        leader_epoch=before.leader_epoch + elected,
+        partition_epoch=before.partition_epoch + 1,
+    )
 
 
 def _with_isr(partition: PartitionInfo, isr: tuple[int, ...], rules: Rules) -> PartitionInfo:
@@ -166,4 +176,5 @@ def _changed(
         partition_epoch=partition.partition_epoch + 1,
         isr=isr,
         elr=elr,
+        adding=tuple(n for n in partition.adding if n not in isr) if partition.adding else (),
     )

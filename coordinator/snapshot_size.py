@@ -8,9 +8,9 @@ from tailrace.protocol.cluster import NodeInfo, PartitionInfo, TopicInfo
 
 _NODE_FIXED_BYTES = 49
 _TOPIC_FIXED_BYTES = 64
-_PARTITION_FIXED_BYTES = 20
+_PARTITION_FIXED_BYTES = 21
 _REPLICA_BYTES = 11  # 5 in `replicas`, 5 in `isr` or `elr`, and a share of a long list's header
-_TARGET_BYTES = 6
+_MOVING_BYTES = 6  # in `target` or `adding`
 
 
 def node_bytes(node: NodeInfo) -> int:
@@ -22,8 +22,8 @@ def node_bytes(node: NodeInfo) -> int:
 
 def partition_bytes(partition: PartitionInfo) -> int:
     """At most this many bytes for a partition in a snapshot."""
-    replicas = len(partition.replicas) * _REPLICA_BYTES + len(partition.target) * _TARGET_BYTES
-    return _PARTITION_FIXED_BYTES + replicas
+    moving = (len(partition.target) + len(partition.adding)) * _MOVING_BYTES
+    return _PARTITION_FIXED_BYTES + len(partition.replicas) * _REPLICA_BYTES + moving
 
 
 def topic_bytes(topic: TopicInfo) -> int:

@@ -4,7 +4,7 @@
 - Each of its replicas moves to the node that has the least to carry, in another rack than the others
   if there is one. Where no other node is left the replica stays, and is counted as stuck: start more
   nodes and ask again.
-- With `draining` False the mark goes. What moves already moves on.
+- With `draining` False the mark goes. What moves already moves on; the node leads what draining ones led.
 - May be asked of a dead node: its replicas are made anew elsewhere, but for those nobody else has.
 """
 
@@ -33,7 +33,10 @@ def decide(state: State, request: DrainNode) -> Decision:
     )
     if not request.draining:
         held = state.index.load(node.node_id).replicas
-        return Decision(NodeDraining(request.request_id, held=held), marks)
+        reply = NodeDraining(request.request_id, held=held)
+        draining = state.draining() - {node.node_id}
+        led = changed(state, state.index.held_by(node.node_id), hand_over, draining=draining)
+        return Decision(reply, (*marks, *led), notes=(f"node {node.node_id} is not draining any more",))
     plan = _Plan(state, node)
     draining = state.draining() | {node.node_id}
     changes = changed(state, state.index.held_by(node.node_id), plan.off, draining=draining)

@@ -74,7 +74,7 @@ class PartitionInfo(Struct, frozen=True, array_like=True):
 
     `leader_epoch` goes up by one with each election, `partition_epoch` with each change. While the partition
     moves, `target` is who is to hold it, and `replicas` are those who did, then those who are to come; once
-    all of `target` are in the ISR they are the replicas (KIP-455).
+    all of `target` are in the ISR they are the replicas (KIP-455). Those of `adding` were never in the ISR.
     """
 
     replicas: NodeIds
@@ -84,6 +84,7 @@ class PartitionInfo(Struct, frozen=True, array_like=True):
     isr: NodeIds
     elr: NodeIds = ()
     target: NodeIds = ()
+    adding: NodeIds = ()
 
     @property
     def settled_replicas(self) -> tuple[int, ...]:
