@@ -160,9 +160,7 @@ class _Loop:
         self._writer = writer
         self._mailbox = mailbox
         self._parked = ParkedFetches(fetches_max=PARKED_FETCHES_MAX, waits_max=PARKED_PARTITIONS_MAX)
-        self._parked_replicas = ParkedFetches(
-            fetches_max=PARKED_FETCHES_MAX, waits_max=PARKED_PARTITIONS_MAX
-        )
+        self._parked_replicas = ParkedFetches(fetches_max=PARKED_FETCHES_MAX, waits_max=PARKED_PARTITIONS_MAX)
         self._poller = Poller()
         self._membership = Membership(
             Identity(config.node_id, server.listener, storage.storage_id, config.rack, storage.clean),

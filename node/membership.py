@@ -99,8 +99,8 @@ class Membership:
         self.node_epoch: int | None = None
         self.applied_version = -1
         self.lease_until = -inf
-        """Until then the coordinator surely takes this node for alive: a session after the last beat that it has
-        answered was sent."""
+        """Until then the coordinator surely takes this node for alive: a session after the last beat that was
+        answered had been sent."""
         self._session_s = 0.0
         self._identity = identity
         self._endpoints = tuple(endpoints)

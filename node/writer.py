@@ -153,14 +153,16 @@ class Writer:
         self._group, self._copies = [], []
         self._mailbox.post(Committed(produces, grown, copied))
 
-    def _take_group(self, first: PendingProduce) -> None:
+    def _take_group(self, first: PendingProduce | PendingCopy) -> None:
         """All that waits behind `first`, up to the bound on a group or a change of the cluster state."""
         self._join_group(first)
         size = first.size
         while size < GROUP_COMMIT_BYTES_MAX and not self._queue.empty():
             work = self._queue.get_nowait()
-            joins = isinstance(work, PendingProduce | PendingCopy)
-            if not joins or size + work.size > GROUP_COMMIT_BYTES_MAX:
+            if (
+                not isinstance(work, PendingProduce | PendingCopy)
+                or size + work.size > GROUP_COMMIT_BYTES_MAX
+            ):
                 self._next = work
                 return
             self._join_group(work)

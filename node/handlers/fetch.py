@@ -64,6 +64,7 @@ def handle(broker: Broker, peer: bytes, request: Fetch, payload: Payload, now: f
 def serve(broker: Broker, fetch: ParkedFetch, now: float) -> None:
     """A fetch that is new, or was woken, or has waited enough. It holds no slot now."""
     request = fetch.request
+    assert isinstance(request, Fetch)
     if not broker.unsent.allows(fetch.peer):
         _unread(broker, fetch.peer, request.request_id)
         return
@@ -152,6 +153,7 @@ def _read_and_reply(
     storage: Storage, fetch: ParkedFetch, failed: list[FetchResult], readings: list[Reading], turn: int
 ) -> tuple[Fetched, Sequence[Buffer]]:
     request = fetch.request
+    assert isinstance(request, Fetch)
     reply = FetchReply(request.max_bytes, fetch.slot)
     results = read_all(storage, readings, turn, reply)
     return Fetched(request.request_id, results=[*failed, *results]), reply.frames()

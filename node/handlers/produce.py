@@ -79,9 +79,10 @@ def committed(
         for place, append, outcome in zip(produce.places, produce.appends, outcomes, strict=True):
             if isinstance(outcome, Appended):
                 log = append.log
-                result = ProduceResult(OK, outcome.base_offset, log.log_start_offset)
-                if not log.sole_replica:
-                    result = _replicated(broker, produce, log, outcome, needs, result, now)
+                if log.sole_replica:
+                    result = ProduceResult(OK, outcome.base_offset, log.log_start_offset)
+                else:
+                    result = _replicated(broker, produce, log, outcome, needs=needs, now=now)
             else:
                 result = _refused(outcome)
             produce.results[place] = result
@@ -97,8 +98,8 @@ def _replicated(
     produce: PendingProduce,
     log: PartitionLog,
     outcome: Appended,
+    *,
     needs: dict[PartitionKey, int],
-    result: ProduceResult,
     now: float,
 ) -> ProduceResult:
     """What is stored here counts once the others have it (acks=all), or while this node surely leads."""
@@ -108,7 +109,7 @@ def _replicated(
         return _refused(error)
     if produce.acks == ACKS_ALL and log.high_watermark <= outcome.last_offset:
         needs[log.key] = max(needs.get(log.key, 0), outcome.last_offset + 1)
-    return result
+    return ProduceResult(OK, outcome.base_offset, log.log_start_offset)
 
 
 def given_up(broker: Broker, produces: Sequence[PendingProduce], error: TailraceError) -> None:

@@ -1,6 +1,6 @@
 """ReplicaFetch: a follower reads on, past the high watermark too, and so says what it has on disk.
 
-- each partition stands alone; one that is led in another epoch, or that the node is no replica of, gets an error;
+- each partition stands alone; one that is led in another epoch, or has no such replica, gets an error;
 - a follower whose log is not a part of the leader's is told where they part (KIP-595), and gets nothing else;
 - its offset counts as what it has on disk: the high watermark may move, replicas come into sync;
 - with nothing to bring the fetch is parked until something is appended, or its wait is over;
@@ -68,7 +68,7 @@ def serve(broker: Broker, fetch: ParkedFetch, request: ReplicaFetch, now: float)
             elif found is not None:
                 readings.append(found)
     broker.turn += 1
-    work = partial(_read_all, broker.storage, fetch, request, results, readings, broker.turn)
+    work = partial(_read_all, broker.storage, fetch, request, results, readings=readings, turn=broker.turn)
     if any(reading.entry.offset < reading.log.hot_offset for reading in readings):
         if not broker.fetch_slots.take(fetch.peer, 1):
             raise BusyError("too many fetches of this connection wait; retry later")
@@ -139,6 +139,7 @@ def _read_all(
     fetch: ParkedFetch,
     request: ReplicaFetch,
     results: list[ReplicaFetchResult],
+    *,
     readings: list[_Reading],
     turn: int,
 ) -> tuple[ReplicaFetched, Sequence[Buffer]]:

@@ -1,7 +1,7 @@
 """What a follower fetches next, and what it makes of the answers. Pure: time is an argument.
 
-A partition is in one step at a time: idle, in a fetch, or with the writer, who appends, truncates or empties
-its log. So the offset of the next fetch is always what is on disk (RELIABILITY R2), and what an answer says is
+A partition is in one step at a time: idle, in a fetch, or with the writer, who appends to, cuts or
+empties its log. So the offset of the next fetch is always what is on disk (RELIABILITY R2), and what an answer says is
 about the log as it still is. A leader gets several fetches, each with the partitions that are idle as
 it goes out: a busy partition does not wait for quiet ones.
 """
@@ -199,7 +199,10 @@ class Copier:
         self, copied: _Copied, result: ReplicaFetchResult, batches: tuple[bytes, ...], now: float
     ) -> CopyStep | None:
         log, epoch = copied.log, copied.source.leader_epoch
-        if result.error.code == ErrorCode.OFFSET_OUT_OF_RANGE and result.log_start_offset > log.log_end_offset:
+        if (
+            result.error.code == ErrorCode.OFFSET_OUT_OF_RANGE
+            and result.log_start_offset > log.log_end_offset
+        ):
             return CopyStep(copied.key, log, epoch, reset_to=result.log_start_offset)
         if result.error.code != ErrorCode.NONE:
             copied.retry_at = now + copied.backoff.pause()

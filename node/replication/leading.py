@@ -32,9 +32,7 @@ class Follower:
 class LeadReplica:
     """One partition in one leader epoch, which began at `start`. Times in seconds, monotonic."""
 
-    def __init__(
-        self, node_id: int, info: PartitionInfo, min_insync: int, *, start: int, now: float
-    ) -> None:
+    def __init__(self, node_id: int, info: PartitionInfo, min_insync: int, *, start: int, now: float) -> None:
         self.leader_epoch = info.leader_epoch
         self.start = start
         self.proposed: frozenset[int] | None = None
@@ -136,9 +134,7 @@ class LeadReplica:
     def _late(self, isr: frozenset[int], now: float) -> list[int]:
         return [n for n in isr if n != self._node_id and now - self._caught_up_at(n) > LAG_S_MAX]
 
-    def _ready(
-        self, isr: frozenset[int], high_watermark: int, node_epochs: Mapping[int, int]
-    ) -> list[int]:
+    def _ready(self, isr: frozenset[int], high_watermark: int, node_epochs: Mapping[int, int]) -> list[int]:
         needed = max(high_watermark, self.start)
         return [
             node_id

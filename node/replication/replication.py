@@ -173,8 +173,7 @@ class Replication:
             log, replica = self._led[key]
             self._looks.add(key)
             high_watermark = replica.high_watermark(log.high_watermark, log.log_end_offset)
-            if high_watermark > log.high_watermark:
-                log.raise_high_watermark(high_watermark)
+            if self._storage.raise_high_watermark(log, high_watermark):
                 moved.append((key, log, self.waiting.advanced(key, high_watermark)))
         self._moved.clear()
         return moved

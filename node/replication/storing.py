@@ -43,7 +43,9 @@ class CopyWriter:
         """The batches are stored: move the ends of the logs that the leader told of."""
         for step, error in outcomes:
             if error is None and step.high_watermark >= 0:
-                self._storage.raise_high_watermark(step.log, min(step.high_watermark, step.log.log_end_offset))
+                self._storage.raise_high_watermark(
+                    step.log, min(step.high_watermark, step.log.log_end_offset)
+                )
             if error is None and step.log_start_offset > step.log.log_start_offset:
                 self._storage.advance_start(step.log, step.log_start_offset)
 
@@ -52,10 +54,15 @@ class CopyWriter:
         if log.removed:
             raise NotLeaderError(f"{log.name} was removed")
         if step.reset_to is not None:
-            logger.warning("%s begins anew at offset %d: the leader has no older records", log.name, step.reset_to)
-            self._storage.reset(log, step.reset_to)
+            logger.warning(
+                "%s begins anew at offset %d: the leader has no older records", log.name, step.reset_to
+            )
+            while self._storage.reset(log, step.reset_to, unclean=True):
+                pass
         if step.truncate_to is not None:
-            logger.info("%s is cut to offset %d, where it parts from its leader's", log.name, step.truncate_to)
+            logger.info(
+                "%s is cut to offset %d, where it parts from its leader's", log.name, step.truncate_to
+            )
             self._storage.truncate(log, step.truncate_to, unclean=True)
 
 

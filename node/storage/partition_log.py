@@ -88,6 +88,11 @@ class PartitionLog:
         """Where `Storage.logs` holds it."""
         return self.topic_id, self.partition
 
+    @property
+    def epoch_start(self) -> int:
+        """Where the newest leader epoch begins."""
+        return self.epochs[-1][1] if self.epochs else 0
+
     def row(self) -> PartitionRow:
         """As it is to be stored: only the high watermark may have been lower at the last commit."""
         return PartitionRow(
@@ -114,4 +119,7 @@ class PartitionLog:
         self.size_bytes = row.size_bytes
         self.log_start_offset = row.log_start_offset
         self.log_end_offset = row.log_end_offset
-        self.high_watermark = self.stored_high_watermark = row.high_watermark
+        # Another thread may have raised it since the row was made. Cutting the log takes it down.
+        self.stored_high_watermark = row.high_watermark
+        if row.high_watermark > self.high_watermark:
+            self.high_watermark = row.high_watermark

@@ -101,6 +101,7 @@ def _adopt(log: PartitionLog, row: PartitionRow, kept_epochs: epochs.Epochs) -> 
         )  # fmt: skip
     log.hot_offset = min(max(log.hot_offset, row.log_start_offset), row.log_end_offset)
     log.adopt(row, kept_epochs)
+    log.high_watermark = row.high_watermark
 
 
 def _find_tail(tables: Tables, log: PartitionLog, offset: int) -> Tail:

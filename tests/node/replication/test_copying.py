@@ -61,7 +61,9 @@ def test_batches_go_to_the_writer_and_nothing_is_fetched_meanwhile(copier: Copie
     steps = copier.replied(fetch.fetch_id, [result(batches=2, high_watermark=8)], [b"x", b"y"], 0.0)
     assert steps == [CopyStep(key(), one, 3, (b"x", b"y"), None, None, 8, 0)]
     (other,) = copier.plan(0.0)
-    assert [entry.partition for entry in other.entries] == [1], "a quiet partition does not wait for a busy one"
+    assert [entry.partition for entry in other.entries] == [1], (
+        "a quiet partition does not wait for a busy one"
+    )
     one.log_end_offset = 12
     copier.done(steps[0], None, 0.0)
     (again,) = copier.plan(0.0)
@@ -124,7 +126,9 @@ def test_another_leader(copier: Copier) -> None:
     copier.copy({key(): (one, Source(3, 4))})
     (other,) = copier.plan(0.0)
     assert (other.leader, other.entries[0].leader_epoch) == (3, 4)
-    assert copier.replied(fetch.fetch_id, [result(batches=1)], [b"x"], 0.0) == [], "the old leader is not heard"
+    assert copier.replied(fetch.fetch_id, [result(batches=1)], [b"x"], 0.0) == [], (
+        "the old leader is not heard"
+    )
     (step,) = copier.replied(other.fetch_id, [result(batches=1)], [b"x"], 0.0)
     copier.copy({key(): (one, Source(2, 5))})
     assert len(copier.plan(0.0)) == 1

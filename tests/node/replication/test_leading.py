@@ -79,7 +79,8 @@ def test_one_that_is_always_a_little_behind_is_in_sync() -> None:
         assert replica.propose(0, {}, now) is None
 
 
-def test_who_comes_in(start: int = 50) -> None:
+def test_who_comes_in() -> None:
+    start = 50
     info = replace(INFO, isr=(1, 2))
     for offset, high_watermark, epochs, expected in (
         (49, 0, EPOCHS, None),  # not at the start of this leader's epoch (R4)
