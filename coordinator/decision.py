@@ -14,7 +14,7 @@ class Decision(NamedTuple):
     `changes` become one version of the cluster state and are published; an update names each
     partition at most once. `opening` is a topic whose request is answered once the leaders of
     its partitions from `first_opening` on have opened them: then there is no `reply` yet.
-    `warnings` and `notes` are for the log.
+    `warnings` and `notes` are for the log. `unclean`: how many replicas were elected that may lack records.
     """
 
     reply: Reply | None = None
@@ -24,3 +24,4 @@ class Decision(NamedTuple):
     first_opening: int = 0
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unclean: int = 0

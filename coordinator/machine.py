@@ -11,9 +11,11 @@ from typing import NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
+from tailrace.protocol.admin_messages import AdminRequest, DrainNode, ElectLeaders, MovePartitions, RemoveNode
 from tailrace.protocol.cluster import (
     Listener,
     NodeChanged,
+    NodeInfo,
     NodeRemoved,
     PartitionChanged,
     TopicChanged,
@@ -37,6 +39,8 @@ from tailrace.protocol.messages import (
     RegisterNode,
     Update,
 )
+from tailrace.protocol.replica_messages import AlterIsr
+from tailrace.protocol.text import plural
 from tailrace.protocol.wire import failure
 
 from .decision import Decision
@@ -44,16 +48,23 @@ from .groups.changes import GroupChange
 from .groups.groups import Groups
 from .groups.state import GroupsState
 from .handlers import (
+    alter_isr,
     alter_topic,
     create_topic,
     delete_topic,
+    drain_node,
+    elect_leaders,
     get_snapshot,
     heartbeat,
     init_producer,
     leave_cluster,
+    move_partitions,
     register_node,
+    remove_node,
 )
+from .node_connections import RECONNECT_GRACE_S, NodeConnections
 from .openings import Answer, Openings
+from .preferred import SLICE_MAX, PreferredLeaders, next_slice
 from .private_state import PrivateChange
 from .sessions import Sessions
 from .state import State
@@ -67,6 +78,8 @@ ClusterRequest: TypeAlias = (
     | DeleteTopic
     | AlterTopic
     | InitProducer
+    | AlterIsr
+    | AdminRequest
     | Ping
 )
 """What is not asked of a group."""
@@ -96,22 +109,41 @@ def decide(state: State, settings: Settings, request: ClusterRequest, new_id: by
     match request:
         case Heartbeat():
             decision = heartbeat.decide(state, request)
+        case AlterIsr():
+            decision = alter_isr.decide(state, request)
         case InitProducer():
             decision = init_producer.decide(state, request)
         case GetSnapshot():
             decision = get_snapshot.decide(state, request, settings.publisher)
-        case CreateTopic():
-            decision = create_topic.decide(state, request, new_id)
-        case AlterTopic():
-            decision = alter_topic.decide(state, request)
-        case DeleteTopic():
-            decision = delete_topic.decide(state, request)
         case RegisterNode():
             decision = register_node.decide(state, request, settings.session_timeout_ms)
         case LeaveCluster():
             decision = leave_cluster.decide(state, request)
         case Ping():
             decision = Decision(Pong(request.request_id))
+        case _:
+            decision = _decide_for_admin(state, request, new_id)
+    return decision
+
+
+def _decide_for_admin(
+    state: State, request: CreateTopic | AlterTopic | DeleteTopic | AdminRequest, new_id: bytes
+) -> Decision:
+    match request:
+        case CreateTopic():
+            decision = create_topic.decide(state, request, new_id)
+        case AlterTopic():
+            decision = alter_topic.decide(state, request)
+        case DeleteTopic():
+            decision = delete_topic.decide(state, request)
+        case ElectLeaders():
+            decision = elect_leaders.decide(state, request)
+        case MovePartitions():
+            decision = move_partitions.decide(state, request)
+        case DrainNode():
+            decision = drain_node.decide(state, request)
+        case RemoveNode():
+            decision = remove_node.decide(state, request)
     return decision
 
 
@@ -129,7 +161,11 @@ class Machine:
         )
         self._settings = settings
         self._sessions = Sessions(settings.session_timeout_ms / 1000, now)
+        self._connections = NodeConnections()
+        self._preferred = PreferredLeaders(now)
         self._openings = Openings()
+        self.unclean_elections = 0
+        """Since the start: replicas that were elected although they may lack records."""
         for node_id in state.alive():
             self._sessions.hear(node_id, now)
 
@@ -148,6 +184,8 @@ class Machine:
         except TailraceError as error:
             return Outcome(answers=((peer, failure(request.request_id, error)),))
         update, answers = self._apply(decision, now)
+        if isinstance(request, RegisterNode | Heartbeat):
+            self._connections.hear(peer, request.node_id)
         if isinstance(request, Heartbeat):
             self._sessions.hear(request.node_id, now)
             answers += self._openings.applied(request.node_id, request.applied_version, self.state.cluster)
@@ -165,9 +203,10 @@ class Machine:
             update, decision.private, (), tuple(answers), warnings=decision.warnings, notes=decision.notes
         )
 
-    def gone(self, peers: Iterable[bytes]) -> None:
+    def gone(self, peers: Iterable[bytes], now: float) -> None:
         """Connections have ended."""
         self._groups.gone(peers)
+        self._connections.gone(peers, now)
 
     def settle(self, now: float, wall_ms: int) -> Outcome:
         """What the events since the last call mean for groups."""
@@ -178,13 +217,40 @@ class Machine:
         """Time has passed: give up silent nodes and members, and requests that waited too long."""
         notes = tuple(self._groups.tick(now, wall_ms))
         late = self._openings.timed_out(now)
-        silent = self._together(self._sessions.expired(now))
-        if not silent:
-            return Outcome(answers=tuple(late), notes=notes)
-        update, answers = self._apply(leave_cluster.die(self.state, silent), now)
-        timeout_ms = self._settings.session_timeout_ms
-        warnings = tuple(f"node {n} is dead: not heard of for {timeout_ms} ms" for n in silent)
-        return Outcome(update, answers=(*late, *answers), warnings=warnings, notes=notes)
+        outcome = self._bury(now) or self._lead_as_preferred(now) or Outcome()
+        return outcome._replace(answers=(*late, *outcome.answers), notes=(*notes, *outcome.notes))
+
+    def _bury(self, now: float) -> Outcome | None:
+        """Declare nodes dead whose connection has ended for good, or that are silent for too long."""
+        cut_off = self._connections.expired(now)
+        silent = self._sessions.expired(now)
+        dead = self._together(sorted({*cut_off, *silent}))
+        if not dead:
+            return None
+        decision = leave_cluster.die(self.state, dead)
+        update, answers = self._apply(decision, now)
+        grace_ms, timeout_ms = round(RECONNECT_GRACE_S * 1000), self._settings.session_timeout_ms
+        reasons = (
+            f"its connection ended, and no other came within {grace_ms} ms"
+            if node_id in cut_off
+            else f"not heard of for {timeout_ms} ms"
+            for node_id in dead
+        )
+        deaths = tuple(f"node {n} is dead: {reason}" for n, reason in zip(dead, reasons, strict=True))
+        return Outcome(update, answers=tuple(answers), warnings=(*deaths, *decision.warnings))
+
+    def _lead_as_preferred(self, now: float) -> Outcome | None:
+        """Give leadership back to first replicas that have returned, some at a time."""
+        due = self._preferred.next_look(self.state)
+        if due is None or now < due:
+            return None
+        changes, more = next_slice(self.state, SLICE_MAX)
+        self._preferred.looked(now, more=more)
+        if not changes:
+            return None
+        update, answers = self._apply(Decision(changes=changes), now)
+        note = f"{plural(len(changes), 'partition')} led by the first replica again"
+        return Outcome(update, answers=tuple(answers), notes=(note,))
 
     def stop(self) -> Outcome:
         """The coordinator ends: those who wait are told."""
@@ -192,7 +258,13 @@ class Machine:
 
     def next_tick(self) -> float | None:
         """When `tick` must be called at the latest, however many requests come."""
-        times = (self._sessions.next_look(), self._openings.next_deadline(), self._groups.next_tick())
+        times = (
+            self._sessions.next_look(),
+            self._connections.next_look(),
+            self._preferred.next_look(self.state),
+            self._openings.next_deadline(),
+            self._groups.next_tick(),
+        )
         return min((time for time in times if time is not None), default=None)
 
     def _together(self, node_ids: list[int]) -> list[int]:
@@ -201,6 +273,7 @@ class Machine:
         return [n for n, total in zip(node_ids, held, strict=True) if total <= PARTITIONS_PER_UPDATE_MAX]
 
     def _apply(self, decision: Decision, now: float) -> tuple[Update | None, list[Answer]]:
+        self.unclean_elections += decision.unclean
         for change in decision.private:
             self.state.apply_private(change)
         if not decision.changes:
@@ -224,11 +297,14 @@ class Machine:
         for change in update.changes:
             match change:
                 case NodeChanged(node) if node.alive:
+                    self._preferred.node_changed(now)
                     self._sessions.hear(node.node_id, now)
-                case NodeChanged(node):
-                    self._sessions.end(node.node_id)
-                case NodeRemoved(node_id):
+                case NodeChanged(NodeInfo(node_id)) | NodeRemoved(node_id):
+                    self._preferred.node_changed(now)
                     self._sessions.end(node_id)
+                    self._connections.forget(node_id)
+                case TopicChanged(topic):
+                    elected.add(topic.topic_id)
                 case TopicRemoved(topic_id):
                     answers += self._openings.removed(topic_id)
                 case PartitionChanged(topic_id):

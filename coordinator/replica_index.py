@@ -1,9 +1,9 @@
-"""Which partitions each node holds and leads, kept up with the changes."""
+"""Which partitions each node holds and leads, and which it is to lead, kept up with the changes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tailrace.protocol.cluster import PartitionInfo, TopicInfo
+from tailrace.protocol.cluster import NO_LEADER, PartitionInfo, TopicInfo
 
 
 class Load(NamedTuple):
@@ -20,6 +20,8 @@ class ReplicaIndex:
         self._held: dict[int, dict[bytes, set[int]]] = {}
         self._loads: dict[int, Load] = {}
         self.partitions = 0
+        self.displaced: dict[int, set[tuple[bytes, int]]] = {}
+        """By node: the partitions that it is to lead, and another one does."""
 
     def load(self, node_id: int) -> Load:
         """What the node has to carry."""
@@ -43,17 +45,25 @@ class ReplicaIndex:
             self._remove(topic.topic_id, index, partition)
 
     def change(self, topic_id: bytes, index: int, old: PartitionInfo, new: PartitionInfo) -> None:
-        """A partition has another leader or other replicas."""
-        if (old.leader, old.replicas) != (new.leader, new.replicas):
+        """A partition has changed."""
+        if (old.leader, old.replicas, old.target) != (new.leader, new.replicas, new.target):
             self._remove(topic_id, index, old)
             self._add(topic_id, index, new)
 
     def _add(self, topic_id: bytes, index: int, partition: PartitionInfo) -> None:
+        preferred = partition.settled_replicas[0]
+        if partition.leader not in (preferred, NO_LEADER):
+            self.displaced.setdefault(preferred, set()).add((topic_id, index))
         for node_id in partition.replicas:
             self._held.setdefault(node_id, {}).setdefault(topic_id, set()).add(index)
             self._count(node_id, node_id == partition.leader, 1)
 
     def _remove(self, topic_id: bytes, index: int, partition: PartitionInfo) -> None:
+        preferred = partition.settled_replicas[0]
+        if partition.leader not in (preferred, NO_LEADER):
+            self.displaced[preferred].discard((topic_id, index))
+            if not self.displaced[preferred]:
+                del self.displaced[preferred]
         for node_id in partition.replicas:
             topics = self._held[node_id]
             topics[topic_id].discard(index)

@@ -4,12 +4,13 @@ The whole state travels in one header. So its size is bounded when something is 
 elections and epochs never make it larger than what is counted here.
 """
 
-from tailrace.protocol.cluster import NodeInfo, TopicInfo
+from tailrace.protocol.cluster import NodeInfo, PartitionInfo, TopicInfo
 
-_NODE_FIXED_BYTES = 48
+_NODE_FIXED_BYTES = 49
 _TOPIC_FIXED_BYTES = 64
-_PARTITION_FIXED_BYTES = 19
+_PARTITION_FIXED_BYTES = 21
 _REPLICA_BYTES = 11  # 5 in `replicas`, 5 in `isr` or `elr`, and a share of a long list's header
+_MOVING_BYTES = 6  # in `target` or `adding`
 
 
 def node_bytes(node: NodeInfo) -> int:
@@ -19,8 +20,12 @@ def node_bytes(node: NodeInfo) -> int:
     return _NODE_FIXED_BYTES + sum(len(text.encode()) for text in texts)
 
 
+def partition_bytes(partition: PartitionInfo) -> int:
+    """At most this many bytes for a partition in a snapshot."""
+    moving = (len(partition.target) + len(partition.adding)) * _MOVING_BYTES
+    return _PARTITION_FIXED_BYTES + len(partition.replicas) * _REPLICA_BYTES + moving
+
+
 def topic_bytes(topic: TopicInfo) -> int:
     """At most this many bytes for a topic in a snapshot."""
-    replicas = sum(len(partition.replicas) for partition in topic.partitions)
-    partitions = len(topic.partitions) * _PARTITION_FIXED_BYTES + replicas * _REPLICA_BYTES
-    return _TOPIC_FIXED_BYTES + len(topic.name.encode()) + partitions
+    return _TOPIC_FIXED_BYTES + len(topic.name.encode()) + sum(map(partition_bytes, topic.partitions))

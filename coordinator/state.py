@@ -23,8 +23,8 @@ from .private_state import (
     TombstoneDropped,
     TopicBuried,
 )
-from .replica_index import ReplicaIndex
-from .snapshot_size import node_bytes, topic_bytes
+from .replica_index import Load, ReplicaIndex
+from .snapshot_size import node_bytes, partition_bytes, topic_bytes
 
 
 class State:
@@ -45,6 +45,19 @@ class State:
     def alive(self) -> set[int]:
         """The ids of the nodes that are alive."""
         return {node.node_id for node in self.cluster.nodes.values() if node.alive}
+
+    def draining(self) -> set[int]:
+        """The ids of the nodes that are to be emptied."""
+        return {node.node_id for node in self.cluster.nodes.values() if node.draining}
+
+    def racks(self) -> dict[int, str]:
+        """The rack of each node; empty where it has none."""
+        return {node.node_id: node.rack for node in self.cluster.nodes.values()}
+
+    def loads(self) -> dict[int, Load]:
+        """What the nodes carry that may get new partitions: they are alive and not draining."""
+        chosen = self.alive() - self.draining()
+        return {node_id: self.index.load(node_id) for node_id in chosen}
 
     def apply(self, update: Update) -> None:
         """Move on to the update's version, which must be the next one."""
@@ -88,7 +101,7 @@ class State:
                 self._forget_topic(topic_id)
             case PartitionChanged(topic_id, index, partition):
                 old = cluster.topics[topic_id].partitions[index]
-                assert len(old.replicas) == len(partition.replicas)  # snapshot_bytes counts them
+                self.snapshot_bytes += partition_bytes(partition) - partition_bytes(old)
                 self.index.change(topic_id, index, old, partition)
 
     def _forget_node(self, node_id: int) -> None:

@@ -17,7 +17,10 @@ _INT64_MAX: Final = 2**63 - 1
 _SHOWN_MAX: Final = 60
 
 _MINIMA: Final = {"retention_ms": -1, "retention_bytes": -1, "min_insync_replicas": 1}
-assert set(_MINIMA) == set(TopicConfig.__struct_fields__)
+_UNCLEAN: Final = "unclean_leader_election"
+_BOOLEANS: Final = {"true": True, "false": False, "1": True, "0": False}
+_FIELDS: Final = TopicConfig.__struct_fields__
+assert {*_MINIMA, _UNCLEAN} == set(_FIELDS)
 
 
 def shown(text: str) -> str:
@@ -47,11 +50,11 @@ def parse_topic_config(config: Mapping[str, str | int], replication_factor: int)
     values: dict[str, int] = {}
     for key, value in config.items():
         field = key.replace(".", "_")
-        if field not in _MINIMA:
+        if field not in _FIELDS:
             raise InvalidConfigError(f"unknown topic config {shown(key)}{_did_you_mean(field)}")
         if field in values:
             raise InvalidConfigError(f"topic config {field} is given twice, with dots and with underscores")
-        values[field] = _integer(key, value, _MINIMA[field])
+        values[field] = _boolean(key, value) if field == _UNCLEAN else _integer(key, value, _MINIMA[field])
     needed = values.get("min_insync_replicas", 1)
     if needed > replication_factor:
         raise InvalidConfigError(
@@ -59,6 +62,13 @@ def parse_topic_config(config: Mapping[str, str | int], replication_factor: int)
             "nothing could be written"
         )
     return TopicConfig(**(asdict(TopicConfig()) | values))
+
+
+def _boolean(key: str, value: str | int) -> bool:
+    found = _BOOLEANS.get(str(value).strip().lower())
+    if found is None:
+        raise InvalidConfigError(f"topic config {key}: {shown(str(value))} is neither true nor false")
+    return found
 
 
 def _integer(key: str, value: str | int, minimum: int) -> int:
@@ -72,5 +82,5 @@ def _integer(key: str, value: str | int, minimum: int) -> int:
 
 
 def _did_you_mean(field: str) -> str:
-    close = difflib.get_close_matches(field, _MINIMA, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(_MINIMA)}"
+    close = difflib.get_close_matches(field, _FIELDS, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(_FIELDS)}"

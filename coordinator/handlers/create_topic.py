@@ -2,7 +2,7 @@
 
 - Name, numbers and configuration are checked first; then that the topic is new; then that the
   cluster has room, and nodes.
-- More than one replica is refused: nodes do not replicate yet.
+- The replicas of a partition lie in as many racks as there are. They start empty, so all are in sync.
 - Answered when the leaders have opened the partitions (`openings.py`), so that a record can be
   written at once; when they don't in time the request fails with TIMED_OUT, but the topic exists.
 """
@@ -17,6 +17,7 @@ from tailrace.protocol.errors import (
 from tailrace.protocol.limits import (
     PARTITIONS_MAX,
     PARTITIONS_PER_TOPIC_MAX,
+    REPLICATION_FACTOR_MAX,
     SNAPSHOT_BYTES_MAX,
     TOPICS_MAX,
 )
@@ -41,8 +42,7 @@ def decide(state: State, request: CreateTopic, topic_id: bytes) -> Decision:
     if request.name in state.cluster.topic_ids:
         raise TopicExistsError(f"topic {request.name!r} exists")
     _check_room(state, request)
-    loads = {node_id: state.index.load(node_id) for node_id in state.alive()}
-    placed = place(request.partitions, request.replication_factor, loads)
+    placed = place(request.partitions, request.replication_factor, state.loads(), state.racks())
     partitions = tuple(
         PartitionInfo(replicas, leader=replicas[0], leader_epoch=0, partition_epoch=0, isr=replicas)
         for replicas in placed
@@ -66,10 +66,9 @@ def _check_numbers(request: CreateTopic) -> None:
         )
     if request.replication_factor < 1:
         raise InvalidConfigError(f"the replication factor is at least 1, not {request.replication_factor}")
-    if request.replication_factor > 1:
+    if request.replication_factor > REPLICATION_FACTOR_MAX:
         raise InvalidConfigError(
-            f"replication factor {request.replication_factor}: replication is not there yet; "
-            "use replication_factor=1"
+            f"replication factor {request.replication_factor}, at most {REPLICATION_FACTOR_MAX} is possible"
         )
 
 

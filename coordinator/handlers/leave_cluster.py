@@ -8,11 +8,12 @@ from collections.abc import Collection
 
 from msgspec.structs import replace
 
-from tailrace.protocol.cluster import NodeChanged, PartitionChanged
+from tailrace.protocol.cluster import NodeChanged
 from tailrace.protocol.messages import ClusterLeft, LeaveCluster
 
 from ..decision import Decision
 from ..election import settle
+from ..partition_changes import changed, unclean, unclean_warnings
 from ..state import State
 from .heartbeat import check_epoch
 
@@ -29,18 +30,14 @@ def decide(state: State, request: LeaveCluster) -> Decision:
 
 def die(state: State, node_ids: Collection[int]) -> Decision:
     """Mark living nodes dead, and elect others for what they led."""
-    alive = state.alive().difference(node_ids)
     held: dict[bytes, set[int]] = {}
     for node_id in node_ids:
         for topic_id, indexes in state.index.held_by(node_id):
             held.setdefault(topic_id, set()).update(indexes)
-    elections = []
-    for topic_id, touched in held.items():
-        topic = state.cluster.topics[topic_id]
-        for index in sorted(touched):
-            old = topic.partitions[index]
-            new = settle(old, alive, topic.config.min_insync_replicas)
-            if new is not old:
-                elections.append(PartitionChanged(topic_id, index, new))
+    places = [(topic_id, sorted(indexes)) for topic_id, indexes in held.items()]
+    elections = changed(state, places, settle, alive=state.alive().difference(node_ids))
     deaths = (NodeChanged(replace(state.cluster.nodes[node_id], alive=False)) for node_id in node_ids)
-    return Decision(changes=(*deaths, *elections))
+    risked = unclean(state, elections)
+    return Decision(
+        changes=(*deaths, *elections), warnings=unclean_warnings(state, risked), unclean=len(risked)
+    )

@@ -4,22 +4,25 @@
 - The same storage under the same id: the session is taken over at once, whatever it was.
 - Other storage while the registered node is alive: refused, NODE_ID_IN_USE.
 - Other storage for a dead node: accepted; what only the old one held is reported as lost.
+- A node with other storage, or one that was killed in a mode in which it may lack what it acknowledged
+  then (`durable` and `clean` are both false), leaves ISR and ELR of whatever it is not the sole replica
+  of, until it has caught up. What it may have lost as the sole replica is reported.
 - What the node led, it leads again in a new epoch (or another in-sync replica does).
+- A node that was draining is draining still.
 - The reply tells which of the node's logs belong to deleted topics. Logs of topics that nobody
   knows are kept and reported: the coordinator may have lost its store, the node has not.
 """
 
-from tailrace.protocol.cluster import NodeChanged, NodeInfo, PartitionChanged
+from tailrace.protocol.cluster import NO_LEADER, NodeChanged, NodeInfo, PartitionChanged, PartitionInfo
 from tailrace.protocol.errors import InvalidArgumentError, LimitExceededError, NodeIdInUseError
 from tailrace.protocol.limits import NODES_MAX, SNAPSHOT_BYTES_MAX
 from tailrace.protocol.messages import NodeRegistered, RegisterNode
 
 from ..decision import Decision
-from ..election import return_node
+from ..election import Rules, is_sole_replica, return_node
+from ..partition_changes import changed, named, partition_name, unclean, unclean_warnings
 from ..snapshot_size import node_bytes
 from ..state import State
-
-_NAMED_MAX = 10
 
 
 def decide(state: State, request: RegisterNode, session_timeout_ms: int) -> Decision:
@@ -36,8 +39,12 @@ def decide(state: State, request: RegisterNode, session_timeout_ms: int) -> Deci
         request.storage_id,
         True,
         request.rack,
+        known is not None and known.draining,
     )
     same_storage = known is None or known.storage_id == request.storage_id
+    intact = same_storage and (request.clean or request.durable)
+    elections = _elections(state, node.node_id, intact=intact)
+    risked = _risked(state, node.node_id, elections, intact=intact)
     unknown = [
         topic_id
         for topic_id in request.topic_ids
@@ -50,12 +57,18 @@ def decide(state: State, request: RegisterNode, session_timeout_ms: int) -> Deci
             session_timeout_ms=session_timeout_ms,
             deleted_topics=[topic_id for topic_id in request.topic_ids if topic_id in state.tombstones],
         ),
-        changes=(NodeChanged(node), *_elections(state, node.node_id, same_storage)),
-        warnings=(*_replaced(state, node, same_storage), *_orphaned(node, unknown)),
+        changes=(NodeChanged(node), *elections),
+        warnings=(
+            *([] if intact else _lost(state, node, same_storage=same_storage)),
+            *_leaderless(state, node.node_id, elections),
+            *unclean_warnings(state, risked),
+            *_orphaned(node, unknown),
+        ),
         notes=(
             f"node {node.node_id} registered at {node.listener.tcp} in epoch {node.node_epoch}"
             + ("" if request.clean else ", after an unclean stop"),
         ),
+        unclean=len(risked),
     )
 
 
@@ -75,41 +88,65 @@ def _check(state: State, request: RegisterNode, known: NodeInfo | None) -> None:
         raise LimitExceededError("the cluster state has no room for another node: delete topics")
 
 
-def _elections(state: State, node_id: int, same_storage: bool) -> list[PartitionChanged]:
-    alive = state.alive()
-    changes = []
-    for topic_id, indexes in state.index.held_by(node_id):
-        topic = state.cluster.topics[topic_id]
-        for index in indexes:
-            old = topic.partitions[index]
-            minimum = topic.config.min_insync_replicas
-            new = return_node(old, node_id, alive, minimum, same_storage=same_storage)
-            if new is not old:
-                changes.append(PartitionChanged(topic_id, index, new))
-    return changes
+def _elections(state: State, node_id: int, *, intact: bool) -> list[PartitionChanged]:
+    def come_back(partition: PartitionInfo, rules: Rules) -> PartitionInfo:
+        return return_node(partition, node_id, rules, intact=intact)
+
+    return changed(state, state.index.held_by(node_id), come_back)
 
 
-def _replaced(state: State, node: NodeInfo, same_storage: bool) -> list[str]:
+def _risked(
+    state: State, node_id: int, elections: list[PartitionChanged], *, intact: bool
+) -> list[PartitionChanged]:
+    """Unclean elections. That a sole replica leads is none: what it may have lost is told by `_lost`."""
+    if intact:
+        return unclean(state, elections)
+    return [
+        change
+        for change in unclean(state, elections, {node_id})
+        if not is_sole_replica(state.cluster.topics[change.topic_id].partitions[change.index], node_id)
+    ]
+
+
+def _lost(state: State, node: NodeInfo, *, same_storage: bool) -> list[str]:
     """A possible loss is never silent."""
-    if same_storage:
-        return []
-    old = state.cluster.nodes[node.node_id].storage_id
     lost = []
     for topic_id, indexes in state.index.held_by(node.node_id):
-        topic = state.cluster.topics[topic_id]
-        lost += [f"{topic.name}-{i}" for i in indexes if topic.partitions[i].replicas == (node.node_id,)]
-    message = f"node {node.node_id} came back with other storage ({node.storage_id}, before {old})"
+        partitions = state.cluster.topics[topic_id].partitions
+        sole = (i for i in indexes if is_sole_replica(partitions[i], node.node_id))
+        lost += [partition_name(state, topic_id, i) for i in sole]
+    if not same_storage:
+        old = state.cluster.nodes[node.node_id].storage_id
+        message = f"node {node.node_id} came back with other storage ({node.storage_id}, before {old})"
+        loss = f"the records of {len(lost)} partitions were only on the old one: {named(lost)}"
+        return [f"{message}: {loss}" if lost else message]
     if not lost:
-        return [message]
-    names = ", ".join(lost[:_NAMED_MAX]) + (", ..." if len(lost) > _NAMED_MAX else "")
-    return [f"{message}: the records of {len(lost)} partitions were only on the old one: {names}"]
+        return []
+    return [
+        f"node {node.node_id} was killed before all that it had acknowledged was on its disk: the last "
+        f"records of {len(lost)} partitions that only it holds may be lost: {named(lost)}"
+    ]
+
+
+def _leaderless(state: State, node_id: int, elections: list[PartitionChanged]) -> list[str]:
+    """Nobody waits for a replica that is not eligible any more without being told."""
+    names = [
+        partition_name(state, change.topic_id, change.index)
+        for change in elections
+        if change.partition.leader == NO_LEADER and not {*change.partition.isr, *change.partition.elr}
+    ]
+    if not names:
+        return []
+    return [
+        f"node {node_id} was the last that could have led {len(names)} partitions without loss, and may lack "
+        f"records now: {named(names)}. Set unclean_leader_election=true to lead them with what there is"
+    ]
 
 
 def _orphaned(node: NodeInfo, unknown: list[bytes]) -> list[str]:
     if not unknown:
         return []
-    names = ", ".join(topic_id.hex() for topic_id in unknown[:_NAMED_MAX])
     return [
         f"node {node.node_id} holds logs of {len(unknown)} topics that this cluster does not know and "
-        f"keeps them: {names}{', ...' if len(unknown) > _NAMED_MAX else ''}"
+        f"keeps them: {named([topic_id.hex() for topic_id in unknown])}"
     ]

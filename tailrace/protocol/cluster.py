@@ -43,7 +43,10 @@ class Listener(Struct, frozen=True, array_like=True):
 
 
 class NodeInfo(Struct, frozen=True, array_like=True):
-    """A registered node. `node_epoch` is new at each registration (KIP-380)."""
+    """A registered node. `node_epoch` is new at each registration (KIP-380).
+
+    `draining`: it gets no new partitions, and leads only what nobody else can.
+    """
 
     node_id: Int32
     node_epoch: Int64
@@ -51,6 +54,7 @@ class NodeInfo(Struct, frozen=True, array_like=True):
     storage_id: Annotated[str, Meta(max_length=64)]
     alive: bool
     rack: Name = ""
+    draining: bool = False
 
 
 class TopicConfig(Struct, frozen=True, array_like=True):
@@ -68,7 +72,9 @@ class TopicConfig(Struct, frozen=True, array_like=True):
 class PartitionInfo(Struct, frozen=True, array_like=True):
     """Who holds a partition. `leader` is NO_LEADER while no eligible replica is alive.
 
-    `leader_epoch` goes up by one with each election, `partition_epoch` with each change.
+    `leader_epoch` goes up by one with each election, `partition_epoch` with each change. While the partition
+    moves, `target` is who is to hold it, and `replicas` are those who did, then those who are to come; once
+    all of `target` are in the ISR they are the replicas (KIP-455). Those of `adding` were never in the ISR.
     """
 
     replicas: NodeIds
@@ -77,6 +83,13 @@ class PartitionInfo(Struct, frozen=True, array_like=True):
     partition_epoch: Int32
     isr: NodeIds
     elr: NodeIds = ()
+    target: NodeIds = ()
+    adding: NodeIds = ()
+
+    @property
+    def settled_replicas(self) -> tuple[int, ...]:
+        """Who holds the partition once it does not move any more; the first is to lead."""
+        return self.target or self.replicas
 
 
 class TopicInfo(Struct, frozen=True, array_like=True):

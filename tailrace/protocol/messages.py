@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta, Struct
 
+from .admin_messages import AdminReply, AdminRequest
 from .cluster import (
     Change,
     Int32,
@@ -345,6 +346,7 @@ CoordinatorRequest: TypeAlias = (
     | InitProducer
     | AlterIsr
     | Ping
+    | AdminRequest
     | GroupRequest
 )
 Request: TypeAlias = NodeRequest | CoordinatorRequest
@@ -365,6 +367,7 @@ Reply: TypeAlias = (
     | TopicAltered
     | ProducerReady
     | ReplicaReply
+    | AdminReply
     | GroupReply
 )
 Published: TypeAlias = Update | Beat

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tailrace.coordinator.election import return_node, settle
+from tailrace.coordinator.election import Rules, return_node, settle
 from tailrace.protocol.cluster import NO_LEADER, PartitionInfo
 
 NODES = (1, 2, 3)
@@ -18,75 +18,75 @@ def partition(
 
 def test_nothing_changes_while_the_isr_is_alive() -> None:
     before = partition(1, (1, 2, 3))
-    assert settle(before, {1, 2, 3, 4}, 2) is before
+    assert settle(before, Rules({1, 2, 3, 4}, 2)) is before
 
 
 def test_the_first_living_replica_of_the_isr_takes_over_in_a_new_epoch() -> None:
-    after = settle(partition(1, (1, 2, 3)), {2, 3}, 2)
+    after = settle(partition(1, (1, 2, 3)), Rules({2, 3}, 2))
     assert after == PartitionInfo(NODES, 2, 6, 8, (2, 3), ())
 
 
 def test_a_follower_that_dies_leaves_the_isr_without_an_election() -> None:
-    after = settle(partition(1, (1, 2, 3)), {1, 2}, 2)
+    after = settle(partition(1, (1, 2, 3)), Rules({1, 2}, 2))
     assert after == PartitionInfo(NODES, 1, 5, 8, (1, 2), ())
 
 
 def test_who_leaves_a_small_isr_stays_eligible() -> None:
-    after = settle(partition(1, (1, 2)), {1, 3}, 2)
+    after = settle(partition(1, (1, 2)), Rules({1, 3}, 2))
     assert after == PartitionInfo(NODES, 1, 5, 8, (1,), (2,))
 
 
 def test_an_eligible_replica_is_elected_when_nobody_in_sync_is_alive() -> None:
-    after = settle(partition(1, (1,), (2,)), {2, 3}, 2)
+    after = settle(partition(1, (1,), (2,)), Rules({2, 3}, 2))
     assert after == PartitionInfo(NODES, 2, 6, 8, (2,), (1,))
 
 
 def test_nobody_else_is_elected() -> None:
-    after = settle(partition(1, (1,), (2,)), {3}, 2)
+    after = settle(partition(1, (1,), (2,)), Rules({3}, 2))
     assert after == PartitionInfo(NODES, NO_LEADER, 5, 8, (1,), (2,))
-    assert settle(after, {3}, 2) is after
+    assert settle(after, Rules({3}, 2)) is after
 
 
 def test_the_last_in_sync_replica_is_elected_when_it_returns() -> None:
-    dead = settle(partition(1, (1,), replicas=(1,)), {2}, 1)
+    dead = settle(partition(1, (1,), replicas=(1,)), Rules({2}, 1))
     assert dead == PartitionInfo((1,), NO_LEADER, 5, 8, (1,))
-    back = return_node(dead, 1, {2}, 1, same_storage=True)
+    back = return_node(dead, 1, Rules({2}, 1), intact=True)
     assert back == PartitionInfo((1,), 1, 6, 9, (1,))
 
 
 def test_all_that_die_together_stay_electable() -> None:
-    dead = settle(partition(1, (1, 2)), {3}, 1)
+    dead = settle(partition(1, (1, 2)), Rules({3}, 1))
     assert dead.isr == (1, 2)
-    assert return_node(dead, 2, {3}, 1, same_storage=True) == PartitionInfo(NODES, 2, 6, 9, (2,), ())
+    assert return_node(dead, 2, Rules({3}, 1), intact=True) == PartitionInfo(NODES, 2, 6, 9, (2,), ())
 
 
 def test_a_sole_leader_that_was_not_missed_gets_a_new_epoch() -> None:
     before = partition(1, (1,), replicas=(1,))
-    assert return_node(before, 1, {1}, 1, same_storage=True) == PartitionInfo((1,), 1, 6, 8, (1,))
+    assert return_node(before, 1, Rules({1}, 1), intact=True) == PartitionInfo((1,), 1, 6, 8, (1,))
 
 
 def test_a_leader_that_was_not_missed_hands_over() -> None:
-    after = return_node(partition(1, (1, 2, 3)), 1, {1, 2, 3}, 1, same_storage=True)
+    after = return_node(partition(1, (1, 2, 3)), 1, Rules({1, 2, 3}, 1), intact=True)
     assert after == PartitionInfo(NODES, 2, 6, 8, (2, 3), ())
 
 
 def test_a_replica_without_its_storage_is_not_eligible() -> None:
     before = partition(NO_LEADER, (1,), (2,))
-    assert return_node(before, 2, set(), 2, same_storage=False) == PartitionInfo(
+    assert return_node(before, 2, Rules(set(), 2), intact=False) == PartitionInfo(
         NODES, NO_LEADER, 5, 8, (1,), ()
     )
-    assert return_node(before, 2, set(), 2, same_storage=True).leader == 2
+    assert return_node(before, 2, Rules(set(), 2), intact=True).leader == 2
 
 
 def test_a_sole_replica_without_its_storage_is_electable() -> None:
     before = partition(NO_LEADER, (1,), replicas=(1,))
-    assert return_node(before, 1, set(), 1, same_storage=False).leader == 1
+    assert return_node(before, 1, Rules(set(), 1), intact=False).leader == 1
 
 
 def test_who_is_no_replica_in_sync_changes_nothing() -> None:
     before = partition(1, (1, 2))
-    assert return_node(before, 3, {1, 2}, 2, same_storage=True) is before
-    assert return_node(before, 3, {1, 2}, 2, same_storage=False) is before
+    assert return_node(before, 3, Rules({1, 2}, 2), intact=True) is before
+    assert return_node(before, 3, Rules({1, 2}, 2), intact=False) is before
 
 
 @given(
@@ -107,13 +107,13 @@ def test_no_election_loses_a_committed_record(min_insync: int, history: list[tup
         before = current
         if event == "die":
             alive -= nodes
-            current = settle(current, alive, min_insync)
+            current = settle(current, Rules(alive, min_insync))
         elif event in ("return", "wipe"):
             node_id = min(nodes)
             if event == "wipe" and node_id not in alive:
                 holders.discard(node_id)
-            same_storage = event == "return" or node_id in alive
-            current = return_node(current, node_id, alive, min_insync, same_storage=same_storage)
+            intact = event == "return" or node_id in alive
+            current = return_node(current, node_id, Rules(alive, min_insync), intact=intact)
             alive.add(node_id)
         elif event == "catch up" and current.leader != NO_LEADER:
             joined = tuple(n for n in NODES if n in current.isr or n in alive & nodes)

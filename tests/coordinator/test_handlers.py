@@ -149,7 +149,8 @@ def test_a_node_that_died_leads_nothing_and_all_again_when_it_returns(state: Sta
         ({"partitions": 0}, InvalidArgumentError, "at least one partition, not 0"),
         ({"partitions": limits.PARTITIONS_PER_TOPIC_MAX + 1}, LimitExceededError, "4001 partitions"),
         ({"replication_factor": 0}, InvalidConfigError, "at least 1, not 0"),
-        ({"replication_factor": 3}, InvalidConfigError, "not there yet; use replication_factor=1"),
+        ({"replication_factor": 17}, InvalidConfigError, "at most 16 is possible"),
+        ({"replication_factor": 3}, NotEnoughNodesError, "2 nodes are alive, 3 are needed"),
         ({"config": {"retention": 1}}, InvalidConfigError, "did you mean retention_ms"),
     ],
 )
