@@ -15,6 +15,7 @@ from .leaders import Leaders
 from .parked import ParkedFetches
 from .quota import Quota
 from .reader import Reader
+from .replication.replication import Replication
 from .storage.environment import Storage
 from .unsent import Unsent
 from .writer import Writer
@@ -26,6 +27,7 @@ logger: Final = logging.getLogger(__name__)
 class Broker:
     """The node's parts, and its wall clock in milliseconds since 1970.
 
+    `parked` waits for the high watermark, `parked_replicas` for the end of the log.
     `produce_bytes` counts what waits for the writer, `fetch_slots` the fetches that wait for
     records or for the reader, `unsent` the fetched bytes that nobody has read yet. `arenas` is the memory
     that clients share with the node. `quota_bytes` is the room on disk that the node was given.
@@ -37,6 +39,8 @@ class Broker:
     reader: Reader
     leaders: Leaders
     parked: ParkedFetches
+    parked_replicas: ParkedFetches
+    replication: Replication
     produce_bytes: Quota
     fetch_slots: Quota
     unsent: Unsent

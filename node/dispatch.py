@@ -16,13 +16,14 @@ from tailrace.protocol.messages import (
     Ping,
     Produce,
 )
+from tailrace.protocol.replica_messages import ReplicaFetch
 from tailrace.protocol.wire import decode_node_request, failure, request_id_of
 from tailrace.transport.peer_arenas import Payload
 from tailrace.transport.server import Incoming
 
 from .broker import Broker
 from .complaints import Complaints
-from .handlers import describe_logs, fetch, list_offsets, open_arena, ping, produce
+from .handlers import describe_logs, fetch, list_offsets, open_arena, ping, produce, replica_fetch
 
 logger: Final = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ HANDLERS: Final[dict[type, Handler]] = {
     ListOffsets: list_offsets.handle,
     DescribeLogs: describe_logs.handle,
     Ping: ping.handle,
+    ReplicaFetch: replica_fetch.handle,
 }
 
 

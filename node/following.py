@@ -7,23 +7,31 @@ leader epoch. Logs that the state does not know are left alone.
 
 import logging
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from tailrace.protocol.errors import TailraceError
 
 from .actions import Follow
-from .assignment import Assignment
-from .leaders import Leaders
+from .assignment import Assignment, Plan
+from .leaders import Leaders, Led
 from .membership import Membership
+from .replication.copying import Source
 from .storage.environment import Storage
-from .storage.partition_log import PartitionKey
-from .work import Prepare, Prepared
+from .storage.partition_log import PartitionKey, PartitionLog
+from .work import Prepare, Prepared, Role
 from .writer import Writer
 
 REOPEN_S: Final = 1.0
 """A log that could not be made for lack of room is tried again after this time."""
 
 logger: Final = logging.getLogger(__name__)
+
+
+class Begun(NamedTuple):
+    """Partitions that are led, and followed, from now on."""
+
+    led: dict[PartitionKey, Led]
+    followed: dict[PartitionKey, tuple[PartitionLog, Source]]
 
 
 class Following:
@@ -41,8 +49,8 @@ class Following:
         self._reopen_at = inf
         self._unknown_logged = False
 
-    def follow(self, action: Follow) -> list[PartitionKey]:
-        """The state moved on. Returns the partitions that are not led any more."""
+    def follow(self, action: Follow) -> Plan:
+        """The state moved on. Returns what changes here: from now on for what ends, later for what begins."""
         cluster = self._membership.cluster
         plan = self._assignment.follow(cluster, action.touched, action.deleted)
         self._leaders.resign(plan.resign)
@@ -50,28 +58,33 @@ class Following:
         # From now on, not when the log is open: a registration in between has to ask about it.
         held = self._membership.held_topics
         held.difference_update(plan.drop)
-        held.update(topic_id for topic_id, _ in plan.lead)
+        held.update(topic_id for topic_id, _ in plan.roles)
         if not self._unknown_logged:
             self._unknown_logged = True
             self._log_unknown(cluster.topics.keys() | set(plan.drop))
         self._writer.submit(
-            Prepare(cluster.version, self._membership.controller_epoch, plan.drop, plan.lead, plan.configs)
+            Prepare(cluster.version, self._membership.controller_epoch, plan.drop, plan.roles, plan.configs)
         )
-        return plan.resign
+        return plan
 
-    def prepared(self, prepared: Prepared, now: float) -> list[PartitionKey]:
-        """The writer is done with a version. Returns the partitions that are led from now on."""
-        wanted = self._assignment.epoch
-        led = {key: led for key, led in prepared.led.items() if wanted(key) == led.leader_epoch}
-        refused = {key: error for key, error in prepared.refused.items() if wanted(key) is not None}
+    def prepared(self, prepared: Prepared, now: float) -> Begun:
+        """The writer is done with a version. Returns what is led and followed from now on."""
+        role = self._assignment.role
+        led = {key: led for key, led in prepared.led.items() if _leads(role(key), led.leader_epoch)}
+        followed = {
+            key: (log, Source(wanted.source, wanted.leader_epoch))
+            for key, log in prepared.followed.items()
+            if (wanted := role(key)) is not None and wanted.source is not None
+        }
+        refused = {key: error for key, error in prepared.refused.items() if role(key) is not None}
         self._leaders.lead(led)
         self._leaders.refuse(refused)
-        self._unopened.difference_update(prepared.led)
+        self._unopened.difference_update(prepared.led, prepared.followed)
         self._unopened.update(key for key, error in refused.items() if error.retriable)
         self._reopen_at = now + REOPEN_S if self._unopened else inf
         for error in dict.fromkeys(map(_describe, refused.values())):
-            logger.error("%d partitions cannot be led: %s", len(refused), error)
-        return list(led)
+            logger.error("%d partitions cannot be opened: %s", len(refused), error)
+        return Begun(led, followed)
 
     def next_tick(self) -> float:
         """When `tick` has something to do."""
@@ -82,12 +95,12 @@ class Following:
         if now < self._reopen_at:
             return
         self._reopen_at = inf
-        lead = {key: epoch for key in self._unopened if (epoch := self._assignment.epoch(key)) is not None}
-        self._unopened.intersection_update(lead)
-        if lead:
+        roles = {key: role for key in self._unopened if (role := self._assignment.role(key)) is not None}
+        self._unopened.intersection_update(roles)
+        if roles:
             membership = self._membership
             self._writer.submit(
-                Prepare(membership.cluster.version, membership.controller_epoch, [], lead, {})
+                Prepare(membership.cluster.version, membership.controller_epoch, [], roles, {})
             )
 
     def _log_unknown(self, known: set[bytes]) -> None:
@@ -98,6 +111,10 @@ class Following:
                 len(unknown),
                 ", ".join(unknown[:10]),
             )
+
+
+def _leads(role: Role | None, leader_epoch: int) -> bool:
+    return role is not None and role.source is None and role.leader_epoch == leader_epoch
 
 
 def _describe(error: TailraceError) -> str:

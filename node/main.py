@@ -17,7 +17,7 @@ from math import inf
 from typing import Final
 
 from tailrace.protocol.cluster import Listener
-from tailrace.protocol.errors import ShuttingDownError, StorageFaultError, TailraceError
+from tailrace.protocol.errors import NotLeaderError, ShuttingDownError, StorageFaultError, TailraceError
 from tailrace.protocol.limits import (
     FETCHES_PER_CLIENT_MAX,
     IN_FLIGHT_BYTES_MAX,
@@ -41,7 +41,7 @@ from .config import NodeConfig
 from .coordinator_link import CoordinatorLink
 from .dispatch import Dispatch
 from .following import Following
-from .handlers import fetch, produce
+from .handlers import fetch, produce, replica_fetch
 from .identity import Identity
 from .leaders import Leaders
 from .mailbox import Mailbox
@@ -50,6 +50,7 @@ from .parked import ParkedFetches
 from .process import set_up_process
 from .quota import Quota
 from .reader import Reader
+from .replication.replication import Replication
 from .storage.environment import Storage
 from .unsent import Unsent
 from .work import Committed, Drain, Drained, Letter, Prepared, ReadDone, WriterFailed
@@ -159,6 +160,25 @@ class _Loop:
         self._writer = writer
         self._mailbox = mailbox
         self._parked = ParkedFetches(fetches_max=PARKED_FETCHES_MAX, waits_max=PARKED_PARTITIONS_MAX)
+        self._parked_replicas = ParkedFetches(fetches_max=PARKED_FETCHES_MAX, waits_max=PARKED_PARTITIONS_MAX)
+        self._poller = Poller()
+        self._membership = Membership(
+            Identity(config.node_id, server.listener, storage.storage_id, config.rack, storage.clean),
+            config.coordinator,
+            controller_epoch=storage.controller_epoch,
+            held_topics={topic_id for topic_id, _ in storage.logs},
+            rng=random.Random(),
+        )
+        self._replication = Replication(
+            config.node_id,
+            context=context,
+            poller=self._poller,
+            membership=self._membership,
+            coordinators=config.coordinator,
+            storage=storage,
+            writer=writer,
+            random=random.Random(),
+        )
         self._broker = Broker(
             server=server,
             storage=storage,
@@ -166,6 +186,8 @@ class _Loop:
             reader=reader,
             leaders=Leaders(),
             parked=self._parked,
+            parked_replicas=self._parked_replicas,
+            replication=self._replication,
             produce_bytes=Quota(total_max=IN_FLIGHT_BYTES_MAX, peer_max=IN_FLIGHT_BYTES_PER_CLIENT_MAX),
             fetch_slots=Quota(total_max=PARKED_FETCHES_MAX, peer_max=FETCHES_PER_CLIENT_MAX),
             unsent=Unsent(total_max=UNSENT_BYTES_MAX, peer_max=UNSENT_BYTES_PER_CLIENT_MAX),
@@ -174,15 +196,7 @@ class _Loop:
             wall_ms=_wall_ms,
         )
         self._dispatch = Dispatch(self._broker)
-        self._membership = Membership(
-            Identity(config.node_id, server.listener, storage.storage_id, config.rack, storage.clean),
-            config.coordinator,
-            controller_epoch=storage.controller_epoch,
-            held_topics={topic_id for topic_id, _ in storage.logs},
-            rng=random.Random(),
-        )
         self._following = Following(config.node_id, self._membership, self._broker.leaders, writer, storage)
-        self._poller = Poller()
         self._link = CoordinatorLink(context, self._poller, self._membership, self._follow)
         self._closing = False
         self._drained = False
@@ -217,6 +231,9 @@ class _Loop:
             self._link.step(ready, now)
             self._following.tick(now)
             fetch.unpark(self._broker, self._parked.expired(now), now)
+            replica_fetch.unpark(self._broker, self._parked_replicas.expired(now), now)
+            self._replication.step(ready, now)
+            self._settle(now)
             if not told and self._membership.ready:
                 told = True
                 on_ready(self._server.listener)
@@ -244,6 +261,8 @@ class _Loop:
                 self._membership.next_tick(),
                 self._following.next_tick(),
                 self._parked.next_deadline() or inf,
+                self._parked_replicas.next_deadline() or inf,
+                self._replication.next_tick(time.monotonic()),
                 self._end_at,
             )
             return self._poller.poll(None if wake == inf else wake - time.monotonic())
@@ -257,16 +276,29 @@ class _Loop:
                 return
             self._dispatch.receive(incoming, now)
 
+    def _settle(self, now: float) -> None:
+        """High watermarks have moved: answer who has waited for that."""
+        for key, _, produces in self._replication.take_moved():
+            for waited in produces:
+                produce.reply(self._broker, waited)
+            fetch.unpark(self._broker, self._parked.changed([key]), now)
+
     def _open(self, letter: Letter, now: float) -> None:
         broker = self._broker
         match letter:
-            case Committed(produces, grown):
-                produce.committed(broker, produces)
+            case Committed(produces, grown, copies):
+                produce.committed(broker, produces, now)
+                self._replication.grown(grown)
                 fetch.unpark(broker, self._parked.appended(grown), now)
+                replica_fetch.unpark(broker, self._parked_replicas.appended(grown), now)
+                self._replication.copied(copies, now)
             case ReadDone(peer, reply, frames):
                 fetch.was_read(broker, peer, reply, frames)
             case Prepared(version):
-                fetch.unpark(broker, self._parked.changed(self._following.prepared(letter, now)), now)
+                begun = self._following.prepared(letter, now)
+                self._replication.lead(begun.led, now)
+                self._replication.copy(begun.followed)
+                fetch.unpark(broker, self._parked.changed(begun.led), now)
                 self._link.applied(version, now)
             case Drained():
                 self._drained = True
@@ -274,15 +306,23 @@ class _Loop:
                 self._fail(error, now)
 
     def _follow(self, action: Follow) -> None:
-        if not self._closing:
-            resigned = self._following.follow(action)
-            fetch.unpark(self._broker, self._parked.changed(resigned), time.monotonic())
+        if self._closing:
+            return
+        now, broker = time.monotonic(), self._broker
+        plan = self._following.follow(action)
+        self._replication.leave(plan.leave)
+        gone = NotLeaderError("this node does not lead the partition any more; the records may be stored")
+        produce.given_up(broker, self._replication.resign(plan.resign), gone)
+        self._replication.follow_state(action.touched, now)
+        fetch.unpark(broker, self._parked.changed(plan.resign), now)
+        replica_fetch.unpark(broker, self._parked_replicas.changed(plan.resign), now)
 
     def _close(self, now: float) -> None:
         """Refuse what is new, finish what was accepted, leave the cluster."""
         self._closing = True
         self._dispatch.refusal = ShuttingDownError("this node is stopping")
         fetch.release(self._broker, self._parked.remove_all(), None)
+        replica_fetch.release(self._broker, self._parked_replicas.remove_all(), None)
         self._writer.submit(Drain())
         self._link.leave(now)
 
@@ -294,6 +334,8 @@ class _Loop:
         self._dispatch.refusal = error
         produce.faulted(self._broker, self._writer.unanswered(), error)
         fetch.release(self._broker, self._parked.remove_all(), error)
+        replica_fetch.release(self._broker, self._parked_replicas.remove_all(), error)
+        produce.given_up(self._broker, self._replication.waiting.give_up_all(), error)
         self._link.leave(now)
         self._failure = cause
         self._end_at = now + FAREWELL_S
@@ -303,6 +345,7 @@ class _Loop:
         for letter in self._mailbox.take():
             if isinstance(letter, ReadDone):
                 fetch.was_read(self._broker, letter.peer, letter.reply, letter.frames)
+        self._replication.close()
         self._link.close()
 
 

@@ -98,6 +98,10 @@ class Membership:
         self.controller_epoch = controller_epoch
         self.node_epoch: int | None = None
         self.applied_version = -1
+        self.lease_until = -inf
+        """Until then the coordinator surely takes this node for alive: a session after the last beat that was
+        answered had been sent."""
+        self._session_s = 0.0
         self._identity = identity
         self._endpoints = tuple(endpoints)
         self._connects = 0
@@ -212,7 +216,7 @@ class Membership:
 
     def reply(self, message: Reply, now: float) -> list[Action]:
         """A reply of the coordinator. One that was not asked for in this session is ignored."""
-        _, request = self._session.asked.pop(message.request_id, (0.0, None))
+        asked_at, request = self._session.asked.pop(message.request_id, (0.0, None))
         if request is None or self.phase is Phase.LEAVING:
             return self._left() if isinstance(request, LeaveCluster) else []
         match message:
@@ -221,9 +225,12 @@ class Membership:
             case SnapshotTaken():
                 return self._snapshot_taken(message, now)
             case NodeRegistered():
-                return self._registered(message, now)
+                return self._registered(message, asked_at, now)
             case HeartbeatSeen(controller_epoch=epoch):
-                return self._check_epoch(epoch, now)
+                refused = self._check_epoch(epoch, now)
+                if not refused:
+                    self.lease_until = max(self.lease_until, asked_at + self._session_s)
+                return refused
             case _:
                 return self.lost(f"an unexpected {type(message).__name__}", now)
 
@@ -251,7 +258,7 @@ class Membership:
             actions.append(self._beat(now))
         return actions
 
-    def _registered(self, message: NodeRegistered, now: float) -> list[Action]:
+    def _registered(self, message: NodeRegistered, asked_at: float, now: float) -> list[Action]:
         refused = self._check_epoch(message.snapshot.controller_epoch, now)
         if refused:
             return refused
@@ -261,6 +268,8 @@ class Membership:
         self._was_member = True
         self._beat_s = message.session_timeout_ms / 1_000 / BEATS_PER_SESSION
         self._timer = now + self._beat_s
+        self._session_s = message.session_timeout_ms / 1_000
+        self.lease_until = asked_at + self._session_s
         self._enter()
         progress = self._take_snapshot(message.snapshot, now)
         followed = self._follow(None, progress.deleted.union(message.deleted_topics))

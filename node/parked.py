@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tailrace.protocol.messages import Fetch
+from tailrace.protocol.replica_messages import ReplicaFetch
 
 from .fetch_reply import Slot
 from .storage.partition_log import PartitionKey
@@ -25,7 +26,7 @@ class ParkedFetch:
     """
 
     peer: bytes
-    request: Fetch
+    request: Fetch | ReplicaFetch
     deadline: float
     slot: Slot | None = None
     missing_bytes: int = 0

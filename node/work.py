@@ -10,7 +10,8 @@ from tailrace.protocol.messages import ProduceResult, Reply
 from tailrace.transport.server import Buffer
 
 from .leaders import Led
-from .storage.partition_log import PartitionKey
+from .replication.copying import CopyStep
+from .storage.partition_log import PartitionKey, PartitionLog
 from .storage.planner import Append, Appended
 
 # ------------------------------------------------------------------ to the writer
@@ -34,13 +35,31 @@ class PendingProduce:
     leader_epochs: list[int] = field(default_factory=list)
 
 
+class PendingCopy(NamedTuple):
+    """Steps on logs that are followed, in their order; `size` is the bytes of their batches."""
+
+    steps: list[CopyStep]
+    size: int
+
+
+class Role(NamedTuple):
+    """What a node is to a partition: its leader in this epoch or, with a `source`, a follower of it.
+
+    `sole`: there is no other replica.
+    """
+
+    leader_epoch: int
+    sole: bool
+    source: int | None = None
+
+
 class Prepare(NamedTuple):
     """Make the storage ready for one version of the cluster state, in the order of the fields."""
 
     version: int
     controller_epoch: int
     drop: list[bytes]
-    lead: dict[PartitionKey, int]
+    roles: dict[PartitionKey, Role]
     configs: dict[bytes, TopicConfig]
 
 
@@ -48,23 +67,26 @@ class Drain(NamedTuple):
     """Finish what came before, then end."""
 
 
-ToWriter: TypeAlias = PendingProduce | Prepare | Drain
+ToWriter: TypeAlias = PendingProduce | PendingCopy | Prepare | Drain
 
 # ---------------------------------------------------------------- from the writer
 
 
 class Committed(NamedTuple):
-    """One group is on disk: what became of each produce's appends, and the bytes each partition grew by."""
+    """One group is on disk: what became of each produce's appends, the bytes that led partitions grew by, and
+    what became of the steps on followed ones."""
 
     produces: list[tuple[PendingProduce, list[Appended | TailraceError]]]
     grown: dict[PartitionKey, int]
+    copies: list[tuple[CopyStep, TailraceError | None]]
 
 
 class Prepared(NamedTuple):
-    """The storage is ready for this version. `refused` says why a partition cannot be led."""
+    """The storage is ready for this version. `refused` says why a partition cannot be led or followed."""
 
     version: int
     led: dict[PartitionKey, Led]
+    followed: dict[PartitionKey, PartitionLog]
     refused: dict[PartitionKey, TailraceError]
 
 

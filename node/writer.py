@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Final
 
@@ -28,17 +28,20 @@ from tailrace.protocol.limits import GROUP_COMMIT_BYTES_MAX
 from .chores import Chore, Chores
 from .leaders import Led
 from .mailbox import Mailbox
+from .replication.storing import CopyWriter, finish
 from .storage.environment import Storage
-from .storage.partition_log import PartitionKey
-from .storage.planner import Append, Appended
+from .storage.log_plan import Append, Appended, Replicated
+from .storage.partition_log import PartitionKey, PartitionLog
 from .work import (
     Committed,
     Drain,
     Drained,
     Letter,
+    PendingCopy,
     PendingProduce,
     Prepare,
     Prepared,
+    Role,
     ToWriter,
     WriterFailed,
 )
@@ -67,7 +70,9 @@ class Writer:
         self._next: ToWriter | None = None
         """Taken out of the queue, but not part of the group before it."""
         self._group: list[PendingProduce] = []
-        """Being committed now."""
+        self._copies: list[PendingCopy] = []
+        """Being committed now, both."""
+        self._copier = CopyWriter(storage)
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
     def start(self) -> None:
@@ -106,7 +111,7 @@ class Writer:
     def _step(self) -> bool:
         work = self._take()
         match work:
-            case PendingProduce():
+            case PendingProduce() | PendingCopy():
                 self._commit(work)
             case Prepare():
                 self._prepare(work)
@@ -130,40 +135,53 @@ class Writer:
         except queue.Empty:
             return None
 
-    def _commit(self, first: PendingProduce) -> None:
+    def _commit(self, first: PendingProduce | PendingCopy) -> None:
         self._take_group(first)
-        group = self._group
+        group, steps = self._group, [step for copy in self._copies for step in copy.steps]
+        copies, begun = self._copier.begin(steps, self._wall_ms()) if steps else ([], [])
         appends = [append for produce in group for append in produce.appends]
         epochs = [epoch for produce in group for epoch in produce.leader_epochs]
-        results = self._append(appends, epochs)
+        results = self._append(appends, epochs, copies)
         grown: dict[PartitionKey, int] = {}
-        for append, result in zip(appends, results, strict=True):
+        for append, result in zip(appends, results, strict=False):
             if isinstance(result, Appended) and not result.duplicate:
                 grown[append.log.key] = grown.get(append.log.key, 0) + len(append.batch)
         given = iter(results)
         produces = [(produce, list(islice(given, len(produce.appends)))) for produce in group]
-        self._group = []
-        self._mailbox.post(Committed(produces, grown))
+        copied = finish(begun, copies, list(given))
+        self._copier.finish(copied)
+        self._group, self._copies = [], []
+        self._mailbox.post(Committed(produces, grown, copied))
 
-    def _take_group(self, first: PendingProduce) -> None:
+    def _take_group(self, first: PendingProduce | PendingCopy) -> None:
         """All that waits behind `first`, up to the bound on a group or a change of the cluster state."""
-        self._group = [first]
+        self._join_group(first)
         size = first.size
         while size < GROUP_COMMIT_BYTES_MAX and not self._queue.empty():
             work = self._queue.get_nowait()
-            if not isinstance(work, PendingProduce) or size + work.size > GROUP_COMMIT_BYTES_MAX:
+            if (
+                not isinstance(work, PendingProduce | PendingCopy)
+                or size + work.size > GROUP_COMMIT_BYTES_MAX
+            ):
                 self._next = work
                 return
-            self._group.append(work)
+            self._join_group(work)
             size += work.size
 
-    def _append(self, appends: list[Append], epochs: list[int]) -> list[Appended | TailraceError]:
+    def _join_group(self, work: PendingProduce | PendingCopy) -> None:
+        if isinstance(work, PendingCopy):
+            self._copies.append(work)
+        else:
+            self._group.append(work)
+
+    def _append(
+        self, appends: list[Append], epochs: list[int], copies: list[Replicated]
+    ) -> list[Appended | TailraceError]:
+        """What became of the appends, then of the copies."""
         refusals = list(map(_refusal, appends, epochs))
-        if not any(refusals):
-            return self._storage.commit(appends)
         current = [append for append, refusal in zip(appends, refusals, strict=True) if not refusal]
-        committed = iter(self._storage.commit(current))
-        return [refusal or next(committed) for refusal in refusals]
+        committed = iter(self._storage.commit([*current, *copies]))
+        return [*(refusal or next(committed) for refusal in refusals), *committed]
 
     # ------------------------------------------------------------ cluster state
 
@@ -173,11 +191,14 @@ class Writer:
         try:
             storage.see_controller_epoch(prepare.controller_epoch)
         except StorageFullError as error:
-            refused = dict.fromkeys(prepare.lead, error)
+            refused = dict.fromkeys(prepare.roles, error)
         self._remove(set(prepare.drop))
         self._chores.configure(prepare.configs, now)
-        led = self._open({key: epoch for key, epoch in prepare.lead.items() if key not in refused}, refused)
-        self._mailbox.post(Prepared(prepare.version, led, refused))
+        roles = {key: role for key, role in prepare.roles.items() if key not in refused}
+        self._create(roles, refused)
+        led = self._lead({key: role for key, role in roles.items() if role.source is None}, refused)
+        followed = self._follow({key for key, role in roles.items() if role.source is not None})
+        self._mailbox.post(Prepared(prepare.version, led, followed, refused))
 
     def _remove(self, topic_ids: set[bytes]) -> None:
         keys = [key for key in self._storage.logs if key[0] in topic_ids]
@@ -188,17 +209,29 @@ class Writer:
             logger.warning("removing %d partitions has to wait: %s", len(keys), error)
         self._chores.delete(keys)
 
-    def _open(
-        self, lead: dict[PartitionKey, int], refused: dict[PartitionKey, TailraceError]
+    def _create(self, keys: Iterable[PartitionKey], refused: dict[PartitionKey, TailraceError]) -> None:
+        """Logs for these partitions; those that fail go to `refused`."""
+        storage = self._storage
+        try:
+            storage.create(list(keys))
+        except (StorageFullError, LimitExceededError) as error:
+            refused.update((key, error) for key in keys if key not in storage.logs)
+
+    def _follow(self, keys: Iterable[PartitionKey]) -> dict[PartitionKey, PartitionLog]:
+        """The logs of partitions to follow, as far as they could be made."""
+        logs = self._storage.logs
+        followed = {key: logs[key] for key in keys if key in logs}
+        for log in followed.values():
+            log.sole_replica = False
+        return followed
+
+    def _lead(
+        self, lead: dict[PartitionKey, Role], refused: dict[PartitionKey, TailraceError]
     ) -> dict[PartitionKey, Led]:
         """Logs and leader epochs of the partitions to lead; those that fail go to `refused`."""
         storage = self._storage
-        try:
-            storage.create(list(lead))
-        except (StorageFullError, LimitExceededError) as error:
-            refused.update((key, error) for key in lead if key not in storage.logs)
         led: dict[PartitionKey, Led] = {}
-        for key, epoch in lead.items():
+        for key, (epoch, sole, _) in lead.items():
             log = storage.logs.get(key)
             if log is None:
                 continue
@@ -209,6 +242,9 @@ class Writer:
                 )
             else:
                 led[key] = Led(log, epoch)
+                log.sole_replica = sole
+                if sole:
+                    storage.raise_high_watermark(log, log.log_end_offset)
         try:
             storage.begin_epochs([(log, epoch) for log, epoch in led.values()])
         except StorageFullError as error:

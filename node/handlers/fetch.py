@@ -18,7 +18,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from tailrace.protocol.errors import BusyError, MalformedRequestError, OffsetOutOfRangeError, TailraceError
+from tailrace.protocol.errors import (
+    BusyError,
+    LeaderNotAvailableError,
+    MalformedRequestError,
+    OffsetOutOfRangeError,
+    TailraceError,
+)
 from tailrace.protocol.limits import FETCH_REPLY_BYTES_MAX
 from tailrace.protocol.messages import OK, Fetch, Fetched, FetchEntry, FetchResult, Reply
 from tailrace.protocol.wire import error_info, failure
@@ -58,6 +64,7 @@ def handle(broker: Broker, peer: bytes, request: Fetch, payload: Payload, now: f
 def serve(broker: Broker, fetch: ParkedFetch, now: float) -> None:
     """A fetch that is new, or was woken, or has waited enough. It holds no slot now."""
     request = fetch.request
+    assert isinstance(request, Fetch)
     if not broker.unsent.allows(fetch.peer):
         _unread(broker, fetch.peer, request.request_id)
         return
@@ -87,6 +94,8 @@ def _sort(broker: Broker, entries: Sequence[FetchEntry]) -> tuple[list[FetchResu
             high_watermark = log.high_watermark
             if entry.offset != high_watermark:
                 start = log.log_start_offset
+                if entry.offset > high_watermark:
+                    refuse_unsettled(log)
                 if not start <= entry.offset < high_watermark:
                     raise OffsetOutOfRangeError(
                         f"offset {entry.offset} of {log.name}, which holds {start} to {high_watermark}"
@@ -95,6 +104,15 @@ def _sort(broker: Broker, entries: Sequence[FetchEntry]) -> tuple[list[FetchResu
         except TailraceError as error:
             failed.append(_failed(entry, error))
     return failed, readings
+
+
+def refuse_unsettled(log: PartitionLog) -> None:
+    """Raises LeaderNotAvailableError while a new leader does not know yet what was committed before it.
+
+    Until its high watermark has reached the start of its own epoch, it may be below what was read (R8).
+    """
+    if log.high_watermark < log.epoch_start:
+        raise LeaderNotAvailableError(f"the new leader of {log.name} finds out what is committed")
 
 
 def read_all(
@@ -135,6 +153,7 @@ def _read_and_reply(
     storage: Storage, fetch: ParkedFetch, failed: list[FetchResult], readings: list[Reading], turn: int
 ) -> tuple[Fetched, Sequence[Buffer]]:
     request = fetch.request
+    assert isinstance(request, Fetch)
     reply = FetchReply(request.max_bytes, fetch.slot)
     results = read_all(storage, readings, turn, reply)
     return Fetched(request.request_id, results=[*failed, *results]), reply.frames()

@@ -26,6 +26,7 @@ from tailrace.transport.peer_arenas import Payload
 from ..broker import Broker
 from ..storage.environment import Storage
 from ..storage.partition_log import PartitionLog
+from .fetch import refuse_unsettled
 
 
 class Lookup(NamedTuple):
@@ -68,9 +69,10 @@ def _look(storage: Storage, query: OffsetQuery, log: PartitionLog | TailraceErro
         return OffsetResult(error_info(log), -1, -1)
     if query.timestamp == EARLIEST:
         return OffsetResult(OK, log.log_start_offset, -1)
-    if query.timestamp == LATEST:
-        return OffsetResult(OK, log.high_watermark, -1)
     try:
+        if query.timestamp == LATEST:
+            refuse_unsettled(log)
+            return OffsetResult(OK, log.high_watermark, -1)
         found = storage.offset_for_timestamp(log, query.timestamp)
     except TailraceError as error:
         return OffsetResult(error_info(error), -1, -1)

@@ -7,7 +7,8 @@
 - a duplicate is answered with the offset that it was first stored at;
 - batches in shared memory are checked as they are stored, since the client can still change them;
 - batches of one connection are appended in the order in which they came;
-- acks=0 is never answered; acks=1 and acks=all after the commit.
+- acks=0 is never answered, acks=1 after the commit, acks=all when all in-sync replicas have it on disk;
+- NOT_ENOUGH_REPLICAS: acks=all, and fewer than min_insync_replicas are in sync.
 """
 
 from collections.abc import Sequence
@@ -15,11 +16,12 @@ from typing import Final
 
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.errors import BusyError, MalformedRequestError, StorageFaultError, TailraceError
-from tailrace.protocol.messages import ACKS_NONE, OK, Produce, Produced, ProduceEntry, ProduceResult
+from tailrace.protocol.messages import ACKS_ALL, ACKS_NONE, OK, Produce, Produced, ProduceResult
 from tailrace.protocol.wire import error_info, failure
 from tailrace.transport.peer_arenas import Payload
 
 from ..broker import Broker
+from ..storage.partition_log import PartitionKey, PartitionLog
 from ..storage.planner import Append, Appended
 from ..work import PendingProduce
 
@@ -35,7 +37,9 @@ def handle(broker: Broker, peer: bytes, request: Produce, payload: Payload, now:
     now_ms = broker.wall_ms()
     for place, (entry, frame) in enumerate(zip(entries, frames, strict=True)):
         try:
-            append = _accept(broker, peer, entry, frame, now_ms=now_ms, shared=payload.shared)
+            log = broker.leaders.find(entry.topic_id, entry.partition, entry.leader_epoch)
+            broker.replication.refuse_unwritable(log, request.acks, now)
+            append = _accept(broker, peer, log, frame, now_ms=now_ms, shared=payload.shared)
         except TailraceError as error:
             produce.results[place] = _refused(error)
         else:
@@ -46,13 +50,12 @@ def handle(broker: Broker, peer: bytes, request: Produce, payload: Payload, now:
     if produce.appends:
         broker.writer.submit(produce)
     else:
-        _reply(broker, produce)
+        reply(broker, produce)
 
 
 def _accept(
-    broker: Broker, peer: bytes, entry: ProduceEntry, frame: memoryview, *, now_ms: int, shared: bool
+    broker: Broker, peer: bytes, log: PartitionLog, frame: memoryview, *, now_ms: int, shared: bool
 ) -> Append:
-    log = broker.leaders.find(entry.topic_id, entry.partition, entry.leader_epoch)
     header = parse_header(frame)
     if not broker.produce_bytes.take(peer, len(frame)):
         raise BusyError(_BUSY.format(broker.produce_bytes.held(peer), broker.produce_bytes.total))
@@ -64,21 +67,60 @@ def _refused(error: TailraceError) -> ProduceResult:
 
 
 def committed(
-    broker: Broker, produces: Sequence[tuple[PendingProduce, Sequence[Appended | TailraceError]]]
+    broker: Broker, produces: Sequence[tuple[PendingProduce, Sequence[Appended | TailraceError]]], now: float
 ) -> None:
-    """The writer is done with these produces: answer them."""
+    """The writer is done with these produces: answer them, or have them wait for the other replicas.
+
+    A duplicate waits too: that it was stored before says nothing of the others (RELIABILITY R3).
+    """
     for produce, outcomes in produces:
         broker.produce_bytes.release(produce.peer, produce.size)
+        needs: dict[PartitionKey, int] = {}
         for place, append, outcome in zip(produce.places, produce.appends, outcomes, strict=True):
             if isinstance(outcome, Appended):
-                result = ProduceResult(OK, outcome.base_offset, append.log.log_start_offset)
+                log = append.log
+                if log.sole_replica:
+                    result = ProduceResult(OK, outcome.base_offset, log.log_start_offset)
+                else:
+                    result = _replicated(broker, produce, log, outcome, needs=needs, now=now)
             else:
                 result = _refused(outcome)
             produce.results[place] = result
-        _reply(broker, produce)
+        produce.appends = []  # their memory is not needed any more
+        if needs:
+            broker.replication.waiting.add(produce, needs)
+        else:
+            reply(broker, produce)
 
 
-def _reply(broker: Broker, produce: PendingProduce) -> None:
+def _replicated(
+    broker: Broker,
+    produce: PendingProduce,
+    log: PartitionLog,
+    outcome: Appended,
+    *,
+    needs: dict[PartitionKey, int],
+    now: float,
+) -> ProduceResult:
+    """What is stored here counts once the others have it (acks=all), or while this node surely leads."""
+    try:
+        broker.replication.refuse_unwritable(log, produce.acks, now)
+    except TailraceError as error:
+        return _refused(error)
+    if produce.acks == ACKS_ALL and log.high_watermark <= outcome.last_offset:
+        needs[log.key] = max(needs.get(log.key, 0), outcome.last_offset + 1)
+    return ProduceResult(OK, outcome.base_offset, log.log_start_offset)
+
+
+def given_up(broker: Broker, produces: Sequence[PendingProduce], error: TailraceError) -> None:
+    """These waited for replicas, and nobody can say any more whether they are committed."""
+    for produce in produces:
+        if produce.acks != ACKS_NONE:
+            broker.reply(produce.peer, failure(produce.request_id, error))
+
+
+def reply(broker: Broker, produce: PendingProduce) -> None:
+    """All of it is decided."""
     if produce.acks != ACKS_NONE:
         results = [result for result in produce.results if result is not None]
         broker.reply(produce.peer, Produced(produce.request_id, results=results))

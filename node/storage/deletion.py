@@ -1,5 +1,6 @@
 """Deletes a removed partition in slices: its batches, then all that the tables hold of it."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import lmdb
@@ -20,8 +21,11 @@ SLICE_ROWS: Final = 4_096
 
 def delete_slice(tables: Tables, log: PartitionLog) -> bool:
     """Delete one slice; is more left? The partition's row goes last, together with the empty log."""
+    shared = (tables.time_index, tables.epochs, tables.producers, tables.aborted_transactions)
     with tables.environment.begin(write=True) as transaction:
-        more = _delete_batches(transaction, log.database) or _delete_rows(tables, transaction, log)
+        more = _delete_batches(transaction, log.database) or delete_rows(
+            transaction, shared, log.partition_id
+        )
         pages = live_pages(transaction, log.database)
         tables.measure(transaction)
     log.live_pages = pages
@@ -45,11 +49,13 @@ def _delete_batches(transaction: "Transaction[bytes]", database: "Database") -> 
     return positioned
 
 
-def _delete_rows(tables: Tables, transaction: "Transaction[bytes]", log: PartitionLog) -> bool:
-    """One slice of the partition's rows in the shared tables; True if rows are left."""
-    prefix = schema.partition_key(log.partition_id)
+def delete_rows(
+    transaction: "Transaction[bytes]", shared_tables: "Sequence[Database]", partition_id: int
+) -> bool:
+    """One slice of the partition's rows in these tables; True if rows may be left."""
+    prefix = schema.partition_key(partition_id)
     room = SLICE_ROWS
-    for table in (tables.time_index, tables.epochs, tables.producers, tables.aborted_transactions):
+    for table in shared_tables:
         doomed: list[bytes] = []
         cursor = transaction.cursor(db=table)
         positioned = cursor.set_range(prefix)

@@ -1,9 +1,9 @@
 """A node's storage: all partition logs in one LMDB environment.
 
 The writer thread owns every method that changes something; `read`, `offset_for_timestamp`,
-`epochs` and the properties are for any thread. Every change is one transaction with one fsync,
-and memory follows only once it is through, so that a process that is killed anywhere finds on
-the next start all that it had acknowledged, at once and without a scan.
+`epochs`, `end_of_epoch`, `last_epoch` and the properties are for any thread. Every change is one
+transaction with one fsync, and memory follows only once it is through, so that a process that is
+killed anywhere finds on the next start all that it had acknowledged, at once and without a scan.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,12 +23,13 @@ from tailrace.protocol.errors import (
 )
 from tailrace.protocol.limits import PARTITIONS_PER_NODE_MAX
 
-from . import deletion, partitions, reading, retention
+from . import deletion, epochs, partitions, reading, retention, truncation
 from .ballast import Ballast
 from .faults import storage_error
 from .folder import DATA, DataFolder
+from .log_plan import Append, Appended, Replicated
 from .partition_log import PartitionKey, PartitionLog
-from .planner import Append, Appended, Blocked, Planner
+from .planner import Blocked, Planner, stream
 from .producer_table import ProducerTable
 from .space import PAGE_BYTES, Space
 from .tables import Flush, Tables
@@ -144,9 +145,7 @@ class Storage:
         log = self.removed.get(key)
         if log is None:
             return False
-        before = log.live_pages
-        more = self._change("deleting a partition", lambda: deletion.delete_slice(self._tables, log))
-        self._log_pages += log.live_pages - before
+        more = self._resize("deleting a partition", log, lambda: deletion.delete_slice(self._tables, log))
         if not more:
             self.removed = {other: kept for other, kept in self.removed.items() if other != key}
         return more
@@ -167,11 +166,25 @@ class Storage:
         if rows:
             self._change("beginning leader epochs", lambda: partitions.put_epochs(self._tables, rows))
         for log, row in rows:
-            log.adopt(row)
+            log.adopt(row, (*log.epochs, (row.leader_epoch, row.log_end_offset)))
 
     def epochs(self, log: PartitionLog) -> list[tuple[int, int]]:
-        """See `partitions.epochs`. Any thread."""
-        return partitions.epochs(self._tables, log)
+        """(leader epoch, start offset) of all epochs that the log has seen, oldest first. Any thread."""
+        return list(log.epochs)
+
+    def end_of_epoch(self, log: PartitionLog, epoch: int) -> tuple[int, int]:
+        """(the log's highest epoch up to `epoch`, its end offset). Any thread; nothing is read.
+
+        It ends where the next one starts, or with the log. If the log has none so low: `epoch` itself,
+        and where the first one starts.
+        """
+        known = log.epochs
+        return epochs.end_of(known, epoch, log.log_end_offset)
+
+    def last_epoch(self, log: PartitionLog) -> int:
+        """The leader epoch of the log's last batch, -1 if it has none. Any thread."""
+        known, end_offset = log.epochs, log.log_end_offset
+        return epochs.latest(epochs.before(known, end_offset)) if log.log_start_offset < end_offset else -1
 
     @property
     def controller_epoch(self) -> int:
@@ -188,14 +201,19 @@ class Storage:
 
     # ---------------------------------------------------------------- appends
 
-    def commit(self, appends: Sequence[Append]) -> list[Appended | TailraceError]:
+    def commit(self, appends: Sequence[Append | Replicated]) -> list[Appended | TailraceError]:
         """Append batches, all in one transaction with one fsync; results in the order of the appends.
 
-        Each batch is checked, given its offsets and stored, or found to be a duplicate, or
+        Each new batch is checked, given its offsets and stored, or found to be a duplicate, or
         refused with an error of its own that does not hinder the others: CorruptBatchError,
         InvalidTimestampError, InvalidRecordError, OutOfOrderSequenceError, FencedProducerError,
         UnknownProducerIdError, UnknownPartitionError, StorageFullError. What was stored is
         durable and visible when this returns.
+
+        A leader's batch is stored as it is if it is whole and continues the log; else it is refused,
+        together with those of the log behind it: CorruptBatchError, InvalidRecordError,
+        OffsetOutOfRangeError (it does not start at the log's end), FencedLeaderEpochError (its epoch is
+        below that of the batch before it), UnknownPartitionError, StorageFullError.
 
         Raises StorageFaultError when the disk failed: nothing may be acknowledged any more, and
         the node must stop.
@@ -206,7 +224,9 @@ class Storage:
             self._expire_producers(appends[0].now_ms)
         return results
 
-    def _commit(self, appends: Sequence[Append], blocked: Blocked) -> list[Appended | TailraceError]:
+    def _commit(
+        self, appends: Sequence[Append | Replicated], blocked: Blocked
+    ) -> list[Appended | TailraceError]:
         """If the transaction fails, each half gets one of its own, down to the append that fails alone."""
         room = self._tables.space.capacity() - self.used_bytes
         plan = Planner(self._producers.lookup, room, blocked).plan(appends)
@@ -217,7 +237,7 @@ class Storage:
         except TailraceError as error:
             self._refuse_faulted()
             if len(appends) == 1:
-                blocked[appends[0].log.partition_id, appends[0].header.producer_id] = error
+                blocked[stream(appends[0])] = error
                 return [error]
             middle = len(appends) // 2
             return self._commit(appends[:middle], blocked) + self._commit(appends[middle:], blocked)
@@ -236,10 +256,60 @@ class Storage:
         self._ballast.restore()
         cut = retention.find_cut(self._tables, log, retention_ms, retention_bytes, now_ms)
         if cut.last_offsets:
-            before = log.live_pages
-            self._change("retention", lambda: retention.cut_off(self._tables, log, cut))
-            self._log_pages += log.live_pages - before
+            self._resize("retention", log, lambda: retention.cut_off(self._tables, log, cut))
         return cut.more
+
+    # --------------------------------------------------------------- replicas
+
+    def raise_high_watermark(self, log: PartitionLog, offset: int) -> bool:
+        """Let readers have what lies below `offset`; False if that is nothing new.
+
+        It never goes down nor above the log's end. In memory only: it is stored with the log's next
+        commit and by a clean `close`, so that after a crash it may be lower.
+        """
+        risen = min(offset, log.log_end_offset)
+        if risen <= log.high_watermark:
+            return False
+        log.high_watermark = risen
+        return True
+
+    def truncate(self, log: PartitionLog, offset: int, *, unclean: bool = False) -> int:
+        """Cut off all batches that end at `offset` or above, in one transaction; the log's new end.
+
+        With them go their epochs, index entries and producers' sequences; epochs from the new end on go
+        also if they have no batch. From the log's end on there is nothing else to cut. `unclean`: also
+        below the high watermark, which then comes down, and a warning is logged.
+
+        Raises OffsetOutOfRangeError below the log start, or below the high watermark without `unclean`;
+        CorruptBatchError, UnknownPartitionError, StorageFullError, StorageFaultError.
+        """
+        self._resize(
+            "truncating",
+            log,
+            lambda: truncation.truncate(self._tables, self._producers, log, offset, unclean=unclean),
+        )
+        return log.log_end_offset
+
+    def reset(self, log: PartitionLog, start_offset: int, *, unclean: bool = False) -> bool:
+        """Empty the log, one slice a call, to start anew at `start_offset`; True: call again.
+
+        Epochs and producers are forgotten. `unclean`: also if `start_offset` is below the high
+        watermark, which then comes down, and a warning is logged. Raises as `truncate`.
+        """
+        return self._resize(
+            "resetting",
+            log,
+            lambda: truncation.reset_slice(self._tables, self._producers, log, start_offset, unclean=unclean),
+        )
+
+    def advance_start(self, log: PartitionLog, offset: int) -> bool:
+        """Delete one slice of the batches that end below `offset`, the leader's log start; True: call again.
+
+        The high watermark is then at least the log's new start. Raises CorruptBatchError,
+        UnknownPartitionError, StorageFullError, StorageFaultError.
+        """
+        reading.refuse_removed(log)
+        return self._resize("retention", log, lambda: retention.advance_start(self._tables, log, offset))
 
     # ------------------------------------------------------------------ reads
 
@@ -275,11 +345,19 @@ class Storage:
         No other thread may be in a call. Raises StorageFaultError if the marker could not be written.
         """
         try:
+            if clean and self._fault is None:
+                self._store_high_watermarks()
             self._tables.close(clean and self._fault is None)
         finally:
             self._folder.close()
 
     # ---------------------------------------------------------------- changes
+
+    def _store_high_watermarks(self) -> None:
+        risen = [log for log in self.logs.values() if log.high_watermark != log.stored_high_watermark]
+        if risen:
+            with suppress(StorageFullError):  # lower ones are no harm
+                self._change("storing high watermarks", lambda: partitions.put_rows(self._tables, risen))
 
     def _change(self, doing: str, action: Callable[[], T]) -> T:
         """A transaction that must get through on a full disk too: if it does not, the ballast goes."""
@@ -290,6 +368,14 @@ class Storage:
             if not self._ballast.drop():
                 raise
             return self._attempt(doing, action)
+
+    def _resize(self, doing: str, log: PartitionLog, action: Callable[[], T]) -> T:
+        """As `_change`, of one log, whose pages become fewer."""
+        before = log.live_pages
+        try:
+            return self._change(doing, action)
+        finally:
+            self._log_pages += log.live_pages - before
 
     def _attempt(self, doing: str, action: Callable[[], T]) -> T:
         try:

@@ -24,4 +24,5 @@ class HotTail:
         while self._bytes > HOT_BYTES:
             oldest, end_offset, oldest_size = self._appends.popleft()
             self._bytes -= oldest_size
-            oldest.hot_offset = end_offset
+            # The log may have been cut at either end since.
+            oldest.hot_offset = min(max(oldest.hot_offset, end_offset), oldest.log_end_offset)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from .epochs import Epochs
 from .schema import PartitionRow
 
 if TYPE_CHECKING:
@@ -28,13 +29,16 @@ class PartitionLog:
     """The state of a log after its last commit.
 
     Only the writer thread changes it, and only after the commit; other threads read single
-    attributes. `high_watermark` follows the log end by itself while `sole_replica` is set;
-    otherwise the node raises it. Batches from `hot_offset` on were appended lately by this
+    attributes. `high_watermark` follows the log end by itself while `sole_replica` is set and batches
+    are new, not copies of a leader's; otherwise the node raises it (`Storage.raise_high_watermark`), and
+    `stored_high_watermark` is behind until the log's next commit. `leader_epoch` is the newest of
+    `epochs`, also if it has no batch. Batches from `hot_offset` on were appended lately by this
     process, so that reading them does not wait for a disk.
     """
 
     __slots__ = (
         "database",
+        "epochs",
         "head",
         "high_watermark",
         "hot_offset",
@@ -49,10 +53,18 @@ class PartitionLog:
         "removed",
         "size_bytes",
         "sole_replica",
+        "stored_high_watermark",
         "topic_id",
     )
 
-    def __init__(self, partition_id: int, row: PartitionRow, database: "Database", live_pages: int) -> None:
+    def __init__(
+        self,
+        partition_id: int,
+        row: PartitionRow,
+        database: "Database",
+        live_pages: int,
+        epochs: Epochs = (),
+    ) -> None:
         self.partition_id: Final = partition_id
         self.topic_id: Final = row.topic_id
         self.partition: Final = row.partition
@@ -61,7 +73,8 @@ class PartitionLog:
         self.live_pages = live_pages
         self.log_start_offset = row.log_start_offset
         self.log_end_offset = row.log_end_offset
-        self.high_watermark = row.high_watermark
+        self.high_watermark = self.stored_high_watermark = row.high_watermark
+        self.epochs = epochs
         self.leader_epoch = row.leader_epoch
         self.max_timestamp = row.max_timestamp
         self.size_bytes = row.size_bytes
@@ -75,8 +88,13 @@ class PartitionLog:
         """Where `Storage.logs` holds it."""
         return self.topic_id, self.partition
 
+    @property
+    def epoch_start(self) -> int:
+        """Where the newest leader epoch begins."""
+        return self.epochs[-1][1] if self.epochs else 0
+
     def row(self) -> PartitionRow:
-        """As it is stored."""
+        """As it is to be stored: only the high watermark may have been lower at the last commit."""
         return PartitionRow(
             topic_id=self.topic_id,
             partition=self.partition,
@@ -89,11 +107,19 @@ class PartitionLog:
             size_bytes=self.size_bytes,
         )
 
-    def adopt(self, row: PartitionRow) -> None:
-        """Take over what was committed. A reader may see one attribute new and another old."""
+    def adopt(self, row: PartitionRow, epochs: Epochs | None = None) -> None:
+        """Take over what was committed. A reader may see one attribute new and another old.
+
+        `epochs`: the new ones, if they changed.
+        """
+        if epochs is not None:
+            self.epochs = epochs
         self.leader_epoch = row.leader_epoch
         self.max_timestamp = row.max_timestamp
         self.size_bytes = row.size_bytes
         self.log_start_offset = row.log_start_offset
         self.log_end_offset = row.log_end_offset
-        self.high_watermark = row.high_watermark
+        # Another thread may have raised it since the row was made. Cutting the log takes it down.
+        self.stored_high_watermark = row.high_watermark
+        if row.high_watermark > self.high_watermark:
+            self.high_watermark = row.high_watermark

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from . import schema
+from . import epochs, schema
 from .partition_log import PartitionKey, PartitionLog
 from .schema import PartitionRow
 from .space import live_pages
@@ -14,11 +14,13 @@ def load(tables: Tables) -> list[PartitionLog]:
     logs: list[PartitionLog] = []
     # A handle lasts only if the transaction that opened it commits, so this one writes, though nothing.
     with tables.environment.begin(write=True) as transaction:
+        known = epochs.read_all(transaction, tables.epochs)
         for key, value in list(transaction.cursor(db=tables.partitions)):
             partition_id = schema.read_partition_key(key)
             row = schema.read_partition_row(value)
             database = tables.log_database(transaction, partition_id, create=False)
-            log = PartitionLog(partition_id, row, database, live_pages(transaction, database))
+            pages = live_pages(transaction, database)
+            log = PartitionLog(partition_id, row, database, pages, known.get(partition_id, ()))
             log.removed = bool(row.flags & schema.PARTITION_DELETING)
             logs.append(log)
     return logs
@@ -57,14 +59,8 @@ def put_epochs(tables: Tables, rows: Sequence[tuple[PartitionLog, PartitionRow]]
         tables.measure(transaction)
 
 
-def epochs(tables: Tables, log: PartitionLog) -> list[tuple[int, int]]:
-    """(leader epoch, start offset) of all epochs that the log has seen, oldest first."""
-    prefix = schema.partition_key(log.partition_id)
-    found: list[tuple[int, int]] = []
-    with tables.environment.begin(db=tables.epochs) as transaction:
-        cursor = transaction.cursor()
-        positioned = cursor.set_range(prefix)
-        while positioned and cursor.key()[: len(prefix)] == prefix:
-            found.append((schema.read_epoch_key(cursor.key())[1], schema.read_number(cursor.value())))
-            positioned = cursor.next()
-    return found
+def put_rows(tables: Tables, logs: Sequence[PartitionLog]) -> None:
+    """Store the rows of these logs as memory has them."""
+    with tables.environment.begin(write=True) as transaction:
+        for log in logs:
+            transaction.put(schema.partition_key(log.partition_id), log.row().pack(), db=tables.partitions)

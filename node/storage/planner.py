@@ -13,91 +13,29 @@ from tailrace.protocol.errors import (
     CorruptBatchError,
     InvalidRecordError,
     InvalidTimestampError,
+    OffsetOutOfRangeError,
     OutOfOrderSequenceError,
     StorageFullError,
     TailraceError,
-    UnknownPartitionError,
     UnknownProducerIdError,
 )
 from tailrace.protocol.limits import TIMESTAMP_AHEAD_MS_MAX
 
+from .log_plan import Append as Append
+from .log_plan import Appended as Appended
+from .log_plan import LogPlan, Replicated
 from .partition_log import PartitionLog
 from .producers import after_append, original_offset
-from .schema import PartitionRow, ProducerRow
+from .reading import refuse_removed
+from .schema import ProducerRow
 from .space import stored_bytes
 
 ProducerLookup = Callable[[PartitionLog, int], ProducerRow | None]
 """The committed row of a producer id in a partition."""
 
 OFFSET_MAX: Final = 2**62
-
-
-class Append(NamedTuple):
-    """One batch to append. `batch` is writable: base offset and leader epoch are stamped into it.
-
-    `now_ms` is the node's clock when the batch arrived. `shared`: the client can still write to the batch, so
-    that only `header`, and what is stored in the end, can be trusted.
-    """
-
-    log: PartitionLog
-    batch: memoryview
-    header: BatchHeader
-    now_ms: int
-    shared: bool = False
-
-
-class Appended(NamedTuple):
-    """Where a batch is stored. `duplicate`: it was already, and nothing was written."""
-
-    base_offset: int
-    last_offset: int
-    duplicate: bool
-
-
-class LogPlan:
-    """What a group adds to one log."""
-
-    __slots__ = ("base_offsets", "batches", "index", "log", "max_timestamp", "next_offset",
-                 "producers", "shared", "size_bytes")  # fmt: skip
-
-    def __init__(self, log: PartitionLog) -> None:
-        self.log = log
-        self.next_offset = log.log_end_offset
-        self.max_timestamp = log.max_timestamp
-        self.size_bytes = log.size_bytes
-        self.batches: list[tuple[int, memoryview]] = []
-        """(last offset, batch), in order."""
-        self.base_offsets: list[int] = []
-        self.shared: list[tuple[int, BatchHeader]] = []
-        """(last offset, header) of the batches that are to be checked once they are stored."""
-        self.index: list[tuple[int, int]] = []
-        """(max timestamp, last offset) of the batches that raise the running maximum."""
-        self.producers: dict[int, ProducerRow] = {}
-
-    def add(self, batch: memoryview, header: BatchHeader, *, shared: bool) -> int:
-        """Put a batch behind the others; its last offset."""
-        last_offset = self.next_offset + header.last_offset_delta
-        self.batches.append((last_offset, batch))
-        self.base_offsets.append(self.next_offset)
-        if shared:
-            placed = header._replace(base_offset=self.next_offset, leader_epoch=self.log.leader_epoch)
-            self.shared.append((last_offset, placed))
-        self.next_offset = last_offset + 1
-        self.size_bytes += len(batch)
-        if header.max_timestamp > self.max_timestamp:
-            self.max_timestamp = header.max_timestamp
-            self.index.append((header.max_timestamp, last_offset))
-        return last_offset
-
-    def row(self) -> PartitionRow:
-        """The partition's row once the plan is carried out."""
-        log = self.log
-        return log.row()._replace(
-            log_end_offset=self.next_offset,
-            high_watermark=self.next_offset if log.sole_replica else log.high_watermark,
-            max_timestamp=self.max_timestamp,
-            size_bytes=self.size_bytes,
-        )
+COPIES: Final = -2
+"""In place of a producer id in `Blocked`: all copies of a leader's batches."""
 
 
 class Plan(NamedTuple):
@@ -112,6 +50,12 @@ Blocked = dict[tuple[int, int], TailraceError]
 group is refused for the same, not for the gap in its sequence."""
 
 
+def stream(append: Append | Replicated) -> tuple[int, int]:
+    """Whose order in which partition the batch belongs to."""
+    producer_id = COPIES if isinstance(append, Replicated) else append.header.producer_id
+    return append.log.partition_id, producer_id
+
+
 class Planner:
     """Plans one group, or a part of one. `room_bytes` is what may still be stored."""
 
@@ -121,26 +65,23 @@ class Planner:
         self._blocked = blocked
         self._logs: dict[int, LogPlan] = {}
 
-    def plan(self, appends: Sequence[Append]) -> Plan:
+    def plan(self, appends: Sequence[Append | Replicated]) -> Plan:
         """Decide on every append, in order; one that fails does not hinder the others."""
         results: list[Appended | TailraceError] = []
         for append in appends:
             try:
-                results.append(self._place(append))
+                results.append(self._copy(append) if isinstance(append, Replicated) else self._place(append))
             except TailraceError as error:
                 results.append(error)
         return Plan(results, {key: plan for key, plan in self._logs.items() if plan.batches})
 
     def _place(self, append: Append) -> Appended:
         log, batch, header, now_ms, shared = append
-        if log.removed:
-            raise UnknownPartitionError(f"partition {log.name} was removed")
+        refuse_removed(log)
         validate(header, now_ms)
         if not shared:
             check_crc(batch, header)
-        plan = self._logs.get(log.partition_id)
-        if plan is None:
-            plan = self._logs[log.partition_id] = LogPlan(log)
+        plan = self._plan_of(log)
         producer_id = header.producer_id
         producer = None
         if producer_id >= 0:
@@ -148,12 +89,42 @@ class Planner:
             original = self._original_offset(log, producer, header)
             if original is not None:
                 return Appended(original, original + header.last_offset_delta, duplicate=True)
-        self._take_room(plan, header, len(batch))
+        self._take_room(plan, (log.partition_id, producer_id), len(batch))
         base_offset = plan.next_offset
         last_offset = plan.add(batch, header, shared=shared)
         if producer_id >= 0:
             plan.producers[producer_id] = after_append(producer, header, base_offset, now_ms)
         return Appended(base_offset, last_offset, duplicate=False)
+
+    def _copy(self, append: Replicated) -> Appended:
+        """The leader has decided: what is checked is that the batch is whole and continues the log.
+
+        What fails takes the copies behind it along, with its own error and not one for the gap.
+        """
+        log, batch, header, now_ms = append
+        try:
+            refuse_removed(log)
+            check_crc(batch, header)
+            refuse_transactions(header)
+            plan = self._plan_of(log)
+            plan.refuse_stranger(header)
+            self._take_room(plan, stream(append), len(batch))
+        except OffsetOutOfRangeError as error:
+            raise self._blocked.get(stream(append), error) from None
+        except TailraceError as error:
+            self._blocked[stream(append)] = error
+            raise
+        producer = plan.producers.get(header.producer_id)
+        if producer is None and header.producer_id >= 0:
+            producer = self._lookup(log, header.producer_id)
+        last_offset = plan.copy(batch, header, producer, now_ms)
+        return Appended(header.base_offset, last_offset, duplicate=False)
+
+    def _plan_of(self, log: PartitionLog) -> LogPlan:
+        plan = self._logs.get(log.partition_id)
+        if plan is None:
+            plan = self._logs[log.partition_id] = LogPlan(log)
+        return plan
 
     def _original_offset(
         self, log: PartitionLog, producer: ProducerRow | None, header: BatchHeader
@@ -163,14 +134,14 @@ class Planner:
         except (OutOfOrderSequenceError, UnknownProducerIdError) as error:
             raise self._blocked.get((log.partition_id, header.producer_id), error) from None
 
-    def _take_room(self, plan: LogPlan, header: BatchHeader, size: int) -> None:
+    def _take_room(self, plan: LogPlan, stream: tuple[int, int], size: int) -> None:
         needed = stored_bytes(size)
         if needed > self._room_bytes:
             error = StorageFullError(
                 f"no room for a batch of {size} bytes; retention, deleting topics, a larger quota"
                 " or more free disk make room, and writing resumes by itself"
             )
-            self._blocked[plan.log.partition_id, header.producer_id] = error
+            self._blocked[stream] = error
             raise error
         if plan.next_offset > OFFSET_MAX:
             raise InvalidRecordError(f"partition {plan.log.name} is at its last offset")
@@ -195,5 +166,10 @@ def validate(header: BatchHeader, now_ms: int) -> None:
             f"timestamp {header.max_timestamp} is {header.max_timestamp - now_ms} ms ahead of the node,"
             f" at most {TIMESTAMP_AHEAD_MS_MAX} (are they milliseconds?)"
         )
+    refuse_transactions(header)
+
+
+def refuse_transactions(header: BatchHeader) -> None:
+    """Raises InvalidRecordError for a batch of a transaction: its place in the tables is not made yet."""
     if header.transactional or header.control:
         raise InvalidRecordError("this version takes no transactional batches")

@@ -1,5 +1,6 @@
 """The producer rows of all partitions: stored in LMDB, the recently used ones in memory."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from . import schema
@@ -54,6 +55,20 @@ class ProducerTable:
         """These rows are stored."""
         for producer_id, row in rows.items():
             self._remember((log.partition_id, producer_id), row)
+
+    def delete(self, transaction: "Transaction[Any]", log: PartitionLog, producer_ids: Iterable[int]) -> None:
+        """Delete rows; `forget` follows once the transaction is through."""
+        for producer_id in producer_ids:
+            transaction.delete(schema.producer_key(log.partition_id, producer_id), db=self._tables.producers)
+
+    def forget(self, log: PartitionLog, producer_ids: Iterable[int] | None = None) -> None:
+        """These rows are deleted; None: maybe any of the partition's."""
+        if producer_ids is None:
+            producer_ids = [
+                producer for partition_id, producer in self._cache if partition_id == log.partition_id
+            ]
+        for producer_id in producer_ids:
+            self._cache.pop((log.partition_id, producer_id), None)
 
     def expire_slice(self, now_ms: int) -> bool:
         """Forget ids past `EXPIRY_MS` among the next `CHECK_SLICE_ROWS`, at most once an interval.

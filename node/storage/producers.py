@@ -2,6 +2,7 @@
 
 The semantics are Kafka's (KIP-98, KIP-360) with a window of 64 batches instead of 5. Sequences
 count records, are 31 bits wide and start again at 0 after 2**31 - 1. Pure: no clock, no storage.
+When the end of a log is cut off, its producers' rows go back to what they were.
 """
 
 from typing import Final
@@ -71,3 +72,50 @@ def after_append(row: ProducerRow | None, header: BatchHeader, base_offset: int,
     else:
         window, transaction_offset = (row.window + entry)[-WINDOW_BYTES:], row.transaction_offset
     return ProducerRow(epoch, (sequence + count) & SEQUENCE_MASK, now_ms, transaction_offset, window)
+
+
+def rolled_back(row: ProducerRow, end_offset: int) -> ProducerRow | None:
+    """The row without the batches from `end_offset` on; None: its window holds no others.
+
+    `last_timestamp` stays, so that the id is forgotten later than it might be.
+    """
+    kept = [entry for entry in WINDOW_ENTRY.iter_unpack(row.window) if entry[2] < end_offset]
+    if not kept:
+        return None
+    sequence, count, _ = kept[-1]
+    return row._replace(
+        next_sequence=(sequence + count) & SEQUENCE_MASK,
+        transaction_offset=row.transaction_offset if row.transaction_offset < end_offset else NO_TRANSACTION,
+        window=row.window[: len(kept) * WINDOW_ENTRY.size],
+    )
+
+
+class Rebuilt:
+    """A row that is made anew from the batches of one producer, given from the last one back."""
+
+    def __init__(self, row: ProducerRow) -> None:
+        """`row` is what it replaces."""
+        self._row = row
+        self._epoch = row.epoch
+        self._entries: list[tuple[int, int, int]] = []
+        """Newest first."""
+
+    def take(self, header: BatchHeader) -> bool:
+        """The batch before those taken so far; False once older ones do not matter."""
+        sequence, count = header.base_sequence, header.record_count
+        if self._entries:
+            continues = (sequence + count) & SEQUENCE_MASK == self._entries[-1][0]
+            if header.producer_epoch != self._epoch or not continues:
+                return False
+        self._epoch = header.producer_epoch
+        self._entries.append((sequence, count, header.base_offset))
+        return sequence != 0 and len(self._entries) < PRODUCER_WINDOW_BATCHES
+
+    def row(self) -> ProducerRow | None:
+        """As the batches make it; None if there were none."""
+        if not self._entries:
+            return None
+        sequence, count, _ = self._entries[0]
+        window = b"".join(_pack_entry(*entry) for entry in reversed(self._entries))
+        next_sequence = (sequence + count) & SEQUENCE_MASK
+        return ProducerRow(self._epoch, next_sequence, self._row.last_timestamp, NO_TRANSACTION, window)

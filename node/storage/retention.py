@@ -69,10 +69,37 @@ def _head(log: PartitionLog, cursor: "Cursor[memoryview]") -> Head:
     return Head(last_offset, parse_header(batch).max_timestamp, len(batch))
 
 
+def advance_start(tables: Tables, log: PartitionLog, offset: int) -> bool:
+    """Delete one slice of the batches that end below `offset`; True if more is left."""
+    cut: list[int] = []
+    size, more = 0, False
+    with tables.environment.begin(db=log.database, buffers=True) as transaction:
+        cursor = transaction.cursor()
+        positioned = cursor.first()
+        while positioned:
+            head = _head(log, cursor)
+            if head.last_offset >= offset:
+                break
+            more = bool(cut) and (len(cut) == SLICE_BATCHES or size + head.size > SLICE_BYTES)
+            if more:
+                break
+            cut.append(head.last_offset)
+            size += head.size
+            positioned = cursor.next()
+    if cut:
+        log.head = None
+        cut_off(tables, log, Cut(cut, size, more))
+    return more
+
+
 def cut_off(tables: Tables, log: PartitionLog, cut: Cut) -> None:
     """Delete the batches and what pointed to them; then publish."""
     start = cut.last_offsets[-1] + 1
-    row = log.row()._replace(log_start_offset=start, size_bytes=log.size_bytes - cut.size_bytes)
+    row = log.row()._replace(
+        log_start_offset=start,
+        high_watermark=max(log.high_watermark, start),
+        size_bytes=log.size_bytes - cut.size_bytes,
+    )
     with tables.environment.begin(write=True) as transaction:
         for last_offset in cut.last_offsets:
             transaction.delete(schema.offset_key(last_offset), db=log.database)

@@ -137,7 +137,12 @@ class Verifier:
             stored = self._transaction.get(
                 schema.partition_key(log.partition_id), db=self._database(schema.PARTITIONS)
             )
-            self._expect(f"partition {log.name}: the row in memory", log.row().pack(), stored)
+            row = log.row()._replace(high_watermark=log.stored_high_watermark)
+            self._expect(f"partition {log.name}: the row in memory", row.pack(), stored)
+            in_order = log.stored_high_watermark <= log.high_watermark <= log.log_end_offset
+            self._expect(f"partition {log.name}: the high watermark in memory", in_order, True)
+            epochs = self._epochs(log.partition_id)
+            self._expect(f"partition {log.name}: the epochs in memory", list(log.epochs), epochs)
             pages = live_pages(self._transaction, self._database(schema.log_name(log.partition_id)))
             self._expect(f"partition {log.name}: the pages in memory", log.live_pages, pages)
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from tailrace.protocol.batch import BatchHeader, check_crc, header_of, stamp
 from tailrace.protocol.errors import CorruptBatchError, StorageFaultError
 
-from . import schema
+from . import epochs, schema
 from .hot import HotTail
-from .planner import LogPlan, Plan
+from .log_plan import LogPlan
+from .planner import Plan
 from .producer_table import ProducerTable
 from .schema import PartitionRow
 from .space import live_pages
@@ -41,15 +42,15 @@ class PlanWriter:
             appended = row.size_bytes - log.size_bytes
             self._producers.committed(log, log_plan.producers)
             log.live_pages = pages
-            log.adopt(row)
+            log.adopt(row, log_plan.epochs)
             self._hot.appended(log, appended)
         return grown
 
     def _put(self, transaction: "Transaction[memoryview]", plan: LogPlan) -> tuple[PartitionRow, int]:
         """All of one log; returns its new row, and the pages it then has."""
         log, tables = plan.log, self._tables
-        for base_offset, (_, batch) in zip(plan.base_offsets, plan.batches, strict=True):
-            stamp(batch, base_offset, log.leader_epoch)
+        for batch, base_offset, leader_epoch in plan.stamps:
+            stamp(batch, base_offset, leader_epoch)
         with transaction.cursor(db=log.database) as cursor:
             entries = [(schema.offset_key(last_offset), batch) for last_offset, batch in plan.batches]
             _, added = cursor.putmulti(entries, append=True)
@@ -63,6 +64,8 @@ class PlanWriter:
         for timestamp, last_offset in plan.index:
             key = schema.time_key(log.partition_id, timestamp)
             transaction.put(key, schema.pack_number(last_offset), db=tables.time_index)
+        if plan.epochs is not log.epochs:
+            epochs.replace(transaction, tables.epochs, log.partition_id, log.epochs, plan.epochs)
         self._producers.put(transaction, log, plan.producers)
         row = plan.row()
         transaction.put(schema.partition_key(log.partition_id), row.pack(), db=tables.partitions)

@@ -88,6 +88,14 @@ STORAGE_RESERVE_BYTES: Final = 64 * MIB
 BALLAST_BYTES: Final = 16 * MIB
 """A file that is given up when the disk is full, so that deleting has room."""
 
+# --- replication -------------------------------------------------------------
+REPLICA_LAG_MS_MAX: Final = 10_000
+"""A follower that has not had everything for so long leaves the in-sync replicas."""
+REPLICA_FETCHES_PER_NODE_MAX: Final = 8
+"""Fetches of one follower at one leader. A partition is in one of them at most."""
+REPLICA_FETCH_WAIT_MS: Final = 500
+"""How long a leader may keep a follower's fetch that has nothing to bring."""
+
 # --- coordinator -------------------------------------------------------------
 TOPICS_MAX: Final = 10_000
 PARTITIONS_PER_TOPIC_MAX: Final = 4_000

@@ -28,7 +28,7 @@ class ReplicaFetchEntry(Struct, frozen=True, array_like=True):
 
 
 class ReplicaFetch(Message, frozen=True, kw_only=True, tag=7):
-    """A follower reads on. Waits up to `max_wait_ms` for records, or for a high watermark that it lacks."""
+    """A follower reads on. Waits up to `max_wait_ms` for records."""
 
     node_id: Int32
     node_epoch: Int64
@@ -72,7 +72,7 @@ class IsrProposal(Struct, frozen=True, array_like=True):
 
 
 class AlterIsr(Message, frozen=True, kw_only=True, tag=28):
-    """A leader's in-sync replicas. Each member but the leader comes with the node epoch it was seen in."""
+    """A leader's in-sync replicas. `member_epochs`: the node epochs that its followers were seen in (R4)."""
 
     node_id: Int32
     node_epoch: Int64

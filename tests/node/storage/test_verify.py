@@ -78,7 +78,10 @@ def window(*entries: tuple[int, int, int]) -> bytes:
         (put("node", schema.NODE_STORAGE_ID, b""), "length of the storage id"),
         (put("node", schema.NODE_NEXT_PARTITION_ID, None), "partition ids that were not given out"),
         (lambda _, log: setattr(log, "live_pages", 3), "pages in memory"),
-        (lambda _, log: setattr(log, "high_watermark", 3), "row in memory"),
+        (lambda _, log: setattr(log, "size_bytes", 3), "row in memory"),
+        (lambda _, log: setattr(log, "high_watermark", 3), "high watermark in memory"),
+        (lambda _, log: setattr(log, "high_watermark", 14), "high watermark in memory"),
+        (lambda _, log: setattr(log, "epochs", ((1, 0),)), "epochs in memory"),
     ],
 )
 def test_damage_is_found(

@@ -1,0 +1,340 @@
+"""The edge of replication: connections to the other nodes, what comes in over them, what has to go out.
+
+Belongs to the network thread. `LeadReplica` and `Copier` decide; the writer does what needs a transaction.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from math import inf
+from random import Random
+from typing import Final
+
+from tailrace.client.connections import Connections
+from tailrace.client.link import COORDINATOR, Location
+from tailrace.protocol.errors import (
+    ConnectionFailedError,
+    LeaderNotAvailableError,
+    MalformedRequestError,
+    NotEnoughReplicasError,
+    NotLeaderError,
+    TailraceError,
+)
+from tailrace.protocol.limits import FETCH_SLOT_BYTES, REPLICA_FETCH_WAIT_MS
+from tailrace.protocol.messages import ACKS_ALL, Reply
+from tailrace.protocol.replica_messages import (
+    AlterIsr,
+    IsrAltered,
+    IsrProposal,
+    IsrResult,
+    ReplicaFetch,
+    ReplicaFetched,
+)
+from tailrace.protocol.wire import encode
+from tailrace.transport.connection import Connection
+from tailrace.transport.context import Context
+from tailrace.transport.poller import Poller, Source
+
+from ..leaders import Led
+from ..membership import Membership
+from ..storage.environment import Storage
+from ..storage.partition_log import PartitionKey, PartitionLog
+from ..work import PendingCopy, PendingProduce
+from ..writer import Writer
+from .copying import Copier, CopyFetch, CopyStep
+from .copying import Source as CopySource
+from .leading import LeadReplica
+from .waiting import WaitingProduces
+
+LOOK_S: Final = 0.5
+"""How often a leader looks whether a follower has become too late."""
+REQUEST_TIMEOUT_S: Final = 5.0
+
+logger: Final = logging.getLogger(__name__)
+
+
+class Replication:
+    """What this node leads with others, and what it follows."""
+
+    def __init__(
+        self,
+        node_id: int,
+        *,
+        context: Context,
+        poller: Poller,
+        membership: Membership,
+        coordinators: tuple[str, ...],
+        storage: Storage,
+        writer: Writer,
+        random: Random,
+    ) -> None:
+        self._node_id = node_id
+        self._membership = membership
+        self._coordinators = deque(coordinators)
+        self._storage = storage
+        self._writer = writer
+        self._led: dict[PartitionKey, tuple[PartitionLog, LeadReplica]] = {}
+        self._moved: dict[PartitionKey, PartitionLog] = {}
+        """Of these the high watermark may have moved."""
+        self._looks: set[PartitionKey] = set()
+        self._look_at = inf
+        self._actions: deque[Callable[[], None]] = deque()
+        self.waiting = WaitingProduces()
+        self.copier = Copier(end_of_epoch=storage.end_of_epoch, last_epoch=storage.last_epoch, random=random)
+        self._connections = Connections(
+            poller=poller,
+            connect=partial(Connection, context),
+            locate=self._locate,
+            defer=self._actions.append,
+            on_ready=lambda _: None,
+            on_impatient=self._impatient,
+            random=random,
+        )
+
+    # ------------------------------------------------------------------- leading
+
+    def lead(self, led: Mapping[PartitionKey, Led], now: float) -> None:
+        """These are led from now on; of those with more replicas, the followers are looked after."""
+        for key, (log, leader_epoch) in led.items():
+            topic = self._membership.cluster.topics.get(key[0])
+            info = None if topic is None else topic.partitions[key[1]]
+            if log.sole_replica:
+                self._moved[key] = log
+            if topic is None or info is None or log.sole_replica or info.leader_epoch != leader_epoch:
+                self._led.pop(key, None)
+                continue
+            known = self._led.get(key)
+            if known is not None and known[1].leader_epoch == leader_epoch:
+                continue
+            replica = LeadReplica(
+                self._node_id, info, topic.config.min_insync_replicas, start=log.epoch_start, now=now
+            )
+            self._led[key] = (log, replica)
+            self._moved[key] = log
+        self._look_at = now + LOOK_S if self._led else inf
+
+    def resign(self, keys: Iterable[PartitionKey]) -> list[PendingProduce]:
+        """These are not led any more. Returns the requests that nobody can answer but with an error."""
+        keys = list(keys)
+        for key in keys:
+            self._led.pop(key, None)
+            self._moved.pop(key, None)
+            self._looks.discard(key)
+        return self.waiting.give_up(keys)
+
+    def follow_state(self, topic_ids: Iterable[bytes] | None, now: float) -> None:
+        """The cluster state has moved on, for these topics or (None) for all."""
+        topics = self._membership.cluster.topics
+        touched = None if topic_ids is None else set(topic_ids)
+        for key, (log, replica) in self._led.items():
+            if touched is not None and key[0] not in touched:
+                continue
+            topic = topics.get(key[0])
+            if topic is not None and key[1] < len(topic.partitions):
+                info = topic.partitions[key[1]]
+                if info.leader_epoch == replica.leader_epoch:
+                    replica.follow(info, topic.config.min_insync_replicas)
+                    self._moved[key] = log
+        self._connections.relocate(now)
+
+    def refuse_unwritable(self, log: PartitionLog, acks: int, now: float) -> None:
+        """Raises NotEnoughReplicasError, LeaderNotAvailableError, if nothing may be appended now.
+
+        A node that has not heard of the coordinator for its lease may have been replaced (RELIABILITY R13).
+        """
+        if log.sole_replica:
+            return
+        led = self._led.get(log.key)
+        if led is None:
+            raise NotLeaderError(f"{log.name} is not led here")
+        if acks == ACKS_ALL:
+            if not led[1].enough:
+                raise NotEnoughReplicasError(f"{log.name}: fewer than min_insync_replicas are in sync")
+        elif now > self._membership.lease_until:
+            raise LeaderNotAvailableError(f"{log.name}: this node has not heard of the coordinator for long")
+
+    def is_replica(self, key: PartitionKey, node_id: int) -> bool:
+        """May this node follow?"""
+        led = self._led.get(key)
+        return led is not None and led[1].is_replica(node_id)
+
+    def fetched(self, key: PartitionKey, node_id: int, node_epoch: int, offset: int, now: float) -> None:
+        """A follower says what it has on disk."""
+        log, replica = self._led[key]
+        replica.fetched(node_id, node_epoch, offset, end_offset=log.log_end_offset, now=now)
+        self._moved[key] = log
+
+    def grown(self, keys: Iterable[PartitionKey]) -> None:
+        """These were appended to."""
+        self._moved.update((key, self._led[key][0]) for key in keys if key in self._led)
+
+    def take_moved(self) -> list[tuple[PartitionKey, PartitionLog, list[PendingProduce]]]:
+        """The partitions whose high watermark has moved since the last call, and what waited for that."""
+        moved = []
+        for key, log in self._moved.items():
+            led = self._led.get(key)
+            if led is None:  # it has become the only replica: all of its log is committed
+                moved.append((key, log, self.waiting.advanced(key, log.high_watermark)))
+                continue
+            self._looks.add(key)
+            high_watermark = led[1].high_watermark(log.high_watermark, log.log_end_offset)
+            if self._storage.raise_high_watermark(log, high_watermark):
+                moved.append((key, log, self.waiting.advanced(key, high_watermark)))
+        self._moved.clear()
+        return moved
+
+    # ----------------------------------------------------------------- following
+
+    def copy(self, logs: Mapping[PartitionKey, tuple[PartitionLog, CopySource]]) -> None:
+        """These are followed from now on."""
+        self.copier.copy(logs)
+
+    def leave(self, keys: Iterable[PartitionKey]) -> None:
+        """These are not followed any more, or not from the same leader."""
+        self.copier.stop(list(keys))
+
+    def copied(self, results: Iterable[tuple[CopyStep, TailraceError | None]], now: float) -> None:
+        """The writer is through with steps."""
+        for step, error in results:
+            if error is not None:
+                logger.warning("following %s: %s", step.log.name, error)
+            self.copier.done(step, error, now)
+
+    # ------------------------------------------------------------------ the loop
+
+    def step(self, ready: Iterable[Source], now: float) -> None:
+        """Take in what has come, send what is to be sent."""
+        self._now = now
+        for source in ready:
+            if isinstance(source, Connection):
+                self._connections.receive(source, now)
+        for _ in range(len(self._actions)):
+            self._actions.popleft()()
+        self._connections.advance(now)
+        for fetch in self.copier.plan(now):
+            self._fetch(fetch)
+        self._propose(now)
+
+    def next_tick(self, now: float) -> float:
+        """When `step` has something to do at the latest."""
+        if self._actions:
+            return now
+        due = self._connections.due(now)
+        return min(inf if due is None else due, self.copier.next_tick(), self._look_at)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connections.close(ConnectionFailedError("this node stops"))
+
+    # ------------------------------------------------------------------ inside
+
+    _now = 0.0
+
+    def _fetch(self, fetch: CopyFetch) -> None:
+        connections = self._connections
+        request_id = connections.next_id()
+        request = ReplicaFetch(
+            request_id,
+            node_id=self._node_id,
+            node_epoch=self._membership.node_epoch or 0,
+            max_wait_ms=REPLICA_FETCH_WAIT_MS,
+            entries=fetch.entries,
+        )
+        connections.request(
+            fetch.leader,
+            request_id,
+            encode(request),
+            (),
+            on_reply=partial(self._fetch_answered, fetch),
+            timeout_s=REQUEST_TIMEOUT_S,
+            now=self._now,
+            reply_bytes=FETCH_SLOT_BYTES,
+        )
+
+    def _fetch_answered(self, fetch: CopyFetch, reply: Reply | TailraceError, frames: list[bytes]) -> None:
+        if isinstance(reply, ReplicaFetched) and sum(r.batches for r in reply.results) == len(frames):
+            steps = self.copier.replied(fetch.fetch_id, reply.results, frames, self._now)
+            if steps:
+                self._writer.submit(PendingCopy(steps, sum(map(len, frames))))
+            return
+        if not isinstance(reply, TailraceError):
+            reply = MalformedRequestError(f"got {reply!r:.200} with {len(frames)} frames")
+        logger.debug("fetching from node %d: %s", fetch.leader, reply)
+        self.copier.failed(fetch.fetch_id, reply, self._now)
+
+    def _propose(self, now: float) -> None:
+        keys = self._looks
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S if self._led else inf
+            keys = set(self._led)
+        if not keys or self._membership.node_epoch is None:
+            return
+        self._looks = set()
+        nodes = self._membership.cluster.nodes.values()
+        node_epochs = {node.node_id: node.node_epoch for node in nodes if node.alive}
+        proposals: dict[PartitionKey, tuple[LeadReplica, IsrProposal]] = {}
+        member_epochs: dict[int, int] = {}
+        for key in keys:
+            if key not in self._led:
+                continue
+            log, replica = self._led[key]
+            isr = replica.propose(log.high_watermark, node_epochs, now)
+            if isr is not None:
+                proposal = IsrProposal(*key, replica.leader_epoch, replica.partition_epoch, isr)
+                proposals[key] = (replica, proposal)
+                member_epochs.update(replica.member_epochs(isr))
+        if proposals:
+            self._ask_coordinator(proposals, member_epochs, now)
+
+    def _ask_coordinator(
+        self,
+        proposals: dict[PartitionKey, tuple[LeadReplica, IsrProposal]],
+        member_epochs: dict[int, int],
+        now: float,
+    ) -> None:
+        connections = self._connections
+        request_id = connections.next_id()
+        request = AlterIsr(
+            request_id,
+            node_id=self._node_id,
+            node_epoch=self._membership.node_epoch or 0,
+            proposals=[proposal for _, proposal in proposals.values()],
+            member_epochs=member_epochs,
+        )
+
+        def on_reply(reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+            answers: list[IsrResult | None] = [None] * len(proposals)
+            if isinstance(reply, IsrAltered) and len(reply.results) == len(proposals):
+                answers = list(reply.results)
+            else:
+                logger.warning("the coordinator was asked for other in-sync replicas: %s", reply)
+            for (key, (replica, _)), answer in zip(proposals.items(), answers, strict=True):
+                if answer is None:
+                    replica.unanswered()
+                else:
+                    replica.answered(answer.partition)
+                if key in self._led and self._led[key][1] is replica:
+                    self._moved[key] = self._led[key][0]
+
+        connections.request(
+            COORDINATOR,
+            request_id,
+            encode(request),
+            (),
+            on_reply=on_reply,
+            timeout_s=REQUEST_TIMEOUT_S,
+            now=now,
+        )
+
+    def _locate(self, destination: int) -> Location | TailraceError:
+        if destination == COORDINATOR:
+            return Location(self._coordinators[0])
+        node = self._membership.cluster.nodes.get(destination)
+        if node is None or not node.alive:
+            return ConnectionFailedError(f"node {destination} is down")
+        return Location(node.listener, node.node_epoch)
+
+    def _impatient(self, destination: int) -> None:
+        if destination == COORDINATOR:
+            self._coordinators.rotate(-1)

@@ -1,0 +1,127 @@
+"""The rules of the high watermark and of the in-sync replicas (RELIABILITY R2 to R4)."""
+
+from msgspec.structs import replace
+
+from tailrace.node.replication.leading import LAG_S_MAX, LeadReplica
+from tailrace.protocol.cluster import PartitionInfo
+
+INFO = PartitionInfo(replicas=(1, 2, 3), leader=1, leader_epoch=4, partition_epoch=7, isr=(1, 2, 3))
+EPOCHS = {1: 10, 2: 20, 3: 30}
+
+
+def leader(info: PartitionInfo = INFO, min_insync: int = 2, start: int = 0) -> LeadReplica:
+    return LeadReplica(1, info, min_insync, start=start, now=0.0)
+
+
+def fetch(replica: LeadReplica, node_id: int, offset: int, end: int, now: float = 0.0) -> None:
+    replica.fetched(node_id, EPOCHS[node_id], offset, end_offset=end, now=now)
+
+
+def test_the_high_watermark_is_what_all_in_sync_replicas_have() -> None:
+    replica = leader()
+    assert replica.high_watermark(0, 100) == 0, "nobody has been heard of"
+    fetch(replica, 2, 100, 100)
+    assert replica.high_watermark(0, 100) == 0
+    fetch(replica, 3, 60, 100)
+    assert replica.high_watermark(0, 100) == 60
+    fetch(replica, 3, 120, 120)
+    assert replica.high_watermark(60, 100) == 100, "not above what the leader has on its own disk"
+
+
+def test_it_never_goes_back() -> None:
+    replica = leader()
+    fetch(replica, 2, 50, 100)
+    fetch(replica, 3, 50, 100)
+    assert replica.high_watermark(70, 100) == 70
+    fetch(replica, 2, 10, 100)
+    assert replica.high_watermark(70, 100) == 70
+
+
+def test_it_stands_while_too_few_are_in_sync() -> None:
+    replica = leader(replace(INFO, isr=(1,), elr=(2, 3)))
+    assert not replica.enough
+    fetch(replica, 2, 100, 100)
+    assert replica.high_watermark(10, 100) == 10
+    replica.follow(replace(INFO, isr=(1, 2), partition_epoch=8), 2)
+    assert replica.enough
+    assert replica.high_watermark(10, 100) == 100
+
+
+def test_it_waits_for_those_that_were_proposed_too() -> None:
+    """KIP-497: either set may be what the next leader is elected from."""
+    replica = leader(replace(INFO, isr=(1, 2)))
+    fetch(replica, 2, 100, 100)
+    fetch(replica, 3, 90, 100)
+    assert replica.propose(80, EPOCHS, 0.0) == (1, 2, 3)
+    assert replica.high_watermark(80, 100) == 90
+    replica.answered(replace(INFO, isr=(1, 2), partition_epoch=8))
+    assert replica.high_watermark(90, 100) == 100
+
+
+def test_who_lags_is_put_out_and_is_waited_for_until_that_is_decided() -> None:
+    replica = leader()
+    fetch(replica, 2, 100, 100, now=LAG_S_MAX)
+    fetch(replica, 3, 10, 100, now=LAG_S_MAX)
+    assert replica.propose(10, EPOCHS, LAG_S_MAX) is None
+    later = LAG_S_MAX + 1
+    assert replica.propose(10, EPOCHS, later) == (1, 2)
+    assert replica.high_watermark(10, 100) == 10
+    assert replica.propose(10, EPOCHS, later) is None, "one at a time"
+    replica.answered(replace(INFO, isr=(1, 2), partition_epoch=8))
+    assert replica.high_watermark(10, 100) == 100
+
+
+def test_one_that_is_always_a_little_behind_is_in_sync() -> None:
+    replica = leader(replace(INFO, isr=(1, 2)))
+    for step in range(40):
+        now = float(step)
+        fetch(replica, 2, 100 * step, 100 * (step + 1), now=now)
+        assert replica.propose(0, {}, now) is None
+
+
+def test_who_comes_in() -> None:
+    start = 50
+    info = replace(INFO, isr=(1, 2))
+    for offset, high_watermark, epochs, expected in (
+        (49, 0, EPOCHS, None),  # not at the start of this leader's epoch (R4)
+        (69, 70, EPOCHS, None),  # not all that is committed
+        (70, 70, {**EPOCHS, 3: 31}, None),  # an older process of the node (KIP-903)
+        (70, 70, {1: 10, 2: 20}, None),  # dead
+        (70, 70, EPOCHS, (1, 2, 3)),
+    ):
+        replica = leader(info, start=start)
+        fetch(replica, 2, 100, 100)
+        fetch(replica, 3, offset, 100)
+        assert replica.propose(high_watermark, epochs, 0.0) == expected
+    replica = leader(info, start=start)
+    assert replica.propose(0, EPOCHS, 0.0) is None, "it has not fetched in this epoch"
+
+
+def test_an_older_process_is_not_heard() -> None:
+    replica = leader()
+    replica.fetched(3, 30, 80, end_offset=100, now=0.0)
+    replica.fetched(3, 29, 100, end_offset=100, now=0.0)
+    fetch(replica, 2, 100, 100)
+    assert replica.high_watermark(0, 100) == 80
+    replica.fetched(3, 31, 20, end_offset=100, now=0.0)
+    assert replica.high_watermark(0, 100) == 20
+    assert replica.member_epochs((1, 2, 3)) == {2: 20, 3: 31}
+
+
+def test_a_proposal_without_an_answer_is_made_again() -> None:
+    replica = leader(replace(INFO, isr=(1, 2)))
+    fetch(replica, 3, 100, 100)
+    assert replica.propose(0, EPOCHS, 0.0) == (1, 2, 3)
+    replica.unanswered()
+    assert replica.high_watermark(0, 100) == 0, "it may have been done"
+    assert replica.propose(0, {}, 0.0) == (1, 2, 3), "the same, whatever holds by now"
+    replica.follow(replace(INFO, partition_epoch=8), 2)
+    replica.answered(None)
+    assert replica.propose(0, EPOCHS, 0.0) is None
+
+
+def test_an_older_state_changes_nothing() -> None:
+    replica = leader()
+    replica.follow(replace(INFO, isr=(1,), partition_epoch=6), 2)
+    assert replica.partition_epoch == 7
+    assert replica.enough
