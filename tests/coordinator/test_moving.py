@@ -6,6 +6,7 @@ import pytest
 
 from tailrace.coordinator import preferred
 from tailrace.coordinator.handlers import (
+    alter_topic,
     drain_node,
     elect_leaders,
     leave_cluster,
@@ -28,6 +29,7 @@ from tailrace.protocol.admin_messages import (
 from tailrace.protocol.cluster import NO_LEADER, PartitionInfo
 from tailrace.protocol.errors import (
     InvalidArgumentError,
+    InvalidConfigError,
     LimitExceededError,
     NotEnoughNodesError,
     TailraceError,
@@ -35,7 +37,7 @@ from tailrace.protocol.errors import (
     UnknownPartitionError,
     UnknownTopicError,
 )
-from tailrace.protocol.messages import LeaveCluster
+from tailrace.protocol.messages import AlterTopic, LeaveCluster
 
 from .test_alter_isr import TOPIC, ask, partition, proposal
 from .test_handlers import accept, create, kill, register
@@ -230,6 +232,13 @@ def test_a_move_needs_room(state: State, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(move_partitions, "REPLICATION_FACTOR_MAX", 2)
     with pytest.raises(LimitExceededError, match="3 replicas while it moves"):
         move(state, (0, (4,)))
+
+
+def test_the_minimum_fits_the_partition_with_the_fewest_replicas(state: State) -> None:
+    move(state, (2, partition(state, 2).replicas[:1]))
+    request = AlterTopic(1, name="t", config={"min_insync_replicas": 2})
+    with pytest.raises(InvalidConfigError, match="the replication factor is only 1"):
+        alter_topic.decide(state, request)
 
 
 # --------------------------------------------------------------- drain and remove
