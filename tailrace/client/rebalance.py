@@ -7,6 +7,7 @@ nothing. A replica goes only where the partition's replicas lie in no fewer rack
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from tailrace.protocol.cluster import ClusterState
 
@@ -82,33 +83,58 @@ def _even_leaders(plan: dict[Place, Replicas], able: Iterable[int]) -> None:
     """First replicas, evenly: along chains of partitions that hand the lead on to another replica."""
     leads = Counter(dict.fromkeys(able, 0))
     leads.update(replicas[0] for replicas in plan.values() if replicas[0] in leads)
-    while True:
-        chain = _chain(plan, leads)
-        if not chain:
-            return
-        for place, leader in chain:
-            before = plan[place]
-            plan[place] = (leader, *(n for n in before if n != leader))
-            leads[before[0]] -= 1
-            leads[leader] += 1
+    heirs = _Heirs(plan, leads)
+    while chain := heirs.chain(leads):
+        for leader, heir in pairwise(chain):
+            heirs.hand_over(leader, heir)
+        leads[chain[0]] -= 1
+        leads[chain[-1]] += 1
 
 
-def _chain(plan: Mapping[Place, Replicas], leads: Mapping[int, int]) -> list[tuple[Place, int]]:
-    """Hand-overs that take one lead from a node to one that has at least two fewer, if there is one."""
-    by_leader: dict[int, list[Place]] = {node_id: [] for node_id in leads}
-    for place, replicas in plan.items():
-        if replicas[0] in by_leader:
-            by_leader[replicas[0]].append(place)
-    for start in sorted(leads, key=lambda n: (-leads[n], n)):
-        reached: dict[int, list[tuple[Place, int]]] = {start: []}
-        queue = [start]
-        for node_id in queue:
-            for place in by_leader[node_id]:
-                for other in plan[place][1:]:
-                    if other in leads and other not in reached:
-                        reached[other] = [*reached[node_id], (place, other)]
-                        queue.append(other)
-        goal = min(reached, key=lambda n: (leads[n], len(reached[n]), n))
-        if leads[start] - leads[goal] >= 2:
-            return reached[goal]
-    return []
+class _Heirs:
+    """By leader and other replica: the partitions that the one could hand over to the other."""
+
+    def __init__(self, plan: dict[Place, Replicas], able: Iterable[int]) -> None:
+        self._plan = plan
+        self._places: dict[int, dict[int, dict[Place, None]]] = {node_id: {} for node_id in able}
+        for place in plan:
+            self._add(place)
+
+    def chain(self, leads: Mapping[int, int]) -> list[int]:
+        """From a node to one that leads at least two fewer, each of which can hand over to the next."""
+        fewest = min(leads.values())
+        for start in sorted(leads, key=lambda n: (-leads[n], n)):
+            if leads[start] - fewest < 2:
+                break
+            before = {start: start}
+            queue = [start]
+            for node_id in queue:
+                for heir in sorted(self._places[node_id]):
+                    if heir not in before:
+                        before[heir] = node_id
+                        queue.append(heir)
+            goal = min(queue, key=lambda n: leads[n])
+            if leads[start] - leads[goal] >= 2:
+                chain = [goal]
+                while chain[-1] != start:
+                    chain.append(before[chain[-1]])
+                return chain[::-1]
+        return []
+
+    def hand_over(self, leader: int, heir: int) -> None:
+        """One of the partitions gets the other leader."""
+        place = next(iter(self._places[leader][heir]))
+        replicas = self._plan[place]
+        for other in replicas[1:]:
+            if other in self._places:
+                del self._places[leader][other][place]
+                if not self._places[leader][other]:
+                    del self._places[leader][other]
+        self._plan[place] = (heir, *(n for n in replicas if n != heir))
+        self._add(place)
+
+    def _add(self, place: Place) -> None:
+        leader, *others = self._plan[place]
+        for other in others:
+            if leader in self._places and other in self._places:
+                self._places[leader].setdefault(other, {})[place] = None
