@@ -45,38 +45,72 @@ def _moving_loads(state: ClusterState) -> Counter[int]:
 def _even_replicas(
     plan: dict[Place, Replicas], able: Iterable[int], racks: Mapping[int, str], besides: Counter[int]
 ) -> None:
-    held: dict[int, set[Place]] = {node_id: set() for node_id in able}
-    for place, replicas in plan.items():
-        for node_id in replicas:
-            if node_id in held:
-                held[node_id].add(place)
-    load = {node_id: len(places) + besides[node_id] for node_id, places in held.items()}
-    while (step := _step(plan, held, load, racks)) is not None:
+    holders = _Holders(plan, able, racks)
+    load = {node_id: holders.count(node_id) + besides[node_id] for node_id in able}
+    while (step := _step(holders, load)) is not None:
         place, giver, taker = step
-        plan[place] = tuple(taker if n == giver else n for n in plan[place])
-        held[giver].remove(place)
-        held[taker].add(place)
+        holders.move(place, giver, taker)
         load[giver] -= 1
         load[taker] += 1
 
 
-def _step(
-    plan: Mapping[Place, Replicas],
-    held: Mapping[int, set[Place]],
-    load: Mapping[int, int],
-    racks: Mapping[int, str],
-) -> tuple[Place, int, int] | None:
+def _step(holders: "_Holders", load: Mapping[int, int]) -> tuple[Place, int, int] | None:
     """The next replica to move, and from where to where; None when it is as even as it gets."""
-    order = sorted(held, key=lambda n: (load[n], n))
+    order = sorted(load, key=lambda n: (load[n], n))
     for giver in reversed(order):
         for taker in order:
             if load[giver] - load[taker] < 2:
                 break
-            for place in sorted(held[giver] - held[taker]):
-                others = [racks[n] for n in plan[place] if n != giver]
-                if racks[taker] not in others or racks[giver] in others:
-                    return place, giver, taker
+            place = holders.movable(giver, taker)
+            if place is not None:
+                return place, giver, taker
     return None
+
+
+class _Holders:
+    """By node, and by the racks of the other replicas: the partitions that the node holds."""
+
+    def __init__(self, plan: dict[Place, Replicas], able: Iterable[int], racks: Mapping[int, str]) -> None:
+        self._plan = plan
+        self._racks = racks
+        self._places: dict[int, dict[frozenset[str], dict[Place, None]]] = {n: {} for n in able}
+        for place in plan:
+            self._add(place)
+
+    def count(self, node_id: int) -> int:
+        """How many partitions it holds."""
+        return sum(map(len, self._places[node_id].values()))
+
+    def movable(self, giver: int, taker: int) -> Place | None:
+        """A partition that the taker does not hold, and that lies in no fewer racks then."""
+        old, new = self._racks[giver], self._racks[taker]
+        for others, places in self._places[giver].items():
+            if new not in others or old in others:
+                for place in places:
+                    if taker not in self._plan[place]:
+                        return place
+        return None
+
+    def move(self, place: Place, giver: int, taker: int) -> None:
+        """The taker holds it in the giver's place."""
+        for node_id, others in self._others(place):
+            del self._places[node_id][others][place]
+            if not self._places[node_id][others]:
+                del self._places[node_id][others]
+        self._plan[place] = tuple(taker if n == giver else n for n in self._plan[place])
+        self._add(place)
+
+    def _add(self, place: Place) -> None:
+        for node_id, others in self._others(place):
+            self._places[node_id].setdefault(others, {})[place] = None
+
+    def _others(self, place: Place) -> list[tuple[int, frozenset[str]]]:
+        replicas = self._plan[place]
+        return [
+            (node_id, frozenset(self._racks[n] for n in replicas if n != node_id))
+            for node_id in replicas
+            if node_id in self._places
+        ]
 
 
 def _even_leaders(plan: dict[Place, Replicas], able: Iterable[int]) -> None:
