@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tailrace.node.storage import Appended, PartitionLog, Replicated, Storage, schema
 from tailrace.protocol.batch import parse_header
+from tailrace.protocol.errors import OffsetOutOfRangeError
 
 from .model import ModelLog
 from .support import KEY, NOW, TOPIC, append, batch, open_storage
@@ -200,7 +201,14 @@ class ReplicaMachine(RuleBasedStateMachine):
         leader, follower = self.leader, self.follower
         read = leader.storage.read(leader.log, offset, max_bytes, leader.log.log_end_offset, bytes)
         copies = [Replicated(follower.log, memoryview(data), parse_header(data), NOW) for data in read]
-        for result, copy in zip(follower.storage.commit(copies), copies, strict=True):
+        results = follower.storage.commit(copies)
+        if copies and copies[0].header.base_offset < offset:
+            # Emptied at an offset that the leader had not reached, and that is now inside of a batch.
+            assert follower.model.batches == []
+            assert {type(result) for result in results} == {OffsetOutOfRangeError}
+            follower.reset(leader.log.log_start_offset)
+            return
+        for result, copy in zip(results, copies, strict=True):
             assert result == Appended(copy.header.base_offset, copy.header.last_offset, False), result
             follower.model.copy(
                 next(one for one in leader.model.batches if one.base_offset == copy.header.base_offset)

@@ -148,6 +148,16 @@ def test_an_epoch_without_a_batch_gives_way(storage: Storage) -> None:
     assert storage.epochs(log)[-1] == (8, 3)
 
 
+def test_an_empty_log_follows_any_leader(storage: Storage) -> None:
+    """Nothing it ever had can contradict the leader, which cannot ask for the epoch of its last batch."""
+    log = empty_log(storage)
+    copied(storage, log, (0, 3), (1, 5))
+    storage.advance_start(log, 2)
+    assert storage.last_epoch(log) == -1
+    copied(storage, log, (2, 4))
+    assert storage.epochs(log) == [(3, 0), (4, 2)]
+
+
 def test_where_an_epoch_ends(house: Any) -> None:
     storage = house.open()
     log = empty_log(storage)

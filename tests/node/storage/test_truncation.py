@@ -33,6 +33,7 @@ def sent(count: int, *, epoch: int = 0, first: int = 0, producer: int = 7) -> li
 def test_a_tail_goes_with_all_that_points_to_it(house: Any) -> None:
     storage = house.open()
     log = follower(storage)
+    commit(storage, one_log(storage, (TOPIC, 1)), batch(producer=7, sequence=0))
     for place in range(4):
         commit(storage, log, batch(2, size=3_000, timestamps=NOW + place))
     storage.begin_epochs([(log, 2)])
@@ -92,6 +93,29 @@ def test_nothing_to_cut_below_the_log_start(storage: Storage) -> None:
         storage.truncate(log, 1, unclean=True)
     assert storage.truncate(log, 2) == 2
     assert (log.log_start_offset, log.head) == (2, None)
+
+
+def test_an_emptied_log_has_no_times(storage: Storage) -> None:
+    log = follower(storage)
+    commit(storage, log, batch(timestamps=NOW), batch(timestamps=NOW))
+    storage.advance_start(log, 1)
+    assert (log.max_timestamp, storage.truncate(log, 1), log.max_timestamp) == (NOW, 1, -1)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_retention_looks_at_the_new_head(storage: Storage, whole: bool) -> None:
+    log = follower(storage)
+    commit(storage, log, batch(timestamps=NOW), batch(timestamps=NOW - 100))
+    storage.retain(log, 10, -1, NOW)
+    assert log.log_start_offset == 0
+    if whole:
+        storage.truncate(log, 0)
+        commit(storage, log, batch(timestamps=NOW - 100))
+    else:
+        storage.advance_start(log, 1)
+    storage.raise_high_watermark(log, 2)
+    storage.retain(log, 10, -1, NOW)
+    assert log.log_start_offset == log.log_end_offset
 
 
 def test_what_was_cut_off_is_no_duplicate(house: Any) -> None:
@@ -189,6 +213,7 @@ def test_a_reset_log_starts_elsewhere(house: Any) -> None:
     storage.raise_high_watermark(log, 3)
     while storage.reset(log, 500):
         assert storage.verify().problems == []
+    assert isinstance(commit(storage, log, sent(5)[4])[0], UnknownProducerIdError)
     for current in (storage, house.reopen(clean=False)):
         log = current.logs[KEY]
         row = log.row()
