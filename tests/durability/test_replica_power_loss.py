@@ -19,7 +19,7 @@ from .recording import Kind
 from .replicate import QUOTA_BYTES, Life
 
 PROGRAM = Path(__file__).with_name("replicate.py")
-STATES = int(os.environ.get("TAILRACE_CRASH_STATES", "250"))
+STATES = int(os.environ.get("TAILRACE_CRASH_STATES", "200"))
 SEED = int(os.environ.get("TAILRACE_SEED", "0")) or SystemRandom().randrange(1, 2**31)
 
 
