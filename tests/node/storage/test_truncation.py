@@ -1,12 +1,16 @@
 """What is cut off a log is gone everywhere, at once, and never by accident."""
 
 import logging
+import threading
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from tailrace.node.storage import Appended, PartitionLog, Storage, deletion, retention, schema
 from tailrace.node.storage.hot import HotTail
+from tailrace.protocol.batch import parse_header
 from tailrace.protocol.errors import (
     FencedProducerError,
     OffsetOutOfRangeError,
@@ -269,3 +273,31 @@ def test_the_start_follows_the_leaders(storage: Storage) -> None:
     assert not storage.advance_start(log, end + 100)
     assert (log.log_start_offset, log.log_end_offset, log.size_bytes) == (end, end, 0)
     assert other.log_start_offset == 0
+
+
+def test_readers_beside_a_truncation_see_whole_batches_or_none(storage: Storage) -> None:
+    log = follower(storage)
+    done = threading.Event()
+    problems: list[object] = []
+
+    def read() -> None:
+        while not done.is_set():
+            with suppress(OffsetOutOfRangeError):
+                found = storage.read(log, log.log_end_offset // 2, MIB, log.log_end_offset, bytes)
+                places = [parse_header(data) for data in found]
+                problems.extend(
+                    pair for pair in pairwise(places) if pair[0].last_offset >= pair[1].base_offset
+                )
+            problems.extend(number for number in storage.end_of_epoch(log, 1_000) if number < 0)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number in range(20):
+        fill(storage, log, 8, records=2, size=3_000)
+        storage.begin_epochs([(log, log.leader_epoch + 1)])
+        storage.truncate(log, 1 + number % 7)
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert problems == []
