@@ -90,6 +90,9 @@ class Consumer(Positions):
     store that is in use. Names and defaults are kafka-python's where they mean the same.
     """
 
+    _local = True
+    """May it reach nodes on this machine another way than over tcp?"""
+
     def __init__(
         self,
         *topics: str,
@@ -143,7 +146,7 @@ class Consumer(Positions):
             on_error=on_error,
         )
         wanted = topics_of(topics)
-        self._session = Session(config)
+        self._session = Session(config, local=self._local)
         if wanted:
             try:
                 self._session.subscribe(wanted, None, None, self._session.engine.request_timeout_s)

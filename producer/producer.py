@@ -88,6 +88,8 @@ class Producer:
 
     _blocks = True
     """Does `send` wait for memory?"""
+    _local = True
+    """May it reach nodes on this machine another way than over tcp?"""
 
     def __init__(
         self,
@@ -135,7 +137,9 @@ class Producer:
         self._max_block_s = max_block_ms / 1000
         self._closed = True  # until it is open
         self._name = client_id or f"producer-{next(_numbers)}"
-        self._engine = Engine(bootstrap_servers, request_timeout_ms=request_timeout_ms, name=self._name)
+        self._engine = Engine(
+            bootstrap_servers, request_timeout_ms=request_timeout_ms, name=self._name, local=self._local
+        )
         self._accumulator = Accumulator(
             batch_bytes=config.batch_bytes,
             record_bytes_max=config.record_bytes_max,
