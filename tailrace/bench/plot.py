@@ -14,10 +14,10 @@ _DECADES_WITH_STEPS_MAX: Final = 3
 
 
 class Series(NamedTuple):
-    """A named line; None is a gap."""
+    """A named line."""
 
     name: str
-    points: Sequence[tuple[float, float | None]]
+    points: Sequence[tuple[float, float]]
 
 
 class Axis(NamedTuple):
@@ -28,12 +28,14 @@ class Axis(NamedTuple):
     ticks: Sequence[tuple[float, str]]
 
 
-def linear(label: str, most: float, text: Callable[[float], str]) -> Axis:
-    """From 0 to a round number that is not below `most`."""
-    step = _round_up(max(most, 1e-9) / _TICKS)
-    count = max(1, math.ceil(max(most, 1e-9) / step - 1e-9))
-    top = step * count
-    ticks = [(step * number, text(step * number)) for number in range(count + 1)]
+def linear(label: str, most: float, text: Callable[[float], str], *, exact: bool = False) -> Axis:
+    """From 0 to a round number that is not below `most`, or to `most` itself."""
+    most = max(most, 1e-9)
+    step = _round_up(most / _TICKS)
+    count = most / step
+    marks = math.floor(count) if exact else math.ceil(count - 1e-9)
+    top = most if exact else step * marks
+    ticks = [(step * number, text(step * number)) for number in range(marks + 1)]
     return Axis(label, lambda value: value / top, ticks)
 
 
@@ -65,8 +67,7 @@ def chart(title: str, x: Axis, y: Axis, series: Sequence[Series]) -> str:
         f'<text class="title" x="{_LEFT}" y="18">{escape(title)}</text>',
         *_grid(x, y),
     ]
-    for number, each in enumerate(series):
-        parts += _line(number, each, x, y)
+    parts += [_line(number, each, x, y) for number, each in enumerate(series)]
     if len(series) > 1:
         parts += _legend(series)
     return "\n".join([*parts, "</svg>"])
@@ -101,22 +102,13 @@ def _grid(x: Axis, y: Axis) -> list[str]:
     return parts
 
 
-def _line(number: int, series: Series, x: Axis, y: Axis) -> list[str]:
-    """A line for each stretch without a gap; a dot for each stretch of one point."""
-    stretches: list[list[tuple[float, float]]] = [[]]
-    for across, up in series.points:
-        if up is None:
-            stretches.append([])
-        else:
-            stretches[-1].append((_x(x.place(across)), _y(y.place(up))))
-    parts = []
-    for stretch in stretches:
-        if len(stretch) == 1:
-            parts.append(f'<circle class="dot-{number}" cx="{stretch[0][0]}" cy="{stretch[0][1]}" r="3"/>')
-        elif stretch:
-            points = " ".join(f"{across},{up}" for across, up in stretch)
-            parts.append(f'<polyline class="line-{number}" points="{points}"/>')
-    return parts
+def _line(number: int, series: Series, x: Axis, y: Axis) -> str:
+    """A line, or a dot for a single point."""
+    points = [(_x(x.place(across)), _y(y.place(up))) for across, up in series.points]
+    if len(points) == 1:
+        return f'<circle class="dot-{number}" cx="{points[0][0]}" cy="{points[0][1]}" r="3"/>'
+    text = " ".join(f"{across},{up}" for across, up in points)
+    return f'<polyline class="line-{number}" points="{text}"/>'
 
 
 def _legend(series: Sequence[Series]) -> list[str]:

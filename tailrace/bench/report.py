@@ -9,8 +9,8 @@ import msgspec
 from tailrace.protocol.limits import MIB
 
 from .document import facts
-from .plot import Series, chart, linear, logarithmic, percentiles
-from .results import Results, Timing
+from .plot import Axis, Series, chart, linear, logarithmic, percentiles
+from .results import Moment, Results, Timing
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60656c; --grid: #e3e5e8; --back: #ffffff;
@@ -79,24 +79,33 @@ def _remarks(results: Results) -> list[str]:
 def _charts(results: Results) -> list[str]:
     moments = results.timeline
     charts = []
-    across = linear("seconds since the start", results.seconds, _number)
+    across = linear("seconds since the start", results.seconds, _number, exact=True)
     sides = (
         ("acknowledged", [(moment.at_s, moment.sent_per_s) for moment in moments], results.acked),
         ("read", [(moment.at_s, moment.read_per_s) for moment in moments], results.read),
     )
     rates = [Series(name, points) for name, points, count in sides if count]
     if rates:
-        most = max(rate or 0.0 for each in rates for _, rate in each.points)
+        most = max(rate for each in rates for _, rate in each.points)
         charts.append(chart("Throughput", across, linear("records/s", most, _number), rates))
     if results.timing is not None:
         charts.append(_percentile_chart(results))
-        timed = [Series("50th", [(moment.at_s, moment.p50_ms) for moment in moments])]
-        timed.append(Series("99th", [(moment.at_s, moment.p99_ms) for moment in moments]))
-        found = [value for each in timed for _, value in each.points if value]
-        if found:
-            up = logarithmic("milliseconds", min(found), max(found), _number)
-            charts.append(chart("Latency over time, percentiles of about a second", across, up, timed))
+        charts += _latency_over_time(moments, across)
     return charts
+
+
+def _latency_over_time(moments: Sequence[Moment], across: Axis) -> list[str]:
+    low = [(moment.at_s, moment.p50_ms) for moment in moments if moment.p50_ms is not None]
+    high = [(moment.at_s, moment.p99_ms) for moment in moments if moment.p99_ms is not None]
+    if not low:
+        return []
+    up = logarithmic("milliseconds", min(low, key=_second)[1], max(high, key=_second)[1], _number)
+    title = "Latency over time, percentiles of about a second"
+    return [chart(title, across, up, [Series("50th", low), Series("99th", high)])]
+
+
+def _second(point: tuple[float, float]) -> float:
+    return point[1]
 
 
 def _percentile_chart(results: Results) -> str:
@@ -104,16 +113,16 @@ def _percentile_chart(results: Results) -> str:
     timings = [(name, timing) for name, timing in kinds if timing is not None]
     top = max(100 - 100 / max(2, timing.latency.count) for _, timing in timings)
     series = [Series(name, _curve(timing)) for name, timing in timings]
-    values = [value for each in series for _, value in each.points if value]
+    values = [value for each in series for _, value in each.points]
     up = logarithmic("milliseconds", min(values), max(values), _number)
     title = "Latency by percentile" + (f" ({series[0].name})" if len(series) == 1 else "")
     return chart(title, percentiles("percentile", top), up, series)
 
 
-def _curve(timing: Timing) -> list[tuple[float, float | None]]:
+def _curve(timing: Timing) -> list[tuple[float, float]]:
     """Up to the percentile that one record more or less decides; there the longest latency."""
     last = 100 - 100 / max(2, timing.latency.count)
-    points: list[tuple[float, float | None]] = [each for each in timing.curve if each[0] < last]
+    points = [each for each in timing.curve if each[0] < last]
     return [*points, (last, timing.latency.max_ms)]
 
 
