@@ -47,17 +47,14 @@ class Session:
     Raises ConnectionFailedError or TimedOutError if the cluster can't be reached in time.
     """
 
-    def __init__(self, config: ConsumerConfig, *, local: bool = True) -> None:
+    def __init__(self, config: ConsumerConfig, new_engine: Callable[..., Engine] = Engine) -> None:
         name = config.client_id or f"consumer-{next(_numbers)}"
         self.name = name
         self.config = config
         random = Random()
         lock = threading.Lock()
-        self.engine = Engine(
-            config.bootstrap_servers,
-            request_timeout_ms=config.request_timeout_ms,
-            name=name,
-            local=local,
+        self.engine = new_engine(
+            config.bootstrap_servers, request_timeout_ms=config.request_timeout_ms, name=name
         )
         self.fetcher = Fetcher(
             partition_bytes=config.max_partition_fetch_bytes, reset=config.auto_offset_reset, random=random

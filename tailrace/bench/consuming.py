@@ -3,8 +3,10 @@
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
+from tailrace.client.engine import Engine
 from tailrace.consumer.consumer import Consumer
 from tailrace.protocol.record import TopicPartition
 
@@ -17,8 +19,10 @@ IDLE_MS: Final = 100
 """Without a record for so long it looks at what else there is to do."""
 
 
-class _RemoteConsumer(Consumer):
-    _local = False
+class RemoteConsumer(Consumer):
+    """Reaches every node over tcp."""
+
+    _open = staticmethod(partial(Engine, local=False))
 
 
 class _Piece(NamedTuple):
@@ -49,7 +53,7 @@ class Consuming:
         """Until the ends are reached, or it is to stop. Raises what reading raises."""
         spec = self._spec
         options: dict[str, Any] = spec.consumer_options
-        with (Consumer if spec.local else _RemoteConsumer)(**options) as consumer:
+        with (Consumer if spec.local else RemoteConsumer)(**options) as consumer:
             consumer.assign(list(self._places.values()))
             consumer.poll(timeout_ms=0, max_records=1)  # has the connections made
             consumer.pause(*self._places.values())  # nothing is fetched ahead of the start

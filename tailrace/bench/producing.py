@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from tailrace.client.engine import Engine
 from tailrace.producer.delivery import Outcome
 from tailrace.producer.producer import Producer
 from tailrace.protocol.errors import DeliveryFailedError, TailraceError, TimedOutError
@@ -23,8 +24,10 @@ STOP_WITHIN_S: Final = 5.0
 """When it is to stop, answers are waited for so long."""
 
 
-class _RemoteProducer(Producer):
-    _local = False
+class RemoteProducer(Producer):
+    """Reaches every node over tcp."""
+
+    _open = staticmethod(partial(Engine, local=False))
 
 
 class _Answer(NamedTuple):
@@ -67,7 +70,7 @@ class Producing:
         """Until all is sent and answered, or it is to stop. Raises what sending raises."""
         spec = self._spec
         options: dict[str, Any] = spec.producer_options
-        producer = (Producer if spec.local else _RemoteProducer)(**options)
+        producer = (Producer if spec.local else RemoteProducer)(**options)
         try:
             self._warm_up(producer)
             self._voice.say(Ready())

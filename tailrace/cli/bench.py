@@ -182,6 +182,8 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
     if json_file is None or str(json_file) != "-":
         print_results(results)
     _write_files(results, json_file, report_file)
+    if results.verification is not None and not results.verification.holds:
+        click.echo(results.verification.text(), err=True)
     return _exit_code(results)
 
 
@@ -227,7 +229,7 @@ def _cluster(servers: str | None, nodes: int) -> Iterator[tuple[str, dict[str, i
 def _in_options(message: str) -> str:
     """What does not fit, by the names that the command line has for it."""
     for name, option in (
-        ("record_bytes", "--record-size"), ("batch_size", "--batch-size"), ("duration_s", "--duration"),
+        ("record_bytes", "--record-size"), ("batch_bytes", "--batch-size"), ("duration_s", "--duration"),
         ("linger_ms", "--linger"),
     ):  # fmt: skip
         message = message.replace(name, option)

@@ -54,6 +54,8 @@ def progress_line(progress: "Progress") -> str:
 
 def print_results(results: "Results") -> None:
     """The line to compare, what its latencies are, a row for each process, the verification."""
+    if results.interrupted:
+        click.echo("interrupted: these are the figures up to then, and nothing is verified", err=True)
     click.echo(results.line())
     explanation = latency_explained(results)
     if explanation:
@@ -69,12 +71,11 @@ def print_results(results: "Results") -> None:
     if failed:
         why = f": {results.error}" if results.error else ""
         click.echo(f"\n{failed:,} records were not acknowledged{why}")
-    if results.spec.mode == "e2e" and not results.interrupted and results.read < results.acked:
-        gone = results.acked - results.read
-        click.echo(f"\n{gone:,} records were gone before they were read (retention), or are lost")
-    if results.verification is not None:
-        click.echo()
-        click.echo(results.verification.text(), err=not results.verification.holds)
+    if results.spec.mode in ("e2e", "latency") and not results.interrupted and results.read < results.acked:
+        why = "lost, which acks=0 allows" if results.spec.acks == "0" else "removed before (retention)"
+        click.echo(f"\n{results.acked - results.read:,} records were not read: {why}")
+    if results.verification is not None and results.verification.holds:
+        click.echo(f"\n{results.verification.text()}")
 
 
 def latency_explained(results: "Results") -> str:
