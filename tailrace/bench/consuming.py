@@ -67,7 +67,9 @@ class Consuming:
             while not self._is_over():
                 self._read(consumer)
                 self._look_at_positions(consumer)
-                if self._task.repeat and self._at_end() and not self._is_over():
+                if self._at_end():
+                    if not self._task.repeat:
+                        break
                     self._go_to_start(consumer)
         self._voice.sample(time.monotonic_ns(), self._records, last=True)
         seen = self._checker.seen() if self._checker is not None and spec.verify else None
@@ -85,7 +87,7 @@ class Consuming:
             self._next[piece.partition] = piece.next_offset
             self._take(piece, now_ns)
             self._voice.sample(now_ns, self._records)
-            if self._is_over() or self._at_end():
+            if self._at_end() or self._is_over():
                 return
         self._voice.sample(time.monotonic_ns(), self._records)
 
@@ -122,8 +124,6 @@ class Consuming:
         return until is not None and all(self._next[number] >= end for number, end in until.items())
 
     def _is_over(self) -> bool:
-        if self._inbox.stopping:
-            return True
-        if self._over_at_ns is not None:
-            return time.monotonic_ns() >= self._over_at_ns
-        return self._at_end()
+        """Is it to end wherever it is?"""
+        late = self._over_at_ns is not None and time.monotonic_ns() >= self._over_at_ns
+        return late or self._inbox.stopping

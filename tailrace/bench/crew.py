@@ -157,8 +157,8 @@ class Crew:
             client.tell(Start(at_ns))
         return at_ns
 
-    def wait(self, clients: Iterable[Client], stalled: Callable[[], str] = lambda: "") -> None:
-        """Until these are done. Raises WorkerFailedError when one of all is gone before, or is `stalled`."""
+    def wait(self, clients: Iterable[Client], look: Callable[[], None] = lambda: None) -> None:
+        """Until these are done; `look` is called now and then. Raises WorkerFailedError when one fails."""
         waited = list(clients)
         ticked_at = time.monotonic()
         while not all(client.over for client in waited):
@@ -168,9 +168,7 @@ class Crew:
             if now >= ticked_at + EVERY_S:
                 ticked_at = now
                 self._tick()
-            reason = stalled()
-            if reason:
-                raise WorkerFailedError(reason)
+            look()
             if self._kill_at is not None and now >= self._kill_at:
                 self.kill()
 

@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 
 _HEADER: Final = struct.Struct("<qIIQ")
 HEADER_BYTES: Final = _HEADER.size
-_FILLER_BYTES: Final = 1024 * 1024
-"""Longer values begin in different places of the same text."""
+_LETTERS: Final = bytes(ascii_uppercase.encode()[byte % 26] for byte in range(256))
+"""Makes letters of bytes."""
 
 
 class Marks(NamedTuple):
@@ -65,8 +65,5 @@ def keys_of(count: int, distinct: int) -> list[bytes] | None:
 
 
 def _fillers(size: int, count: int, seed: int) -> list[bytes]:
-    random = Random(seed)
-    length = min(size * count, max(size, _FILLER_BYTES))
-    text = bytes(random.choices(ascii_uppercase.encode(), k=length))
-    starts = (random.randrange(length - size + 1) for _ in range(count))
-    return [text[start : start + size] for start in starts]
+    text = Random(seed).randbytes(size * count).translate(_LETTERS)
+    return [text[start : start + size] for start in range(0, size * count, size)] if size else [b""] * count

@@ -63,6 +63,8 @@ def _remarks(results: Results) -> list[str]:
     remarks = []
     if results.interrupted:
         remarks.append('<p class="bad">Interrupted: these are the figures up to then.</p>')
+    if results.problem:
+        remarks.append(f'<p class="bad">{escape(results.problem)}.</p>')
     failed = sum(client.failed for client in results.clients)
     if failed:
         remarks.append(

@@ -71,6 +71,8 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 
     spec: Spec
     interrupted: bool
+    problem: str
+    """Why it ended before it was done, if not for the user."""
     seconds: float
     sent: int
     acked: int
@@ -118,6 +120,7 @@ def results_of(
     servers: list[ServerUsage],
     *,
     interrupted: bool,
+    problem: str = "",
     verification: Verdict | None = None,
 ) -> Results:
     """Figures of what clients said. Times are in nanoseconds of one clock."""
@@ -131,6 +134,7 @@ def results_of(
     return Results(
         spec=spec,
         interrupted=interrupted,
+        problem=problem,
         seconds=seconds,
         sent=sum(each.done.sent for each in producers if each.done is not None),
         acked=sum(map(_records, producers)),

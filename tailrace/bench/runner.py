@@ -82,13 +82,14 @@ class Runner:
         self._start_ns = 0
         self._measured: list[Client] = []
         self._progressed = (0, 0.0)
+        self._problem = ""
         self._verdict: Verdict | None = None
 
     def run(self) -> Results:
         """Until it is over, or SIGINT or SIGTERM ends it early: then with what there is.
 
-        Raises WorkerFailedError when a client dies or nothing more can be read, KeyboardInterrupt when it
-        was told to end before anything was measured.
+        Raises WorkerFailedError when a client dies, KeyboardInterrupt when it was told to end before anything
+        was measured.
         """
         phases = {"produce": self._produce, "consume": self._consume}
         with self._crew:
@@ -102,6 +103,7 @@ class Runner:
             self._start_ns,
             self._servers.used,
             interrupted=self._crew.interrupted,
+            problem=self._problem,
             verification=self._verdict,
         )
 
@@ -139,25 +141,25 @@ class Runner:
         self._read_to_the_end(consumers)
 
     def _read_to_the_end(self, consumers: list[Client]) -> None:
-        """Have consumers read what is stored by now. Raises WorkerFailedError when nothing comes any more."""
+        """Have consumers read what is stored by now, or all of it that comes."""
         if not self._crew.interrupted:
             ends = self._settled_ends()
             for client in consumers:
                 own = {number: ends[number] for number in client.task.starts}
                 client.tell(Until(own))
         self._progressed = (-1, time.monotonic())
-        self._crew.wait(consumers, lambda: self._stalled(consumers))
+        self._crew.wait(consumers, lambda: self._end_if_stalled(consumers))
 
-    def _stalled(self, consumers: list[Client]) -> str:
-        """Why not to wait any longer."""
+    def _end_if_stalled(self, consumers: list[Client]) -> None:
+        """What has been read is told all the same: it says what is missing."""
         now, (before, since) = time.monotonic(), self._progressed
         read = sum(client.records for client in consumers)
         if read != before:
             self._progressed = read, now
-        elif now - since > self._spec.timeout_s and not self._crew.interrupted:
+        elif now - since > self._spec.timeout_s and not self._problem:
             waited = f"{self._spec.timeout_s:g} s"
-            return f"nothing more came to the consumers for {waited}, after {read:,} records"
-        return ""
+            self._problem = f"nothing more came to the consumers for {waited}, after {read:,} records"
+            self._crew.stop()
 
     def _verify(self) -> None:
         """Compare what was acknowledged with what was read."""

@@ -182,6 +182,8 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
     if json_file is None or str(json_file) != "-":
         print_results(results)
     _write_files(results, json_file, report_file)
+    if results.problem:
+        click.echo(f"Error: {results.problem}", err=True)
     if results.verification is not None and not results.verification.holds:
         click.echo(results.verification.text(), err=True)
     return _exit_code(results)
@@ -265,4 +267,5 @@ def _exit_code(results: "Results") -> int:
         return exit_codes.INTERRUPTED
     failed = any(client.failed for client in results.clients)
     verdict = results.verification
-    return exit_codes.ERROR if failed or (verdict is not None and not verdict.holds) else exit_codes.OK
+    holds = verdict is None or verdict.holds
+    return exit_codes.OK if holds and not failed and not results.problem else exit_codes.ERROR
