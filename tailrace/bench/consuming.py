@@ -98,7 +98,7 @@ class Consuming:
             count = len(marks.runs)
             if self._task.measure:
                 for stamp, times in Counter(marks.stamps).items():
-                    self._voice.histogram.record(now_ns - stamp, times)
+                    self._voice.latencies.record(now_ns - stamp, times)
         if count:
             self._records += count
             self._last_ns = now_ns

@@ -15,7 +15,9 @@ from tailrace.processes.parent_pipe import describe_exit
 from tailrace.processes.signal_pipe import SignalPipe, stop_signals
 from tailrace.protocol.errors import TimedOutError, WorkerFailedError
 
+from .histogram import Histogram
 from .lines import EVERY_S, Command, Done, Ear, Failed, Line, Ready, Sample, Start, Stop, encode
+from .results import Stretch
 from .spec import Task
 
 START_AFTER_S: Final = 0.05
@@ -32,6 +34,7 @@ class Client:
         self.ready = False
         self.over = False
         self.samples: list[Sample] = []
+        self.latencies: list[Stretch] = []
         self.done: Done | None = None
         self.failure = ""
         self._process = subprocess.Popen(
@@ -63,7 +66,9 @@ class Client:
         if isinstance(line, Ready):
             self.ready = True
         elif isinstance(line, Sample):
-            self.samples.append(line)
+            if line.latencies:
+                self.latencies.append(Stretch(line.at_ns, Histogram(line.latencies).pack()))
+            self.samples.append(msgspec.structs.replace(line, latencies={}))
         elif isinstance(line, Done):
             self.done = line
         else:

@@ -5,6 +5,7 @@ Python, so they are answered here from the array of counts.
 """
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from functools import cache
 from itertools import accumulate
 from operator import mul
@@ -14,7 +15,8 @@ import msgspec
 
 from tailrace.protocol.errors import TailraceError
 
-LATENCY_US_MAX: Final = 3_600_000_000
+from .counts import LATENCY_US_MAX
+
 _DIGITS: Final = 3
 PERCENTILES: Final = (50.0, 95.0, 99.0, 99.9)
 CURVE: Final = (
@@ -46,30 +48,27 @@ def require() -> None:
 
 
 class Histogram:
-    """Counts of latencies. Raises TailraceError like `require`."""
+    """Counts of latencies, with those in `counts` (microseconds: how many).
 
-    def __init__(self) -> None:
+    Raises TailraceError like `require`.
+    """
+
+    def __init__(self, counts: Mapping[int, int] | None = None) -> None:
         require()
         from hdrh.histogram import HdrHistogram
 
         self._counts: Any = HdrHistogram(1, LATENCY_US_MAX, _DIGITS)
+        for us, count in (counts or {}).items():
+            self._counts.record_value(us, count)
 
-    def record(self, nanoseconds: int, count: int = 1) -> None:
-        """So many records took so long; what is out of bounds counts as the bound."""
-        self._counts.record_value(min(max(1, nanoseconds // 1000), LATENCY_US_MAX), count)
-
-    def take(self) -> str:
-        """All of it as text, to travel; it is empty afterwards."""
-        if not self.count:
-            return ""
+    def pack(self) -> str:
+        """All of it as text: many are kept for a long time."""
         packed: bytes = self._counts.encode()
-        self._counts.reset()
         return packed.decode()
 
     def add(self, packed: str) -> None:
-        """Add what another one's `take` gave."""
-        if packed:
-            self._counts.decode_and_add(packed.encode())
+        """Add what another one packed."""
+        self._counts.decode_and_add(packed.encode())
 
     @property
     def count(self) -> int:

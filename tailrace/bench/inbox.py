@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from .histogram import Histogram
-from .lines import EVERY_S, LATENCIES_EVERY_S, Line, Sample, Start, Until, decode_command, encode
+from .counts import LatencyCounts
+from .lines import EVERY_S, SLOW_EVERY_S, Line, Sample, Start, Until, decode_command, encode
 from .spec import Task
 from .usage import usage_of
 
@@ -74,9 +74,10 @@ class Voice:
 
     def __init__(self) -> None:
         self._tell_at_ns = 0
-        self._latencies_at_ns = 0
+        self._slow_at_ns = 0
         self._cpu_before_s = 0.0
-        self.histogram = Histogram()
+        self.latencies = LatencyCounts()
+        self._rss_anon: int | None = None
 
     def begin(self) -> None:
         """The measured time begins now."""
@@ -93,19 +94,15 @@ class Voice:
         if now_ns < self._tell_at_ns and not last:
             return
         self._tell_at_ns = now_ns + round(EVERY_S * 1e9)
-        packed = ""
-        if last or now_ns >= self._latencies_at_ns:
-            self._latencies_at_ns = now_ns + round(LATENCIES_EVERY_S * 1e9)
-            packed = self.histogram.take()
-        usage = usage_of(os.getpid())
+        latencies: dict[int, int] = {}
+        if last or now_ns >= self._slow_at_ns:
+            self._slow_at_ns = now_ns + round(SLOW_EVERY_S * 1e9)
+            latencies = self.latencies.take()
+            usage = usage_of(os.getpid())
+            self._rss_anon = None if usage is None else usage.rss_anon
+        cpu_s = round(_cpu_s() - self._cpu_before_s, 3)
         self.say(
-            Sample(
-                at_ns=now_ns,
-                records=records,
-                latencies=packed,
-                cpu_s=round(_cpu_s() - self._cpu_before_s, 3),
-                rss_anon=None if usage is None else usage.rss_anon,
-            )
+            Sample(at_ns=now_ns, records=records, latencies=latencies, cpu_s=cpu_s, rss_anon=self._rss_anon)
         )
 
 

@@ -13,8 +13,8 @@ import msgspec
 from .verify import Seen
 
 EVERY_S: Final = 0.25
-LATENCIES_EVERY_S: Final = 1.0
-"""How often a sample has latencies: they are the larger part of it."""
+SLOW_EVERY_S: Final = 1.0
+"""How often a sample has latencies, and a new look at the memory: they take the longest."""
 
 _READ_BYTES: Final = 256 * 1024
 
@@ -40,14 +40,15 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
-    """How far a client is. `records` are acknowledged or read; `latencies` those since the last such sample.
+    """How far a client is. `records` are acknowledged or read; `latencies` (microseconds: how many)
+    those since the last sample that had some.
 
     `cpu_s` since the start; `rss_anon` in bytes, None where it is not known.
     """
 
     at_ns: int
     records: int
-    latencies: str = ""
+    latencies: dict[int, int] = {}
     cpu_s: float = 0.0
     rss_anon: int | None = None
 

@@ -184,7 +184,7 @@ class Producing:
             self._acked += len(sequences)
             self._last_ns = max(self._last_ns, at_ns)
             if self._task.measure:
-                self._voice.histogram.record(at_ns - due_ns, len(sequences))
+                self._voice.latencies.record(at_ns - due_ns, len(sequences))
             if self._spec.verify:
                 self._mark(sequences)
 

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,13 @@ MOMENT_S_MIN: Final = 0.5
 FIGURES_S_MIN: Final = 1e-9
 
 
+class Stretch(NamedTuple):
+    """Latencies that a client told at one moment: those since the moment before, packed."""
+
+    at_ns: int
+    packed: str
+
+
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """All that one client has said, from the moment on when it was started."""
 
@@ -28,6 +35,7 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     role: Role
     pid: int
     samples: list[Sample]
+    latencies: list[Stretch]
     done: Done | None
 
 
@@ -184,8 +192,8 @@ def _figures(spec: Spec, heard: Heard, start_ns: int) -> ClientFigures:
 def _timing(heard: Sequence[Heard]) -> Timing | None:
     histogram = Histogram()
     for each in heard:
-        for sample in each.samples:
-            histogram.add(sample.latencies)
+        for stretch in each.latencies:
+            histogram.add(stretch.packed)
     latency = histogram.latencies()
     if latency is None:
         return None
@@ -201,7 +209,7 @@ def _timeline(
     if seconds - edges[-1] > width_s / 10 or len(edges) == 1:
         edges.append(seconds)
     sent, read = _counts(producers, start_ns, edges), _counts(consumers, start_ns, edges)
-    timed = consumers if any(sample.latencies for each in consumers for sample in each.samples) else producers
+    timed = consumers if any(each.latencies for each in consumers) else producers
     latencies = _latencies_over_time(timed, start_ns, edges)
     moments = []
     for place, (before, after) in enumerate(pairwise(edges)):
@@ -244,10 +252,9 @@ def _latencies_over_time(
     """50th and 99th percentile of what was told in each stretch."""
     packed: list[list[str]] = [[] for _ in edges]
     for each in heard:
-        for sample in each.samples:
-            if sample.latencies:
-                place = bisect_left(edges, (sample.at_ns - start_ns) / 1e9)
-                packed[min(max(place, 1), len(edges) - 1)].append(sample.latencies)
+        for stretch in each.latencies:
+            place = bisect_left(edges, (stretch.at_ns - start_ns) / 1e9)
+            packed[min(max(place, 1), len(edges) - 1)].append(stretch.packed)
     found: list[tuple[float | None, float | None]] = []
     for texts in packed[1:]:
         if not texts:

@@ -262,7 +262,8 @@ class Runner:
         """Of what each client told last."""
         histogram = Histogram()
         for client in self._measured:
-            histogram.add(next((each.latencies for each in client.samples[:-9:-1] if each.latencies), ""))
+            if client.latencies:
+                histogram.add(client.latencies[-1].packed)
         return histogram.at((99.0,))[0] if histogram.count else None
 
 
@@ -272,5 +273,6 @@ def _heard(client: Client) -> Heard:
         role=client.task.role,
         pid=client.pid,
         samples=client.samples,
+        latencies=client.latencies,
         done=client.done,
     )

@@ -7,7 +7,7 @@ import pytest
 
 from tailrace.bench.histogram import Histogram
 from tailrace.bench.lines import Done, Sample
-from tailrace.bench.results import Heard, Results, results_of
+from tailrace.bench.results import Heard, Results, Stretch, results_of
 from tailrace.bench.servers import ServerUsage
 from tailrace.bench.spec import Spec
 
@@ -15,9 +15,7 @@ START_NS = 1_000_000_000
 
 
 def packed(ms: float, count: int = 1) -> str:
-    histogram = Histogram()
-    histogram.record(round(ms * 1e6), count)
-    return histogram.take()
+    return Histogram({round(ms * 1e3): count}).pack()
 
 
 def heard(role: Any, index: int, counts: list[int], *, ms: float | None = None, **done: Any) -> Heard:
@@ -26,16 +24,21 @@ def heard(role: Any, index: int, counts: list[int], *, ms: float | None = None, 
         Sample(
             at_ns=START_NS + second * 1_000_000_000,
             records=count,
-            latencies="" if ms is None else packed(ms, count - before),
             cpu_s=second / 10,
             rss_anon=second * 1024 * 1024,
         )
-        for second, (before, count) in enumerate(zip([0, *counts], counts, strict=False), 1)
+        for second, count in enumerate(counts, 1)
+    ]
+    befores = zip(samples, [0, *counts], strict=False)
+    latencies = [
+        Stretch(sample.at_ns, packed(ms, sample.records - before))
+        for sample, before in befores
+        if ms and sample.records > before
     ]
     last_ns = samples[-1].at_ns if samples else 0
     told = Done(sent=counts[-1] if counts else 0, last_ns=last_ns)
     return Heard(
-        name=f"{role} {index}", role=role, pid=10 + index, samples=samples,
+        name=f"{role} {index}", role=role, pid=10 + index, samples=samples, latencies=latencies,
         done=done.get("done", told),
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ def test_commands() -> None:
 
 def test_lines_are_put_together() -> None:
     seen = Seen(sequences={0: "x" * 3_000}, examples=["a\nb"])
-    said = [Ready(), Sample(at_ns=5, records=7, latencies="y"), Done(sent=3, seen=seen)]
+    said = [Ready(), Sample(at_ns=5, records=7, latencies={5: 3}), Done(sent=3, seen=seen)]
     data = b"".join(map(encode, said))
     reader, writer = os.pipe()
     ear = Ear(reader)
