@@ -106,8 +106,10 @@ class Producing:
 
     def _send_all(self, producer: Producer, start_ns: int) -> None:
         spec = self._spec
+        # Several producers take turns, as the records of one would.
+        turn_ns = 0 if spec.rate is None else round(self._task.index * 1e9 / spec.rate)
         pacer = Pacer(
-            start_ns,
+            start_ns + turn_ns,
             step=self._step,
             steps_per_s=STEPS_PER_S if self._bulk else STEPS_PER_S_ONE_BY_ONE,
             rate=None if spec.rate is None else spec.rate / spec.producers,

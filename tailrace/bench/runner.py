@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -114,12 +115,13 @@ class Runner:
         starts = self._ends()
         self._start("measuring", producers)
         self._crew.wait(producers)
+        self._servers.end()
         if self._spec.verify and not self._crew.interrupted:
-            self._servers.end()
-            consumers = self._add_consumers(starts, measure=False)
-            self._begin("verifying")
-            self._crew.start()
-            self._read_to_the_end(consumers)
+            with suppress(KeyboardInterrupt):  # something was measured
+                consumers = self._add_consumers(starts, measure=False)
+                self._begin("verifying")
+                self._crew.start()
+                self._read_to_the_end(consumers)
 
     def _consume(self) -> None:
         producers = self._add_producers(measure=False)
@@ -156,7 +158,7 @@ class Runner:
         read = sum(client.records for client in consumers)
         if read != before:
             self._progressed = read, now
-        elif now - since > self._spec.timeout_s and not self._problem:
+        elif now - since > self._spec.timeout_s and not (self._problem or self._crew.interrupted):
             waited = f"{self._spec.timeout_s:g} s"
             self._problem = f"nothing more came to the consumers for {waited}, after {read:,} records"
             self._crew.stop()

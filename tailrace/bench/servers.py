@@ -45,15 +45,15 @@ class Servers:
                 self._rss[name] = max(self._rss[name], usage.rss_anon)
 
     def end(self) -> None:
-        """What is used from now on does not count any more."""
-        self.look()
-        self._used = [self._usage(name, pid) for name, pid in self._pids.items()]
+        """What is used from now on does not count any more. Once it has ended, that is it."""
+        if self._used is None:
+            self.look()
+            self._used = [self._usage(name, pid) for name, pid in self._pids.items()]
 
     @property
     def used(self) -> list[ServerUsage]:
         """Each of them, between `begin` and `end`."""
-        if self._used is None:
-            self.end()
+        self.end()
         assert self._used is not None
         return self._used
 

@@ -29,7 +29,8 @@ LATENCY_RATE_DEFAULT: Final = 1_000.0
 CHUNK_BYTES: Final = 256 * KIB
 """About so much goes into one call of `send_many`, and no more than CHUNK_RECORDS."""
 CHUNK_RECORDS: Final = 4_096
-KEYS_MAX: Final = 10_000_000
+KEYS_MAX: Final = 1_000_000
+"""All are made before the start."""
 BATCH_SIZE_MAX: Final = BATCH_BYTES_MAX - MIB
 """What a producer takes as `batch_size`."""
 
