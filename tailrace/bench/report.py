@@ -22,7 +22,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 p.facts { color: var(--soft); margin-top: 0; } p.good { color: var(--good); } p.bad { color: var(--bad); }
 pre { white-space: pre-wrap; border-left: 3px solid var(--one); padding-left: .8rem; }
-svg { width: 100%; height: auto; margin-top: 1rem; } svg text { font-size: 12px; fill: var(--soft); }
+svg { width: 100%; min-width: 36rem; height: auto; margin-top: 1rem; }
+svg text { font-size: 12px; fill: var(--soft); }
 svg text.title { font-size: 14px; font-weight: 600; fill: var(--ink); }
 .grid { stroke: var(--grid); } polyline { fill: none; }
 .line-0 { stroke: var(--one); stroke-width: 2; } .line-1 { stroke: var(--two); stroke-width: 2; }
@@ -44,7 +45,7 @@ def html_of(results: Results) -> str:
         f'<p class="facts">{escape(where)}</p>',
         f"<pre>{escape(results.line())}</pre>",
         *_remarks(results),
-        *_charts(results),
+        *(f'<div class="wide">{each}</div>' for each in _charts(results)),
         "<h2>Processes</h2>",
         _processes(results),
         "<h2>Settings</h2>",

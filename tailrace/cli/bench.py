@@ -149,14 +149,20 @@ def consume(**options: Any) -> int:
 @bench.command()
 @_options(_rate, _linger, _one_by_one, _poll)
 def e2e(**options: Any) -> int:
-    """How fast records go through, from the first send to the last receipt, written and read at once."""
+    """How fast records are written and read at once.
+
+    From the first send to the last receipt.
+    """
     return _run("e2e", options)
 
 
 @bench.command()
 @_options(_rate, _no_linger, _poll)
 def latency(**options: Any) -> int:
-    """How long a record takes from when it was due to the hands of a consumer, at a fixed rate."""
+    """How long a record takes at a fixed rate.
+
+    From when it was due to the hands of a consumer.
+    """
     return _run("latency", options)
 
 

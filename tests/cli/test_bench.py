@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from tailrace import Admin, Producer
-from tailrace.bench.results import Results
+from tailrace.bench.results import Results, results_of
+from tailrace.bench.spec import Spec
 from tailrace.bench.verify import Verdict
 from tailrace.cli import bench
 from tailrace.cli.main import run
@@ -215,22 +215,22 @@ def test_no_cluster_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_failed_verification_is_loud(
-    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever else is printed, and wherever to."""
-    measure = bench._measure
     verdict = Verdict(
         acked=10, read=8, lost=2, doubled=0, reordered=0, unasked=0, unacked=0, foreign=0,
         examples=["record 3 of producer 0: acknowledged, and never read"],
     )  # fmt: skip
 
-    def measured(*args: Any) -> Results:
-        return msgspec.structs.replace(measure(*args), verification=verdict)
+    def measured(spec: Spec, *_: object) -> Results:
+        return results_of(spec, [], 0, [], interrupted=False, verification=verdict)
 
     monkeypatch.setattr(bench, "_measure", measured)
-    arguments = ["bench", "produce", "-b", cluster.bootstrap_servers, "--records", "10", "--json", "-"]
-    assert run(arguments) == 1
-    said = capsys.readouterr()
-    assert "VERIFICATION FAILED: of 10 acknowledged records 2 lost" in said.err
-    assert "record 3 of producer 0" in said.err
+    arguments = ["bench", "produce", "-b", "127.0.0.1:1", "--verify"]
+    for more in ([], ["--json", "-"]):
+        assert run([*arguments, *more]) == 1
+        said = capsys.readouterr()
+        assert "VERIFICATION FAILED: of 10 acknowledged records 2 lost" in said.err
+        assert "record 3 of producer 0" in said.err
     assert json.loads(said.out)["verification"]["lost"] == 2
