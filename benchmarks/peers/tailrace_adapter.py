@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from itertools import cycle
+from pathlib import Path
 
 from common import INFLIGHT_BYTES, Adapter, batch_for, chunks, spawn
 
@@ -21,13 +22,12 @@ class Tailrace(Adapter):
     max_size = 7 << 20
 
     def start(self, datadir):
-        config, log = os.path.join(datadir, "cluster.yaml"), os.path.join(datadir, "server.log")
-        with open(config, "w") as file:
-            file.write(
-                "nodes:\n" + "".join(NODE.format(number + 1) for number in range(self.settings["nodes"]))
-            )
+        folder = Path(datadir)
+        config, log = folder / "cluster.yaml", folder / "server.log"
+        nodes = "".join(NODE.format(number + 1) for number in range(self.settings["nodes"]))
+        config.write_text(f"nodes:\n{nodes}")
         command = [sys.executable, "-P", "-m", "tailrace", "up", config, "--port", "0", "--json"]
-        self.procs.append(spawn([*command, "--data-dir", os.path.join(datadir, "data")], log))
+        self.procs.append(spawn([*command, "--data-dir", folder / "data"], log))
         self.conn = {"servers": self._ready(log)}
 
     def _ready(self, log):
