@@ -10,12 +10,56 @@ from functools import lru_cache
 from io import BytesIO
 from itertools import accumulate, chain, repeat
 from operator import sub
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from .errors import BatchTooLargeError, CorruptBatchError
 from .limits import BATCH_BODY_BYTES_MAX, KIB
 
 ALIGNMENT: Final = 8
+
+
+class PackedItems:
+    """A column of `count` items that is laid out as the body has it.
+
+    `offsets` are int32 from 0 to `size`, `data` bytes-like objects of together `size` bytes; nulls are of
+    length 0. `validity` is None where there are no nulls.
+    """
+
+    __slots__ = ("count", "data", "nulls", "offsets", "size", "validity")
+
+    def __init__(
+        self,
+        count: int,
+        offsets: bytes,
+        data: Sequence[Any],
+        size: int,
+        *,
+        validity: bytes | None = None,
+        nulls: int = 0,
+    ) -> None:
+        self.count = count
+        self.offsets = offsets
+        self.data = data
+        self.size = size
+        self.validity = validity
+        self.nulls = nulls
+
+    def __len__(self) -> int:
+        return self.count
+
+    def lengths(self) -> list[int]:
+        """The length of every item."""
+        ends = struct.unpack(f"<{self.count + 1}i", self.offsets)
+        return list(map(sub, ends[1:], ends))
+
+
+class PackedTimestamps(NamedTuple):
+    """Timestamps as the body has them: the first, the largest, and all as int64; no `data`: all are equal."""
+
+    first: int
+    largest: int
+    data: bytes = b""
+
 
 _DIGITS_OF_FLAGS: Final = bytes.maketrans(b"\x00\x01", b"01")
 _FLAGS_OF_DIGITS: Final = bytes.maketrans(b"01", b"\x00\x01")
@@ -62,6 +106,13 @@ def even_width(body: bytes, start: int, count: int, data_length: int) -> int:
         return 0
     size = 4 * (count + 1)
     return width if body[start : start + size] == _even_offsets(width)[:size] else 0
+
+
+def even_offsets(count: int, width: int) -> bytes | None:
+    """The offsets of `count` items of `width` bytes, if they are among those that are kept."""
+    if count > _EVEN_COUNT_MAX or width > _EVEN_WIDTH_MAX:
+        return None
+    return _even_offsets(width)[: 4 * (count + 1)]
 
 
 @lru_cache(maxsize=32)
