@@ -5,6 +5,7 @@ Everything here is C-built calls over whole columns; nothing runs a line of Pyth
 """
 
 import struct
+import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from io import BytesIO
@@ -99,6 +100,17 @@ def unpack_offsets(body: bytes, start: int, count: int, data_length: int, what: 
     return offsets
 
 
+def check_offsets(body: bytes, start: int, count: int, data_length: int, what: str) -> list[int]:
+    """Check like `unpack_offsets`. Returns them only if that was the way to do it, else an empty list."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return unpack_offsets(body, start, count, data_length, what)
+    offsets = numpy.frombuffer(body, "<i4", count + 1, start)
+    if offsets[0] != 0 or offsets[-1] != data_length or (offsets[1:] < offsets[:-1]).any():
+        return unpack_offsets(body, start, count, data_length, what)
+    return []
+
+
 def even_width(body: bytes, start: int, count: int, data_length: int) -> int:
     """The width that all items have, if that can be seen at a glance at their offsets; else 0."""
     width, rest = divmod(data_length, count)
@@ -152,11 +164,15 @@ def pack_bitmap(flags: Iterable[bool]) -> bytes:
     return int(digits[::-1], 2).to_bytes((len(digits) + 7) // 8, "little")
 
 
-def unpack_bitmap(bitmap: bytes, count: int, what: str) -> bytes:
-    """One byte, 0 or 1, for each of `count` flags. The bits after the last one must be 0."""
-    bits = int.from_bytes(bitmap, "little")
-    if len(bitmap) != (count + 7) // 8 or bits >> count:
+def check_bitmap(bitmap: bytes, count: int, what: str) -> None:
+    """The bitmap of `count` flags has its length, and the bits after the last one are 0."""
+    if len(bitmap) != (count + 7) // 8 or (count % 8 and bitmap[-1] >> count % 8):
         raise CorruptBatchError(f"{what} validity: {len(bitmap)} bytes do not hold {count} bits")
+
+
+def unpack_bitmap(bitmap: bytes, count: int) -> bytes:
+    """One byte, 0 or 1, for each of `count` flags of a bitmap that was checked."""
+    bits = int.from_bytes(bitmap, "little")
     return f"{bits:0{count}b}"[::-1].encode().translate(_FLAGS_OF_DIGITS)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.producer.arguments import column_of, is_array
@@ -64,6 +64,7 @@ def test_text_of_numpy_is_utf8() -> None:
     assert packed_of("values", np.array(["a", "é"], np.dtypes.StringDType())).items() == [b"a", "é".encode()]
 
 
+@settings(deadline=None)
 @given(
     items=st.lists(st.one_of(st.none(), st.text(max_size=6)), max_size=20),
     kind=st.sampled_from((*BINARY, *TEXT)),

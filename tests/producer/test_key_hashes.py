@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.producer.key_hashes import places_of
@@ -19,6 +19,7 @@ def last_byte(key: bytes | None, everyone: Sequence[int], available: Sequence[in
 PARTITIONERS = (Partitioner("crc32"), Partitioner("murmur2"), Partitioner(last_byte))
 
 
+@settings(deadline=None)
 @given(
     keys=st.lists(st.one_of(st.none(), st.binary(max_size=12), st.binary(min_size=60, max_size=70))),
     count=st.integers(1, 4_000),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.producer.accumulator import Accumulator
@@ -65,6 +65,7 @@ def columns(values: Any, keys: Any = None, headers: Any = None, times: Any = 9) 
     return columns_of(values, keys, headers, times, serializers=(None, None))
 
 
+@settings(deadline=None)
 @given(
     sent=rows_of_any_length,
     partitions=st.integers(1, 3),
@@ -151,6 +152,7 @@ def test_records_of_both_kinds_keep_their_order() -> None:
     assert accumulator.used_bytes == sum(batch.size for batch in batches)
 
 
+@settings(deadline=None)
 @given(widths=st.lists(st.integers(0, 400), max_size=60), memory=st.integers(1, 2_000))
 def test_pieces_are_all_records_in_order_and_within_memory(widths: Sequence[int], memory: int) -> None:
     values = [bytes([at % 256]) * width for at, width in enumerate(widths)]

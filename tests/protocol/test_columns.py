@@ -352,7 +352,7 @@ def test_bitmaps_match_their_definition() -> None:
         bitmap = buffers.pack_bitmap(flags)
         assert len(bitmap) == (count + 7) // 8
         assert flags == [bool(bitmap[place // 8] >> place % 8 & 1) for place in range(count)]
-        assert list(buffers.unpack_bitmap(bitmap, count, "test")) == flags
+        assert list(buffers.unpack_bitmap(bitmap, count)) == flags
 
 
 def test_kinds_are_dense() -> None:

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.protocol.columns import encode
@@ -20,6 +20,7 @@ def even(rows: list[bytes], width: int) -> Packed:
     return Packed(np.frombuffer(b"".join(rows), np.uint8), len(rows), width)
 
 
+@settings(deadline=None)
 @given(parts=st.lists(items, min_size=1, max_size=4), keys=items)
 def test_a_batch_of_parts_is_that_of_the_list(
     parts: list[list[bytes | None]], keys: list[bytes | None]
@@ -33,6 +34,7 @@ def test_a_batch_of_parts_is_that_of_the_list(
     assert encode(values, body_items([packed_items(keys)])) == encode(values, keys)
 
 
+@settings(deadline=None)
 @given(count=st.integers(1, 30), width=st.integers(0, 5), data=st.data())
 def test_a_fixed_width_is_that_of_the_list(count: int, width: int, data: st.DataObject) -> None:
     rows = [data.draw(st.binary(min_size=width, max_size=width)) for _ in range(count)]
