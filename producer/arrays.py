@@ -106,7 +106,10 @@ def _arrow(name: str, column: Any) -> Any:
 def _of_arrow(name: str, column: Any) -> Packed:
     import pyarrow as pa
 
-    array = _one_array(_plain(name, column))
+    try:
+        array = _one_array(_plain(name, column))
+    except pa.ArrowException as error:  # a cast that this pyarrow does not know, or memory
+        raise InvalidArgumentError(f"{name} is an Arrow array of {column.type}: {error}") from error
     count = len(array)
     if pa.types.is_null(array.type):
         return nulls(count)
@@ -177,7 +180,11 @@ def _between(array: Any, valid: Flags | None) -> Packed:
         return Packed(_NOTHING, 0, 0)
     large = types.is_large_binary(array.type) or types.is_large_string(array.type)
     offsets = _numbers(ends, np.int64 if large else np.int32)[array.offset : array.offset + count + 1]
-    return Packed(_numbers(data, np.uint8), count, 0, offsets, valid)
+    packed = Packed(_numbers(data, np.uint8), count, 0, offsets, valid)
+    width = int(offsets[1] - offsets[0])
+    if valid is None and width and (np.diff(offsets) == width).all():
+        return Packed(packed.own(), count, width)  # without offsets all that follows is cheaper
+    return packed
 
 
 def _numbers(buffer: Any, kind: Any) -> NDArray[Any]:

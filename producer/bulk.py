@@ -17,8 +17,6 @@ from .delivery import Span
 from .partitioner import Partitioner
 from .topics import NOWHERE, TopicBuffers
 
-PIECE_RECORDS: Final = 8_192
-"""Records that are shared out and given memory together."""
 STICKY: Final = -1
 """In place of a partition: the topic's sticky one."""
 
@@ -76,9 +74,9 @@ def accept_piece(
 
 
 def pieces_of(columns: Records, memory: int) -> Iterator[Records]:
-    """The records in pieces of at most PIECE_RECORDS that each need at most `memory`, or are one record."""
-    for start in range(0, columns.record_count, PIECE_RECORDS):
-        whole = [columns.cut(start, start + PIECE_RECORDS)]
+    """The records in pieces of so many that each need at most `memory`, or are one record."""
+    for start in range(0, columns.record_count, columns.piece_records):
+        whole = [columns.cut(start, start + columns.piece_records)]
         while whole:
             piece = whole.pop()
             count = piece.record_count
@@ -149,4 +147,6 @@ def _fitting(ends: Sequence[int], start: int, room: int) -> int:
     def need(stop: int) -> int:
         return ends[stop] - spent + RECORD_OVERHEAD_BYTES * (stop - start)
 
+    if need(len(ends) - 1) <= room:
+        return len(ends) - 1
     return start + bisect_right(range(start + 1, len(ends)), room, key=need)

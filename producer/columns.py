@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, repeat
 from operator import add, length_hint, mod
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 from tailrace.client.serializers import Serializer
 from tailrace.protocol.record import Headers
@@ -12,6 +12,8 @@ from tailrace.protocol.record import Headers
 from .arguments import check_length, column_of, header_column_of, is_array, timestamps_of
 from .batch import RECORD_OVERHEAD_BYTES, Batch
 from .partitioner import Partitioner
+
+PIECE_RECORDS: Final = 8_192
 
 T = TypeVar("T")
 
@@ -26,6 +28,10 @@ class Records(Protocol):
     @property
     def packed(self) -> bool:
         """Do they lie in buffers? A batch holds records of one kind only."""
+
+    @property
+    def piece_records(self) -> int:
+        """How many are shared out and given memory together."""
 
     @property
     def keys(self) -> object | None:
@@ -73,6 +79,11 @@ class Columns(NamedTuple):
     def packed(self) -> bool:
         """Do they lie in buffers?"""
         return False
+
+    @property
+    def piece_records(self) -> int:
+        """How many are shared out and given memory together."""
+        return PIECE_RECORDS
 
     @property
     def largest(self) -> int:

@@ -4,7 +4,7 @@ Needs numpy, and is imported only where there are arrays.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,15 @@ from .partitioner import Partitioner
 
 
 class PackedColumns:
-    """Records whose keys and values lie in buffers. `header_sizes`: the bytes of each one's headers."""
+    """Records whose keys and values lie in buffers. `header_sizes`: the bytes of each one's headers.
 
-    __slots__ = ("header_sizes", "headers", "keys", "record_count", "timestamps", "values")
+    `fresh`: the buffers were made for them, and hold nothing else.
+    """
+
+    __slots__ = ("fresh", "header_sizes", "headers", "keys", "record_count", "timestamps", "values")
     packed = True
+    piece_records = 32_768
+    """With a hundred partitions enough for each of them that what is done once a partition does not count."""
 
     def __init__(
         self,
@@ -41,9 +46,12 @@ class PackedColumns:
         self.timestamps = timestamps
         self.headers = headers
         self.header_sizes = header_sizes
+        self.fresh = False
 
     def cut(self, start: int, stop: int) -> "PackedColumns":
         """The records from `start` to before `stop`, as a view."""
+        if start == 0 and stop >= self.record_count:
+            return self
         stamps = self.timestamps
         return PackedColumns(
             self.values.cut(start, stop),
@@ -55,6 +63,9 @@ class PackedColumns:
 
     def ends(self) -> Sequence[int]:
         """The bytes of keys, values and headers before each record, and of all."""
+        width = self._width
+        if width:
+            return range(0, width * (self.record_count + 1), width)
         ends = self.values.ends()
         if self.keys is not None:
             ends += self.keys.ends()
@@ -65,7 +76,7 @@ class PackedColumns:
     @property
     def largest(self) -> int:
         """The bytes of the largest record; 0 if there is none."""
-        return int(np.diff(self.ends()).max(initial=0))
+        return int(np.diff(np.asarray(self.ends())).max(initial=0)) if not self._width else self._width
 
     @property
     def memory(self) -> int:
@@ -80,31 +91,42 @@ class PackedColumns:
         places = places_of(keys, partitioner, count, available)
         order = np.argsort(places, kind="stable")
         stops = np.cumsum(np.bincount(places, minlength=count + 1)).tolist()
-        whole = self._taken(order)
-        starts = [0, *stops[:-1]]
-        return [
-            (place, whole.cut(start, stop))
-            for place, (start, stop) in enumerate(zip(starts, stops, strict=True))
-            if stop > start
+        shares = [
+            (place, start, stop) for place, (start, stop) in enumerate(pairwise([0, *stops])) if stop > start
         ]
+        if self.values.offsets is None and keys.offsets is None:
+            return [(place, self._taken(order[start:stop])) for place, start, stop in shares]
+        whole = self._taken(order)  # one by one would cost a look at all offsets each time
+        return [(place, whole.cut(start, stop)) for place, start, stop in shares]
 
     def pour(self, batch: Batch, time_ms: int, *, kept: bool) -> None:
         """Add all to a batch; a copy of them, if the batch is `kept` beyond this call."""
-        part = self._owned() if kept else self
+        part = self._owned() if kept and not self.fresh else self
         if part.timestamps is None:
-            part = PackedColumns(part.values, part.keys, time_ms, part.headers, part.header_sizes)
+            part = PackedColumns(part.values, part.keys, time_ms, part.headers)
         batch.add_part(part)
+
+    @property
+    def _width(self) -> int:
+        """The bytes that each record has, if that is seen at a glance; else 0."""
+        if self.values.offsets is not None or self.header_sizes is not None or not self.record_count:
+            return 0
+        if self.keys is None:
+            return self.values.width
+        return 0 if self.keys.offsets is not None else self.values.width + self.keys.width
 
     def _taken(self, order: Any) -> "PackedColumns":
         stamps = self.timestamps
         headers = self.headers
-        return PackedColumns(
+        taken = PackedColumns(
             self.values.take(order),
             None if self.keys is None else self.keys.take(order),
             stamps if stamps is None or isinstance(stamps, int) else stamps.take(order),
             None if headers is None else [headers[index] for index in order.tolist()],
             None if self.header_sizes is None else self.header_sizes.take(order),
         )
+        taken.fresh = True
+        return taken
 
     def _owned(self) -> "PackedColumns":
         stamps = self.timestamps

@@ -29,7 +29,8 @@ _GATHERED_WIDTH_MAX: Final = 64
 class Packed:
     """`count` items in `data`: of `width` bytes each, or item i from `offsets[i]` to `offsets[i + 1]`.
 
-    `valid` tells what is not null, and comes with offsets only; None: nothing is. Nulls are of length 0.
+    Offsets are int32 or int64. `valid` tells what is not null, and comes with offsets only; None: everything.
+    Nulls are of length 0.
     """
 
     __slots__ = ("count", "data", "offsets", "valid", "width")
@@ -102,16 +103,16 @@ class Packed:
             return packed_items([items[index] for index in indexes.tolist()])
         return Packed(data, len(indexes), 0, offsets, valid)
 
-    def _taken_by_arrow(self, indexes: Indexes) -> tuple[Bytes, Integers]:
+    def _taken_by_arrow(self, indexes: Indexes) -> tuple[Bytes, NDArray[Any]]:
         import pyarrow as pa
 
         assert self.offsets is not None
-        offsets = np.ascontiguousarray(self.offsets, np.int64)
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(self.data)]
-        taken = pa.Array.from_buffers(pa.large_binary(), self.count, buffers).take(pa.array(indexes))
+        kind = pa.binary() if self.offsets.dtype == np.int32 else pa.large_binary()
+        buffers = [None, pa.py_buffer(self.offsets), pa.py_buffer(self.data)]
+        taken = pa.Array.from_buffers(kind, self.count, buffers).take(pa.array(indexes))
         _, ends, data = taken.buffers()
-        found: Integers = np.frombuffer(ends, np.int64, len(indexes) + 1)
-        return np.frombuffer(data if data is not None else b"", np.uint8), found
+        offsets = np.frombuffer(ends, self.offsets.dtype, len(indexes) + 1)
+        return np.frombuffer(data if data is not None else b"", np.uint8), offsets
 
     def _gathered(self, indexes: Indexes) -> tuple[Bytes, Integers]:
         assert self.offsets is not None
