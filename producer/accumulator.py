@@ -160,10 +160,9 @@ class Accumulator:
         self.credit = size
 
     def spend(self, batch: Batch, size: int) -> None:
-        """`size` of the reserved bytes are the batch's now. The lock was held since `reserve`."""
+        """`size` of the reserved bytes are for records of the batch. The lock was held since `reserve`."""
         self.credit -= size
         batch.taken += size
-        batch.room += size
 
     def open_batch(self, topic: TopicBuffers, partition: int, now: float) -> Batch:
         """A new batch, with no memory taken for it yet. The lock is held."""
@@ -199,6 +198,8 @@ class Accumulator:
             topic.foreseen[partition] = following
         if count:
             self._sealed += [batch]
+        else:
+            self.used_bytes -= batch.size
 
     def encode_early(self, batch: Batch) -> None:
         """Encode a batch that was just filled and sealed, while its records are in the processor's caches.

@@ -113,7 +113,7 @@ class Batch:
         self.parts: list[PackedColumns] = []
         """Records in buffers, in place of those columns."""
         self.packed = 0
-        """How many these are. Then there is no room left, so that no other kind of record comes to them."""
+        """How many these are. There is no room then, which is what keeps records of `send` out."""
         self.wide = False
         """Are there columns besides the values?"""
         self.time_ms = -1

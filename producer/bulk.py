@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final
 
 from tailrace.protocol.errors import BufferFullError
+from tailrace.protocol.limits import MIB
 
 from .accumulator import Accumulator
 from .batch import RECORD_OVERHEAD_BYTES
@@ -17,6 +18,8 @@ from .delivery import Span
 from .partitioner import Partitioner
 from .topics import NOWHERE, TopicBuffers
 
+PIECE_BYTES: Final = 4 * MIB
+"""Memory that is waited for as one, unless a record needs more: what lies before goes out meanwhile."""
 STICKY: Final = -1
 """In place of a partition: the topic's sticky one."""
 
@@ -47,7 +50,7 @@ def accept(
 def pieces(accumulator: Accumulator, columns: Records) -> Iterator[Records]:
     """The records in pieces that are accepted as one. Raises BatchTooLargeError before the first."""
     accumulator.check_size(columns.largest)
-    return pieces_of(columns, accumulator.memory_bytes // 2)
+    return pieces_of(columns, min(accumulator.memory_bytes // 2, PIECE_BYTES))
 
 
 def accept_piece(
@@ -134,7 +137,6 @@ def pour(
         except BaseException:
             batch.trim(first)
             raise
-        batch.room -= size
         spans.append(Span(batch.outcome, first, stop - start))
         start = stop
     return spans

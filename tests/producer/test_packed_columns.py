@@ -217,3 +217,26 @@ def test_what_does_not_fit(arguments: dict[str, Any], message: str) -> None:
     for values in (np.arange(2), [b"a", b"b"]):
         with pytest.raises(InvalidArgumentError, match=message):
             columns(values, **arguments)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_who_is_interrupted_leaves_no_room_for_other_records(
+    before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accumulator, topic = opened(1, compresses=False)
+    accept(accumulator, topic, None, PARTITIONER, columns(np.arange(before)))
+
+    def interrupted(batch: Batch, part: PackedColumns) -> None:
+        batch.parts.append(part)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "add_part", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            accept(accumulator, topic, None, PARTITIONER, columns(np.arange(3)))
+    assert topic.open[0].room == 0
+    accumulator.append(topic, 0, b"later", None, headers=None, timestamp_ms=9, size=30)
+    batches = collected(accumulator)
+    values = [row[0] for batch in batches for row in stored(batch)]
+    assert values == [number.tobytes() for number in np.arange(before)] + [b"later"]
+    assert accumulator.used_bytes == sum(batch.size for batch in batches)
