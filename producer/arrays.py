@@ -139,10 +139,10 @@ def _plain(name: str, column: Any) -> Any:
     if types.is_dictionary(kind):
         column = column.cast(kind.value_type)
         kind = column.type
-    if types.is_binary_view(kind) or (types.is_fixed_size_binary(kind) and column.null_count):
+    if types.is_fixed_size_binary(kind) and column.null_count:
         return column.cast(pa.large_binary())
-    if types.is_string_view(kind):
-        return column.cast(pa.large_string())
+    if types.is_binary_view(kind) or types.is_string_view(kind):
+        return _unviewed(column, pa.large_binary() if types.is_binary_view(kind) else pa.large_string())
     if types.is_binary(kind) or types.is_string(kind):
         chunks = getattr(column, "num_chunks", 1)
         if chunks > 1 and column.nbytes > _INT32_MAX:  # more than the offsets of one array can count
@@ -156,6 +156,15 @@ def _plain(name: str, column: Any) -> Any:
         f"{name} is an Arrow array of {kind}: give binary or string, column.cast('string') for text, or"
         " column.to_numpy() for the bytes of fixed-width numbers"
     )
+
+
+def _unviewed(column: Any, kind: Any) -> Any:
+    import pyarrow as pa
+
+    try:
+        return column.cast(kind)
+    except pa.ArrowNotImplementedError:  # as in pyarrow 17; then by an object for each
+        return pa.array(column.to_pylist(), kind)
 
 
 def _one_array(column: Any) -> Any:

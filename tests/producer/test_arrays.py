@@ -61,7 +61,9 @@ def test_a_column_is_a_view_where_it_can_be() -> None:
 
 def test_text_of_numpy_is_utf8() -> None:
     assert packed_of("values", np.array(["a", "é", ""])).items() == [b"a", "é".encode(), b""]
-    assert packed_of("values", np.array(["a", "é"], np.dtypes.StringDType())).items() == [b"a", "é".encode()]
+    if hasattr(np.dtypes, "StringDType"):  # from numpy 2 on
+        array = np.array(["a", "é"], np.dtypes.StringDType())
+        assert packed_of("values", array).items() == [b"a", "é".encode()]
 
 
 @settings(deadline=None)
