@@ -120,13 +120,13 @@ def _of_arrow(name: str, column: Any) -> Packed:
     if not array.null_count:
         return _between(array, None)
     bits = np.frombuffer(array.buffers()[0], np.uint8)
-    valid: Flags = np.unpackbits(bits, count=array.offset + count, bitorder="little")[array.offset :].view(
-        np.bool_
-    )
+    flags = np.unpackbits(bits, count=array.offset + count, bitorder="little")
+    valid: Flags = flags[array.offset :].view(np.bool_)
     found = _between(array, valid)
     assert found.offsets is not None
     if np.diff(found.offsets)[~valid].any():  # bytes behind a null, which ours must not have
-        found = _between(array.fill_null("" if pa.types.is_large_string(array.type) else b""), valid)
+        text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+        found = _between(array.fill_null("" if text else b""), valid)
     return found
 
 
@@ -139,13 +139,13 @@ def _plain(name: str, column: Any) -> Any:
     if types.is_dictionary(kind):
         column = column.cast(kind.value_type)
         kind = column.type
-    if types.is_binary_view(kind) or (types.is_fixed_size_binary(kind) and column.null_count):
+    if types.is_fixed_size_binary(kind) and column.null_count:
         return column.cast(pa.large_binary())
-    if types.is_string_view(kind):
-        return column.cast(pa.large_string())
+    if types.is_binary_view(kind) or types.is_string_view(kind):
+        return _unviewed(column, pa.large_binary() if types.is_binary_view(kind) else pa.large_string())
     if types.is_binary(kind) or types.is_string(kind):
         chunks = getattr(column, "num_chunks", 1)
-        if column.null_count or (chunks > 1 and column.nbytes > _INT32_MAX):
+        if chunks > 1 and column.nbytes > _INT32_MAX:  # more than the offsets of one array can count
             return column.cast(pa.large_binary() if types.is_binary(kind) else pa.large_string())
         return column
     if types.is_large_binary(kind) or types.is_large_string(kind) or types.is_null(kind):
@@ -156,6 +156,15 @@ def _plain(name: str, column: Any) -> Any:
         f"{name} is an Arrow array of {kind}: give binary or string, column.cast('string') for text, or"
         " column.to_numpy() for the bytes of fixed-width numbers"
     )
+
+
+def _unviewed(column: Any, kind: Any) -> Any:
+    import pyarrow as pa
+
+    try:
+        return column.cast(kind)
+    except pa.ArrowNotImplementedError:  # as in pyarrow 17; then by an object for each
+        return pa.array(column.to_pylist(), kind)
 
 
 def _one_array(column: Any) -> Any:

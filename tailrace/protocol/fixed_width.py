@@ -25,15 +25,20 @@ def array_of(batch: "Batch", dtype: Any, column: "Column") -> NDArray[Any]:
         found = batch.body.key_column if column == "key" else batch.body.value_column
         if found is None:
             raise InvalidArgumentError("no record of the batch has a key")
-        return _view(found, _sized(name, found.has_nulls, found.widths, dtype))
+        item_type = _sized(name, found.has_nulls, _widths(found), dtype)
+        return _over(found.body, found.data.start, found.count, item_type)
     items = batch.keys if column == "key" else batch.values
     lengths = [len(item or b"") for item in items]
     item_type = _sized(name, None in items, (min(lengths), max(lengths)), dtype)
     return _over(b"".join(filter(None, items)), 0, len(items), item_type)
 
 
-def _view(column: BinaryColumn, item_type: "np.dtype[Any]") -> NDArray[Any]:
-    return _over(column.body, column.data.start, column.count, item_type)
+def _widths(column: BinaryColumn) -> tuple[int, int]:
+    """The lengths of the shortest item and of the longest; a null's is 0."""
+    if column.width:
+        return column.width, column.width
+    lengths = np.diff(np.frombuffer(column.body, "<i4", column.count + 1, column.offsets.start))
+    return int(lengths.min()), int(lengths.max())
 
 
 def _over(memory: bytes, start: int, count: int, item_type: "np.dtype[Any]") -> NDArray[Any]:

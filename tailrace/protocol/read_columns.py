@@ -3,7 +3,6 @@
 import struct
 from collections import deque
 from collections.abc import Sequence
-from operator import sub
 from typing import Final, NamedTuple
 
 from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, BatchHeader
@@ -61,9 +60,10 @@ class BinaryColumn:
         self.validity = None if kinds.validity is None else spans.get(kinds.validity)
         self.body = body
         self.count = count
-        self._width = even_width(body, self.offsets.start, count, self.data.length)
+        self.width = even_width(body, self.offsets.start, count, self.data.length)
+        """The length of every item, if that was seen at a glance; else 0."""
         self._ends: list[int] = []
-        if not self._width:
+        if not self.width:
             self._ends = check_offsets(body, self.offsets.start, count, self.data.length, what)
         if self.validity is not None:
             check_bitmap(self._bitmap(), count, what)
@@ -71,8 +71,8 @@ class BinaryColumn:
     def items(self) -> list[bytes | None]:
         """The values, in order."""
         items: list[bytes]
-        if self._width:
-            items = even_items(self.body, self.data.start, self.count, self._width)
+        if self.width:
+            items = even_items(self.body, self.data.start, self.count, self.width)
         else:
             items = items_between(self.body, self.data.start, self._unpacked())
         if self.validity is None:
@@ -85,15 +85,6 @@ class BinaryColumn:
         if self.validity is None:
             return False
         return int.from_bytes(self._bitmap(), "little").bit_count() < self.count
-
-    @property
-    def widths(self) -> tuple[int, int]:
-        """The lengths of the shortest item and of the longest; a null's is 0."""
-        if self._width:
-            return self._width, self._width
-        ends = self._unpacked()
-        lengths = list(map(sub, ends[1:], ends))
-        return min(lengths), max(lengths)
 
     def _unpacked(self) -> list[int]:
         if not self._ends:
