@@ -111,6 +111,7 @@ class AsyncConsumer:
 
     async def getone(self) -> AnyRecord:
         """The next record. Raises like iteration, and ClosedError; after `wakeup` it goes on waiting."""
+        self._bridge.enter()
         while True:
             if self._one_wanted:
                 raise ConcurrentUseError(_ONE_READER)
@@ -299,10 +300,10 @@ class AsyncConsumer:
 
     async def _next(self, take: Callable[[], T | None], timeout_s: float | None) -> T | None:
         """As `Asking.next`, with waits that leave the loop to others."""
+        self._bridge.enter()
         self._check_no_reader()
         self._reading = True
         self._asked_by = asyncio.current_task()
-        self._bridge.enter()
         asking = self._session.asking
         deadline = None if timeout_s is None else monotonic() + timeout_s
         try:

@@ -12,13 +12,17 @@ from .access import working
 class Keys(Protocol):
     """Where the keys are, for LocalTransaction, which checks what it is given."""
 
-    def get(self, key: bytes, default: bytes | None) -> bytes | None: ...
+    def get(self, key: bytes, default: bytes | None) -> bytes | None:
+        """The value of a key, with the changes so far."""
 
-    def put(self, key: bytes, value: bytes) -> None: ...
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set a key."""
 
-    def delete(self, key: bytes) -> bool: ...
+    def delete(self, key: bytes) -> bool:
+        """Remove a key; was it there?"""
 
-    def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]: ...
+    def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Those that begin with a prefix, in order."""
 
 
 class LocalTransaction:

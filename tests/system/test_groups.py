@@ -298,6 +298,7 @@ def test_a_member_after_a_fork_is_of_no_use_to_the_child(
             try:
                 consumer.poll(0)
             except ClosedError:
+                consumer.close()  # and the parent stays a member
                 os._exit(7)
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

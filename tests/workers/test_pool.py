@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -429,6 +430,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "handler": ({"handler": "module:function"}, "cannot be called back"),
     "lock": ({"handler": threading.Lock().acquire}, "cannot be sent to a worker"),
     "coroutine": ({"handler": asyncio.sleep}, "does nothing before it is awaited"),
+    "too few": ({"handler": lambda: None}, r"is called with \(record\), since there is no local_state"),
+    "too many": ({"handler": lambda batch, state: None, "batches": True}, r"called with \(batch\)"),
+    "no state": (
+        {"handler": lambda record: None, "local_state": "s"},
+        r"called with \(record, transaction\)",
+    ),
+    "keyword": ({"handler": lambda record, *, option: None}, "'option'"),
     "topics": ({"topics": []}, "a pool needs a topic"),
     "processes": ({"processes": 0}, "processes"),
     "unknown": ({"proceses": 3}, "did you mean 'processes'"),
@@ -447,6 +455,11 @@ def test_bad_options(name: str) -> None:
         Pool(**{"handler": print, "topics": "t", "group_id": "g", **options})
 
 
+@pytest.mark.parametrize("handler", [print, max, partial(print, end=""), lambda *anything: None, [].append])
+def test_what_may_be_called(handler: Callable[..., Any]) -> None:
+    assert "1 worker: " in repr(Pool(handler, "t", "g"))
+
+
 def test_what_is_not_there(pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers) -> None:
     source = topic()
     with pytest.raises(UnknownTopicError):
@@ -458,7 +471,9 @@ def test_what_is_not_there(pool: Callable[..., Pool], topic: MakeTopic, numbers:
     with pytest.raises(ClosedError, match="not started"):
         pool(print, source).metrics()
     numbers(source, 1)
-    used = pool(lambda _: None, source)
+    used = pool(repr, source)
+    assert repr(used) == f"<Pool {used._spec.group_id!r} of 2 workers: repr on {source}: not started>"
     used.run()
+    assert repr(used).endswith(f"{source}: ended>")
     with pytest.raises(ClosedError, match="runs once"):
         used.start()
