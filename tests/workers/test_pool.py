@@ -438,6 +438,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "keyword": ({"handler": lambda record, *, option: None}, "'option'"),
     "topics": ({"topics": []}, "a pool needs a topic"),
+    "letters": ({"dead_letter_topic": "t"}, "letters would come back"),
     "processes": ({"processes": 0}, "processes"),
     "unknown": ({"proceses": 3}, "did you mean 'processes'"),
     "consumer's": ({"max_poll_record": 3}, "did you mean 'max_poll_records'"),
