@@ -108,7 +108,7 @@ class Pool:
             raise InvalidArgumentError("a pool needs a topic")
         if dead_letter_topic in wanted:
             raise InvalidArgumentError(
-                f"dead_letter_topic {dead_letter_topic!r} is one of the topics: letters would come back for ever"
+                f"dead_letter_topic {dead_letter_topic!r} is one of the topics: letters would come back"
             )
         servers = bootstrap_servers if isinstance(bootstrap_servers, str) else list(bootstrap_servers)
         self._spec = Spec(
