@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import lmdb
 import msgspec
@@ -48,11 +48,3 @@ def working(what: str) -> Iterator[None]:
         raise StorageFullError(f"{what} has no space left: {error}") from error
     except (lmdb.Error, msgspec.MsgspecError) as error:
         raise StorageFaultError(f"{what} failed: {error}") from error
-
-
-def find_database(environment: lmdb.Environment, transaction: lmdb.Transaction, name: bytes) -> Any:
-    """None if nothing was ever written to it."""
-    try:
-        return environment.open_db(name, txn=transaction, create=False)
-    except lmdb.NotFoundError:
-        return None

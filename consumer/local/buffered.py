@@ -5,11 +5,14 @@ The holder of a partition is the only one that writes to it, so what is read sta
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from heapq import merge
 from operator import itemgetter
 from typing import Any
 
-from .access import STATE, find_database, working
+import lmdb
+
+from .access import STATE, working
 from .transaction import LocalTransaction, StoredKeys
 
 
@@ -20,8 +23,10 @@ class BufferedKeys:
         self._environment = environment
         self._what = what
         self._changes: dict[bytes, bytes | None] = {}
-        with working(what), environment.begin() as transaction:
-            self._database = find_database(environment, transaction, STATE)
+        self._database: Any = None
+        with working(what), suppress(lmdb.NotFoundError):
+            # In a transaction of its own: one that only reads would not leave the database open.
+            self._database = environment.open_db(STATE, create=False)
 
     def get(self, key: bytes, default: bytes | None) -> bytes | None:
         """As it was changed, else as it is stored."""

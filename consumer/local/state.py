@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lmdb
 
@@ -10,7 +10,7 @@ from tailrace.protocol.errors import DataFolderError, InvalidArgumentError
 from tailrace.protocol.limits import OFFSET_STORE_MAP_BYTES
 from tailrace.protocol.record import TopicPartition
 
-from .access import DATABASES_MAX, STATE, STORE, find_database, folder_access, opening, working
+from .access import DATABASES_MAX, STATE, STORE, folder_access, opening, working
 from .partition import IDENTITY, read_identity
 
 
@@ -44,7 +44,7 @@ def _entries(folder: Path) -> Iterator[LocalEntry]:
     with opening(what):
         environment = _open(folder, what)
     with environment, working(what), environment.begin() as transaction:
-        store, state = (find_database(environment, transaction, name) for name in (STORE, STATE))
+        store, state = (_database(environment, transaction, name) for name in (STORE, STATE))
         if store is None or state is None:
             return
         identity = read_identity(transaction.get(IDENTITY, b"", db=store), what)
@@ -68,3 +68,11 @@ def _open(folder: Path, what: str) -> lmdb.Environment:
                 f"{what} is open in this process: its consumer's transactions read it"
             ) from None
         raise
+
+
+def _database(environment: lmdb.Environment, transaction: lmdb.Transaction, name: bytes) -> Any:
+    """None if nothing was ever written to it."""
+    try:
+        return environment.open_db(name, txn=transaction, create=False)
+    except lmdb.NotFoundError:
+        return None

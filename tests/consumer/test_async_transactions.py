@@ -223,6 +223,23 @@ def test_changes_are_seen_before_they_are_stored(feeder: Feeder, tmp_path: Path)
     assert run(feeder, tmp_path, body) == model
 
 
+def test_keys_are_there_for_the_next_holder(feeder: Feeder, tmp_path: Path) -> None:
+    """Who opens the store anew, reads first, and changes what was there."""
+
+    async def body(consumer: AsyncConsumer, place: TopicPartition) -> None:
+        async with consumer.local_transaction(place) as transaction:
+            assert transaction.get(b"k") is None
+            transaction.put(b"k", b"1")
+        await consumer.unsubscribe()
+        await consumer.assign([place])
+        async with consumer.local_transaction(place) as transaction:
+            assert transaction.get(b"k") == b"1"
+            assert list(transaction.items()) == [(b"k", b"1")]
+            transaction.put(b"k", b"2")
+
+    assert run(feeder, tmp_path, body) == {b"k": b"2"}
+
+
 def test_within_a_listener(feeder: Feeder, tmp_path: Path) -> None:
     """A member that gives a partition up may store what it has of it first."""
 
