@@ -195,9 +195,10 @@ def test_consume_as_a_group_to_the_end(cluster: Cluster, command: Run) -> None:
         other.poll(0)
 
         def read_slowly() -> None:
-            while sum(offsets(cluster, "ending")) < 10:
-                other.poll(20, max_records=1)
-                other.commit()
+            with Admin(cluster.bootstrap_servers) as admin:
+                while sum(stored.offset for stored in admin.list_group_offsets("ending").values()) < 10:
+                    other.poll(20, max_records=1)
+                    other.commit()
 
         reader = threading.Thread(target=read_slowly)
         reader.start()
