@@ -265,6 +265,19 @@ def test_a_killed_worker_is_replaced_and_nothing_is_missing(
     assert made.metrics()["restarts"] == 2
 
 
+def test_a_worker_that_is_killed_before_it_is_ready(
+    pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers
+) -> None:
+    source = topic()
+    numbers(source, 3)
+    made = pool(repr, source, processes=1)
+    made.start()
+    wait_until(lambda: made.metrics()["workers"][0]["pid"], "it is started")
+    os.kill(made.metrics()["workers"][0]["pid"], signal.SIGKILL)
+    assert made.wait(WITHIN_S)
+    assert (made.metrics()["records"], made.metrics()["restarts"]) == (3, 1)
+
+
 @pytest.mark.parametrize("state", [False, True])
 def test_a_record_that_kills_its_worker_three_times(
     pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers, stored: Stored, tmp_path: Path, state: bool
