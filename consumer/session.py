@@ -48,7 +48,7 @@ class Session:
     """
 
     def __init__(self, config: ConsumerConfig, new_engine: Callable[..., Engine] = Engine) -> None:
-        name = config.client_id or f"consumer-{next(_numbers)}"
+        name = config.client_id or f"consumer-{os.getpid()}-{next(_numbers)}"
         self.name = name
         self.config = config
         random = Random()
