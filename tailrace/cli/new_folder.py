@@ -6,9 +6,8 @@ from contextlib import ExitStack
 from itertools import takewhile
 from pathlib import Path
 
+from tailrace.processes.layout import Layout
 from tailrace.protocol.errors import DataFolderError
-
-from .layout import Layout
 
 
 class NewFolder:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tailrace.cli.layout import layout_of
 from tailrace.cli.new_folder import NewFolder
 from tailrace.client.admin import Admin
+from tailrace.processes.layout import layout_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 LOCAL = CONFIGS / "local.yaml"
