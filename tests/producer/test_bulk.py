@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tailrace.producer.accumulator import Accumulator
 from tailrace.producer.batch import RECORD_OVERHEAD_BYTES, Batch
-from tailrace.producer.bulk import PIECE_RECORDS, accept, pieces_of
-from tailrace.producer.columns import columns_of
+from tailrace.producer.bulk import accept, pieces_of
+from tailrace.producer.columns import PIECE_RECORDS, columns_of
 from tailrace.producer.delivery import ManyDelivery
 from tailrace.producer.partitioner import Partitioner
 from tailrace.protocol.cluster import PartitionInfo, TopicConfig, TopicInfo

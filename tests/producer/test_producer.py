@@ -154,6 +154,20 @@ def test_serializers(producer: MakeProducer, topic: MakeTopic, read: Read) -> No
     ]
 
 
+def test_text_is_stored_as_utf8(producer: MakeProducer, topic: MakeTopic, read: Read) -> None:
+    name = topic()
+    writer = producer()
+    writer.send(name, "é", "k")
+    writer.send_many(name, ["a", "ü", ""], ["k", None, b"k"])
+    writer.flush()
+    assert [(record.key, record.value) for record in read(name)[0]] == [
+        (b"k", "é".encode()),
+        (b"k", b"a"),
+        (None, "ü".encode()),
+        (b"k", b""),
+    ]
+
+
 def test_arrays_are_columns_too(producer: MakeProducer, topic: MakeTopic, read: Read) -> None:
     name = topic()
     writer = producer()
