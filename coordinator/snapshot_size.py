@@ -8,9 +8,9 @@ from tailrace.protocol.cluster import NodeInfo, PartitionInfo, TopicInfo
 
 _NODE_FIXED_BYTES = 49
 _TOPIC_FIXED_BYTES = 64
-_PARTITION_FIXED_BYTES = 21
+_PARTITION_FIXED_BYTES = 31
 _REPLICA_BYTES = 11  # 5 in `replicas`, 5 in `isr` or `elr`, and a share of a long list's header
-_MOVING_BYTES = 6  # in `target` or `adding`
+_MOVING_BYTES = 6  # in `target`, `adding` or `former`
 
 
 def node_bytes(node: NodeInfo) -> int:
@@ -22,7 +22,7 @@ def node_bytes(node: NodeInfo) -> int:
 
 def partition_bytes(partition: PartitionInfo) -> int:
     """At most this many bytes for a partition in a snapshot."""
-    moving = (len(partition.target) + len(partition.adding)) * _MOVING_BYTES
+    moving = (len(partition.target) + len(partition.adding) + len(partition.former)) * _MOVING_BYTES
     return _PARTITION_FIXED_BYTES + len(partition.replicas) * _REPLICA_BYTES + moving
 
 
