@@ -60,7 +60,7 @@ class Steps:
         if progress.stuck:
             raise NotEnoughNodesError(
                 f"no other node can take {progress.stuck} partitions of node {node_id}, so it was not "
-                "stopped: add nodes to the file"
+                f"stopped: add nodes to the file, or keep it: tailrace cluster drain {node_id} --cancel"
             )
         ask(self._layout, op="stop", node_id=node_id)
         self._wait(lambda: self._member(node_id) is None, f"{Role(node_id).name} does not stop")

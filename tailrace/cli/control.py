@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from tailrace.durable import PARENT_MODE, make_folder
 from tailrace.processes.launch import Role
 from tailrace.processes.layout import Layout
 from tailrace.protocol.errors import ConnectionFailedError, DataFolderError, TailraceError
@@ -121,6 +122,11 @@ def ask(layout: Layout, **request: object) -> Fields:
 
 def _lock(layout: Layout) -> int:
     """The run folder, made if it was not there, and locked until it is closed."""
+    try:
+        make_folder(layout.root, PARENT_MODE)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataFolderError(f"cannot make the data folder {layout.root}: {reason}") from None
     try:
         layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = os.open(layout.run, os.O_RDONLY | os.O_DIRECTORY)

@@ -80,6 +80,8 @@ class Watched:
 def wait_for_moves(admin: "Admin", places: Iterable[TopicPartition], *, as_json: bool) -> None:
     """Returns when none of these partitions moves any more; Ctrl-C ends the watching, not the moves."""
     watched = Watched(set(places))
+    if not watched.places:
+        return
     try:
         with _shown(as_json=as_json) as show:
             while True:

@@ -233,7 +233,7 @@ class Supervisor:
         member.child = None
 
     def _ended_as_asked(self, member: Member) -> None:
-        then, member.then, member.kill_at = member.then, "", None
+        then, member.then, member.kill_at, member.failure = member.then, "", None, None
         if then == "remove":
             self._nodes.remove(member)
             self._report({"event": "removed", **member.role.fields()})
