@@ -21,6 +21,7 @@ from tailrace.durable import PARENT_MODE, make_folder
 from tailrace.processes.launch import Role
 from tailrace.processes.layout import Layout
 from tailrace.protocol.errors import ConnectionFailedError, DataFolderError, TailraceError
+from tailrace.transport.private_folder import make_private
 
 from .apply_plan import Settings, settings_of
 from .cluster_config import ClusterConfig, load_cluster
@@ -128,10 +129,10 @@ def _lock(layout: Layout) -> int:
         reason = (error.strerror or str(error)).lower()
         raise DataFolderError(f"cannot make the data folder {layout.root}: {reason}") from None
     try:
-        layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(layout.run)
         folder = os.open(layout.run, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise DataFolderError(f"cannot make {layout.run}: {(error.strerror or str(error)).lower()}") from None
+        raise DataFolderError(f"cannot use {layout.run}: {(error.strerror or str(error)).lower()}") from None
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -10,6 +10,7 @@ import click
 from tailrace.protocol.record import TopicPartition
 from tailrace.protocol.text import plural
 
+from . import exit_codes
 from .connect import admin_of
 from .move_progress import wait_for_moves
 from .options import (
@@ -182,19 +183,21 @@ def drain(
     bootstrap_servers: str,
     timeout_s: float,
     as_json: bool,
-) -> None:
+) -> int:
     """Move everything off a node, and place nothing new on it.
 
-    Returns at once, unless it is told to --wait; call it again to see how far it is.
+    Returns at once, unless it is told to --wait; call it again to see how far it is. After waiting the exit
+    code is 1 if it still holds anything.
     """
     with admin_of(bootstrap_servers, timeout_s) as admin:
         progress = admin.drain_node(node_id, cancel=cancel, throttle_bytes_per_s=throttle)
         if wait and not cancel:
             wait_for_moves(admin, leaving(admin, node_id), as_json=as_json)
             progress = admin.drain_node(node_id, throttle_bytes_per_s=throttle)
+    code = exit_codes.ERROR if wait and not cancel and progress.held else exit_codes.OK
     if as_json:
         print_json({**asdict(progress), "draining": not cancel})
-        return
+        return code
     held = plural(progress.held, "partition")
     click.echo(f"node {node_id} is {'not draining any more' if cancel else 'draining'}: it holds {held}")
     if progress.stuck:
@@ -202,6 +205,7 @@ def drain(
         click.echo(f"no other node can take {stuck}: start more nodes, then drain again", err=True)
     elif not progress.held and not cancel:
         click.echo(f"stop it, then: tailrace cluster remove {node_id}")
+    return code
 
 
 def leaving(admin: "Admin", node_id: int) -> list[TopicPartition]:

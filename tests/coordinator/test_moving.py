@@ -194,6 +194,13 @@ def test_a_throttle_goes_with_a_move_and_may_change(state: State) -> None:
     assert (partition(state).throttle, partition(state).former, partition(state).replicas) == (0, (), (4,))
 
 
+def test_a_throttle_goes_with_a_drained_node(state: State) -> None:
+    accept(state, drain_node.decide(state, DrainNode(1, node_id=1, throttle=100)))
+    moving = [part for part in state.cluster.topics[TOPIC].partitions if part.target]
+    assert moving
+    assert {part.throttle for part in moving} == {100}
+
+
 def test_who_has_never_been_in_sync_does_not_lead_uncleanly(state: State) -> None:
     create(state, "u", config={"unclean_leader_election": "true"})
     topic_id = b"u" + b"-" * 15
