@@ -65,8 +65,9 @@ def apply(
 def _running(admin: "Admin", status: Fields) -> Running:
     members = {member["node_id"]: member["settings"] for member in status["members"]}
     coordinator = members.pop(None)
-    nodes = admin.describe_cluster().nodes
-    return Running(coordinator, members, {n.node_id: Known(n.alive, n.draining) for n in nodes})
+    known = {node.node_id: Known(node.alive, node.draining) for node in admin.describe_cluster().nodes}
+    replicas_max = max((topic.replication_factor for topic in admin.describe_topics()), default=0)
+    return Running(coordinator, members, known, replicas_max)
 
 
 def _show(plan: Plan, *, execute: bool, as_json: bool) -> None:

@@ -34,11 +34,15 @@ class Known:
 
 @dataclass(frozen=True)
 class Running:
-    """The processes of a supervisor, with what they were started with, and all nodes of the cluster."""
+    """The processes of a supervisor, with what they were started with, and all nodes of the cluster.
+
+    `replicas_max`: some partition is to be held by so many nodes.
+    """
 
     coordinator: Settings
     nodes: Mapping[int, Settings]
     known: Mapping[int, Known]
+    replicas_max: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,14 @@ def make_plan(running: Running, wanted: ClusterConfig) -> Plan:
         refused += _fixed(f"node {node_id}", changes, _FIXED_OF_NODE)
         if changes:
             steps.append(Step("restart", node_id, changes))
-    steps += [Step("remove", node_id) for node_id in running.nodes if node_id not in nodes]
+    removed = running.nodes.keys() - nodes.keys()
+    others = [n for n, node in running.known.items() if node.alive and not node.draining and n not in removed]
+    if removed and len({*nodes, *others}) < running.replicas_max:
+        refused.append(
+            f"{len({*nodes, *others})} nodes would be left, and there are partitions with "
+            f"{running.replicas_max} replicas"
+        )
+    steps += [Step("remove", node_id) for node_id in running.nodes if node_id in removed]
     for node_id, known in running.known.items():
         if known.draining and not known.alive and node_id not in {*nodes, *running.nodes}:
             steps.append(Step("forget", node_id))

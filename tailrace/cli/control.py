@@ -20,15 +20,15 @@ from typing import Any, Final
 from tailrace.durable import PARENT_MODE, make_folder
 from tailrace.processes.launch import Role
 from tailrace.processes.layout import Layout
-from tailrace.protocol.errors import ConnectionFailedError, DataFolderError, TailraceError
+from tailrace.protocol.errors import ConnectionFailedError, DataFolderError, TailraceError, TimedOutError
 from tailrace.transport.private_folder import make_private
 
 from .apply_plan import Settings, settings_of
 from .cluster_config import ClusterConfig, load_cluster
 from .yaml_values import FILE_BYTES_MAX
 
-ANSWER_WITHIN_S: Final = 5.0
-PEER_WITHIN_S: Final = 1.0
+ANSWER_WITHIN_S: Final = 30.0
+PEER_WITHIN_S: Final = 2.0
 """A peer that connects and says nothing must not hold up the supervisor for longer."""
 _LINE_BYTES_MAX: Final = 8 * FILE_BYTES_MAX
 
@@ -104,13 +104,17 @@ class Control:
 
 
 def ask(layout: Layout, **request: object) -> Fields:
-    """Ask the supervisor of a cluster. Raises ConnectionFailedError, or TailraceError with its refusal."""
+    """Ask the supervisor of a cluster. Raises ConnectionFailedError, TimedOutError, TailraceError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.settimeout(ANSWER_WITHIN_S)
         try:
             peer.connect(str(socket_path(layout)))
             peer.sendall(json.dumps(request).encode() + b"\n")
             answer = _parse(_read_line(peer))
+        except TimeoutError:
+            raise TimedOutError(
+                f"the `tailrace up` of {layout.root} does not answer within {ANSWER_WITHIN_S:g} s"
+            ) from None
         except OSError:
             raise ConnectionFailedError(
                 f"no `tailrace up` runs a cluster in {layout.root}. If the data_dir of a running one was "

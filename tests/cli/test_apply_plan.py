@@ -62,6 +62,14 @@ def test_a_default_changes_every_node(tmp_path: Path) -> None:
     assert [(step.action, step.node_id) for step in plan.steps] == [("restart", 1), ("restart", 2)]
 
 
+def test_nodes_that_partitions_need_stay(tmp_path: Path) -> None:
+    old, new = config(tmp_path, BEFORE), config(tmp_path, BEFORE.replace("{id: 1}, ", ""))
+    nodes = {node.node_id: settings_of(node) for node in old.nodes}
+    for known, refused in (({}, 1), ({7: ALIVE}, 0), ({7: Known(alive=True, draining=True)}, 1)):
+        running = Running(settings_of(old.coordinator), nodes, {1: ALIVE, 2: ALIVE, **known}, 2)
+        assert len(make_plan(running, new).refused) == refused
+
+
 def test_what_was_interrupted_goes_on(tmp_path: Path) -> None:
     plan = planned(tmp_path, BEFORE, n3=Known(alive=False, draining=True))
     assert plan.steps == (Step("forget", 3),)
