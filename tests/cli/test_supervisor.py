@@ -166,3 +166,26 @@ def test_a_signal_before_it_is_ready_stops_it(run: Callable[..., tuple]) -> None
 def test_other_prints_are_passed_on_as_logs(run: Callable[..., tuple]) -> None:
     _, _, log = run(f"print('hello')\nprint('[1]')\n{READY}\n{SLEEP}", on("ready", interrupt))
     assert b"node-1      | hello\nnode-1      | [1]\n" in log
+
+
+def test_what_apply_asks_for_is_done_to_a_node_that_does_not_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "STOP_WITHIN_S", 0.2)
+    events: list[Event] = []
+    asked = {"ready": "restart", "restarted": "stop"}
+
+    def report(event: Event) -> None:
+        events.append(event)
+        if event["event"] in asked:
+            status = supervisor._on_request({"op": asked[event["event"]], "node_id": 1})
+            assert [member["ready"] for member in status["members"]] == [True, False]
+        elif event["event"] == "removed":
+            interrupt()
+
+    scripts = {None: f"{READY}\n{SLEEP}", 1: f"{IGNORE}\n{READY}\n{SLEEP}"}
+    launcher = Scripts(tmp_path / "none.yaml", Layout(tmp_path), scripts)
+    with Path(os.devnull).open("wb") as log:
+        supervisor = Supervisor(launcher, [1], report, log.fileno())
+        supervisor.run(None)
+    assert [event["event"] for event in events] == ["ready", "restarted", "removed", "stopped"]
