@@ -21,7 +21,7 @@ from tailrace.protocol.errors import (
     NotLeaderError,
     TailraceError,
 )
-from tailrace.protocol.limits import FETCH_SLOT_BYTES, REPLICA_FETCH_WAIT_MS
+from tailrace.protocol.limits import FETCH_REPLY_BYTES_MAX, REPLICA_FETCH_WAIT_MS
 from tailrace.protocol.messages import ACKS_ALL, Reply
 from tailrace.protocol.replica_messages import (
     AlterIsr,
@@ -165,9 +165,10 @@ class Replication:
         replica.fetched(node_id, node_epoch, offset, end_offset=log.log_end_offset, now=now)
         self._moved[key] = log
 
-    def grown(self, keys: Iterable[PartitionKey]) -> None:
-        """These were appended to."""
-        self._moved.update((key, self._led[key][0]) for key in keys if key in self._led)
+    def grown(self, sizes: Mapping[PartitionKey, int]) -> dict[PartitionKey, int]:
+        """These were appended to, by so many bytes. Returns those that wait for no other replica."""
+        self._moved.update((key, self._led[key][0]) for key in sizes if key in self._led)
+        return {key: size for key, size in sizes.items() if key not in self._led}
 
     def take_moved(self) -> list[tuple[PartitionKey, PartitionLog, list[PendingProduce]]]:
         """The partitions whose high watermark has moved since the last call, and what waited for that."""
@@ -249,7 +250,7 @@ class Replication:
             on_reply=partial(self._fetch_answered, fetch),
             timeout_s=REQUEST_TIMEOUT_S,
             now=self._now,
-            reply_bytes=FETCH_SLOT_BYTES,
+            reply_bytes=FETCH_REPLY_BYTES_MAX,
         )
 
     def _fetch_answered(self, fetch: CopyFetch, reply: Reply | TailraceError, frames: list[bytes]) -> None:
