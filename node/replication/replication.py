@@ -33,7 +33,6 @@ from tailrace.protocol.replica_messages import (
 )
 from tailrace.protocol.wire import encode
 from tailrace.transport.connection import Connection
-from tailrace.transport.context import Context
 from tailrace.transport.poller import Poller, Source
 
 from ..leaders import Led
@@ -61,7 +60,7 @@ class Replication:
         self,
         node_id: int,
         *,
-        context: Context,
+        connect: Callable[[str], Connection],
         poller: Poller,
         membership: Membership,
         coordinators: tuple[str, ...],
@@ -83,7 +82,7 @@ class Replication:
         self.copier = Copier(end_of_epoch=storage.end_of_epoch, last_epoch=storage.last_epoch, random=random)
         self._connections = Connections(
             poller=poller,
-            connect=partial(Connection, context),
+            connect=connect,
             locate=self._locate,
             defer=self._actions.append,
             on_ready=lambda _: None,
