@@ -208,7 +208,7 @@ class Writer:
         roles = {key: role for key, role in prepare.roles.items() if key not in refused}
         self._create(roles, refused)
         led = self._lead({key: role for key, role in roles.items() if role.source is None}, refused)
-        followed = self._follow({key for key, role in roles.items() if role.source is not None})
+        followed = self._follow([key for key, role in roles.items() if role.source is not None])
         self._mailbox.post(Prepared(prepare.version, led, followed, refused))
 
     def _remove(self, topic_ids: set[bytes]) -> None:

@@ -74,8 +74,9 @@ class Replication:
         self._storage = storage
         self._writer = writer
         self._led: dict[PartitionKey, tuple[PartitionLog, LeadReplica]] = {}
-        self._moved: set[PartitionKey] = set()
-        self._looks: set[PartitionKey] = set()
+        # In their order, so that one run is as another.
+        self._moved: dict[PartitionKey, None] = {}
+        self._looks: dict[PartitionKey, None] = {}
         self._look_at = inf
         self._actions: deque[Callable[[], None]] = deque()
         self.waiting = WaitingProduces()
@@ -107,7 +108,7 @@ class Replication:
                 self._node_id, info, topic.config.min_insync_replicas, start=log.epoch_start, now=now
             )
             self._led[key] = (log, replica)
-            self._moved.add(key)
+            self._moved[key] = None
         self._look_at = now + LOOK_S if self._led else inf
 
     def resign(self, keys: Iterable[PartitionKey]) -> list[PendingProduce]:
@@ -115,8 +116,8 @@ class Replication:
         keys = list(keys)
         for key in keys:
             self._led.pop(key, None)
-            self._moved.discard(key)
-            self._looks.discard(key)
+            self._moved.pop(key, None)
+            self._looks.pop(key, None)
         return self.waiting.give_up(keys)
 
     def follow_state(self, topic_ids: Iterable[bytes] | None, now: float) -> None:
@@ -131,7 +132,7 @@ class Replication:
                 info = topic.partitions[key[1]]
                 if info.leader_epoch == replica.leader_epoch:
                     replica.follow(info, topic.config.min_insync_replicas)
-                    self._moved.add(key)
+                    self._moved[key] = None
         self._connections.relocate(now)
 
     def refuse_unwritable(self, log: PartitionLog, acks: int, now: float) -> None:
@@ -159,18 +160,18 @@ class Replication:
         """A follower says what it has on disk."""
         log, replica = self._led[key]
         replica.fetched(node_id, node_epoch, offset, end_offset=log.log_end_offset, now=now)
-        self._moved.add(key)
+        self._moved[key] = None
 
     def grown(self, keys: Iterable[PartitionKey]) -> None:
         """These were appended to."""
-        self._moved.update(key for key in keys if key in self._led)
+        self._moved.update((key, None) for key in keys if key in self._led)
 
     def take_moved(self) -> list[tuple[PartitionKey, PartitionLog, list[PendingProduce]]]:
         """The partitions whose high watermark has moved since the last call, and what waited for that."""
         moved = []
         for key in self._moved:
             log, replica = self._led[key]
-            self._looks.add(key)
+            self._looks[key] = None
             high_watermark = replica.high_watermark(log.high_watermark, log.log_end_offset)
             if self._storage.raise_high_watermark(log, high_watermark):
                 moved.append((key, log, self.waiting.advanced(key, high_watermark)))
@@ -257,13 +258,13 @@ class Replication:
         self.copier.failed(fetch.fetch_id, reply, self._now)
 
     def _propose(self, now: float) -> None:
-        keys = self._looks
+        keys: Iterable[PartitionKey] = self._looks
         if now >= self._look_at:
             self._look_at = now + LOOK_S if self._led else inf
-            keys = set(self._led)
+            keys = tuple(self._led)
         if not keys or self._membership.node_epoch is None:
             return
-        self._looks = set()
+        self._looks = {}
         nodes = self._membership.cluster.nodes.values()
         node_epochs = {node.node_id: node.node_epoch for node in nodes if node.alive}
         proposals: dict[PartitionKey, tuple[LeadReplica, IsrProposal]] = {}
@@ -308,7 +309,7 @@ class Replication:
                 else:
                     replica.answered(answer.partition)
                 if key in self._led and self._led[key][1] is replica:
-                    self._moved.add(key)
+                    self._moved[key] = None
 
         connections.request(
             COORDINATOR,
