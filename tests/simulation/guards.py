@@ -209,8 +209,8 @@ def node_epoch_to_enter() -> list[Patch]:
 
 @_guard(
     "R5",
-    "a follower truncates to where its epochs agree with its leader's (KIP-101, KIP-279)", cut=2.0, node_crash=0.5)
-    node_pause=0.7,
+    "a follower truncates to where its epochs agree with its leader's (KIP-101, KIP-279)",
+    cut=2.0,
     node_crash=0.5,
 )
 def truncate_by_epochs() -> list[Patch]:
