@@ -74,6 +74,7 @@ class Checker:
             f"{self.name(key)}: leader {after.leader} epoch {after.leader_epoch}"
             f" isr {after.isr} elr {after.elr}"
         )
+        self._check_entry(state, key, set(after.isr).difference(before.isr))
         if after.leader in (NO_LEADER, before.leader) and after.leader_epoch == before.leader_epoch:
             return
         self.elections += 1
@@ -85,6 +86,19 @@ class Checker:
                 self.fail(5, f"{self.name(key)}: node {after.leader} was elected, which may lack records")
             self._schedule.note(f"{self.name(key)}: unclean election")
             self.loose.add(key)
+
+    def _check_entry(self, state: State, key: Key, node_ids: Iterable[int]) -> None:
+        """Who comes into sync has what is committed, if it is the process that the coordinator knows."""
+        for node in (self.nodes[node_id] for node_id in node_ids):
+            if not node.alive or key in self.loose:
+                continue
+            same = node.loop._membership.node_epoch == state.cluster.nodes[node.node_id].node_epoch
+            if same and (node.end_of(key) or 0) < self.ends[key]:
+                self.fail(
+                    1,
+                    f"{self.name(key)}: {node.name} is in sync from now on and has {node.end_of(key)},"
+                    f" committed is {self.ends[key]}",
+                )
 
     # --------------------------------------------------------------- the nodes
 

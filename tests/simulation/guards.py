@@ -283,6 +283,22 @@ def settled_before_answering() -> list[Patch]:
     ]
 
 
+@_guard("R8", "a new leader's fetch replies leave out a high watermark that may be behind", node_crash=0.7)
+def fetch_tells_settled() -> list[Patch]:
+    original = fetch.read_all
+
+    def tell_anything(storage: Any, readings: Any, turn: int, reply: Any) -> Any:
+        told = {(r.entry.topic_id, r.entry.partition): r.high_watermark for r in readings}
+        return [
+            replace_fields(result, high_watermark=told[result.topic_id, result.partition])
+            if result.error.code == 0
+            else result
+            for result in original(storage, readings, turn, reply)
+        ]
+
+    return [(fetch, "read_all", tell_anything)]
+
+
 @_guard("R9", "a request in another leader epoch is refused", node_pause=1.0, node_crash=0.7)
 def leader_epoch_matches() -> list[Patch]:
     def find(self: Any, topic_id: bytes, partition: int, _: int) -> Any:
