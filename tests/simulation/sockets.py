@@ -215,7 +215,7 @@ class SimConnection(Connection):
         self._forget()
         self.owner.wake()
 
-    def close(self) -> None:
+    def close(self, linger_ms: int = 0) -> None:
         self._closed = True
         self.state = ConnectionState.LOST
         self._forget()
