@@ -94,14 +94,16 @@ def change_isr(partition: PartitionInfo, isr: Set[int], rules: Rules) -> Partiti
     return _finish_move(partition, _with_isr(partition, ordered, rules), rules)
 
 
-def move(partition: PartitionInfo, target: tuple[int, ...], rules: Rules) -> PartitionInfo:
+def move(partition: PartitionInfo, target: tuple[int, ...], rules: Rules, throttle: int = 0) -> PartitionInfo:
     """The partition on its way to `target`, or there, if they are in sync already.
 
     Of the others only those stay meanwhile that may be needed: who is in neither ISR nor ELR is not, unless
-    there is no leader, or may be an unclean one.
+    there is no leader, or may be an unclean one. Of one that moves there already only the throttle changes.
     """
     if target == partition.settled_replicas:
-        return partition
+        if not partition.target or throttle == partition.throttle:
+            return partition
+        return replace(partition, throttle=throttle, partition_epoch=partition.partition_epoch + 1)
     any_may_lead = rules.unclean or partition.leader == NO_LEADER
     holders = set(partition.replicas).difference(partition.adding)
     needed = {*target, *partition.isr, *partition.elr, *(holders if any_may_lead else ())}
@@ -113,6 +115,8 @@ def move(partition: PartitionInfo, target: tuple[int, ...], rules: Rules) -> Par
         partition_epoch=partition.partition_epoch + 1,
         target=target,
         adding=tuple(n for n in stay if n in partition.adding) + added,
+        former=partition.former or partition.replicas,
+        throttle=throttle,
     )
     return _finish_move(partition, moving, rules)
 
@@ -135,7 +139,8 @@ def _finish_move(before: PartitionInfo, moving: PartitionInfo, rules: Rules) -> 
     """Without those that leave once all of the target are in sync; one change from `before` in all."""
     if not moving.target or not set(moving.target) <= set(moving.isr):
         return moving
-    moved = replace(moving, replicas=moving.target, isr=moving.target, elr=(), target=(), adding=())
+    target = moving.target
+    moved = replace(moving, replicas=target, isr=target, elr=(), target=(), adding=(), former=(), throttle=0)
     if moved.leader != NO_LEADER:
         moved = _with_isr(moved, moved.isr, rules)
     elected = moved.leader not in (before.leader, NO_LEADER)

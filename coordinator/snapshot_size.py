@@ -8,9 +8,10 @@ from tailrace.protocol.cluster import NodeInfo, PartitionInfo, TopicInfo
 
 _NODE_FIXED_BYTES = 49
 _TOPIC_FIXED_BYTES = 64
-_PARTITION_FIXED_BYTES = 21
+_PARTITION_FIXED_BYTES = 23
 _REPLICA_BYTES = 11  # 5 in `replicas`, 5 in `isr` or `elr`, and a share of a long list's header
-_MOVING_BYTES = 6  # in `target` or `adding`
+_MOVING_BYTES = 6  # in `target`, `adding` or `former`
+_THROTTLE_BYTES = 8  # beyond the one for 0
 
 
 def node_bytes(node: NodeInfo) -> int:
@@ -22,8 +23,9 @@ def node_bytes(node: NodeInfo) -> int:
 
 def partition_bytes(partition: PartitionInfo) -> int:
     """At most this many bytes for a partition in a snapshot."""
-    moving = (len(partition.target) + len(partition.adding)) * _MOVING_BYTES
-    return _PARTITION_FIXED_BYTES + len(partition.replicas) * _REPLICA_BYTES + moving
+    moving = (len(partition.target) + len(partition.adding) + len(partition.former)) * _MOVING_BYTES
+    throttle = _THROTTLE_BYTES if partition.throttle else 0
+    return _PARTITION_FIXED_BYTES + len(partition.replicas) * _REPLICA_BYTES + moving + throttle
 
 
 def topic_bytes(topic: TopicInfo) -> int:

@@ -37,7 +37,7 @@ def decide(state: State, request: DrainNode) -> Decision:
         draining = state.draining() - {node.node_id}
         led = changed(state, state.index.held_by(node.node_id), hand_over, draining=draining)
         return Decision(reply, (*marks, *led), notes=(f"node {node.node_id} is not draining any more",))
-    plan = _Plan(state, node)
+    plan = _Plan(state, node, max(0, request.throttle))
     draining = state.draining() | {node.node_id}
     changes = changed(state, state.index.held_by(node.node_id), plan.off, draining=draining)
     decision = decision_of(state, tuple(changes))
@@ -56,8 +56,9 @@ def _has_left(change: PartitionChanged, node: NodeInfo) -> bool:
 class _Plan:
     """Who takes over what a node holds; counts what is placed, so that it comes out even."""
 
-    def __init__(self, state: State, node: NodeInfo) -> None:
+    def __init__(self, state: State, node: NodeInfo, throttle: int) -> None:
         self._node_id = node.node_id
+        self._throttle = throttle
         self._racks = state.racks()
         self._held = {n: load.replicas for n, load in state.loads().items() if n != node.node_id}
         self.stuck = 0
@@ -65,7 +66,7 @@ class _Plan:
     def off(self, partition: PartitionInfo, rules: Rules) -> PartitionInfo:
         """The partition on its way to other nodes; led by another replica, if there is one, until then."""
         target = self._target(partition)
-        moving = partition if target is None else move(partition, target, rules)
+        moving = partition if target is None else move(partition, target, rules, self._throttle)
         after = hand_over(moving, rules)
         if after is partition or after is moving:
             return after

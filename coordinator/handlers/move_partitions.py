@@ -5,6 +5,7 @@
   others leave (`alter_isr.py`), and another leads if the leader goes. Where they are in sync already, as
   when only the order changes, that is now.
 - A partition that is moving gets the new target; with the replicas that it had, the move is called off.
+- `throttle` goes with each of the moves; asked again with the same target, it only changes that.
 - A node that is to be added must be alive, not draining, and have room. Fewer replicas than
   `min_insync_replicas` are refused: nothing could be written.
 """
@@ -35,6 +36,7 @@ def decide(state: State, request: MovePartitions) -> Decision:
     NotEnoughNodesError, LimitExceededError.
     """
     alive, draining = state.alive(), state.draining()
+    throttle = max(0, request.throttle)
     changes: dict[tuple[bytes, int], PartitionChanged] = {}
     added: Counter[int] = Counter()
     for asked in request.moves:
@@ -47,7 +49,8 @@ def decide(state: State, request: MovePartitions) -> Decision:
         new = set(asked.replicas).difference(before.replicas)
         _check_added(state, name, new, draining)
         added.update(new)
-        after = move(before, asked.replicas, rules_of(topic.config, alive, draining))
+        rules = rules_of(topic.config, alive, draining)
+        after = move(before, asked.replicas, rules, throttle)
         if len(after.replicas) > REPLICATION_FACTOR_MAX:
             raise LimitExceededError(
                 f"{name} would have {len(after.replicas)} replicas while it moves, at most "

@@ -17,6 +17,7 @@ from tailrace.protocol.limits import PARTITIONS_PER_REQUEST_MAX, REPLICA_FETCHES
 from tailrace.protocol.replica_messages import ReplicaFetchEntry, ReplicaFetchResult
 
 from ..storage.partition_log import PartitionKey, PartitionLog
+from .throttle import Throttle
 
 
 class Source(NamedTuple):
@@ -93,6 +94,7 @@ class Copier:
         self._in_flight: dict[int, int] = {}
         self._fetches = 0
         self._retry_at = _LATER
+        self.throttle = Throttle()
 
     def __len__(self) -> int:
         return len(self._copied)
@@ -120,8 +122,11 @@ class Copier:
             leader = copied.source.leader
             if self._in_flight.get(leader, 0) >= REPLICA_FETCHES_PER_NODE_MAX:
                 continue
-            if copied.retry_at > now:
-                self._retry_at = min(self._retry_at, copied.retry_at)
+            due = copied.retry_at
+            if due <= now and key in self.throttle:
+                due = self.throttle.free_at(key, now)
+            if due > now:
+                self._retry_at = min(self._retry_at, due)
                 continue
             together = chosen.setdefault(leader, {})
             if len(together) < PARTITIONS_PER_REQUEST_MAX:
@@ -145,6 +150,8 @@ class Copier:
             copied = flight.partitions.pop((result.topic_id, result.partition), None)
             if copied is None or self._copied.get(copied.key) is not copied:
                 continue
+            if copied.key in self.throttle:
+                self.throttle.spend(copied.key, sum(map(len, batches)), now)
             step = self._step(copied, result, batches, now)
             if step is None:
                 self._rest(copied)

@@ -136,7 +136,16 @@ class Replication:
                 if info.leader_epoch == replica.leader_epoch:
                     replica.follow(info, topic.config.min_insync_replicas)
                     self._moved[key] = log
+        for topic_id in topics.keys() if touched is None else touched:
+            self._bound_copies(topic_id, now)
         self._connections.relocate(now)
+
+    def _bound_copies(self, topic_id: bytes, now: float) -> None:
+        """What moves to this node may be bounded."""
+        topic = self._membership.cluster.topics.get(topic_id)
+        partitions = () if topic is None else topic.partitions
+        rates = {i: p.throttle for i, p in enumerate(partitions) if p.throttle and self._node_id in p.adding}
+        self.copier.throttle.bound(topic_id, rates, now)
 
     def refuse_unwritable(self, log: PartitionLog, acks: int, now: float) -> None:
         """Raises NotEnoughReplicasError, LeaderNotAvailableError, if nothing may be appended now.

@@ -11,7 +11,7 @@ from tailrace.protocol.limits import NODES_MAX
 from tailrace.protocol.text import plural
 
 from .connect import admin_of
-from .moving import drain, elect, move, rebalance, remove
+from .moving import drain, elect, move, moves, rebalance, remove, throttle
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json, print_table
 from .units import human_bytes
@@ -29,7 +29,7 @@ def cluster() -> None:
     """Look at the cluster, wait for it, move partitions and leaders, take nodes out."""
 
 
-for _command in (elect, move, drain, remove, rebalance):
+for _command in (elect, move, moves, throttle, drain, remove, rebalance):
     cluster.add_command(_command)
 
 

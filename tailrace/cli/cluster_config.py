@@ -16,7 +16,7 @@ starts.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ TIMEOUT_MS_MAX: Final = 3_600_000
 RETENTION_MS_MAX: Final = 2**53
 BEAT_INTERVAL_MS_MAX: Final = BEAT_SILENCE_MS_MAX // 2
 """Subscribers that miss one beat still hear of the next before they take the coordinator for silent."""
+_NO_ID: Final = -1
 LOOPBACK: Final = "tcp://127.0.0.1:0"
 
 Parser = Callable[[Value], Any]
@@ -49,6 +50,8 @@ class ClusterConfig:
     layout: Layout
     coordinator: CoordinatorConfig
     nodes: tuple[NodeConfig, ...]
+    node_defaults: NodeConfig
+    """What a node would be that the file does not name; its id is no node's."""
 
     def node(self, node_id: int) -> NodeConfig:
         """The node of this id. Raises InvalidConfigError when the file has none."""
@@ -57,6 +60,19 @@ class ClusterConfig:
                 return node
         known = ", ".join(str(node.node_id) for node in self.nodes)
         raise InvalidConfigError(f"{self.file} has no node {node_id}; it has {known}")
+
+    def joining(self, node_id: int) -> NodeConfig:
+        """The node of this id, made from the file's `node_defaults` when it has none of that id."""
+        if any(node.node_id == node_id for node in self.nodes):
+            return self.node(node_id)
+        if not 0 <= node_id <= NODE_ID_MAX:
+            raise InvalidConfigError(f"{node_id} is no id of a node: it is from 0 to {NODE_ID_MAX}")
+        return replace(
+            self.node_defaults,
+            node_id=node_id,
+            data_dir=self.layout.node(node_id),
+            ipc=self.layout.ipc(f"node-{node_id}"),
+        )
 
 
 def load_cluster(file: Path, *, data_dir: Path | None = None, port: int | None = None) -> ClusterConfig:
@@ -85,7 +101,13 @@ def load_cluster(file: Path, *, data_dir: Path | None = None, port: int | None =
     _check_ports(root.value, coordinator, *nodes.values())
     if len(nodes) > NODES_MAX:
         raise root.value.error(f"{len(nodes)} nodes, at most {NODES_MAX} are possible")
-    return ClusterConfig(file=file, layout=layout, coordinator=coordinator, nodes=tuple(nodes.values()))
+    return ClusterConfig(
+        file=file,
+        layout=layout,
+        coordinator=coordinator,
+        nodes=tuple(nodes.values()),
+        node_defaults=_node_config(_NO_ID, layout, endpoints, defaults),
+    )
 
 
 def coordinator_endpoints(coordinator: CoordinatorConfig) -> tuple[str, ...]:
@@ -176,7 +198,13 @@ def _node(
     settings = defaults | _settings(value, {"id": integer(0, NODE_ID_MAX), **parsers})
     if "id" not in settings:
         raise value.error("'id' is missing")
-    node_id = settings.pop("id")
+    return _node_config(settings.pop("id"), layout, coordinator, settings)
+
+
+def _node_config(
+    node_id: int, layout: Layout, coordinator: tuple[str, ...], settings: dict[str, Any]
+) -> NodeConfig:
+    settings = dict(settings)
     return NodeConfig(
         node_id=node_id,
         data_dir=layout.node(node_id),

@@ -20,6 +20,7 @@ from .output import discard_stdout, os_error_text
 
 COMMANDS: Final = {
     "up": ("tailrace.cli.up:up", "Run a whole cluster from a YAML file."),
+    "apply": ("tailrace.cli.apply:apply", "Let a running cluster take in its changed YAML file."),
     "coordinator": ("tailrace.cli.roles:coordinator", "Run the coordinator of a cluster."),
     "node": ("tailrace.cli.roles:node", "Run one node of a cluster."),
     "cluster": ("tailrace.cli.cluster:cluster", "Look at the cluster, move partitions, take nodes out."),

@@ -6,6 +6,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from .units import parse_size
+
 DEFAULT_BOOTSTRAP_SERVERS: Final = "127.0.0.1:7070"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,6 +43,35 @@ def timeout_option(command: F) -> F:
         metavar="SECONDS",
         help="How long to wait for the cluster.",
     )(command)
+
+
+def _parse_rate(_: click.Context, __: click.Parameter, text: str) -> int:
+    try:
+        return 0 if text == "none" else parse_size(text.removesuffix("/s"))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def throttle_option(command: F) -> F:
+    """`--throttle`: how fast a node copies what moves to it."""
+    return click.option(
+        "--throttle",
+        default="none",
+        show_default=True,
+        metavar="SIZE",
+        callback=_parse_rate,
+        help="What each node may copy of it in a second, such as 50MiB; the rest of its time is for clients.",
+    )(command)
+
+
+def throttle_argument(command: F) -> F:
+    """The same as an argument."""
+    return click.argument("throttle", metavar="SIZE|none", callback=_parse_rate)(command)
+
+
+def wait_option(command: F) -> F:
+    """`--wait`: until what moves has moved."""
+    return click.option("--wait", is_flag=True, help="Show the progress until everything has moved.")(command)
 
 
 def config_option(command: F) -> F:

@@ -61,9 +61,12 @@ def coordinator(
 
 @click.command()
 @_process_options
-@click.option("--id", "node_id", type=int, required=True, help="Which node of the file.")
+@click.option("--id", "node_id", type=int, required=True, help="Which node of the file, or a new one.")
 @click.option(
+    "-b",
+    "--bootstrap-servers",
     "--coordinator",
+    "coordinator",
     metavar="HOST:PORT",
     help="Where the coordinator is, in place of what the file says.",
 )
@@ -76,14 +79,18 @@ def node(
     *,
     as_json: bool,
 ) -> int:
-    """Run one node of the cluster that a YAML file describes."""
+    """Run one node of the cluster that a YAML file describes, which may be running.
+
+    A node that the file does not name joins with the file's node_defaults. Move partitions onto it by
+    `tailrace cluster rebalance`.
+    """
     from dataclasses import replace
 
     from tailrace.node.main import Node
     from tailrace.transport.endpoint import parse_bootstrap
 
     cluster = load_cluster(file, data_dir=data_dir)
-    config = cluster.node(node_id)
+    config = cluster.joining(node_id)
     if coordinator is not None:
         config = replace(config, coordinator=tuple(parse_bootstrap(coordinator)))
     return _run(Role(node_id), lambda: Node(config), cluster.layout.root, parent_fd, as_json=as_json)

@@ -7,23 +7,27 @@ sockets nor storage.
 A process that ends before the cluster was ready for the first time ends everything: its reason (a
 port in use, a data folder in use) does not go away by itself. Nor does a storage fault, at any time:
 that process stays down, and the others go on.
+
+What `tailrace apply` asks for (`control.py`) is begun at once, and goes on in the loop.
 """
 
 import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from tailrace.processes.launch import COORDINATOR, Child, Event, Launcher, Role
 from tailrace.processes.parent_pipe import ParentPipe, describe_exit
 from tailrace.processes.restarts import Restarts
 from tailrace.processes.signal_pipe import STOP_SIGNALS, SignalPipe, stop_signals
+from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.transport.endpoint import split_tcp
 
 from . import exit_codes
+from .control import Control, Fields
 from .relay import Relay
 
 READY_WITHIN_S: Final = 60.0
@@ -45,12 +49,29 @@ class Member:
     restart_at: float | None = None
     announced: bool = False
     """Its present child was reported as ready."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What its present child was started with."""
+    failure: str | None = None
+    """Why the last child ended by itself."""
+    added: bool = False
+    """It was not there at the start, and has not been ready yet."""
+    then: str = ""
+    """What was asked for when its child has ended: `restart`, `remove`, or nothing."""
+    kill_at: float | None = None
 
 
 class Supervisor:
     """Runs one cluster; `report` is called with each event: ready, exited, restarted, stopped."""
 
-    def __init__(self, launcher: Launcher, node_ids: Sequence[int], report: Report, stderr: int) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        node_ids: Sequence[int],
+        report: Report,
+        stderr: int,
+        control: Control | None = None,
+    ) -> None:
+        self._control = control
         self._launcher = launcher
         self._report = report
         self._relay = Relay(stderr)
@@ -72,6 +93,9 @@ class Supervisor:
         self._port = port
         signals = SignalPipe((*stop_signals(), signal.SIGCHLD))
         self._watch(signals.reader, lambda: self._on_signals(signals.read()))
+        if self._control is not None:
+            control = self._control
+            self._watch(control.reader, lambda: control.serve(self._on_request))
         try:
             self._run()
             self._stop(self._nodes)
@@ -95,7 +119,8 @@ class Supervisor:
             self._start(member)
         while not self._stop_signals and self._exit_code == exit_codes.OK:
             now = time.monotonic()
-            due = [member.restart_at for member in self._members() if member.restart_at is not None]
+            members = self._members()
+            due = [at for member in members for at in (member.restart_at, member.kill_at) if at is not None]
             if not self._was_ready:
                 due.append(ready_by)
             self._wait(min(due) - now if due else None)
@@ -129,6 +154,9 @@ class Supervisor:
         if code is not None:
             self._drain(child)
             self._on_exit(member, child, code, now)
+        elif member.kill_at is not None and now >= member.kill_at:
+            member.kill_at = None
+            child.send(signal.SIGKILL)
 
     def _on_ready(self, member: Member, child: Child, listener: Event, now: float) -> None:
         member.announced = True
@@ -137,11 +165,16 @@ class Supervisor:
             # Clients know the cluster by this address: it must outlive the process.
             _, self._port = split_tcp(listener["tcp"])
         if self._was_ready:
-            self._report({"event": "restarted", **member.role.fields(), "pid": child.pid})
+            name = "started" if member.added else "restarted"
+            self._report({"event": name, **member.role.fields(), "pid": child.pid})
+        member.added, member.failure = False, None
 
     def _on_exit(self, member: Member, child: Child, code: int, now: float) -> None:
         self._forget(member, child)
-        reason = child.failure or describe_exit(code)
+        if member.then:
+            self._ended_as_asked(member)
+            return
+        reason = member.failure = child.failure or describe_exit(code)
         if not self._was_ready:
             self._fail(f"{member.role.name} could not start: {reason}")
             return
@@ -162,6 +195,8 @@ class Supervisor:
         command = self._launcher.command(member.role, self._parent.reader, self._port)
         child = Child(member.role, command, self._parent, stderr=subprocess.PIPE)
         member.child, member.restart_at, member.announced = child, None, False
+        if self._control is not None:
+            member.settings = self._control.settings(member.role)
         self._watch(child.stdout, lambda: self._on_stdout(child))
         self._watch(child.stderr, lambda: self._on_stderr(child))
 
@@ -196,6 +231,67 @@ class Supervisor:
                 self._selector.unregister(fd)
         child.close()
         member.child = None
+
+    def _ended_as_asked(self, member: Member) -> None:
+        then, member.then, member.kill_at, member.failure = member.then, "", None, None
+        if then == "remove":
+            self._nodes.remove(member)
+            self._report({"event": "removed", **member.role.fields()})
+        else:
+            self._start(member)
+
+    def _on_request(self, request: Fields) -> Fields:
+        """What `tailrace apply` asks for. Raises InvalidArgumentError."""
+        if not self._was_ready or self._stop_signals:
+            raise InvalidArgumentError("the cluster is starting or stopping: try again later")
+        operation, node_id = request.get("op"), request.get("node_id")
+        if operation == "config" and self._control is not None:
+            self._control.take(str(request.get("text")))
+        elif operation == "start":
+            self._add_node(node_id)
+        elif operation in ("stop", "restart"):
+            self._end(self._member(node_id), "remove" if operation == "stop" else "restart")
+        elif operation != "status":
+            raise InvalidArgumentError(f"unknown request {operation!r}")
+        return self._status()
+
+    def _member(self, node_id: object) -> Member:
+        for member in self._members():
+            if member.role.node_id == node_id:
+                return member
+        raise InvalidArgumentError(f"node {node_id!r} is not run here")
+
+    def _add_node(self, node_id: object) -> None:
+        if not isinstance(node_id, int) or any(node.role.node_id == node_id for node in self._nodes):
+            raise InvalidArgumentError(f"node {node_id!r} cannot be started, or runs already")
+        member = Member(Role(node_id), added=True)
+        self._start(member)
+        self._nodes.append(member)
+
+    def _end(self, member: Member, then: str) -> None:
+        if then == "remove" and member is self._coordinator:
+            raise InvalidArgumentError("the coordinator ends with the cluster only")
+        member.then = then
+        member.restart_at = None
+        if member.child is None:
+            self._ended_as_asked(member)
+        else:
+            member.kill_at = time.monotonic() + STOP_WITHIN_S
+            member.child.stop()
+
+    def _status(self) -> Fields:
+        listener = (self._coordinator.child and self._coordinator.child.listener) or {}
+        members = [
+            {
+                **member.role.fields(),
+                "pid": None if member.child is None else member.child.pid,
+                "ready": member.announced and not member.then and member.child is not None,
+                "failure": member.failure,
+                "settings": member.settings,
+            }
+            for member in self._members()
+        ]
+        return {"bootstrap_servers": listener.get("tcp", "").removeprefix("tcp://"), "members": members}
 
     def _on_signals(self, numbers: Iterable[int]) -> None:
         if not any(number in STOP_SIGNALS for number in numbers):

@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from tailrace.processes.launch import Event, Launcher, Role
+from tailrace.protocol.errors import DataFolderError
 
 from . import exit_codes
 from .cluster_config import load_cluster
+from .control import Control
 from .new_folder import NewFolder
 from .options import data_dir_option, json_option, port_option
 from .output import discard_stdout, print_json
@@ -25,12 +27,12 @@ from .supervisor import Supervisor
 def up(file: Path, data_dir: Path | None, port: int | None, *, as_json: bool) -> int:
     """Run the coordinator and the nodes of a YAML file, and keep them running.
 
-    Prints one line when all are ready. Ctrl-C stops them cleanly, a second one at once. A data folder that
-    was not there is removed again if the start fails.
+    Prints one line when all are ready. `tailrace apply` has it take in changes of the file. Ctrl-C stops
+    the processes cleanly, a second one at once. A data folder that was not there is removed again if the
+    start fails.
     """
     cluster = load_cluster(file, data_dir=data_dir, port=port)
     new_folder = NewFolder(cluster.layout)
-    launcher = Launcher(file, cluster.layout)
     node_ids = [node.node_id for node in cluster.nodes]
     show = print_json if as_json else _print_text
 
@@ -44,13 +46,19 @@ def up(file: Path, data_dir: Path | None, port: int | None, *, as_json: bool) ->
         except OSError:  # its reader may go, or a disk under it fill up; the cluster stays
             discard_stdout()
 
+    code = exit_codes.ERROR
     try:
-        code = Supervisor(launcher, node_ids, report, sys.stderr.fileno()).run(port)
+        with contextlib.closing(Control(cluster)) as control:
+            launcher = Launcher(control.file, cluster.layout)
+            code = Supervisor(launcher, node_ids, report, sys.stderr.fileno(), control).run(port)
+    except DataFolderError as error:
+        report({"event": "failed", "message": str(error)})
+        report({"event": "stopped", "exit_code": code})
     finally:
         with contextlib.suppress(OSError):  # another process of the cluster may still have its socket there
             cluster.layout.run.rmdir()
-    if code != exit_codes.OK and not was_ready:
-        new_folder.remove()
+        if code != exit_codes.OK and not was_ready:
+            new_folder.remove()
     return code
 
 
@@ -66,6 +74,10 @@ def _print_text(event: Event) -> None:
         _say(f"{_name(event)} (pid {event['pid']}) ended: {event['reason']}; {then}")
     elif event["event"] == "restarted":
         _say(f"{_name(event)} is back (pid {event['pid']})")
+    elif event["event"] == "started":
+        _say(f"{_name(event)} was added (pid {event['pid']})")
+    elif event["event"] == "removed":
+        _say(f"{_name(event)} was stopped for good")
     elif event["event"] == "failed":
         click.echo(f"Error: {event['message']}", err=True)
 

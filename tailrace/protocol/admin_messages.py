@@ -4,7 +4,7 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
 
-from .cluster import Int32, Name, NodeIds, PartitionIndex, TopicId
+from .cluster import Int32, Int64, Name, NodeIds, PartitionIndex, TopicId
 from .limits import PARTITIONS_PER_REQUEST_MAX, TOPICS_MAX
 from .message import Message
 
@@ -39,9 +39,11 @@ class MovePartitions(Message, frozen=True, kw_only=True, tag=41):
     """Partitions get other replicas: all of them are accepted, or none (KIP-455).
 
     A partition that moves already gets another target; its replicas in sync as target end the move.
+    A node that gets partitions by it copies at most `throttle` bytes a second; 0: no bound.
     """
 
     moves: Annotated[list[PartitionMove], Meta(min_length=1, max_length=PARTITIONS_PER_REQUEST_MAX)]
+    throttle: Int64 = 0
 
 
 class PartitionsMoving(Message, frozen=True, kw_only=True, tag=141):
@@ -53,11 +55,12 @@ class PartitionsMoving(Message, frozen=True, kw_only=True, tag=141):
 class DrainNode(Message, frozen=True, kw_only=True, tag=42):
     """Move everything off a node, and place nothing new on it; with `draining` False: no more of that.
 
-    May be asked again, to plan what had no room before.
+    May be asked again, to plan what had no room before. `throttle` as in MovePartitions.
     """
 
     node_id: Int32
     draining: bool = True
+    throttle: Int64 = 0
 
 
 class NodeDraining(Message, frozen=True, kw_only=True, tag=142):

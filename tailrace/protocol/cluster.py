@@ -75,6 +75,8 @@ class PartitionInfo(Struct, frozen=True, array_like=True):
     `leader_epoch` goes up by one with each election, `partition_epoch` with each change. While the partition
     moves, `target` is who is to hold it, and `replicas` are those who did, then those who are to come; once
     all of `target` are in the ISR they are the replicas (KIP-455). Those of `adding` were never in the ISR.
+    `former` are the replicas before the move. A node copies at most `throttle` bytes a second of partitions
+    that it is in `adding` of; 0: no bound.
     """
 
     replicas: NodeIds
@@ -85,6 +87,8 @@ class PartitionInfo(Struct, frozen=True, array_like=True):
     elr: NodeIds = ()
     target: NodeIds = ()
     adding: NodeIds = ()
+    former: NodeIds = ()
+    throttle: Int64 = 0
 
     @property
     def settled_replicas(self) -> tuple[int, ...]:

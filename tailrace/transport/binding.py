@@ -3,7 +3,6 @@
 import errno
 import os
 import socket as plain_socket
-import stat
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +13,7 @@ from tailrace.protocol.errors import ConnectionFailedError
 
 from .context import Socket
 from .endpoint import IPC_PATH_BYTES_MAX, boot_id
+from .private_folder import make_private
 
 _WILDCARDS: Final = ("0.0.0.0", "*", "[::]")
 
@@ -93,28 +93,9 @@ def _prepare(ipc: str) -> None:
             f"cannot listen on {ipc}: the path has {length} bytes, at most {IPC_PATH_BYTES_MAX} are possible"
         )
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _make_private(path.parent)
+        make_private(path.parent)
     except OSError as error:
         raise ConnectionFailedError(f"cannot listen on {ipc}: {error.strerror}") from None
     with plain_socket.socket(plain_socket.AF_UNIX, plain_socket.SOCK_STREAM) as probe:
         if probe.connect_ex(str(path)) == 0:
             raise ConnectionFailedError(f"cannot listen on {ipc}: {_CAUSES[errno.EADDRINUSE]}")
-
-
-def _make_private(folder: Path) -> None:
-    """Sockets follow the umask, so the folder guards them: ours, and mode 0700.
-
-    A folder with other things in it, such as a system's, is refused rather than closed to others.
-    """
-    found = folder.stat()
-    if found.st_uid != os.geteuid():
-        raise PermissionError(errno.EPERM, f"folder {folder} belongs to another user")
-    if not found.st_mode & 0o077:
-        return
-    with os.scandir(folder) as entries:
-        if not all(stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode) for entry in entries):
-            raise PermissionError(
-                errno.EPERM, f"folder {folder} is open to other users; sockets need a folder of mode 0700"
-            )
-    folder.chmod(0o700)

@@ -60,6 +60,24 @@ def test_what_cannot_be_moved(cluster: Cluster, tailrace: Run) -> None:
     assert "does not exist" in tailrace("cluster", "move", "orders-0", "--to", 1, code=1).err
 
 
+def test_options_of_moves(cluster: Cluster, tailrace: Run) -> None:
+    assert tailrace("cluster", "moves").out == "nothing moves\n"
+    assert tailrace("cluster", "moves", "--json").out == ""
+    shown = tailrace("cluster", "throttle", "1MiB", "--json")
+    assert objects(shown) == [{"moves": 0, "throttle_bytes_per_s": 1_048_576}]
+    assert "is no size" in tailrace("cluster", "throttle", "fast", code=2).err
+    assert "either --to or --cancel" in tailrace("cluster", "move", "orders-0", code=2).err
+    tailrace("topic", "create", "still", "-p", 2)
+    assert "still-0 does not move" in tailrace("cluster", "move", "still-0", "--cancel", code=1).err
+    tailrace("cluster", "rebalance", "--execute", "--wait")
+    for node_id in (1, 2):  # whoever is drained second has nowhere to go
+        shown = tailrace("cluster", "drain", node_id, "--wait", code=node_id - 1)
+    assert "no other node can take 2 partitions" in shown.err
+    for node_id in (1, 2):
+        tailrace("cluster", "drain", node_id, "--cancel")
+    tailrace("topic", "delete", "still", "--execute")
+
+
 def test_first_replicas_are_elected(cluster: Cluster, tailrace: Run) -> None:
     assert tailrace("cluster", "elect").out == "0 partitions led by the first replica now\n"
     assert objects(tailrace("cluster", "elect", "--json")) == [{"moved": 0, "waiting": 0}]

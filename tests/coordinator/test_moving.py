@@ -152,7 +152,7 @@ def test_a_move_adds_waits_and_then_takes_away(state: State) -> None:
     old = partition(state)
     assert move(state, (0, (4, old.replicas[1]))).moving == 1
     assert partition(state) == PartitionInfo(
-        (*old.replicas, 4), old.leader, 0, 1, old.isr, (), (4, old.replicas[1]), (4,)
+        (*old.replicas, 4), old.leader, 0, 1, old.isr, (), (4, old.replicas[1]), (4,), old.replicas
     )
     assert state.index.load(4).replicas == 1
     catch_up(state, 0)
@@ -175,6 +175,30 @@ def test_a_move_is_called_off_by_the_old_replicas(state: State) -> None:
     move(state, (0, (4,)))
     assert move(state, (0, old.replicas)).moving == 0
     assert partition(state) == PartitionInfo(old.replicas, old.leader, 0, 2, old.isr)
+
+
+def test_a_throttle_goes_with_a_move_and_may_change(state: State) -> None:
+    old = partition(state)
+
+    def throttled(target: tuple[int, ...], throttle: int) -> PartitionInfo:
+        request = MovePartitions(1, moves=[PartitionMove(TOPIC, 0, target)], throttle=throttle)
+        accept(state, move_partitions.decide(state, request))
+        return partition(state)
+
+    first = throttled((4,), 100)
+    assert (first.throttle, first.former, first.adding) == (100, old.replicas, (4,))
+    assert throttled((4,), 100) is first
+    second = throttled((4,), 50)
+    assert (second.throttle, second.target, second.partition_epoch) == (50, (4,), first.partition_epoch + 1)
+    catch_up(state, 0)
+    assert (partition(state).throttle, partition(state).former, partition(state).replicas) == (0, (), (4,))
+
+
+def test_a_throttle_goes_with_a_drained_node(state: State) -> None:
+    accept(state, drain_node.decide(state, DrainNode(1, node_id=1, throttle=100)))
+    moving = [part for part in state.cluster.topics[TOPIC].partitions if part.target]
+    assert moving
+    assert {part.throttle for part in moving} == {100}
 
 
 def test_who_has_never_been_in_sync_does_not_lead_uncleanly(state: State) -> None:

@@ -26,7 +26,7 @@ def partition_infos(draw: st.DrawFn) -> PartitionInfo:
         draw(int32),
         replicas[:in_sync],
         replicas[in_sync:],
-        *((replicas, replicas) if draw(st.booleans()) else ()),
+        *((replicas, replicas, replicas, draw(int64)) if draw(st.booleans()) else ()),
     )
 
 

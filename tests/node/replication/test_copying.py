@@ -151,3 +151,15 @@ def test_no_more_fetches_than_so_many_at_one_leader(copier: Copier) -> None:
         copier.plan(0.0)
     copier.copy({key(99): (log(), Source(4, 1))})
     assert [fetch.leader for fetch in copier.plan(0.0)] == [4], "another leader is another matter"
+
+
+def test_a_bounded_copy_waits_for_its_budget_and_holds_nobody_up(copier: Copier) -> None:
+    copier.throttle.bound(TOPIC, {0: 100}, 0.0)
+    fetch = start(copier, log(10), log(20))
+    [step] = copier.replied(fetch.fetch_id, [result(0, batches=1), result(1)], [bytes(300)], 0.0)
+    copier.done(step, None, 0.0)
+    (again,) = copier.plan(0.0)
+    assert [entry.partition for entry in again.entries] == [1]
+    assert copier.next_tick() == 3.0
+    (later,) = copier.plan(3.0)
+    assert [entry.partition for entry in later.entries] == [0]

@@ -1,0 +1,97 @@
+"""`tailrace apply`: a running cluster takes in what was changed in its YAML file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tailrace.protocol.errors import TailraceError
+
+from . import exit_codes
+from .apply_plan import Known, Plan, Running, make_plan
+from .cluster_config import load_cluster
+from .connect import admin_of
+from .control import Fields, ask
+from .options import data_dir_option, json_option, throttle_option
+from .output import print_json
+
+if TYPE_CHECKING:
+    from tailrace.client.admin import Admin
+
+    from .apply_steps import Steps
+
+
+@click.command()
+@click.argument("file", metavar="CONFIG", type=click.Path(path_type=Path))
+@click.option("--execute", is_flag=True, help="Really do it; without it only show what would be done.")
+@throttle_option
+@data_dir_option
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a process may take to be back and in sync. Emptying a node takes what it takes.",
+)
+@json_option
+def apply(
+    *, file: Path, execute: bool, throttle: int, data_dir: Path | None, timeout_s: float, as_json: bool
+) -> int:
+    """Let the cluster that `tailrace up` runs be as its changed YAML file says.
+
+    New nodes are started, those that are gone from the file are emptied, stopped and forgotten, and those
+    with other settings restarted one by one, each when the one before is in sync again. Without --execute
+    nothing is done. Interrupted, it can be called again, and goes on.
+    """
+    wanted = load_cluster(file, data_dir=data_dir)
+    text = file.read_text()
+    status = ask(wanted.layout, op="status")
+    with admin_of(status["bootstrap_servers"], timeout_s) as admin:
+        plan = make_plan(_running(admin, status), wanted)
+        _show(plan, execute=execute, as_json=as_json)
+        if plan.refused:
+            raise TailraceError("; ".join(plan.refused))
+        if execute and plan.steps:
+            from .apply_steps import Steps
+
+            ask(wanted.layout, op="config", text=text)
+            steps = Steps(admin, wanted.layout, throttle, timeout_s, as_json=as_json)
+            _execute(steps, plan, as_json=as_json)
+    return exit_codes.OK
+
+
+def _running(admin: "Admin", status: Fields) -> Running:
+    members = {member["node_id"]: member["settings"] for member in status["members"]}
+    coordinator = members.pop(None)
+    nodes = admin.describe_cluster().nodes
+    return Running(coordinator, members, {n.node_id: Known(n.alive, n.draining) for n in nodes})
+
+
+def _show(plan: Plan, *, execute: bool, as_json: bool) -> None:
+    if as_json:
+        for step in plan.steps:
+            changes = {key: [old, new] for key, old, new in step.changes}
+            fields = {"action": step.action, "node_id": step.node_id, "changes": changes}
+            print_json({"event": "planned", **fields, "executed": execute and not plan.refused})
+        return
+    for step in plan.steps:
+        click.echo(step.text)
+    if not plan.steps:
+        click.echo("the cluster is as the file says: nothing to do")
+    elif not execute and not plan.refused:
+        click.echo("nothing is done yet: add --execute to do it", err=True)
+
+
+def _execute(steps: "Steps", plan: Plan, *, as_json: bool) -> None:
+    try:
+        for step in plan.steps:
+            steps.do(step)
+            if as_json:
+                print_json({"event": "done", "action": step.action, "node_id": step.node_id})
+            else:
+                click.echo(f"done: {step.text}")
+    except KeyboardInterrupt:
+        click.echo("interrupted; call it again to go on", err=True)
+        raise
