@@ -19,7 +19,6 @@ from tailrace.protocol.limits import MAX_POLL_RECORDS_MAX
 from tailrace.protocol.record import Record, TopicPartition
 
 from .arguments import partitions_of, reject_habits, topics_of
-from .assigned import AssignedPartition, Key
 from .async_listener import AsyncRebalanceListener, in_loop
 from .async_transactions import async_local_transaction
 from .column_batch import ColumnBatch
@@ -142,25 +141,12 @@ class AsyncConsumer:
         """`poll`, by aiokafka's name; of `partitions` only, if some are given: the others wait meanwhile."""
         if not partitions:
             return await self.poll(timeout_ms, max_records)
-        assignment = self._session.assignment
-        wanted = {assignment.find(name).key for name in partitions_of(partitions)}
-        held: dict[Key, AssignedPartition] = {}
-
-        def hold_others() -> None:
-            for key, partition in self._session.fetcher.partitions.items():
-                if key not in wanted and not partition.paused:
-                    self._session.pause(partition)
-                    held[key] = partition
-
-        def let_go() -> None:
-            for key, partition in held.items():
-                if self._session.fetcher.partitions.get(key) is partition:
-                    self._session.resume(partition)
-
+        session = self._session
+        wanted = {session.assignment.find(name).key for name in partitions_of(partitions)}
         try:
-            return await self._poll(timeout_ms, max_records, hold_others)
+            return await self._poll(timeout_ms, max_records, partial(session.put_aside, wanted))
         finally:
-            await self._turns.surely(let_go)
+            await self._turns.surely(session.end_aside)
 
     async def batches(self, timeout_ms: float | None = None) -> AsyncIterator[ColumnBatch]:
         """Batch by batch, as columns: the fastest way. As `Consumer.batches`."""

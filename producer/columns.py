@@ -2,8 +2,8 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, repeat
-from operator import add, length_hint, mod
+from itertools import accumulate, islice, repeat
+from operator import add, length_hint, mod, sub
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 from tailrace.client.serializers import Serializer
@@ -62,18 +62,22 @@ class Records(Protocol):
 
 
 class Columns(NamedTuple):
-    """Records in lists. `sizes` are the bytes of key, value and headers of each."""
+    """Records in lists.
+
+    `bounds` are the bytes of keys, values and headers before each record and behind the last, from any
+    number on: a range if all records have one size, so that counting costs nothing in any part of them.
+    """
 
     values: Sequence[bytes | None]
     keys: Sequence[bytes | None] | None
     headers: Sequence[Headers] | None
     timestamps: int | Sequence[int] | None
-    sizes: Sequence[int]
+    bounds: Sequence[int]
 
     @property
     def record_count(self) -> int:
         """How many records there are."""
-        return len(self.sizes)
+        return len(self.values)
 
     @property
     def packed(self) -> bool:
@@ -88,16 +92,19 @@ class Columns(NamedTuple):
     @property
     def largest(self) -> int:
         """The bytes of the largest record; 0 if there is none."""
-        return max(self.sizes, default=0)
+        bounds = self.bounds
+        if isinstance(bounds, range):
+            return bounds.step
+        return max(map(sub, islice(bounds, 1, None), bounds), default=0)
 
     @property
     def memory(self) -> int:
         """Bytes that the records take in batches, at most."""
-        return sum(self.sizes) + RECORD_OVERHEAD_BYTES * len(self.sizes)
+        return self.bounds[-1] - self.bounds[0] + RECORD_OVERHEAD_BYTES * len(self.values)
 
     def ends(self) -> Sequence[int]:
         """The bytes of keys, values and headers before each record, and of all."""
-        return list(accumulate(self.sizes, initial=0))
+        return self.bounds
 
     def cut(self, start: int, stop: int) -> "Columns":
         """The records from `start` to before `stop`."""
@@ -107,7 +114,7 @@ class Columns(NamedTuple):
             None if self.keys is None else self.keys[start:stop],
             None if self.headers is None else self.headers[start:stop],
             stamps if stamps is None or isinstance(stamps, int) else stamps[start:stop],
-            self.sizes[start:stop],
+            self.bounds[start : stop + 1],
         )
 
     def dealt(
@@ -118,7 +125,7 @@ class Columns(NamedTuple):
         values = _dealt(self.values, places, count)
         keys = None if self.keys is None else _dealt(self.keys, places, count)
         headers = None if self.headers is None else _dealt(self.headers, places, count)
-        sizes = _dealt(self.sizes, places, count)
+        bounds = _dealt_bounds(self.bounds, places, [len(column) for column in values])
         stamps = self.timestamps
         times = None if stamps is None or isinstance(stamps, int) else _dealt(stamps, places, count)
         return [
@@ -129,11 +136,11 @@ class Columns(NamedTuple):
                     None if keys is None else keys[place],
                     None if headers is None else headers[place],
                     stamps if times is None else times[place],
-                    sizes[place],
+                    bounds[place],
                 ),
             )
             for place in range(count + 1)
-            if sizes[place]
+            if values[place]
         ]
 
     def pour(self, batch: Batch, time_ms: int, *, kept: bool) -> None:
@@ -168,7 +175,7 @@ def columns_of(
     header_column, header_sizes = (None, None) if headers is None else header_column_of(headers, count)
     stamps = timestamps_of(timestamps_ms, count)
     return Columns(
-        value_column, key_column, header_column, stamps, _sizes(value_column, key_column, header_sizes)
+        value_column, key_column, header_column, stamps, _bounds(value_column, key_column, header_sizes)
     )
 
 
@@ -192,18 +199,37 @@ def _dealt(items: Sequence[T], places: Sequence[int], count: int) -> list[list[T
     return buckets
 
 
-def _sizes(
+def _bounds(
     values: Sequence[bytes | None],
     keys: Sequence[bytes | None] | None,
     header_sizes: Sequence[int] | None,
-) -> list[int]:
-    """The bytes of key, value and headers of each record."""
+) -> Sequence[int]:
+    """Where each record would begin and the last one end, if all of them lay one after the other."""
     sizes = _lengths(values)
     if keys is not None:
         sizes = list(map(add, sizes, _lengths(keys)))
     if header_sizes is not None:
         sizes = list(map(add, sizes, header_sizes))
-    return sizes
+    return _summed(sizes)
+
+
+def _summed(sizes: list[int]) -> Sequence[int]:
+    count = len(sizes)
+    if count and sizes[0] and sizes.count(sizes[0]) == count:
+        return _even_bounds(sizes[0], count)
+    return list(accumulate(sizes, initial=0))
+
+
+def _even_bounds(size: int, count: int) -> range:
+    return range(0, size * count + 1, size)
+
+
+def _dealt_bounds(bounds: Sequence[int], places: Sequence[int], counts: list[int]) -> list[Sequence[int]]:
+    """The bounds of each place's records, of which there are `counts`."""
+    if isinstance(bounds, range):
+        return [_even_bounds(bounds.step, count) for count in counts]
+    sizes = list(map(sub, islice(bounds, 1, None), bounds))
+    return [_summed(dealt) for dealt in _dealt(sizes, places, len(counts) - 1)]
 
 
 def _lengths(items: Sequence[bytes | None]) -> list[int]:

@@ -53,7 +53,7 @@ class AsyncAdmin:
 
     async def close(self) -> None:
         """Close the connections. Calls that wait in other tasks raise ClosedError. May be repeated."""
-        if self._bridge.closed:
+        if self._bridge.forked:
             return
         self._bridge.close()
         # Not by the bridge, whose threads may all wait for what only this ends.

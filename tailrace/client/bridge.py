@@ -127,7 +127,12 @@ class Bridge:
     @property
     def closed(self) -> bool:
         """Are no more calls taken? In a fork of the process there is nothing to be closed either."""
-        return self._closed or self._process != os.getpid()
+        return self._closed or self.forked
+
+    @property
+    def forked(self) -> bool:
+        """Is this process a fork of the one that the client was used in?"""
+        return self._process != os.getpid()
 
     def close(self) -> None:
         """No more calls are taken; one that is running ends by itself."""
@@ -136,7 +141,7 @@ class Bridge:
             self._executor.shutdown(wait=False)
 
     def _check_process(self) -> None:
-        if self._process != os.getpid():
+        if self.forked:
             raise ClosedError(
                 f"this {self._name} was made before fork() and belongs to process {self._process}; "
                 "make a new one here, in a loop of its own"

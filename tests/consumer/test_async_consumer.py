@@ -103,9 +103,15 @@ def test_getmany_of_some_partitions(feeder: Feeder) -> None:
             assert await numbers(consumer) == {places[1]: [1]}
             waiting = asyncio.create_task(numbers(consumer, places[2]))
             await consumer.resume(places[0])
+            await consumer.pause(places[1])
+            assert consumer.paused() == {places[1]}
             feeder.send_numbers(topic, [9], partition=2)
             assert await waiting == {places[2]: [9]}
             assert await numbers(consumer, places[0], places[1]) == {places[0]: [0]}
+            feeder.send_numbers(topic, [8], partition=1)
+            assert await numbers(consumer, timeout_ms=20) == {}, "what is paused meanwhile stays so"
+            await consumer.resume(places[1])
+            assert await numbers(consumer) == {places[1]: [8]}
             with pytest.raises(InvalidArgumentError, match="not assigned"):
                 await consumer.getmany(TopicPartition(topic, 3))
 
