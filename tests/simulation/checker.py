@@ -11,7 +11,14 @@ from typing import Any
 
 from tailrace.coordinator.state import State
 from tailrace.protocol.batch import BatchHeader, parse_header
-from tailrace.protocol.cluster import NO_LEADER, Change, PartitionChanged, TopicChanged
+from tailrace.protocol.cluster import (
+    NO_LEADER,
+    Change,
+    NodeChanged,
+    PartitionChanged,
+    PartitionInfo,
+    TopicChanged,
+)
 from tailrace.protocol.messages import ACKS_ALL
 
 from .node_process import NodeProcess
@@ -39,6 +46,7 @@ class Checker:
         self.elected: dict[tuple[Key, int], int] = {}
         self.loose: set[Key] = set()
         """An unclean election has made what was there void."""
+        self._returned = NO_LEADER
         self.tokens = 0
         self.acks = 0
         self.reads = 0
@@ -65,6 +73,9 @@ class Checker:
                 self.committed.setdefault((change.topic.topic_id, index), [])
                 self.places.setdefault((change.topic.topic_id, index), {})
                 self.ends.setdefault((change.topic.topic_id, index), 0)
+        if isinstance(change, NodeChanged):
+            # Whether it is elected as one that lacks nothing only the coordinator knows.
+            self._returned = change.node.node_id if change.node.alive else NO_LEADER
         if not isinstance(change, PartitionChanged):
             return
         key, after = (change.topic_id, change.index), change.partition
@@ -74,15 +85,20 @@ class Checker:
             f"{self.name(key)}: leader {after.leader} epoch {after.leader_epoch}"
             f" isr {after.isr} elr {after.elr}"
         )
+        if after.leader_epoch > before.leader_epoch:
+            self._check_election(state, key, after)
         self._check_entry(state, key, set(after.isr).difference(before.isr))
-        if after.leader in (NO_LEADER, before.leader) and after.leader_epoch == before.leader_epoch:
-            return
+
+    def _check_election(self, state: State, key: Key, after: PartitionInfo) -> None:
+        topic = state.cluster.topics[key[0]]
+        before = topic.partitions[key[1]]
         self.elections += 1
         known = self.elected.setdefault((key, after.leader_epoch), after.leader)
         if known != after.leader:
             self.fail(4, f"{self.name(key)}: nodes {known} and {after.leader} in epoch {after.leader_epoch}")
-        if after.leader not in {*before.isr, *before.elr}:
-            if not topic.config.unclean_leader_election:
+        unclean = topic.config.unclean_leader_election
+        if after.leader not in {*before.isr, *before.elr} or (unclean and after.leader == self._returned):
+            if not unclean:
                 self.fail(5, f"{self.name(key)}: node {after.leader} was elected, which may lack records")
             self._schedule.note(f"{self.name(key)}: unclean election")
             self.loose.add(key)
@@ -199,7 +215,7 @@ class Checker:
     def lost_track(self, producer: Any, key: Key, token: int, code: Any) -> None:
         """A producer's next batch does not follow what the leader has of it."""
         self._schedule.note(f"{self.name(key)}: {producer.name} is told {code} for {token}")
-        if producer.acks == ACKS_ALL and not self.loose:
+        if producer.acks == ACKS_ALL and key not in self.loose:
             self.fail(
                 6, f"{self.name(key)}: all before batch {token} was acknowledged to all, and it gets {code!r}"
             )
