@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tailrace.coordinator.state import State
+from tailrace.node.storage.schema import WINDOW_ENTRY
 from tailrace.protocol.batch import BatchHeader, parse_header
 from tailrace.protocol.cluster import (
     NO_LEADER,
@@ -47,6 +48,7 @@ class Checker:
         self.loose: set[Key] = set()
         """An unclean election has made what was there void."""
         self._returned = NO_LEADER
+        self._log_ends: dict[tuple[int, Key], int] = {}
         self.tokens = 0
         self.acks = 0
         self.reads = 0
@@ -106,15 +108,20 @@ class Checker:
     def _check_entry(self, state: State, key: Key, node_ids: Iterable[int]) -> None:
         """Who comes into sync has what is committed, if it is the process that the coordinator knows."""
         for node in (self.nodes[node_id] for node_id in node_ids):
-            if not node.alive or key in self.loose:
+            if not self._is_known(state, node) or key in self.loose:
                 continue
-            same = node.loop._membership.node_epoch == state.cluster.nodes[node.node_id].node_epoch
-            if same and (node.end_of(key) or 0) < self.ends[key]:
+            if (node.end_of(key) or 0) < self.ends[key]:
                 self.fail(
                     1,
                     f"{self.name(key)}: {node.name} is in sync from now on and has {node.end_of(key)},"
                     f" committed is {self.ends[key]}",
                 )
+
+    @staticmethod
+    def _is_known(state: State, node: NodeProcess) -> bool:
+        """Does the coordinator speak of this very process?"""
+        known = state.cluster.nodes[node.node_id].node_epoch
+        return node.alive and node.loop._membership.node_epoch == known
 
     # --------------------------------------------------------------- the nodes
 
@@ -122,6 +129,10 @@ class Checker:
         """After each step of a node: what it leads, and what it shows."""
         if not node.alive:
             return
+        for key, log in node.storage.logs.items():
+            if log.log_end_offset < self._log_ends.get((node.node_id, key), 0):
+                self._check_rolled_back(node, key, log)
+            self._log_ends[node.node_id, key] = log.log_end_offset
         for key, (log, epoch) in node.loop._broker.leaders._led.items():
             if key in self.loose or log.leader_epoch != epoch:
                 continue
@@ -131,6 +142,17 @@ class Checker:
                 self._advanced(node, key, log)
             if log.high_watermark > log.log_end_offset:
                 self.fail(3, f"{self.name(key)}: the high watermark of {node.name} is above the log's end")
+
+    def _check_rolled_back(self, node: NodeProcess, key: Key, log: Any) -> None:
+        """A log was cut: nothing that was cut off is taken for a duplicate when it is sent again."""
+        for (partition_id, producer_id), row in node.storage._producers._cache.items():
+            last = list(WINDOW_ENTRY.iter_unpack(row.window))[-1]
+            if partition_id == log.partition_id and last[2] >= log.log_end_offset:
+                self.fail(
+                    6,
+                    f"{self.name(key)}: {node.name} was cut to {log.log_end_offset}, and takes what producer"
+                    f" {producer_id} had at {last[2]} for stored",
+                )
 
     def _leads(self, node: NodeProcess, key: Key, log: Any, epoch: int) -> None:
         known = self.leaders.setdefault((key, epoch), node.node_id)
@@ -176,7 +198,10 @@ class Checker:
         if info.leader != node.node_id or info.leader_epoch != log.leader_epoch:
             return
         for other in info.isr:
-            end = self.nodes[other].end_of(key)
+            replica = self.nodes[other]
+            if replica.alive and not self._is_known(self.cluster, replica):
+                continue  # it may have come back with less, and has not registered yet
+            end = replica.end_of(key)
             if end is not None and end < log.high_watermark:
                 self.fail(
                     1,
