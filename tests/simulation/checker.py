@@ -120,8 +120,8 @@ class Checker:
     @staticmethod
     def _is_known(state: State, node: NodeProcess) -> bool:
         """Does the coordinator speak of this very process?"""
-        known = state.cluster.nodes[node.node_id].node_epoch
-        return node.alive and node.loop._membership.node_epoch == known
+        known = state.cluster.nodes.get(node.node_id)
+        return node.alive and known is not None and node.loop._membership.node_epoch == known.node_epoch
 
     # --------------------------------------------------------------- the nodes
 
