@@ -151,6 +151,17 @@ class Node:
             context.term()
 
 
+def _identity(config: NodeConfig, listener: Listener, storage: Storage) -> Identity:
+    return Identity(
+        config.node_id,
+        listener,
+        storage.storage_id,
+        config.rack,
+        clean=storage.clean,
+        durable=config.flush == "commit" and not config.ephemeral,
+    )
+
+
 class Loop:
     """The network thread: `run` gives it time and input, `step` is what it makes of them."""
 
@@ -177,14 +188,7 @@ class Loop:
         self._parked_replicas = ParkedFetches(fetches_max=PARKED_FETCHES_MAX, waits_max=PARKED_PARTITIONS_MAX)
         self._poller = poller
         self._membership = Membership(
-            Identity(
-                config.node_id,
-                server.listener,
-                storage.storage_id,
-                config.rack,
-                clean=storage.clean,
-                durable=config.flush == "commit" and not config.ephemeral,
-            ),
+            _identity(config, server.listener, storage),
             config.coordinator,
             controller_epoch=storage.controller_epoch,
             held_topics={topic_id for topic_id, _ in storage.logs},

@@ -7,6 +7,7 @@ and have dropped exactly the topics that were deleted.
 
 import random
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -336,6 +337,13 @@ def test_registers_then_beats_four_times_a_session() -> None:
     node.published(Beat(3, 8), 0.02)
     assert node.next_tick() == pytest.approx(1.51)
     assert kinds(node.tick(1.52)) == [Heartbeat]
+
+
+def test_a_node_that_does_not_sync_says_so() -> None:
+    """Else it stayed in sync after a power loss that took what it had acknowledged (R7)."""
+    asked = replace(IDENTITY, durable=False).register(1, was_member=False, topic_ids=())
+    assert not asked.durable
+    assert IDENTITY.register(1, was_member=False, topic_ids=()).durable
 
 
 def test_an_older_controller_epoch_is_refused_and_said_once() -> None:

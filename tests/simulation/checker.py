@@ -10,8 +10,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from tailrace.coordinator.state import State
+from tailrace.node.storage.schema import WINDOW_ENTRY
 from tailrace.protocol.batch import BatchHeader, parse_header
-from tailrace.protocol.cluster import NO_LEADER, Change, PartitionChanged, TopicChanged
+from tailrace.protocol.cluster import (
+    NO_LEADER,
+    Change,
+    NodeChanged,
+    PartitionChanged,
+    PartitionInfo,
+    TopicChanged,
+)
 from tailrace.protocol.messages import ACKS_ALL
 
 from .node_process import NodeProcess
@@ -39,6 +47,8 @@ class Checker:
         self.elected: dict[tuple[Key, int], int] = {}
         self.loose: set[Key] = set()
         """An unclean election has made what was there void."""
+        self._returned = NO_LEADER
+        self._log_ends: dict[tuple[int, Key], int] = {}
         self.tokens = 0
         self.acks = 0
         self.reads = 0
@@ -65,6 +75,9 @@ class Checker:
                 self.committed.setdefault((change.topic.topic_id, index), [])
                 self.places.setdefault((change.topic.topic_id, index), {})
                 self.ends.setdefault((change.topic.topic_id, index), 0)
+        if isinstance(change, NodeChanged):
+            # Whether it is elected as one that lacks nothing only the coordinator knows.
+            self._returned = change.node.node_id if change.node.alive else NO_LEADER
         if not isinstance(change, PartitionChanged):
             return
         key, after = (change.topic_id, change.index), change.partition
@@ -74,15 +87,20 @@ class Checker:
             f"{self.name(key)}: leader {after.leader} epoch {after.leader_epoch}"
             f" isr {after.isr} elr {after.elr}"
         )
+        if after.leader_epoch > before.leader_epoch:
+            self._check_election(state, key, after)
         self._check_entry(state, key, set(after.isr).difference(before.isr))
-        if after.leader in (NO_LEADER, before.leader) and after.leader_epoch == before.leader_epoch:
-            return
+
+    def _check_election(self, state: State, key: Key, after: PartitionInfo) -> None:
+        topic = state.cluster.topics[key[0]]
+        before = topic.partitions[key[1]]
         self.elections += 1
         known = self.elected.setdefault((key, after.leader_epoch), after.leader)
         if known != after.leader:
             self.fail(4, f"{self.name(key)}: nodes {known} and {after.leader} in epoch {after.leader_epoch}")
-        if after.leader not in {*before.isr, *before.elr}:
-            if not topic.config.unclean_leader_election:
+        unclean = topic.config.unclean_leader_election
+        if after.leader not in {*before.isr, *before.elr} or (unclean and after.leader == self._returned):
+            if not unclean:
                 self.fail(5, f"{self.name(key)}: node {after.leader} was elected, which may lack records")
             self._schedule.note(f"{self.name(key)}: unclean election")
             self.loose.add(key)
@@ -90,15 +108,20 @@ class Checker:
     def _check_entry(self, state: State, key: Key, node_ids: Iterable[int]) -> None:
         """Who comes into sync has what is committed, if it is the process that the coordinator knows."""
         for node in (self.nodes[node_id] for node_id in node_ids):
-            if not node.alive or key in self.loose:
+            if not self._is_known(state, node) or key in self.loose:
                 continue
-            same = node.loop._membership.node_epoch == state.cluster.nodes[node.node_id].node_epoch
-            if same and (node.end_of(key) or 0) < self.ends[key]:
+            if (node.end_of(key) or 0) < self.ends[key]:
                 self.fail(
                     1,
                     f"{self.name(key)}: {node.name} is in sync from now on and has {node.end_of(key)},"
                     f" committed is {self.ends[key]}",
                 )
+
+    @staticmethod
+    def _is_known(state: State, node: NodeProcess) -> bool:
+        """Does the coordinator speak of this very process?"""
+        known = state.cluster.nodes.get(node.node_id)
+        return node.alive and known is not None and node.loop._membership.node_epoch == known.node_epoch
 
     # --------------------------------------------------------------- the nodes
 
@@ -106,6 +129,10 @@ class Checker:
         """After each step of a node: what it leads, and what it shows."""
         if not node.alive:
             return
+        for key, log in node.storage.logs.items():
+            if log.log_end_offset < self._log_ends.get((node.node_id, key), 0):
+                self._check_rolled_back(node, key, log)
+            self._log_ends[node.node_id, key] = log.log_end_offset
         for key, (log, epoch) in node.loop._broker.leaders._led.items():
             if key in self.loose or log.leader_epoch != epoch:
                 continue
@@ -115,6 +142,17 @@ class Checker:
                 self._advanced(node, key, log)
             if log.high_watermark > log.log_end_offset:
                 self.fail(3, f"{self.name(key)}: the high watermark of {node.name} is above the log's end")
+
+    def _check_rolled_back(self, node: NodeProcess, key: Key, log: Any) -> None:
+        """A log was cut: nothing that was cut off is taken for a duplicate when it is sent again."""
+        for (partition_id, producer_id), row in node.storage._producers._cache.items():
+            last = list(WINDOW_ENTRY.iter_unpack(row.window))[-1]
+            if partition_id == log.partition_id and last[2] >= log.log_end_offset:
+                self.fail(
+                    6,
+                    f"{self.name(key)}: {node.name} was cut to {log.log_end_offset}, and takes what producer"
+                    f" {producer_id} had at {last[2]} for stored",
+                )
 
     def _leads(self, node: NodeProcess, key: Key, log: Any, epoch: int) -> None:
         known = self.leaders.setdefault((key, epoch), node.node_id)
@@ -160,7 +198,10 @@ class Checker:
         if info.leader != node.node_id or info.leader_epoch != log.leader_epoch:
             return
         for other in info.isr:
-            end = self.nodes[other].end_of(key)
+            replica = self.nodes[other]
+            if replica.alive and not self._is_known(self.cluster, replica):
+                continue  # it may have come back with less, and has not registered yet
+            end = replica.end_of(key)
             if end is not None and end < log.high_watermark:
                 self.fail(
                     1,
@@ -199,7 +240,7 @@ class Checker:
     def lost_track(self, producer: Any, key: Key, token: int, code: Any) -> None:
         """A producer's next batch does not follow what the leader has of it."""
         self._schedule.note(f"{self.name(key)}: {producer.name} is told {code} for {token}")
-        if producer.acks == ACKS_ALL and not self.loose:
+        if producer.acks == ACKS_ALL and key not in self.loose:
             self.fail(
                 6, f"{self.name(key)}: all before batch {token} was acknowledged to all, and it gets {code!r}"
             )

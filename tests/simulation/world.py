@@ -120,11 +120,11 @@ class World:
         keys = self._make_topics()
         client = (schedule, self.network, self.checker)
         self.producers = [
-            Producer("producer all", *client, keys=keys, acks=-1, pause_s=0.05),
-            Producer("producer all 2", *client, keys=keys[:1], acks=-1, pause_s=0.15),
-            Producer("producer one", *client, keys=keys[-1:], acks=1, pause_s=0.15),
+            Producer("producer all", *client, keys=keys, acks=-1, pause_s=0.09),
+            Producer("producer all 2", *client, keys=keys[:1], acks=-1, pause_s=0.2),
+            Producer("producer one", *client, keys=keys[-1:], acks=1, pause_s=0.2),
         ]
-        self.consumers = [Consumer(f"consumer {i}", *client, keys=keys) for i in (1, 2)]
+        self.consumers = [Consumer("consumer", *client, keys=keys)]
         self.healed = False
 
     def _make_topics(self) -> list[tuple[bytes, int]]:
