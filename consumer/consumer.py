@@ -1,13 +1,14 @@
 """The public face of reading: `tailrace.Consumer`."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tailrace.client.arguments import check_int, timeout_of
+from tailrace.client.engine import Engine
 from tailrace.client.options import reject_unknown
 from tailrace.client.serializers import Deserializer
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
@@ -90,6 +91,9 @@ class Consumer(Positions):
     store that is in use. Names and defaults are kafka-python's where they mean the same.
     """
 
+    _open: Callable[..., Engine] = Engine
+    """Makes the engine."""
+
     def __init__(
         self,
         *topics: str,
@@ -143,7 +147,7 @@ class Consumer(Positions):
             on_error=on_error,
         )
         wanted = topics_of(topics)
-        self._session = Session(config)
+        self._session = Session(config, self._open)
         if wanted:
             try:
                 self._session.subscribe(wanted, None, None, self._session.engine.request_timeout_s)

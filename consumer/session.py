@@ -47,13 +47,13 @@ class Session:
     Raises ConnectionFailedError or TimedOutError if the cluster can't be reached in time.
     """
 
-    def __init__(self, config: ConsumerConfig) -> None:
+    def __init__(self, config: ConsumerConfig, new_engine: Callable[..., Engine] = Engine) -> None:
         name = config.client_id or f"consumer-{next(_numbers)}"
         self.name = name
         self.config = config
         random = Random()
         lock = threading.Lock()
-        self.engine = Engine(
+        self.engine = new_engine(
             config.bootstrap_servers, request_timeout_ms=config.request_timeout_ms, name=name
         )
         self.fetcher = Fetcher(

@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import randrange
 from time import monotonic
 from types import TracebackType
@@ -88,6 +88,8 @@ class Producer:
 
     _blocks = True
     """Does `send` wait for memory?"""
+    _open: Callable[..., Engine] = Engine
+    """Makes the engine."""
 
     def __init__(
         self,
@@ -135,7 +137,7 @@ class Producer:
         self._max_block_s = max_block_ms / 1000
         self._closed = True  # until it is open
         self._name = client_id or f"producer-{next(_numbers)}"
-        self._engine = Engine(bootstrap_servers, request_timeout_ms=request_timeout_ms, name=self._name)
+        self._engine = self._open(bootstrap_servers, request_timeout_ms=request_timeout_ms, name=self._name)
         self._accumulator = Accumulator(
             batch_bytes=config.batch_bytes,
             record_bytes_max=config.record_bytes_max,

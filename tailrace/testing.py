@@ -16,14 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
 
-from tailrace.cli.launch import (
+from tailrace.processes.launch import (
     COORDINATOR,
     Child,
     Launcher,
     Role,
     wait_until_ready,
 )
-from tailrace.cli.layout import layout_of
+from tailrace.processes.layout import layout_of
 from tailrace.processes.parent_pipe import ParentPipe, describe_exit
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
 from tailrace.protocol.limits import GIB

@@ -22,11 +22,11 @@ from typing import Any, Final
 
 from tailrace.coordinator.config import CoordinatorConfig
 from tailrace.node.config import NodeConfig
+from tailrace.processes.layout import Layout, layout_of
 from tailrace.protocol.errors import InvalidConfigError
 from tailrace.protocol.limits import BEAT_SILENCE_MS_MAX, MIB, NAME_LENGTH_MAX, NODES_MAX
 from tailrace.transport.endpoint import split_tcp
 
-from .layout import Layout, layout_of
 from .listen import is_loopback, listen_endpoint
 from .units import TIB
 from .yaml_values import Fields, Value, boolean, choice, integer, items, load, size, text

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "produce": ("tailrace.cli.produce:produce", "Write lines to a topic."),
     "consume": ("tailrace.cli.consume:consume", "Read records of topics."),
     "run": ("tailrace.cli.run:run", "Call a function for every record, in several processes."),
+    "bench": ("tailrace.cli.bench:bench", "Load tests: produce, consume, e2e, latency."),
     "completion": ("tailrace.cli.completion:completion", "Print the completion script of a shell."),
 }
 COMPLETION: Final = "_TAILRACE_COMPLETE"

@@ -12,13 +12,13 @@ from typing import Any, Final, Protocol
 import click
 
 from tailrace.durable import PARENT_MODE, make_folder
+from tailrace.processes.launch import COORDINATOR, Role
 from tailrace.processes.signal_pipe import stop_signals
 from tailrace.protocol.cluster import Listener
 from tailrace.protocol.errors import DataFolderError, StorageFaultError, TailraceError
 
 from . import exit_codes
 from .cluster_config import load_cluster
-from .launch import COORDINATOR, Role
 from .options import config_option, data_dir_option, json_option, port_option
 from .output import os_error_text, print_json
 

@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from tailrace.processes.launch import COORDINATOR, Child, Event, Launcher, Role
 from tailrace.processes.parent_pipe import ParentPipe, describe_exit
 from tailrace.processes.restarts import Restarts
 from tailrace.processes.signal_pipe import STOP_SIGNALS, SignalPipe, stop_signals
 from tailrace.transport.endpoint import split_tcp
 
 from . import exit_codes
-from .launch import COORDINATOR, Child, Event, Launcher, Role
 from .relay import Relay
 
 READY_WITHIN_S: Final = 60.0

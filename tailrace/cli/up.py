@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from tailrace.processes.launch import Event, Launcher, Role
+
 from .cluster_config import load_cluster
-from .launch import Event, Launcher, Role
 from .options import data_dir_option, json_option, port_option
 from .output import discard_stdout, print_json
 from .relay import prefix_of

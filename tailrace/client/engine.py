@@ -50,11 +50,16 @@ class Engine:
 
     `name` is the thread's name and begins its error messages. Raises InvalidArgumentError for an
     address that does not parse; nothing is connected before `start`. After a fork, everything
-    raises ClosedError in the child.
+    raises ClosedError in the child. Without `local`, nodes are reached over tcp also on this machine.
     """
 
     def __init__(
-        self, bootstrap_servers: str | Sequence[str], *, request_timeout_ms: int = 30_000, name: str
+        self,
+        bootstrap_servers: str | Sequence[str],
+        *,
+        request_timeout_ms: int = 30_000,
+        name: str,
+        local: bool = True,
     ) -> None:
         if request_timeout_ms < 1:
             raise InvalidArgumentError(f"request_timeout_ms is {request_timeout_ms}; it must be at least 1")
@@ -62,7 +67,7 @@ class Engine:
         self.request_timeout_s = request_timeout_ms / 1000
         self.bootstrap = Bootstrap(bootstrap_servers)
         self._disowned = False
-        self._loop = Loop(self.bootstrap, name)
+        self._loop = Loop(self.bootstrap, name, local=local)
 
     # ------------------------------------------------------------------- life
 

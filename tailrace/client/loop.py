@@ -45,8 +45,9 @@ class Task(Protocol):
 class Loop:
     """Sockets, cluster copy, timers and tasks of one client, and the thread that drives them."""
 
-    def __init__(self, bootstrap: Bootstrap, name: str) -> None:
+    def __init__(self, bootstrap: Bootstrap, name: str, *, local: bool = True) -> None:
         self.name = name
+        self._local = local
         self.copy = ClusterCopy()
         self.tasks: list[Task] = []
         self.over: TailraceError | None = None
@@ -177,7 +178,7 @@ class Loop:
             return ConnectionFailedError(f"node {destination} is not part of the cluster")
         if not node.alive:
             return ConnectionFailedError(f"node {destination} is down")
-        return Location(node.listener, node.node_epoch)
+        return Location(node.listener if self._local else node.listener.tcp, node.node_epoch)
 
     def _connection_ready(self, destination: int) -> None:
         if destination == COORDINATOR:

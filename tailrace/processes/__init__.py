@@ -1,1 +1,1 @@
-"""Child processes and signals: what the supervisor of a cluster and a pool of workers share."""
+"""Child processes and signals: what supervisor, test cluster, load tests and worker pool share."""

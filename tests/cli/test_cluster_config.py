@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.cli.cluster_config import ClusterConfig, load_cluster
-from tailrace.cli.layout import Layout, layout_of
+from tailrace.processes.layout import Layout, layout_of
 from tailrace.protocol.errors import InvalidConfigError
 from tailrace.transport.endpoint import IPC_PATH_BYTES_MAX
 

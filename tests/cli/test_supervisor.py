@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tailrace.cli import supervisor as supervisor_module
-from tailrace.cli.launch import Event, Launcher, Role
-from tailrace.cli.layout import Layout
 from tailrace.cli.supervisor import Supervisor
+from tailrace.processes.launch import Event, Launcher, Role
+from tailrace.processes.layout import Layout
 
 READY = 'print(\'{"event":"ready","pid":%d,"tcp":"tcp://127.0.0.1:7","ipc":""}\' % os.getpid(), flush=True)'
 SLEEP = "time.sleep(60)"

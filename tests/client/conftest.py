@@ -180,8 +180,8 @@ def start_engine() -> Iterator[Callable[..., Engine]]:
     """`start_engine(addresses)`: started, and closed when the test ends."""
     engines: list[Engine] = []
 
-    def start(servers: str | list[str], request_timeout_ms: int = 30_000) -> Engine:
-        engines.append(Engine(servers, request_timeout_ms=request_timeout_ms, name="test"))
+    def start(servers: str | list[str], request_timeout_ms: int = 30_000, *, local: bool = True) -> Engine:
+        engines.append(Engine(servers, request_timeout_ms=request_timeout_ms, name="test", local=local))
         engines[-1].start()
         return engines[-1]
 

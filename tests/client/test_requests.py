@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from tailrace.protocol.cluster import NodeChanged, NodeRemoved
+from tailrace.protocol.cluster import Listener, NodeChanged, NodeRemoved
 from tailrace.protocol.errors import (
     BusyError,
     ConnectionFailedError,
@@ -30,6 +30,7 @@ from tailrace.protocol.messages import (
     ProduceEntry,
     ProduceResult,
 )
+from tailrace.transport.endpoint import boot_id
 
 PRODUCE = partial(Produce, entries=[ProduceEntry(b"t" * 16, 0, 0)])
 
@@ -80,6 +81,21 @@ def test_a_request_and_its_reply_with_frames(engine, start_node, join) -> None:
     assert isinstance(reply, Fetched)
     assert frames == batches
     assert node.requests[0].entries == [entry]
+
+
+def test_a_node_on_this_machine_over_tcp_only(coordinator, start_engine, start_node, node, tmp_path) -> None:
+    """Nobody listens at its ipc socket: who takes that gets no answer."""
+    (tmp_path / "node.sock").touch()
+    listener = Listener(start_node(pong).listener.tcp, f"ipc://{tmp_path}/node.sock", boot_id())
+    coordinator.change(NodeChanged(node(1, listener)))
+    engine = start_engine(coordinator.address, local=False)
+    engine.ready(5)
+    reply, _ = engine.call(1, Ping, timeout_s=5)
+    assert isinstance(reply, Pong)
+    local = start_engine(coordinator.address)
+    local.ready(5)
+    with pytest.raises(ConnectionFailedError, match="node 1 at ipc://"):
+        local.call(1, Ping, timeout_s=0.2)
 
 
 def test_frames_arrive_whole_and_in_order(engine, start_node, join, eventually) -> None:

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from tailrace.processes.parent_pipe import ParentPipe
-
 from .layout import Layout
+from .parent_pipe import ParentPipe
 
 _LINE_BYTES_MAX: Final = 64 * 1024
 

@@ -1,0 +1,1 @@
+"""Load tests: producers and consumers in processes of their own, measured together."""

@@ -1,0 +1,176 @@
+"""A test's report: one HTML page that needs nothing else. Pure."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Final
+
+import msgspec
+
+from tailrace.protocol.limits import MIB
+
+from .document import facts
+from .plot import Axis, Series, chart, linear, logarithmic, percentiles
+from .results import Moment, Results, Timing
+
+_STYLE: Final = """
+:root { color-scheme: light dark; --ink: #1c2024; --soft: #60656c; --grid: #e3e5e8; --back: #ffffff;
+  --one: #0b62c4; --two: #c4500b; --good: #1a7f37; --bad: #c5221f; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --soft: #a0a6ad; --grid: #33383d;
+  --back: #16191c; --one: #6cb0ff; --two: #ff9d5c; --good: #56c271; --bad: #ff7b72; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back);
+  max-width: 50rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+p.facts { color: var(--soft); margin-top: 0; } p.good { color: var(--good); } p.bad { color: var(--bad); }
+pre { white-space: pre-wrap; border-left: 3px solid var(--one); padding-left: .8rem; }
+svg { width: 100%; min-width: 36rem; height: auto; margin-top: 1rem; }
+svg text { font-size: 12px; fill: var(--soft); }
+svg text.title { font-size: 14px; font-weight: 600; fill: var(--ink); }
+.grid { stroke: var(--grid); } polyline { fill: none; }
+.line-0 { stroke: var(--one); stroke-width: 2; } .line-1 { stroke: var(--two); stroke-width: 2; }
+.dot-0 { fill: var(--one); } .dot-1 { fill: var(--two); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; } .wide { overflow-x: auto; }
+th, td { padding: .2rem .9rem .2rem 0; text-align: right; border-bottom: 1px solid var(--grid); }
+th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { text-align: left; }
+"""
+_NO_SETTINGS: Final = ("mode", "run", "bootstrap_servers", "topic", "timeout_s")
+
+
+def html_of(results: Results) -> str:
+    """The whole page."""
+    told = facts(results)
+    where = f"Tailrace {told['tailrace']}, Python {told['python']}, {told['machine']}, {told['at']}"
+    title = f"tailrace bench {results.spec.mode}"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="facts">{escape(where)}</p>',
+        f"<pre>{escape(results.line())}</pre>",
+        *_remarks(results),
+        *(f'<div class="wide">{each}</div>' for each in _charts(results)),
+        "<h2>Processes</h2>",
+        _processes(results),
+        "<h2>Settings</h2>",
+        _settings(results),
+    ]
+    head = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+    )
+    return head + "\n".join(parts) + "\n</body>\n</html>\n"
+
+
+def _remarks(results: Results) -> list[str]:
+    """What makes the figures mean less than they seem to, and what was verified."""
+    remarks = []
+    if results.interrupted:
+        remarks.append('<p class="bad">Interrupted: these are the figures up to then.</p>')
+    if results.problem:
+        remarks.append(f'<p class="bad">{escape(results.problem)}.</p>')
+    failed = sum(client.failed for client in results.clients)
+    if failed:
+        remarks.append(
+            f'<p class="bad">{failed:,} records were not acknowledged. {escape(results.error)}</p>'
+        )
+    verdict = results.verification
+    if verdict is not None:
+        kind = "good" if verdict.holds else "bad"
+        text = "<br>".join(map(escape, verdict.text().splitlines()))
+        remarks.append(f'<p class="{kind}">{text}</p>')
+    return remarks
+
+
+def _charts(results: Results) -> list[str]:
+    moments = results.timeline
+    charts = []
+    across = linear("seconds since the start", results.seconds, _number, exact=True)
+    sides = (
+        ("acknowledged", [(moment.at_s, moment.sent_per_s) for moment in moments], results.acked),
+        ("read", [(moment.at_s, moment.read_per_s) for moment in moments], results.read),
+    )
+    rates = [Series(name, points) for name, points, count in sides if count]
+    if rates:
+        most = max(rate for each in rates for _, rate in each.points)
+        charts.append(chart("Throughput", across, linear("records/s", most, _number), rates))
+    if results.timing is not None:
+        charts.append(_percentile_chart(results))
+        charts += _latency_over_time(moments, across)
+    return charts
+
+
+def _latency_over_time(moments: Sequence[Moment], across: Axis) -> list[str]:
+    low = [(moment.at_s, moment.p50_ms) for moment in moments if moment.p50_ms is not None]
+    high = [(moment.at_s, moment.p99_ms) for moment in moments if moment.p99_ms is not None]
+    if not low:
+        return []
+    up = logarithmic("milliseconds", min(low, key=_second)[1], max(high, key=_second)[1], _number)
+    title = "Latency over time, percentiles of about a second"
+    return [chart(title, across, up, [Series("50th", low), Series("99th", high)])]
+
+
+def _second(point: tuple[float, float]) -> float:
+    return point[1]
+
+
+def _percentile_chart(results: Results) -> str:
+    kinds = (("until acknowledged", results.ack), ("until read", results.end_to_end))
+    timings = [(name, timing) for name, timing in kinds if timing is not None]
+    top = max(100 - 100 / max(2, timing.latency.count) for _, timing in timings)
+    series = [Series(name, _curve(timing)) for name, timing in timings]
+    values = [value for each in series for _, value in each.points]
+    up = logarithmic("milliseconds", min(values), max(values), _number)
+    title = "Latency by percentile" + (f" ({series[0].name})" if len(series) == 1 else "")
+    return chart(title, percentiles("percentile", top), up, series)
+
+
+def _curve(timing: Timing) -> list[tuple[float, float]]:
+    """Up to the percentile that one record more or less decides; there the longest latency."""
+    last = 100 - 100 / max(2, timing.latency.count)
+    points = [each for each in timing.curve if each[0] < last]
+    return [*points, (last, timing.latency.max_ms)]
+
+
+def _processes(results: Results) -> str:
+    headers = ["process", "records", "records/s", "MB/s", "p50 ms", "p99 ms", "CPU s", "RssAnon MiB"]
+    rows = []
+    for client in results.clients:
+        latency = client.latency
+        rows.append(
+            [
+                client.name,
+                f"{client.records:,}",
+                f"{client.records_per_s:,.0f}",
+                f"{client.mb_per_s:.2f}",
+                "-" if latency is None else f"{latency.p50_ms:.2f}",
+                "-" if latency is None else f"{latency.p99_ms:.2f}",
+                f"{client.cpu_s:.2f}",
+                _mib(client.rss_anon_max),
+            ]
+        )
+    for server in results.servers:
+        cpu = "unknown" if server.cpu_s is None else f"{server.cpu_s:.2f}"
+        rows.append([server.name, *["-"] * 5, cpu, _mib(server.rss_anon_max)])
+    return _table(headers, rows)
+
+
+def _settings(results: Results) -> str:
+    settings = msgspec.to_builtins(results.spec)
+    rows = [[name, str(value)] for name, value in settings.items() if name not in _NO_SETTINGS]
+    return _table(["setting", "value"], rows)
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(header)}</th>" for header in headers)
+    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+
+
+def _mib(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / MIB:.1f}"
+
+
+def _number(value: float) -> str:
+    """`1.5M`, `200k`, `0.05`"""
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:g}{unit}"
+    return f"{value:g}"

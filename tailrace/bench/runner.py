@@ -1,0 +1,280 @@
+"""Runs a load test: topic, clients, phases, and what is heard of them."""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from tailrace.client.admin import Admin
+from tailrace.protocol.errors import UnknownTopicError
+from tailrace.protocol.limits import GIB
+from tailrace.protocol.record import TopicPartition
+
+from .crew import Client, Crew
+from .histogram import Histogram
+from .lines import Until
+from .results import Heard, Results, results_of
+from .servers import Servers
+from .spec import Spec, Task, check_shares
+from .verify import SequenceSet, Verdict, judge
+
+Phase: TypeAlias = Literal["connecting", "filling", "measuring", "verifying"]
+RETENTION_BYTES: Final = 4 * GIB
+"""What its own topic keeps when nothing is verified, so that a long test does not fill the disk."""
+UNACKED_WAIT_S: Final = 1.0
+"""With acks=0, who reads is done when nothing more has been stored for so long."""
+_UNACKED_LOOK_S: Final = 0.1
+
+
+class Progress(NamedTuple):
+    """How far it is; `seconds` since the start of the phase, rates since the last look."""
+
+    phase: Phase
+    seconds: float
+    sent: int
+    read: int
+    sent_per_s: float
+    read_per_s: float
+    p99_ms: float | None
+    """In about the last second."""
+
+
+Report: TypeAlias = Callable[[Progress], None]
+
+
+def prepare(admin: Admin, spec: Spec, topic: str | None) -> Spec:
+    """With a topic to write to: a new one of its own, or the one that is named, made if it is not there.
+
+    Raises InvalidArgumentError if that has too few partitions, and like `Admin.create_topic`.
+    """
+    spec = msgspec.structs.replace(spec, run=random.getrandbits(32))
+    name = topic or f"bench-{random.getrandbits(40):010x}"
+    config: dict[str, str | int] = {}
+    if topic is None and not spec.verify and spec.mode != "consume":
+        config["retention_bytes"] = RETENTION_BYTES // spec.partitions
+    try:
+        found = None if topic is None else admin.describe_topics([topic])[0]
+    except UnknownTopicError:
+        found = None
+    if found is None:
+        check_shares(spec)
+        admin.create_topic(name, spec.partitions, config=config)
+    else:
+        spec = msgspec.structs.replace(spec, partitions=len(found.partitions))
+        check_shares(spec)
+    return msgspec.structs.replace(spec, topic=name)
+
+
+class Runner:
+    """One test, on a topic that is there. `servers` are the cluster's processes by name."""
+
+    def __init__(self, spec: Spec, admin: Admin, servers: Mapping[str, int | None], report: Report) -> None:
+        self._spec = spec
+        self._admin = admin
+        self._servers = Servers(servers)
+        self._report = report
+        self._crew = Crew(self._tick)
+        self._phase: Phase = "connecting"
+        self._begun_at = self._looked_at = time.monotonic()
+        self._before = (0, 0)
+        self._start_ns = 0
+        self._measured: list[Client] = []
+        self._progressed = (0, 0.0)
+        self._problem = ""
+        self._verdict: Verdict | None = None
+
+    def run(self) -> Results:
+        """Until it is over, or SIGINT or SIGTERM ends it early: then with what there is.
+
+        Raises WorkerFailedError when a client dies, KeyboardInterrupt when it was told to end before anything
+        was measured.
+        """
+        phases = {"produce": self._produce, "consume": self._consume}
+        with self._crew:
+            phases.get(self._spec.mode, self._both)()
+            self._servers.end()
+            if self._spec.verify and not self._crew.interrupted:
+                self._verify()
+        return results_of(
+            self._spec,
+            [_heard(client) for client in self._measured],
+            self._start_ns,
+            self._servers.used,
+            interrupted=self._crew.interrupted,
+            problem=self._problem,
+            verification=self._verdict,
+        )
+
+    # ------------------------------------------------------------------ phases
+
+    def _produce(self) -> None:
+        producers = self._add_producers()
+        starts = self._ends()
+        self._start("measuring", producers)
+        self._crew.wait(producers)
+        self._servers.end()
+        if self._spec.verify and not self._crew.interrupted:
+            with suppress(KeyboardInterrupt):  # something was measured
+                consumers = self._add_consumers(starts, measure=False)
+                self._begin("verifying")
+                self._crew.start()
+                self._read_to_the_end(consumers)
+
+    def _consume(self) -> None:
+        producers = self._add_producers(measure=False)
+        starts = self._ends()
+        self._begin("filling")
+        self._crew.start()
+        self._crew.wait(producers)
+        if self._crew.interrupted:
+            raise KeyboardInterrupt
+        consumers = self._add_consumers(starts, measure=False, repeat=self._spec.duration_s is not None)
+        self._start("measuring", consumers)
+        self._read_to_the_end(consumers)
+
+    def _both(self) -> None:
+        producers = self._add_producers()
+        consumers = self._add_consumers(self._ends())
+        self._start("measuring", [*producers, *consumers])
+        self._crew.wait(producers)
+        self._read_to_the_end(consumers)
+
+    def _read_to_the_end(self, consumers: list[Client]) -> None:
+        """Have consumers read what is stored by now, or all of it that comes."""
+        if not self._crew.interrupted:
+            ends = self._settled_ends()
+            for client in consumers:
+                own = {number: ends[number] for number in client.task.starts}
+                client.tell(Until(own))
+        self._progressed = (-1, time.monotonic())
+        self._crew.wait(consumers, lambda: self._end_if_stalled(consumers))
+
+    def _end_if_stalled(self, consumers: list[Client]) -> None:
+        """What has been read is told all the same: it says what is missing."""
+        now, (before, since) = time.monotonic(), self._progressed
+        read = sum(client.records for client in consumers)
+        if read != before:
+            self._progressed = read, now
+        elif now - since > self._spec.timeout_s and not (self._problem or self._crew.interrupted):
+            waited = f"{self._spec.timeout_s:g} s"
+            self._problem = f"nothing more came to the consumers for {waited}, after {read:,} records"
+            self._crew.stop()
+
+    def _verify(self) -> None:
+        """Compare what was acknowledged with what was read."""
+        clients = self._crew.clients
+        told = [client.done for client in clients if client.done is not None]
+        if len(told) < len(clients):  # interrupted just now
+            return
+        producers = [client.done for client in clients if client.task.role == "producer" and client.done]
+        self._verdict = judge(
+            [done.sent for done in producers],
+            [SequenceSet.unpack(done.acked) for done in producers],
+            [done.seen for done in told if done.seen is not None],
+        )
+
+    # ----------------------------------------------------------------- clients
+
+    def _add_producers(self, *, measure: bool = True) -> list[Client]:
+        spec = self._spec
+        if spec.mode == "consume":  # what is only there to be read is written as fast as it can be
+            spec = msgspec.structs.replace(spec, duration_s=None)
+        tasks = [
+            Task(spec=spec, role="producer", index=index, measure=measure) for index in range(spec.producers)
+        ]
+        return self._crew.add(tasks, spec.timeout_s)
+
+    def _add_consumers(
+        self, starts: Mapping[int, int], *, measure: bool = True, repeat: bool = False
+    ) -> list[Client]:
+        """The partitions go round."""
+        spec = self._spec
+        tasks = [
+            Task(
+                spec=spec,
+                role="consumer",
+                index=index,
+                measure=measure,
+                repeat=repeat,
+                starts={number: starts[number] for number in range(index, spec.partitions, spec.consumers)},
+            )
+            for index in range(spec.consumers)
+        ]
+        return self._crew.add(tasks, spec.timeout_s)
+
+    def _start(self, phase: Phase, measured: list[Client]) -> None:
+        self._measured = measured
+        self._begin(phase)
+        self._servers.begin()
+        self._start_ns = self._crew.start()
+
+    # ----------------------------------------------------------------- offsets
+
+    def _ends(self) -> dict[int, int]:
+        """Where each partition ends now."""
+        places = [TopicPartition(self._spec.topic, number) for number in range(self._spec.partitions)]
+        found = self._admin.list_offsets(dict.fromkeys(places, Admin.LATEST))
+        return {place.partition: 0 if at is None else at.offset for place, at in found.items()}
+
+    def _settled_ends(self) -> dict[int, int]:
+        """Where they end when all that was sent is stored."""
+        ends, same_since = self._ends(), time.monotonic()
+        while self._spec.acks == "0" and time.monotonic() - same_since < UNACKED_WAIT_S:
+            self._crew.pause(_UNACKED_LOOK_S)
+            now = self._ends()
+            if now != ends:
+                ends, same_since = now, time.monotonic()
+            if self._crew.interrupted:
+                break
+        return ends
+
+    # ---------------------------------------------------------------- progress
+
+    def _begin(self, phase: Phase) -> None:
+        self._phase = phase
+        self._begun_at = self._looked_at = time.monotonic()
+        self._before = self._totals()
+
+    def _totals(self) -> tuple[int, int]:
+        clients = self._crew.clients
+        sent = sum(client.records for client in clients if client.task.role == "producer")
+        return sent, sum(client.records for client in clients if client.task.role == "consumer")
+
+    def _tick(self) -> None:
+        self._servers.look()
+        now, (sent, read) = time.monotonic(), self._totals()
+        passed_s = max(1e-9, now - self._looked_at)
+        self._report(
+            Progress(
+                self._phase,
+                now - self._begun_at,
+                sent,
+                read,
+                (sent - self._before[0]) / passed_s,
+                (read - self._before[1]) / passed_s,
+                self._recent_p99(),
+            )
+        )
+        self._looked_at, self._before = now, (sent, read)
+
+    def _recent_p99(self) -> float | None:
+        """Of what each client told last."""
+        histogram = Histogram()
+        for client in self._measured:
+            if client.latencies:
+                histogram.add(client.latencies[-1].packed)
+        return histogram.at((99.0,))[0] if histogram.count else None
+
+
+def _heard(client: Client) -> Heard:
+    return Heard(
+        name=client.task.name,
+        role=client.task.role,
+        pid=client.pid,
+        samples=client.samples,
+        latencies=client.latencies,
+        done=client.done,
+    )

@@ -1,0 +1,232 @@
+"""Was every acknowledged record read once, and in order? Pure bookkeeping.
+
+Each consumer checks the order of what it reads and marks it; the marks of all are compared at the end
+with what the producers had acknowledged. A record is known by its producer and its sequence there.
+"""
+
+import base64
+import zlib
+from collections.abc import Sequence
+from itertools import chain
+from operator import lt
+from typing import Final
+
+import msgspec
+
+from tailrace.protocol.text import plural
+
+from .records import Marks, marks_of
+
+EXAMPLES_MAX: Final = 5
+SEQUENCES_MAX: Final = 1 << 33
+"""A higher one is none of ours, and would take much memory to mark."""
+
+
+class SequenceSet:
+    """Sequences of one producer: a byte for each, so that ranges are marked and counted at C speed."""
+
+    def __init__(self, marks: bytes = b"") -> None:
+        self._marks = bytearray(marks)
+
+    def __len__(self) -> int:
+        return self._marks.count(1)
+
+    def __contains__(self, sequence: int) -> bool:
+        return sequence < len(self._marks) and self._marks[sequence] == 1
+
+    def add_range(self, start: int, stop: int) -> int:
+        """Add sequences; how many of them were there before."""
+        self._grow(stop)
+        before = self._marks.count(1, start, stop)
+        self._marks[start:stop] = b"\1" * (stop - start)
+        return before
+
+    def add(self, sequence: int) -> bool:
+        """Add one; was it there before?"""
+        self._grow(sequence + 1)
+        before = self._marks[sequence] == 1
+        self._marks[sequence] = 1
+        return before
+
+    def pack(self) -> str:
+        """As text, to travel."""
+        return base64.b85encode(zlib.compress(self._marks, 1)).decode()
+
+    @classmethod
+    def unpack(cls, text: str) -> "SequenceSet":
+        """What `pack` made."""
+        return cls(zlib.decompress(base64.b85decode(text)))
+
+    def number(self) -> int:
+        """The bytes as one number, whose bits can be compared all at once."""
+        return int.from_bytes(self._marks, "little")
+
+    def _grow(self, size: int) -> None:
+        if size > len(self._marks):
+            self._marks.extend(bytes(max(size, 2 * len(self._marks)) - len(self._marks)))
+
+
+class Seen(msgspec.Struct, kw_only=True):
+    """What one consumer has read. `sequences` are packed sets by producer."""
+
+    sequences: dict[int, str] = {}
+    doubled: int = 0
+    reordered: int = 0
+    foreign: int = 0
+    """Records that are none of this run's."""
+    examples: list[str] = []
+
+
+class Checker:
+    """One consumer's part. Records are given in the order in which they were read."""
+
+    def __init__(self, run: int, record_bytes: int) -> None:
+        self._run = run
+        self._record_bytes = record_bytes
+        self._seen: dict[int, SequenceSet] = {}
+        self._last: dict[tuple[int, int], int] = {}
+        self._counts = Seen()
+
+    def add(self, partition: int, values: Sequence[bytes | None]) -> Marks:
+        """Take in records of one partition; the headers of those that are this run's."""
+        marks = marks_of(values, self._record_bytes)
+        if not self._all_ours(marks):
+            marks = self._ours(marks)
+        self._counts.foreign += len(values) - len(marks.runs)
+        producers = set(marks.producers)
+        if len(producers) == 1:
+            self._add(partition, producers.pop(), marks.sequences)
+        else:
+            for producer, sequence in zip(marks.producers, marks.sequences, strict=True):
+                self._add(partition, producer, (sequence,))
+        return marks
+
+    def seen(self) -> Seen:
+        """All of it."""
+        packed = {producer: sequences.pack() for producer, sequences in self._seen.items()}
+        return msgspec.structs.replace(self._counts, sequences=packed)
+
+    def _all_ours(self, marks: Marks) -> bool:
+        return set(marks.runs) == {self._run} and max(marks.sequences) < SEQUENCES_MAX
+
+    def _ours(self, marks: Marks) -> Marks:
+        rows = zip(*marks, strict=True)
+        ours = [row for row in rows if row[1] == self._run and row[3] < SEQUENCES_MAX]
+        return Marks(*zip(*ours, strict=True)) if ours else Marks((), (), (), ())
+
+    def _add(self, partition: int, producer: int, sequences: Sequence[int]) -> None:
+        seen = self._seen.setdefault(producer, SequenceSet())
+        last = self._last.get((partition, producer), -1)
+        first, stop = sequences[0], sequences[-1] + 1
+        if all(map(lt, chain((last,), sequences), sequences)):
+            self._last[partition, producer] = sequences[-1]
+            whole = stop - first == len(sequences)
+            doubled = seen.add_range(first, stop) if whole else sum(map(seen.add, sequences))
+            self._counts.doubled += doubled
+            if doubled:
+                what = f"it or one up to {stop - 1} was read in another partition, too"
+                self._note(partition, producer, first, what)
+            return
+        for sequence in sequences:
+            self._add_one(partition, producer, sequence, seen)
+
+    def _add_one(self, partition: int, producer: int, sequence: int, seen: SequenceSet) -> None:
+        last = self._last.get((partition, producer), -1)
+        if seen.add(sequence):
+            self._counts.doubled += 1
+            self._note(partition, producer, sequence, "read again")
+        elif sequence < last:
+            self._counts.reordered += 1
+            self._note(partition, producer, sequence, f"read after {last}")
+        self._last[partition, producer] = max(last, sequence)
+
+    def _note(self, partition: int, producer: int, sequence: int, what: str) -> None:
+        if len(self._counts.examples) < EXAMPLES_MAX:
+            self._counts.examples.append(
+                f"record {sequence} of producer {producer}, in partition {partition}: {what}"
+            )
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it, in records. `unasked` were read though no producer had sent them.
+
+    `unacked` were read though they were not acknowledged, such as those that failed with "may be stored":
+    that is no violation.
+    """
+
+    acked: int
+    read: int
+    lost: int
+    doubled: int
+    reordered: int
+    unasked: int
+    unacked: int
+    foreign: int
+    examples: list[str]
+
+    @property
+    def holds(self) -> bool:
+        """Was every acknowledged record read once, and in order?"""
+        return not (self.lost or self.doubled or self.reordered or self.unasked)
+
+    def text(self) -> str:
+        """For people."""
+        if self.holds:
+            more = f" ({plural(self.unacked, 'more record')} without)" if self.unacked else ""
+            return (
+                f"verified: each of {plural(self.acked, 'record')} with an acknowledgement{more} was read "
+                "once and in order"
+            )
+        counts = (
+            f"{self.lost:,} lost, {self.doubled:,} read more than once, {self.reordered:,} out of order, "
+            f"{self.unasked:,} that nobody sent"
+        )
+        head = f"VERIFICATION FAILED: of {plural(self.acked, 'acknowledged record')} {counts}"
+        return "\n".join([head, *(f"  {example}" for example in self.examples)])
+
+
+def judge(sent: Sequence[int], acked: Sequence[SequenceSet], consumers: Sequence[Seen]) -> Verdict:
+    """Compare what each producer sent, how many and which were acknowledged, with what was read."""
+    lost = unasked = unacked = read = 0
+    doubled = sum(each.doubled for each in consumers)
+    examples: list[str] = []
+    known = set(range(len(sent)))
+    for producer in sorted(known.union(*(each.sequences for each in consumers))):
+        merged = 0
+        for each in consumers:
+            if producer in each.sequences:
+                number = SequenceSet.unpack(each.sequences[producer]).number()
+                twice = merged & number
+                doubled += twice.bit_count()
+                examples += _examples(twice, producer, "read by two consumers")
+                merged |= number
+        read += merged.bit_count()
+        count, wanted = (sent[producer], acked[producer].number()) if producer in known else (0, 0)
+        missing, beyond = wanted & ~merged, merged >> (8 * count)
+        examples += _examples(missing, producer, "acknowledged, and never read")
+        examples += _examples(beyond << (8 * count), producer, "read, and never sent")
+        lost += missing.bit_count()
+        unasked += beyond.bit_count()
+        unacked += (merged & ~wanted).bit_count() - beyond.bit_count()
+    return Verdict(
+        acked=sum(map(len, acked)),
+        read=read,
+        lost=lost,
+        doubled=doubled,
+        reordered=sum(each.reordered for each in consumers),
+        unasked=unasked,
+        unacked=unacked,
+        foreign=sum(each.foreign for each in consumers),
+        examples=[*examples, *chain.from_iterable(each.examples for each in consumers)][:EXAMPLES_MAX],
+    )
+
+
+def _examples(number: int, producer: int, what: str) -> list[str]:
+    """The first few whose bit is set."""
+    marks = number.to_bytes((number.bit_length() + 7) // 8, "little")
+    found: list[str] = []
+    place = marks.find(1)
+    while place >= 0 and len(found) < EXAMPLES_MAX:
+        found.append(f"record {place} of producer {producer}: {what}")
+        place = marks.find(1, place + 1)
+    return found

@@ -1,0 +1,277 @@
+"""`tailrace bench`: load tests with producers and consumers in processes of their own."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from tailrace.protocol.errors import InvalidArgumentError, TailraceError
+from tailrace.protocol.limits import KIB, NODES_MAX
+
+from . import exit_codes
+from .bench_output import print_results, reporting
+from .connect import admin_of
+from .options import timeout_option
+from .output import os_error_text
+from .topic_names import complete_topics
+from .units import parse_duration_ms, parse_size
+
+if TYPE_CHECKING:
+    from tailrace.bench.results import Results
+    from tailrace.bench.spec import Mode, Spec
+    from tailrace.client.admin import Admin
+
+Option = Callable[[Any], Any]
+
+
+def _size(_: click.Context, __: click.Parameter, text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    try:
+        return None if text is None else parse_duration_ms(f"{text}s" if text.isdigit() else text) / 1000
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+_COMMON: Final[tuple[Option, ...]] = (
+    click.option("--producers", metavar="P", type=int, default=1, show_default=True, help="Processes."),
+    click.option(
+        "--consumers", metavar="C", type=int, default=1, show_default=True,
+        help="Processes that read; the partitions go round.",
+    ),
+    click.option("--partitions", metavar="N", type=int, default=1, show_default=True, help="Of the topic."),
+    click.option(
+        "--record-size", "record_bytes", metavar="SIZE", default="100", show_default=True, callback=_size,
+        help="Of a value, such as 100 or 1KiB.",
+    ),
+    click.option(
+        "--records", metavar="N", type=int,
+        help="Of all producers together; default a million, at most 1 GiB of them.",
+    ),
+    click.option(
+        "--duration", "duration_s", metavar="TIME", callback=_seconds, help="Such as 10s or 5m; seconds."
+    ),
+    click.option("--acks", type=click.Choice(["all", "1", "0"]), default="all", show_default=True),
+    click.option(
+        "--compression", type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]), default="none",
+        show_default=True,
+    ),
+    click.option(
+        "--keys", metavar="N", type=int, default=0, show_default=True,
+        help="So many different keys, which choose the partitions; 0 for none.",
+    ),
+    click.option(
+        "--batch-size", "batch_bytes", metavar="SIZE", default=f"{128 * KIB // KIB}KiB", show_default=True,
+        callback=_size, help="When a batch is full.",
+    ),
+    click.option(
+        "--local/--remote", "local", default=True, show_default=True,
+        help="How nodes on this machine are reached: the fastest way, or over TCP like all others.",
+    ),
+    click.option(
+        "--verify", is_flag=True, help="Check that each acknowledged record is read once and in order."
+    ),
+    click.option(
+        "--topic", metavar="TOPIC", shell_complete=complete_topics,
+        help="Write to this one, and keep it; without it one is made, and deleted in the end.",
+    ),
+    click.option(
+        "-b", "--bootstrap-servers", envvar="TAILRACE_BOOTSTRAP_SERVERS", show_envvar=True,
+        metavar="HOST:PORT[,...]",
+        help="The coordinator of a running cluster; without it one is started in a temporary folder "
+        "(TMPDIR), and removed in the end.",
+    ),
+    click.option(
+        "--nodes", type=click.IntRange(1, NODES_MAX), default=1, show_default=True,
+        help="Of the cluster that is started.",
+    ),
+    timeout_option,
+    click.option(
+        "--json", "json_file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+        metavar="FILE", help="Write all figures there; - for stdout, in place of the text.",
+    ),
+    click.option(
+        "--report", "report_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html",
+        help="Write a page with plots there, to be opened in a browser.",
+    ),
+)  # fmt: skip
+_rate = click.option(
+    "--rate", metavar="R", type=float,
+    help="Records a second, of all producers together: an open loop, in which latencies count from when "
+    "a record was due, however late it was sent. Default as fast as they can; for latency 1000.",
+)  # fmt: skip
+_linger = click.option(
+    "--linger", "linger_ms", metavar="MS", type=float, default=5.0, show_default=True,
+    help="How long a batch waits to be filled.",
+)  # fmt: skip
+_no_linger = click.option("--linger", "linger_ms", metavar="MS", type=float, default=0.0, show_default=True)
+_one_by_one = click.option("--one-by-one", is_flag=True, help="Use `send`, not `send_many`.")
+_poll = click.option("--poll", is_flag=True, help="Use `poll()`, not `batches()`.")
+
+
+def _options(*more: Option) -> Option:
+    """Those of all commands, with these among them."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed((*_COMMON[:6], *more, *_COMMON[6:])):
+            command = option(command)
+        return command
+
+    return add
+
+
+@click.group()
+def bench() -> None:
+    """Load tests against a running cluster, or one that is started for it."""
+
+
+@bench.command()
+@_options(_rate, _linger, _one_by_one, _poll)
+def produce(**options: Any) -> int:
+    """How fast records are acknowledged. With --verify they are read afterwards."""
+    return _run("produce", options)
+
+
+@bench.command()
+@_options(_linger, _one_by_one, _poll)
+def consume(**options: Any) -> int:
+    """How fast records are read. The topic is filled first; with --duration they are read again and again."""
+    return _run("consume", options)
+
+
+@bench.command()
+@_options(_rate, _linger, _one_by_one, _poll)
+def e2e(**options: Any) -> int:
+    """How fast records are written and read at once.
+
+    From the first send to the last receipt.
+    """
+    return _run("e2e", options)
+
+
+@bench.command()
+@_options(_rate, _no_linger, _poll)
+def latency(**options: Any) -> int:
+    """How long a record takes at a fixed rate.
+
+    From when it was due to the hands of a consumer.
+    """
+    return _run("latency", options)
+
+
+def _run(mode: "Mode", options: dict[str, Any]) -> int:
+    from tailrace.bench.histogram import require
+    from tailrace.bench.spec import Spec, check_shares, completed
+
+    servers, nodes, topic, json_file, report_file = (
+        options.pop(name) for name in ("bootstrap_servers", "nodes", "topic", "json_file", "report_file")
+    )
+    require()
+    if options["compression"] == "none":
+        options["compression"] = None
+    try:
+        spec = completed(Spec(mode=mode, **options))
+        if topic is None:
+            check_shares(spec)
+        _check_files(json_file, report_file)
+        with _cluster(servers, nodes) as (bootstrap_servers, processes):
+            results = _measure(spec, bootstrap_servers, processes, topic)
+    except InvalidArgumentError as error:
+        raise click.UsageError(_in_options(str(error))) from None
+    if json_file is None or str(json_file) != "-":
+        print_results(results)
+    _write_files(results, json_file, report_file)
+    if results.problem:
+        click.echo(f"Error: {results.problem}", err=True)
+    if results.verification is not None and not results.verification.holds:
+        click.echo(results.verification.text(), err=True)
+    return _exit_code(results)
+
+
+def _measure(spec: "Spec", servers: str, processes: dict[str, int | None], topic: str | None) -> "Results":
+    import msgspec
+
+    from tailrace.bench.runner import Runner, prepare
+    from tailrace.bench.servers import find_nodes
+
+    spec = msgspec.structs.replace(spec, bootstrap_servers=servers)
+    with admin_of(servers, spec.timeout_s) as admin:
+        spec = prepare(admin, spec, topic)
+        try:
+            with reporting() as report:
+                return Runner(spec, admin, processes or find_nodes(admin), report).run()
+        finally:
+            if topic is None:
+                _delete(admin, spec.topic)
+
+
+def _delete(admin: "Admin", topic: str) -> None:
+    """What was measured is not lost for that."""
+    try:
+        admin.delete_topic(topic)
+    except TailraceError as error:
+        click.echo(f"topic {topic} was not deleted: {error}", err=True)
+
+
+@contextmanager
+def _cluster(servers: str | None, nodes: int) -> Iterator[tuple[str, dict[str, int | None]]]:
+    """Where the cluster is, and its processes if they are ours."""
+    if servers is not None:
+        yield servers, {}
+        return
+    from tailrace.testing import Cluster
+
+    with Cluster(nodes) as cluster:
+        processes: dict[str, int | None] = {"coordinator": cluster.coordinator_pid}
+        processes |= {f"node {number}": cluster.pid(number) for number in cluster.node_ids}
+        yield cluster.bootstrap_servers, processes
+
+
+def _in_options(message: str) -> str:
+    """What does not fit, by the names that the command line has for it."""
+    for name, option in (
+        ("record_bytes", "--record-size"), ("batch_bytes", "--batch-size"), ("duration_s", "--duration"),
+        ("linger_ms", "--linger"),
+    ):  # fmt: skip
+        message = message.replace(name, option)
+    first, _, rest = message.partition(" ")
+    known = ("producers", "consumers", "partitions", "records", "rate", "keys")
+    return f"--{first} {rest}" if first in known else message
+
+
+def _check_files(*files: Path | None) -> None:
+    """A long test is not to end with a path that cannot be written."""
+    for file in files:
+        if file is not None and str(file) != "-" and not file.absolute().parent.is_dir():
+            raise click.UsageError(f"{file}: there is no folder {file.absolute().parent}")
+
+
+def _write_files(results: "Results", json_file: Path | None, report_file: Path | None) -> None:
+    from tailrace.bench.document import json_of
+    from tailrace.bench.report import html_of
+
+    try:
+        if json_file is not None and str(json_file) == "-":
+            click.echo(json_of(results))
+        elif json_file is not None:
+            json_file.write_text(json_of(results) + "\n")
+        if report_file is not None:
+            report_file.write_text(html_of(results))
+    except OSError as error:
+        raise click.FileError(error.filename or "", os_error_text(error)) from None
+
+
+def _exit_code(results: "Results") -> int:
+    if results.interrupted:
+        return exit_codes.INTERRUPTED
+    failed = any(client.failed for client in results.clients)
+    verdict = results.verification
+    holds = verdict is None or verdict.holds
+    return exit_codes.OK if holds and not failed and not results.problem else exit_codes.ERROR

@@ -1,0 +1,82 @@
+"""From what clients said to figures: rates, percentiles, and how they went over time."""
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tailrace.bench.document import json_of
+from tailrace.bench.lines import Done
+from tailrace.bench.results import Results
+
+from .conftest import heard
+
+Make = Callable[..., Results]
+
+KAFKA = re.compile(
+    r"\d+ records sent, [\d.]+ records/sec \([\d.]+ MB/sec\), [\d.]+ ms avg latency, [\d.]+ ms max latency, "
+    r"[\d.]+ ms 50th, [\d.]+ ms 95th, [\d.]+ ms 99th, [\d.]+ ms 99\.9th\."
+)
+
+
+def test_producers_add_up(make_results: Make) -> None:
+    results = make_results([heard("producer", 0, [100, 300], ms=5), heard("producer", 1, [100], ms=20)])
+    assert (results.sent, results.acked, results.read, results.seconds) == (400, 400, 0, 2.0)
+    assert (results.records_per_s, results.mb_per_s) == (200, 200 / 1024)
+    assert results.ack is not None
+    assert results.ack.latency.count == 400
+    assert results.ack.latency.avg_ms == pytest.approx((300 * 5 + 100 * 20) / 400, rel=1e-3)
+    assert results.end_to_end is None
+    assert KAFKA.fullmatch(results.line())
+    assert results.line().startswith("400 records sent, 200.000000 records/sec (0.20 MB/sec), 8.75 ms avg")
+    first, second = results.clients
+    assert (first.records_per_s, first.cpu_s, first.rss_anon_max) == (150, 0.2, 2 * 1024 * 1024)
+    assert (second.records_per_s, second.seconds) == (100, 1.0)
+
+
+def test_over_time(make_results: Make) -> None:
+    results = make_results([heard("producer", 0, [100, 100, 400], ms=5), heard("producer", 1, [50])])
+    rates = [(moment.at_s, moment.sent_per_s) for moment in results.timeline]
+    assert rates == [(0.5, 150), (1.0, 150), (1.5, 0), (2.0, 0), (2.5, 300), (3.0, 300)]
+    p50s = [moment.p50_ms for moment in results.timeline]
+    assert [p50 is None for p50 in p50s] == [True, False, True, True, True, False]
+
+
+def test_a_long_test_has_few_moments(make_results: Make) -> None:
+    results = make_results([heard("producer", 0, [second * 10 for second in range(1, 1_001)])])
+    assert len(results.timeline) == 240
+    assert all(moment.sent_per_s == pytest.approx(10) for moment in results.timeline)
+
+
+def test_consumers(make_results: Make) -> None:
+    results = make_results([heard("consumer", 0, [500, 1_000])], mode="consume")
+    assert results.line() == "1000 records read, 500.000000 records/sec (0.49 MB/sec)."
+    both = [heard("producer", 0, [1_000], ms=1), heard("consumer", 0, [500, 1_000], ms=9)]
+    results = make_results(both, mode="latency")
+    assert results.line().startswith("1000 records sent and read, 500.000000 records/sec (0.49 MB/sec), 9.0")
+    assert results.ack is not None
+    assert results.ack.latency.p50_ms == pytest.approx(1, rel=1e-2)
+
+
+def test_nothing_came(make_results: Make) -> None:
+    """As when it is interrupted at once."""
+    results = make_results([heard("producer", 0, [], done=None)], interrupted=True)
+    assert results.line().startswith("0 records sent, 0.000000 records/sec")
+    assert len(results.timeline) == 1
+
+
+def test_what_failed(make_results: Make) -> None:
+    done = Done(sent=10, failed=4, error="no room", last_ns=2_000_000_000)
+    results = make_results([heard("producer", 0, [6], done=done)])
+    assert (results.error, results.clients[0].failed) == ("no room", 4)
+
+
+def test_json(make_results: Make) -> None:
+    results = make_results([heard("producer", 0, [100, 300], ms=5)])
+    fields = json.loads(json_of(results))
+    assert fields["line"] == results.line()
+    assert fields["ack"]["latency"]["p99_ms"] == pytest.approx(5, rel=1e-3)
+    assert fields["spec"]["record_bytes"] == 1024
+    assert fields["servers"] == [{"name": "node 1", "pid": None, "cpu_s": None, "rss_anon_max": None}]
+    assert fields["at"].startswith("20")

@@ -1,0 +1,236 @@
+"""`tailrace bench` on a real cluster: figures, files, verification, and that nothing of it is left."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrace import Admin, Producer
+from tailrace.bench.results import Results, results_of
+from tailrace.bench.spec import Spec
+from tailrace.bench.verify import Verdict
+from tailrace.cli import bench
+from tailrace.cli.main import run
+from tailrace.testing import Cluster
+
+from .conftest import COMMAND
+
+Run = Callable[..., Any]
+AllGone = Callable[[list[int]], None]
+
+
+class Bench:
+    """A running `tailrace bench`, whose own processes are known once it measures."""
+
+    def __init__(self, folder: Path, *args: object, servers: str = "") -> None:
+        environment = dict(os.environ, TMPDIR=str(folder), TAILRACE_BOOTSTRAP_SERVERS=servers)
+        if not servers:
+            del environment["TAILRACE_BOOTSTRAP_SERVERS"]
+        self.process = subprocess.Popen(
+            [*COMMAND, "bench", *map(str, args)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+
+    def children(self) -> dict[int, str]:
+        """Command lines by pid, when something is measured."""
+        assert self.process.stderr is not None
+        assert "measuring" in self.process.stderr.readline()
+        pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return {int(pid): Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in pids}
+
+    def ended(self) -> tuple[int, str, str]:
+        """Exit code and output."""
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    started: list[Bench] = []
+
+    def begin(*args: object, servers: str = "") -> Bench:
+        started.append(Bench(tmp_path, *args, servers=servers))
+        return started[-1]
+
+    yield begin
+    for each in started:
+        each.process.kill()
+        each.process.communicate()
+
+
+def topics(cluster: Cluster) -> list[str]:
+    with Admin(cluster.bootstrap_servers) as admin:
+        return [name for name in admin.list_topics() if name.startswith("bench-")]
+
+
+def test_produce(cluster: Cluster, tailrace: Run, tmp_path: Path) -> None:
+    sizes = ("--producers", 2, "--consumers", 2, "--partitions", 3, "--records", 20_001, "--keys", 5)
+    files = ("--json", tmp_path / "figures.json", "--report", tmp_path / "report.html")
+    done = tailrace("bench", "produce", *sizes, "--compression", "lz4", "--verify", *files)
+    assert re.match(r"20001 records sent, [\d.]+ records/sec \([\d.]+ MB/sec\), [\d.]+ ms avg", done.stdout)
+    assert (
+        "verified: each of 20,001 records with an acknowledgement was read once and in order" in done.stdout
+    )
+    assert re.search(r"producer 1 +10,000 .*MiB", done.stdout)
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["verification"]["read"] == figures["acked"] == 20_001
+    assert sum(moment["sent_per_s"] for moment in figures["timeline"]) > 0
+    nodes = {server["name"]: server for server in figures["servers"]}
+    assert set(nodes) == {"node 1", "node 2"}
+    assert {nodes[f"node {number}"]["pid"] for number in (1, 2)} == {cluster.pid(1), cluster.pid(2)}
+    assert nodes["node 1"]["cpu_s"] >= 0
+    assert nodes["node 1"]["rss_anon_max"] > 1_000_000
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    assert topics(cluster) == []
+
+
+@pytest.fixture
+def figures(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """`figures("produce", ...)`: a test that runs from this process, which has all imports; its JSON."""
+
+    def measure(*args: object) -> dict[str, Any]:
+        assert run(["bench", *map(str, args), "-b", cluster.bootstrap_servers, "--json", "-"]) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    return measure
+
+
+def test_consume(cluster: Cluster, figures: Callable[..., dict[str, Any]]) -> None:
+    found = figures("consume", "--records", 1_000, "--poll", "--verify")
+    assert found["read"] == found["verification"]["acked"] == found["verification"]["read"] == 1_000
+    again = figures("consume", "--records", 1_000, "--duration", "100ms")
+    assert again["read"] > 1_000
+    assert again["ack"] is again["end_to_end"] is None
+    assert topics(cluster) == []
+
+
+def test_e2e_with_a_topic_that_is_there(cluster: Cluster, figures: Callable[..., dict[str, Any]]) -> None:
+    """What it holds does not count, and it is kept."""
+    with Admin(cluster.bootstrap_servers) as admin:
+        admin.create_topic("bench-kept", partitions=2)
+        with Producer(cluster.bootstrap_servers) as producer:
+            producer.send_many("bench-kept", [bytes(100)] * 10)
+        options = ("--topic", "bench-kept", "--records", 500, "--verify", "--one-by-one", "--keys", 3)
+        found = figures("e2e", *options)
+        assert found["verification"] | {"examples": []} == {
+            "acked": 500, "read": 500, "lost": 0, "doubled": 0, "reordered": 0, "unasked": 0, "unacked": 0,
+            "foreign": 0, "examples": [],
+        }  # fmt: skip
+        assert found["spec"]["partitions"] == 2
+        assert found["end_to_end"]["latency"]["count"] == found["ack"]["latency"]["count"] == 500
+        too_many = ["bench", "e2e", *map(str, options), "--consumers", "3", "-b", cluster.bootstrap_servers]
+        assert run(too_many) == 2
+        admin.delete_topic("bench-kept")
+
+
+def test_latency(cluster: Cluster, figures: Callable[..., dict[str, Any]]) -> None:
+    found = figures("latency", "--remote", "--rate", 2_000, "--records", 600, "--keys", 9, "--partitions", 2)
+    timing = found["end_to_end"]["latency"]
+    assert timing["count"] == found["read"] == 600
+    assert 0 < timing["p50_ms"] <= timing["p999_ms"] <= timing["max_ms"]
+    assert found["ack"]["latency"]["p50_ms"] <= timing["max_ms"]
+    assert found["seconds"] >= 0.299  # an open loop: not faster than the rate
+    assert topics(cluster) == []
+
+
+def test_ctrl_c_leaves_nothing(start: Callable[..., Bench], all_gone: AllGone, tmp_path: Path) -> None:
+    """With a cluster of its own."""
+    running = start("e2e", "--duration", "100s", "--record-size", "1KiB", "--rate", 1_000)
+    children = running.children()
+    assert sum("tailrace.bench.worker" in line for line in children.values()) == 2
+    assert sum(" node " in line for line in children.values()) == 1
+    os.kill(running.process.pid, signal.SIGINT)
+    code, out, err = running.ended()
+    assert code == 130
+    assert re.match(r"\d+ records sent and read, ", out)
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    all_gone(list(children))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_client_is_killed(cluster: Cluster, start: Callable[..., Bench], all_gone: AllGone) -> None:
+    servers = cluster.bootstrap_servers
+    running = start("produce", "--duration", "100s", "--rate", 1_000, "--producers", 2, servers=servers)
+    children = running.children()
+    assert len(children) == 2
+    os.kill(max(children), signal.SIGKILL)
+    code, _, err = running.ended()
+    assert code == 1
+    assert re.search(r"Error: producer \d: it ended with SIGKILL", err)
+    all_gone(list(children))
+    assert topics(cluster) == []
+
+
+def test_the_parent_is_killed(cluster: Cluster, start: Callable[..., Bench], all_gone: AllGone) -> None:
+    """It cannot delete its topic any more, but no process of it stays."""
+    running = start("latency", "--duration", "100s", servers=cluster.bootstrap_servers)
+    children = running.children()
+    assert len(children) == 2
+    running.process.kill()
+    all_gone(list(children))
+    with Admin(cluster.bootstrap_servers) as admin:
+        for topic in topics(cluster):
+            admin.delete_topic(topic)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("produce", "--record-size", "0"), "--record-size is 0; it is 1 to"),
+        (("latency", "--record-size", "1kibi"), "'1kibi' is no size"),
+        (("latency", "--record-size", "10"), "--record-size is 10; it is 24 (a header"),
+        (("produce", "--records", "0"), "--records is 0; it is more than 0"),
+        (("produce", "--producers", "-1"), "--producers is -1; it is 1 to"),
+        (("produce", "--duration", "soon"), "'soon' is no duration"),
+        (("e2e", "--consumers", "2"), "give at least 2 partitions"),
+        (("consume", "--rate", "5"), "No such option"),
+        (("produce", "--batch-size", "0"), "--batch-size is 0"),
+        (("produce", "--report", "/nowhere/report.html"), "there is no folder /nowhere"),
+        (("sum",), "No such command 'sum'"),
+    ],
+)
+def test_wrong_usage(args: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", *args]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_the_package(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hdrh.histogram", None)
+    assert run(["bench", "produce"]) == 1
+    assert "pip install 'tailrace[bench]'" in capsys.readouterr().err
+
+
+def test_no_cluster_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "produce", "-b", "127.0.0.1:1", "--timeout", "0.2"]) == 1
+    assert "connection refused" in capsys.readouterr().err
+
+
+def test_a_failed_verification_is_loud(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else is printed, and wherever to."""
+    verdict = Verdict(
+        acked=10, read=8, lost=2, doubled=0, reordered=0, unasked=0, unacked=0, foreign=0,
+        examples=["record 3 of producer 0: acknowledged, and never read"],
+    )  # fmt: skip
+
+    def measured(spec: Spec, *_: object) -> Results:
+        return results_of(spec, [], 0, [], interrupted=False, verification=verdict)
+
+    monkeypatch.setattr(bench, "_measure", measured)
+    arguments = ["bench", "produce", "-b", "127.0.0.1:1", "--verify"]
+    for more in ([], ["--json", "-"]):
+        assert run([*arguments, *more]) == 1
+        said = capsys.readouterr()
+        assert "VERIFICATION FAILED: of 10 acknowledged records 2 lost" in said.err
+        assert "record 3 of producer 0" in said.err
+    assert json.loads(said.out)["verification"]["lost"] == 2
