@@ -2,8 +2,8 @@
 
 A partition is in one step at a time: idle, in a fetch, or with the writer, who appends to its log, cuts or
 empties it. So the offset of the next fetch is always what is on disk (RELIABILITY R2), and what an answer
-says is about the log as it still is. A leader gets several fetches, each with the partitions that are idle as it
-goes out: a busy partition does not wait for quiet ones.
+says is about the log as it still is. A leader gets several fetches, each with the partitions that are idle as
+it goes out: a busy partition does not wait for quiet ones.
 """
 
 from collections.abc import Callable, Iterable, Mapping
