@@ -1,7 +1,7 @@
 """A consumer under torture: reads every partition from its first record on, and notes what it was handed."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from tailrace.bench.consuming import RemoteConsumer
 from tailrace.bench.records import marks_of
@@ -31,7 +31,7 @@ def consume(task: ClientTask, history: Writer, until: Callable[[], dict[int, int
                 history.write(_read(task, history.now(), place.partition, records))
 
 
-def _read(task: ClientTask, at_s: float, partition: int, records: Sequence[Record]) -> Read:
+def _read(task: ClientTask, at_s: float, partition: int, records: Sequence[Record[Any, Any]]) -> Read:
     marks = marks_of([record.value for record in records], task.record_bytes)
     if len(marks.runs) != len(records) or set(marks.runs) != {task.run}:
         raise TailraceError(f"partition {partition} has records that this run did not write")

@@ -1,8 +1,7 @@
-"""Small disks: one file system in memory for each node's data, which can be filled and freed."""
+"""Small disks: one file system in memory for each node's data, which can be full and have room again."""
 
-import contextlib
-import errno
 import os
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -10,37 +9,35 @@ from tailrace.protocol.limits import MIB
 
 from .isolation import run
 
-DISK_BYTES: Final = 2_048 * MIB
+DISK_BYTES: Final = 4_096 * MIB
 """What the longest run writes fits in; only what is written takes memory."""
-_FILLER: Final = "filler"
+_TRIES: Final = 20
 
 
 class Disk:
     """A node's folder on a file system of its own. In namespaces of our own it needs no clean-up."""
 
-    def __init__(self, folder: Path, data: Path) -> None:
-        """`data` is where the node looks for its folder; nothing but its own files may lie in there."""
-        folder.mkdir(parents=True)
-        run("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700", "tmpfs", str(folder))
-        inner = folder / "data"
-        inner.mkdir(mode=0o700)
+    def __init__(self, data: Path) -> None:
         data.mkdir(parents=True, mode=0o700)
-        run("mount", "--bind", str(inner), str(data))
-        self._filler = folder / _FILLER
+        self._data = data
+        run("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700", "tmpfs", str(data))
 
     def fill(self) -> None:
-        """Leave not a byte."""
-        with self._filler.open("wb") as filler:
-            step = DISK_BYTES
-            while step >= os.sysconf("SC_PAGE_SIZE"):
-                try:
-                    os.posix_fallocate(filler.fileno(), os.fstat(filler.fileno()).st_size, step)
-                except OSError as error:
-                    if error.errno != errno.ENOSPC:
-                        raise
-                    step //= 2
+        """It is not larger than what is on it: not a byte is left."""
+        for number in range(_TRIES):
+            status = os.statvfs(self._data)
+            used = (status.f_blocks - status.f_bfree + number) * status.f_frsize  # it may grow meanwhile
+            try:
+                self._resize(used)
+            except subprocess.CalledProcessError:
+                if number == _TRIES - 1:
+                    raise
+            else:
+                return
 
     def free(self) -> None:
-        """Give everything back."""
-        with contextlib.suppress(FileNotFoundError):
-            self._filler.unlink()
+        """It has room again."""
+        self._resize(DISK_BYTES)
+
+    def _resize(self, size: int) -> None:
+        run("mount", "-o", f"remount,size={size}", str(self._data))

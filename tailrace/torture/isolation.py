@@ -33,7 +33,7 @@ def refusal(kinds: Collection[Kind]) -> str | None:
             return f"{what}: the command {tool} is not here (it comes with util-linux and iproute2)"
     script = "mount -t tmpfs tmpfs /mnt"
     if "partition" in kinds:
-        script += " && ip link add void type dummy && ip link add a type veth peer name b"
+        script += " && ip link add probe type bridge && ip link add from type veth peer name to"
     made = subprocess.run([*_unshare(kinds), "sh", "-c", script], capture_output=True, text=True, check=False)
     if made.returncode:
         reason = made.stderr.strip().splitlines()

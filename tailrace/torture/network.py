@@ -89,8 +89,10 @@ class Network:
 
 
 def _make_void(*where: str) -> None:
-    run("ip", *where, "link", "add", "void", "type", "dummy")
-    run("ip", *where, "link", "set", "void", "up")
+    """An interface that takes everything, without asking where it should go, and leads nowhere."""
+    run("ip", *where, "link", "add", "void", "type", "veth", "peer", "name", "void-end")
+    run("ip", *where, "link", "set", "void", "arp", "off", "up")
+    run("ip", *where, "link", "set", "void-end", "up")
 
 
 def cuts_of(target: Target, hit: Role, roles: Sequence[Role], pick: int) -> tuple[str, list[Cut]]:

@@ -109,10 +109,7 @@ class Runner:
         processes = Processes(self._settings, self._folder, logs, self._network)
         disks = {}
         if "disk-full" in self._spec.kinds:
-            disks = {
-                role: Disk(self._folder / "disks" / role.name, processes.folder_of(role))
-                for role in processes.roles[1:]
-            }
+            disks = {role: Disk(processes.folder_of(role)) for role in processes.roles[1:]}
         return processes, disks
 
     def _make_topic(self, admin: Admin) -> bytes:
