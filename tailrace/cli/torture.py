@@ -30,7 +30,7 @@ LOOPBACK: Final = "127.0.0.1:0"
 
 def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
     try:
-        return parse_duration_ms(f"{text}s" if text.replace(".", "", 1).isdigit() else text) / 1000
+        return parse_duration_ms(f"{text}s" if text.isdigit() else text) / 1000
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
