@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import inf
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from tailrace.processes.launch import COORDINATOR, Role
 
@@ -14,6 +14,9 @@ from .plan import Fault
 from .processes import Processes
 
 T = TypeVar("T")
+
+RESTART_AFTER_S: Final = 1.0
+"""A process that ended by itself is started again, as a supervisor would."""
 
 
 class Faults:
@@ -40,6 +43,7 @@ class Faults:
         self._network = network
         self._origin = inf
         self._on: list[tuple[float, Fault, Callable[[], None]]] = []
+        self._restarts: list[tuple[float, Role]] = []
         self._hit: dict[int, tuple[Role, ...]] = {}
 
     @property
@@ -66,7 +70,10 @@ class Faults:
             self._begin(self._coming.pop(0), now)
         for role, reason in self._processes.ended():
             self._note(Crashed(at_s=now, process=role.name, reason=reason))
-            self._processes.start(role)
+            self._restarts.append((now + RESTART_AFTER_S, role))
+        for again in [again for again in self._restarts if again[0] <= now]:
+            self._restarts.remove(again)
+            self._processes.start(again[1])
 
     def start(self, now: float) -> None:
         """The plan's time begins."""

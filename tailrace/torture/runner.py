@@ -63,6 +63,8 @@ class Runner:
         self._told_at = 0.0
         self._ends_s = spec.duration_s
         self._interrupted = False
+        self._may_end_early = False
+        """Does a signal end the faults only? Then what happened is checked; else it ends everything."""
 
     def run(self) -> Results:
         """All of it. Raises TailraceError when the cluster or the clients do not even start."""
@@ -160,16 +162,16 @@ class Runner:
             raise TailraceError(f"nothing is read within {self._spec.whole_within_s:g} s")
         begin = self._history.now()
         self._faults.start(begin)
-        while (now := self._history.now() - begin) < self._spec.duration_s or not self._faults.done:
+        while self._history.now() - begin < self._spec.duration_s or not self._faults.done:
+            self._may_end_early = not self._interrupted
             self._step()
-            if now >= self._spec.duration_s or self._signals.read_now():
-                self._interrupted = self._interrupted or now < self._spec.duration_s
+            if self._interrupted:
                 self._faults.drop_coming()
-            if self._interrupted and self._faults.done:
+                if self._faults.done:
+                    break
+            if any(client.failure() for client in clients):
                 break
-            gone = [client for client in clients if client.failure()]
-            if gone:
-                break
+        self._may_end_early = False
         self._ends_s = self._history.now()
 
     def _flows(self, clients: list[Client]) -> bool:
@@ -185,6 +187,10 @@ class Runner:
     def _step(self, what: str = "") -> None:
         """Let a little time pass, and do what is due in it."""
         time.sleep(STEP_S)
+        if self._signals.read_now():
+            if not self._may_end_early:
+                raise KeyboardInterrupt
+            self._interrupted = True
         now = self._history.now()
         self._faults.step(now)
         if now >= self._told_at:

@@ -1,7 +1,9 @@
 """A history over time: throughput, and how long nothing was written after each fault. Pure."""
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -15,7 +17,8 @@ SLICE_S_MIN: Final = 0.25
 class FaultSpan(msgspec.Struct, frozen=True, kw_only=True):
     """A fault as it happened.
 
-    `outage_s`: the longest that a partition acknowledged nothing, from its beginning to the next one's.
+    `outage_s`: the longest pause of a partition's acknowledgements that there was between its beginning and
+    the next fault's, counted from its beginning at the earliest, to the end of the pause.
     """
 
     fault: str
@@ -93,13 +96,16 @@ class TimelineMaker:
 
 
 def _longest_pause(times: Sequence[float], begin_s: float, until_s: float) -> float:
-    """Between two of these sorted times or the bounds, within the bounds."""
+    """Of those that last at some time between the bounds: from `begin_s` on, to their own end.
+
+    `times` are sorted; after the last one the pause ends at `until_s`.
+    """
     longest, last = 0.0, begin_s
-    for at in times:
-        if at > until_s:
-            break
-        if at > begin_s:
-            longest, last = max(longest, at - last), at
+    for at in islice(times, bisect_right(times, begin_s), None):
+        longest = max(longest, at - last)
+        if at >= until_s:
+            return longest
+        last = at
     return max(longest, until_s - last)
 
 

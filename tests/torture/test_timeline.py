@@ -20,7 +20,7 @@ def test_the_outage_is_the_longest_pause_of_any_partition() -> None:
         Begun(at_s=2.0, number=0, fault="kill leader", processes=["node-1"]),
         Ended(at_s=3.0, number=0),
         Begun(at_s=6.0, number=1, fault="stop all", processes=["node-1", "node-2"]),
-        *acks(0, 1.0, 1.9, 2.5, 5.0, 5.5, 6.5, 7.5, 8.0),
+        *acks(0, 1.0, 1.9, 2.5, 5.0, 5.5, 6.7, 7.5, 8.0),
         *acks(1, 1.0, 2.1, 2.5, 3.0, 4.0, 5.0, 5.9, 7.0, 8.0),
     ]
     timeline = timeline_of(events, 8.0)
