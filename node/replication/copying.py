@@ -168,6 +168,8 @@ class Copier:
             return
         if error is not None:
             copied.retry_at = now + copied.backoff.pause()
+        else:
+            copied.backoff.reset()
         self._rest(copied)
 
     # ------------------------------------------------------------------ inside
@@ -207,13 +209,13 @@ class Copier:
         if result.error.code != ErrorCode.NONE:
             copied.retry_at = now + copied.backoff.pause()
             return None
-        copied.backoff.reset()
         if result.diverging_epoch >= 0 or result.diverging_end >= 0:
             _, own_end = self._end_of_epoch(log, result.diverging_epoch)
             end = min(own_end, result.diverging_end, log.log_end_offset)
             return CopyStep(copied.key, log, epoch, truncate_to=end)
         known = min(result.high_watermark, log.log_end_offset) <= log.high_watermark
         if not batches and known and result.log_start_offset <= log.log_start_offset:
+            copied.backoff.reset()
             return None
         return CopyStep(
             copied.key,
