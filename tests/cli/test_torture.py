@@ -118,6 +118,7 @@ def test_faults_that_cannot_be_made_here(
     assert f"{kind}: the command unshare is not here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_cut_off_and_full(config: Path, tmp_path: Path) -> None:
     """Where namespaces can be made: every kind of fault."""
     reason = isolation.refusal(("partition", "disk-full"))
