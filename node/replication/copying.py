@@ -184,7 +184,9 @@ class Copier:
             copied.busy = True
             log = copied.log
             epoch = copied.source.leader_epoch
-            entries.append(ReplicaFetchEntry(*key, epoch, log.log_end_offset, self._last_epoch(log)))
+            entries.append(
+                ReplicaFetchEntry(*key, epoch, log.log_end_offset, self._last_epoch(log), log.high_watermark)
+            )
         return CopyFetch(self._fetches, leader, entries)
 
     def _land(self, fetch_id: int) -> _Flight:
