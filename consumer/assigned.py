@@ -27,7 +27,7 @@ class AssignedPartition:
     """
 
     __slots__ = (
-        "backoff", "buffer", "buffered_bytes", "failure", "fetch", "fetch_offset", "high_watermark",
+        "aside", "backoff", "buffer", "buffered_bytes", "failure", "fetch", "fetch_offset", "high_watermark",
         "in_hand_from", "key",
         "leader", "leader_epoch", "lost", "name", "open", "paused", "position", "position_epoch",
         "reset", "retry_at", "settled", "settled_epoch",
@@ -45,6 +45,8 @@ class AssignedPartition:
         self.leader_epoch = -1
         self.high_watermark = -1
         self.paused = False
+        self.aside = False
+        """Paused for one call that wants others only."""
         self.lost = False
         """The log does not hold `fetch_offset`; where the log lies must be asked before it goes on."""
         self.fetch = NO_FETCH
@@ -64,13 +66,18 @@ class AssignedPartition:
     @property
     def deliverable(self) -> bool:
         """Is there something to hand over or to raise?"""
-        return not self.paused and bool(self.buffer or self.failure)
+        return not self.halted and bool(self.buffer or self.failure)
+
+    @property
+    def halted(self) -> bool:
+        """Is nothing to be fetched or handed over, for whatever reason?"""
+        return self.paused or self.aside
 
     def wants_fetch(self, buffer_bytes_max: int) -> bool:
         """Should more of it be fetched? `buffer_bytes_max` is how much may lie in the buffer before."""
         return (
             self.buffered_bytes < buffer_bytes_max
-            and not self.paused
+            and not self.halted
             and self.failure is None
             and self.leader != NO_LEADER
         )
@@ -87,10 +94,13 @@ class AssignedPartition:
         self.fetch_offset = raw.header.last_offset + 1
 
     def pop(self) -> None:
-        """The first batch is handed over to its last record."""
+        """The first batch is handed over to its last record.
+
+        Behind the last one that position is `fetch_offset`, also where the log went on elsewhere meanwhile.
+        """
         raw = self.buffer.popleft()
         self.buffered_bytes -= len(raw.data)
-        self.position = raw.header.last_offset + 1
+        self.position = raw.header.last_offset + 1 if self.buffer else self.fetch_offset
         self.open = None
 
     def move_to(self, offset: int) -> None:

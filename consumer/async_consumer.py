@@ -3,13 +3,13 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
-from tailrace.client.arguments import check_int, timeout_of
+from tailrace.client.arguments import check_int, partition_of, timeout_of
 from tailrace.client.bridge import Bridge, twin
 from tailrace.client.descriptions import OffsetAndMetadata
 from tailrace.client.options import reject_unknown
@@ -18,14 +18,16 @@ from tailrace.protocol.errors import ConcurrentUseError, InvalidArgumentError, T
 from tailrace.protocol.limits import MAX_POLL_RECORDS_MAX
 from tailrace.protocol.record import Record, TopicPartition
 
-from .arguments import reject_habits, topics_of
+from .arguments import partitions_of, reject_habits, topics_of
 from .async_listener import AsyncRebalanceListener, in_loop
+from .async_transactions import async_local_transaction
 from .column_batch import ColumnBatch
 from .config import OPTIONS, ConsumerConfig
 from .consumer import Consumer
 from .listener import RebalanceListener
 from .local.transaction import LocalTransaction
 from .session import Session
+from .turns import Turns
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,8 +64,7 @@ class AsyncConsumer:
         self._make = partial(Consumer, *topics_of(topics), **options)
         self._made: Consumer | None = None
         self._bridge = Bridge("AsyncConsumer", threads=1)
-        self._turn = asyncio.Lock()
-        """Held while something touches the consumer, in whatever thread."""
+        self._turns = Turns(self._bridge)
         self._news = asyncio.Event()
         self._reading = False
         self._asked_by: asyncio.Task[Any] | None = None
@@ -73,7 +74,7 @@ class AsyncConsumer:
     async def start(self) -> None:
         """Connect, and subscribe to the topics that the constructor was given. Raises like `Consumer`."""
         if self._made is None:
-            await self._in_thread(self._start)
+            await self._turns.in_thread(self._start)
 
     async def __aenter__(self) -> Self:
         try:
@@ -109,6 +110,7 @@ class AsyncConsumer:
 
     async def getone(self) -> AnyRecord:
         """The next record. Raises like iteration, and ClosedError; after `wakeup` it goes on waiting."""
+        self._bridge.enter()
         while True:
             if self._one_wanted:
                 raise ConcurrentUseError(_ONE_READER)
@@ -131,17 +133,20 @@ class AsyncConsumer:
         """As `Consumer.poll`: up to `max_records` by partition; empty after `timeout_ms` or `wakeup`."""
         if unknown:
             reject_habits("poll", unknown)
-        limit = self._session.config.max_poll_records
-        if max_records is not None:
-            limit = check_int("max_records", max_records, 1, MAX_POLL_RECORDS_MAX)
-        take = partial(self._session.hand_over.records, limit)
-        return await self._next(take, timeout_of(timeout_ms)) or {}
+        return await self._poll(timeout_ms, max_records)
 
     async def getmany(
-        self, *, timeout_ms: float | None = 0, max_records: int | None = None
+        self, *partitions: TopicPartition, timeout_ms: float | None = 0, max_records: int | None = None
     ) -> dict[TopicPartition, list[AnyRecord]]:
-        """`poll`, by aiokafka's name."""
-        return await self.poll(timeout_ms, max_records)
+        """`poll`, by aiokafka's name; of `partitions` only, if some are given: the others wait meanwhile."""
+        if not partitions:
+            return await self.poll(timeout_ms, max_records)
+        session = self._session
+        wanted = {session.assignment.find(name).key for name in partitions_of(partitions)}
+        try:
+            return await self._poll(timeout_ms, max_records, partial(session.put_aside, wanted))
+        finally:
+            await self._turns.surely(session.end_aside)
 
     async def batches(self, timeout_ms: float | None = None) -> AsyncIterator[ColumnBatch]:
         """Batch by batch, as columns: the fastest way. As `Consumer.batches`."""
@@ -223,12 +228,15 @@ class AsyncConsumer:
 
     def local_transaction(
         self, partition: TopicPartition | None = None
-    ) -> AbstractContextManager[LocalTransaction]:
-        """As `Consumer.local_transaction`: a plain `with` in the loop's thread, which waits for the fsync.
+    ) -> AbstractAsyncContextManager[LocalTransaction]:
+        """As `Consumer.local_transaction`, with `async with`.
 
-        So make one for many records: of a `poll`, or a batch.
+        Its methods are plain ones: they read in the loop's thread, and keep changes in memory; leaving the
+        block stores them in a thread of the consumer's, so that the loop never waits for the disk. If the
+        task is cancelled while they are stored, they are stored nevertheless; before that, nothing is.
         """
-        return self._sync.local_transaction(partition)
+        name = None if partition is None else partition_of(partition)
+        return async_local_transaction(self._session, self._turns, name, self._check_no_reader)
 
     def __repr__(self) -> str:
         return "<AsyncConsumer: not started>" if self._made is None else f"<Async{repr(self._made)[1:]}"
@@ -251,7 +259,7 @@ class AsyncConsumer:
 
     async def _close(self, *, failed: bool) -> None:
         if not self._bridge.closed:
-            await self._in_thread(self._stop, failed)
+            await self._turns.in_thread(self._stop, failed)
             self._bridge.close()
 
     def _stop(self, failed: bool) -> None:
@@ -259,44 +267,40 @@ class AsyncConsumer:
             self._made._session.close(failed=failed)
 
     async def _run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        return await self._in_thread(function, *arguments, **options)
+        return await self._turns.in_thread(function, *arguments, **options)
 
-    async def _in_thread(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """Call it when it is its turn. If the task is cancelled, its turn still lasts until the call ends."""
-        if self._bridge.within_call:
-            return await self._bridge.run(function, *arguments, **options)
-        await self._turn.acquire()
-        try:
-            call = self._bridge.start(function, *arguments, **options)
-        except BaseException:
-            self._turn.release()
-            raise
-        call.add_done_callback(self._end_turn)
-        return await asyncio.shield(call)
+    async def _poll(
+        self, timeout_ms: float | None, max_records: int | None, first: Callable[[], None] | None = None
+    ) -> dict[TopicPartition, list[AnyRecord]]:
+        """`first` is done each time before there is a look."""
+        limit = self._session.config.max_poll_records
+        if max_records is not None:
+            limit = check_int("max_records", max_records, 1, MAX_POLL_RECORDS_MAX)
 
-    def _end_turn(self, call: "asyncio.Future[Any]") -> None:
-        self._turn.release()
-        if not call.cancelled():
-            call.exception()  # known, also if nobody waits for it any more
+        def take() -> dict[TopicPartition, list[AnyRecord]]:
+            if first is not None:
+                first()
+            return self._session.hand_over.records(limit)
+
+        return await self._next(take, timeout_of(timeout_ms)) or {}
 
     async def _next(self, take: Callable[[], T | None], timeout_s: float | None) -> T | None:
         """As `Asking.next`, with waits that leave the loop to others."""
-        if self._reading:
-            raise ConcurrentUseError(_ONE_READER)
+        self._bridge.enter()
+        self._check_no_reader()
         self._reading = True
         self._asked_by = asyncio.current_task()
-        self._bridge.enter()
         asking = self._session.asking
         deadline = None if timeout_s is None else monotonic() + timeout_s
         try:
-            async with self._turn:
-                self._touch(asking.ask)
+            async with self._turns.lock:
+                self._session.one_thread.touch(asking.ask)
             kept = False
             while True:
-                async with self._turn:
-                    due, taken = self._touch(partial(self._look, take, kept))
+                async with self._turns.lock:
+                    due, taken = self._session.one_thread.touch(partial(self._look, take, kept))
                 if due:
-                    await self._in_thread(self._keep_house)
+                    await self._turns.in_thread(self._keep_house)
                 elif taken:
                     return taken
                 elif not await self._wait(deadline):
@@ -304,6 +308,10 @@ class AsyncConsumer:
                 kept = due
         finally:
             self._reading = False
+
+    def _check_no_reader(self) -> None:
+        if self._reading:
+            raise ConcurrentUseError(_ONE_READER)
 
     def _look(self, take: Callable[[], T | None], kept: bool) -> tuple[bool, T | None]:
         """Is there something to do first, unless that was just done? Else what there is to take."""
@@ -315,17 +323,8 @@ class AsyncConsumer:
             session.group.handed(now)
         return False, taken
 
-    def _touch(self, action: Callable[[], T]) -> T:
-        """Do what does not wait. It is our turn."""
-        one_thread = self._session.one_thread
-        outer = one_thread.enter()
-        try:
-            return action()
-        finally:
-            one_thread.inside = outer
-
     def _keep_house(self) -> None:
-        self._touch(partial(self._session.asking.keep_house, monotonic()))
+        self._session.one_thread.touch(partial(self._session.asking.keep_house, monotonic()))
 
     async def _wait(self, deadline: float | None) -> bool:
         """Until there may be something to take or to do; False after the deadline and `wakeup`."""
@@ -353,8 +352,8 @@ class AsyncConsumer:
             for record in chunk:
                 yield record
                 # The next one is asked for, so this one is done.
-                if self._turn.locked():
-                    async with self._turn:
+                if self._turns.lock.locked():
+                    async with self._turns.lock:
                         pass  # whatever another task does to the positions comes first
                 if asking.group_moved:
                     break  # what is not handed over yet goes back, and perhaps to another member
@@ -362,6 +361,6 @@ class AsyncConsumer:
                 if group is not None:
                     group.handed(now)
                 if now >= commits.due_at and not asking.in_transaction:
-                    await self._in_thread(asking.commit_in_loop)
+                    await self._turns.in_thread(asking.commit_in_loop)
             if alone and self._asked_by is not task:
                 raise ConcurrentUseError(_ONE_READER)

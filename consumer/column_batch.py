@@ -6,7 +6,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from tailrace.client.serializers import Deserializer
-from tailrace.protocol.decode import Batch
+from tailrace.protocol.decode import Batch, Column
 from tailrace.protocol.record import Headers, Record, TopicPartition
 
 from .decoding import Decoding, deserialize
@@ -14,6 +14,9 @@ from .failures import failed_record
 from .sift import Rejected, sift
 
 if TYPE_CHECKING:
+    import numpy
+    import pandas
+    import polars
     import pyarrow
 
 
@@ -98,6 +101,43 @@ class ColumnBatch:
         Deserializers are not applied. Raises ImportError without the extra: `pip install "tailrace[arrow]"`.
         """
         return self._batch.to_arrow().slice(self._start)
+
+    def to_numpy(self, dtype: Any = None, column: Column = "value") -> "numpy.ndarray[Any, Any]":
+        """The stored bytes of the values (or `column="key"`) as a read-only array, without a copy.
+
+        All must have one length, and none may be null. `dtype` is any of that size: "i8", "S5", a structured
+        one, or ("f4", 768) for rows; by default `V<length>`, the bytes as they are (`S` hides zeros at an
+        item's end). The shape is [records], or [records, ...] for rows. Deserializers are not applied.
+        The array stays valid when batch and consumer are gone; it keeps the whole batch in memory.
+        Raises InvalidArgumentError that says why not; ImportError without the extra: `pip install
+        "tailrace[arrow]"`.
+        """
+        return self._batch.to_numpy(dtype, column)[self._start :]
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """`to_arrow()` as a pandas DataFrame whose columns are Arrow's (`pandas.ArrowDtype`): no copies.
+
+        Raises ImportError without the extra: `pip install "tailrace[pandas]"`.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError('to_pandas() needs pandas: pip install "tailrace[pandas]"') from error
+        frame: pandas.DataFrame = self.to_arrow().to_pandas(types_mapper=pandas.ArrowDtype)
+        return frame
+
+    def to_polars(self) -> "polars.DataFrame":
+        """`to_arrow()` as a polars DataFrame. Data is not copied, but for values and keys of up to 12 bytes.
+
+        Raises ImportError without the extra: `pip install "tailrace[polars]"`.
+        """
+        try:
+            import polars
+        except ImportError as error:
+            raise ImportError('to_polars() needs polars: pip install "tailrace[polars]"') from error
+        frame = polars.from_arrow(self.to_arrow(), rechunk=False)
+        assert isinstance(frame, polars.DataFrame)
+        return frame
 
     def _rest(self, column: list[Any]) -> list[Any]:
         return column[self._start :] if self._start else column

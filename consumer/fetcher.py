@@ -143,6 +143,19 @@ class Fetcher:
         partition.paused = False
         self._show(partition)
 
+    def put_aside(self, wanted: Container[Key]) -> None:
+        """As `pause`, of all but these, until `end_aside`; beside what the application pauses."""
+        for key, partition in self.partitions.items():
+            if key not in wanted:
+                partition.aside = True
+                self._ready.pop(key, None)
+
+    def end_aside(self) -> None:
+        """All go on, but for those that are paused."""
+        for partition in self.partitions.values():
+            partition.aside = False
+            self._show(partition)
+
     def follow(self, topics: Mapping[bytes, TopicInfo], names: Container[str] = ()) -> None:
         """The cluster state has changed: other leaders, topics gone. `names` are those of all topics."""
         for partition in self.partitions.values():
@@ -370,5 +383,5 @@ class Fetcher:
     def _drop_paused(self) -> None:
         """Paused partitions must not keep the room that the others need. They are fetched again later."""
         for partition in self.partitions.values():
-            if partition.paused and partition.buffer:
+            if partition.halted and partition.buffer:
                 self.seek(partition, partition.position)

@@ -6,12 +6,13 @@ that its work changes.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.record import TopicPartition
 
 from .assigned import AssignedPartition
+from .local.buffered import BufferedKeys
 from .local.transaction import LocalTransaction
 from .session import Session
 from .stored_offset import StoredOffset
@@ -22,28 +23,72 @@ def local_transaction(session: Session, name: TopicPartition | None) -> Iterator
     """As `Consumer.local_transaction` says. Belongs to the application's thread."""
     outer = session.one_thread.enter()
     try:
-        session.asking.check_no_transaction()
-        store = session.local_store
-        if store is None:
-            raise InvalidArgumentError("a local transaction needs offset_store=<folder>")
-        partition = _in_hand(session) if name is None else session.assignment.find(name)
-        if partition.position < 0 and partition.failure is not None:
-            raise partition.failure
-        first = session.hand_over.first_in_hand(partition)
-        session.asking.in_transaction = True
+        block = Block(session, name)
         try:
-            with store.transaction(partition.key, lambda: _position(session, partition)) as transaction:
+            with block.writing() as transaction:
                 yield transaction
         except BaseException:
-            session.asking.in_transaction = False
-            session.asking.interfere()
-            session.seek(partition, first)
+            block.take_back()
             raise
-        session.asking.in_transaction = False
-        session.commits.note({partition.key: _position(session, partition)})
-        partition.settle()
+        block.done()
     finally:
         session.one_thread.inside = outer
+
+
+class Block:
+    """A local transaction that is under way: nothing else moves positions until it is done or taken back.
+
+    Raises InvalidArgumentError where there can be none, and what keeps the partition from being read.
+    """
+
+    def __init__(self, session: Session, name: TopicPartition | None) -> None:
+        session.asking.check_no_transaction()
+        if session.local_store is None:
+            raise InvalidArgumentError("a local transaction needs offset_store=<folder>")
+        self._session = session
+        self._store = session.local_store
+        self._partition = _in_hand(session) if name is None else session.assignment.find(name)
+        if self._partition.position < 0 and self._partition.failure is not None:
+            raise self._partition.failure
+        self._first = session.hand_over.first_in_hand(self._partition)
+        session.asking.in_transaction = True
+
+    def writing(self) -> AbstractContextManager[LocalTransaction]:
+        """Leaving that stores keys and position."""
+        return self._store.transaction(self._partition.key, self._position)
+
+    def buffered(self) -> BufferedKeys:
+        """The keys, for `make`."""
+        return self._store.buffered(self._partition.key)
+
+    def make(self, keys: BufferedKeys) -> None:
+        """Store changes that were collected; taken back if that fails."""
+        try:
+            with self.writing() as transaction:
+                keys.make(transaction)
+        except BaseException:
+            self.take_back()
+            raise
+        self.done()
+
+    def take_back(self) -> None:
+        """What was in hand is read again."""
+        self._session.asking.in_transaction = False
+        self._session.asking.interfere()
+        self._session.seek(self._partition, self._first)
+
+    def done(self) -> None:
+        """It is stored, so the partition is settled."""
+        self._session.asking.in_transaction = False
+        self._session.commits.note({self._partition.key: self._position()})
+        self._partition.settle()
+
+    def _position(self) -> StoredOffset:
+        session, partition = self._session, self._partition
+        session.hand_over.note_progress()
+        return session.commits.stored_offset(
+            partition.name.topic, partition.position, partition.position_epoch
+        )
 
 
 def _in_hand(session: Session) -> AssignedPartition:
@@ -60,8 +105,3 @@ def _in_hand(session: Session) -> AssignedPartition:
         f"records of {len(partitions)} partitions are in hand ({few}), "
         "and each has a store of its own: name the partition, local_transaction(partition)"
     )
-
-
-def _position(session: Session, partition: AssignedPartition) -> StoredOffset:
-    session.hand_over.note_progress()
-    return session.commits.stored_offset(partition.name.topic, partition.position, partition.position_epoch)

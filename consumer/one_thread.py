@@ -39,6 +39,14 @@ class OneThread:
         self.inside = thread
         return outer
 
+    def touch(self, action: Callable[[], T]) -> T:
+        """Do it as a call of its own. Raises ConcurrentUseError."""
+        outer = self.enter()
+        try:
+            return action()
+        finally:
+            self.inside = outer
+
     def asked(self) -> None:
         """Within a call: what a loop has in hand is taken from it."""
         self.asked_by = self.inside

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -48,7 +48,7 @@ class Session:
     """
 
     def __init__(self, config: ConsumerConfig, new_engine: Callable[..., Engine] = Engine) -> None:
-        name = config.client_id or f"consumer-{next(_numbers)}"
+        name = config.client_id or f"consumer-{os.getpid()}-{next(_numbers)}"
         self.name = name
         self.config = config
         random = Random()
@@ -183,6 +183,17 @@ class Session:
         """Hand over again."""
         with self._lock:
             self.fetcher.resume(partition)
+        self._task.wake_engine()
+
+    def put_aside(self, wanted: Container[Key]) -> None:
+        """Have all but these wait, until `end_aside`."""
+        with self._lock:
+            self.fetcher.put_aside(wanted)
+
+    def end_aside(self) -> None:
+        """Hand over of all again."""
+        with self._lock:
+            self.fetcher.end_aside()
         self._task.wake_engine()
 
     def commit(self) -> None:

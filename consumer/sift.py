@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tailrace.client.serializers import Deserializer
-from tailrace.protocol.decode import Batch, BytesRecord
+from tailrace.protocol.decode import Batch, BytesRecord, Column
 from tailrace.protocol.record import Record, TopicPartition
 
 from .decoding import Decoding, deserialize
 from .failures import undeserialized
 
 if TYPE_CHECKING:
+    import numpy
     import pyarrow
 
 
@@ -37,7 +38,15 @@ class SiftedBatch(Batch):
 
     def to_arrow(self) -> "pyarrow.RecordBatch":
         """As `Batch.to_arrow`: the stored bytes, of the records that are kept."""
-        return self._whole.to_arrow().take(list(self._kept))
+        whole = self._whole.to_arrow()
+        kept = self._kept
+        return whole.slice(kept.start) if isinstance(kept, range) else whole.take(list(kept))
+
+    def to_numpy(self, dtype: Any = None, column: Column = "value") -> "numpy.ndarray[Any, Any]":
+        """As `Batch.to_numpy`: the stored bytes, of the records that are kept."""
+        whole = self._whole.to_numpy(dtype, column)
+        kept = self._kept
+        return whole[kept.start :] if isinstance(kept, range) else whole[list(kept)]
 
 
 def sift(

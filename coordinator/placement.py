@@ -29,7 +29,7 @@ def place(
     if len(loads) < replication_factor:
         raise NotEnoughNodesError(
             f"{'1 node is' if len(loads) == 1 else f'{len(loads)} nodes are'} alive, {replication_factor} "
-            f"{'is' if replication_factor == 1 else 'are'} needed: start more nodes"
+            f"{'is' if replication_factor == 1 else 'are'} needed: start more, or ask for fewer replicas"
         )
     held = {node_id: load.replicas for node_id, load in loads.items()}
     rack_of = {node_id: rack_name(node_id, racks) for node_id in loads}

@@ -288,8 +288,8 @@ class _Loop:
         match letter:
             case Committed(produces, grown, copies):
                 produce.committed(broker, produces, now)
-                self._replication.grown(grown)
-                fetch.unpark(broker, self._parked.appended(grown), now)
+                alone = self._replication.grown(grown)
+                fetch.unpark(broker, self._parked.appended(alone), now)
                 replica_fetch.unpark(broker, self._parked_replicas.appended(grown), now)
                 self._replication.copied(copies, now)
             case ReadDone(peer, reply, frames):

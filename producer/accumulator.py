@@ -63,7 +63,7 @@ class Accumulator:
         self._linger_s = linger_s
         self._delivery_timeout_s = delivery_timeout_s
         self._max_block_s = max_block_s
-        self._compresses = compresses
+        self.encodes_early = not compresses
         self._wake = wake
         self._woken = False
         self._wakes_at = float("inf")
@@ -129,7 +129,7 @@ class Accumulator:
             if size <= batch.room:
                 return batch
             self.check_size(size - RECORD_OVERHEAD_BYTES)
-            if batch.filled and batch.filled + size > self.batch_bytes:
+            if batch.packed or (batch.filled and batch.filled + size > self.batch_bytes):
                 self.seal(batch, topic)
                 self.encode_early(batch)
                 continue
@@ -160,10 +160,9 @@ class Accumulator:
         self.credit = size
 
     def spend(self, batch: Batch, size: int) -> None:
-        """`size` of the reserved bytes are the batch's now. The lock was held since `reserve`."""
+        """`size` of the reserved bytes are for records of the batch. The lock was held since `reserve`."""
         self.credit -= size
         batch.taken += size
-        batch.room += size
 
     def open_batch(self, topic: TopicBuffers, partition: int, now: float) -> Batch:
         """A new batch, with no memory taken for it yet. The lock is held."""
@@ -178,7 +177,7 @@ class Accumulator:
 
     def seal(self, batch: Batch, topic: TopicBuffers) -> None:
         """Nothing more goes into the batch; the I/O thread takes it from here. The lock is held."""
-        partition, count = batch.partition, len(batch.values)
+        partition, count = batch.partition, batch.length
         next_sticky = topic.sticky
         if partition == topic.sticky:
             next_sticky = topic.rotation.turn(topic.count, topic.available)
@@ -199,6 +198,8 @@ class Accumulator:
             topic.foreseen[partition] = following
         if count:
             self._sealed += [batch]
+        else:
+            self.used_bytes -= batch.size
 
     def encode_early(self, batch: Batch) -> None:
         """Encode a batch that was just filled and sealed, while its records are in the processor's caches.
@@ -206,7 +207,7 @@ class Accumulator:
         Later costs two to three times as much. But compression lets other threads run meanwhile, so that
         it is left to the I/O thread.
         """
-        if not self._compresses:
+        if self.encodes_early:
             with suppress(TailraceError):  # the I/O thread meets it again, and fails the batch
                 batch.encode(Compression.NONE, batch.foreseen)
 

@@ -1,6 +1,7 @@
 """What the application hands over, checked: topics, keys, values, headers, timestamps."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
+from contextlib import suppress
 from operator import index
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from tailrace.protocol.record import Headers
 from .batch import HEADER_OVERHEAD_BYTES
 
 _BYTES_LIKE: Final = (bytes, bytearray, memoryview)
+_ARRAY_MARKS: Final = ("__array_interface__", "__arrow_c_array__", "__arrow_c_stream__")
 _PLAIN: Final = frozenset({bytes, type(None)})
 _TIMESTAMP_END: Final = 2**63
 
@@ -24,15 +26,17 @@ def topic_of(topic: object) -> str:
 
 
 def bytes_of(name: str, item: object) -> bytes | None:
-    """A key or value as bytes, copied if it could change. Raises InvalidArgumentError."""
+    """A key or value as bytes, copied if it could change; text as UTF-8. Raises InvalidArgumentError."""
     if item is None or type(item) is bytes:
         return item
     if isinstance(item, _BYTES_LIKE):
         return bytes(item)
+    if isinstance(item, str):
+        return _encoded(name, item)
     kind = name.partition("s[")[0]
     raise InvalidArgumentError(
-        f"{name} is {_described(item)}, and a record holds bytes: encode it, or make the producer with"
-        f" {kind}_serializer={'str.encode' if isinstance(item, str) else '<a function that gives bytes>'}"
+        f"{name} is {_described(item)}, and a record holds bytes or text: encode it, or make the producer"
+        f" with {kind}_serializer=<a function that gives bytes>"
     )
 
 
@@ -54,6 +58,12 @@ def serialized(name: str, item: object, serializer: Serializer | None) -> bytes 
     return bytes_of(name, result)
 
 
+def is_array(column: object) -> bool:
+    """Is it an array of numpy, or of Arrow, or one that shows itself as such?"""
+    kind = type(column)
+    return any(hasattr(kind, mark) for mark in _ARRAY_MARKS)
+
+
 def column_of(name: str, items: Iterable[Any], serializer: Serializer | None) -> Sequence[bytes | None]:
     """A column of keys or values (`name` is "keys" or "values") as bytes and None.
 
@@ -61,12 +71,20 @@ def column_of(name: str, items: Iterable[Any], serializer: Serializer | None) ->
     """
     if isinstance(items, str | bytes | bytearray | memoryview):
         raise InvalidArgumentError(f"{name} is {_described(items)}; it is a sequence of records' {name}")
+    if serializer is None and is_array(items):
+        from .arrays import packed_of
+
+        return packed_of(name, items).items()
     if not isinstance(items, list | tuple):
         items = _listed(name, items)
     if serializer is not None:
         return [serialized(f"{name}[{at}]", item, serializer) for at, item in enumerate(items)]
-    if _PLAIN.issuperset(map(type, items)):
+    kinds = set(map(type, items))
+    if kinds <= _PLAIN:
         return items
+    if kinds == {str}:
+        with suppress(UnicodeEncodeError):  # below, it is told with its place
+            return list(map(str.encode, items))
     return [bytes_of(f"{name}[{at}]", item) for at, item in enumerate(items)]
 
 
@@ -84,6 +102,11 @@ def timestamps_of(timestamps: int | Iterable[int] | None, count: int) -> int | S
     """One for all records, or one for each. Raises InvalidArgumentError."""
     if timestamps is None or isinstance(timestamps, int):
         return None if timestamps is None else timestamp_of("timestamps_ms", timestamps)
+    if is_array(timestamps):
+        from .arrays import times_of
+
+        numbers: list[int] = times_of(timestamps, count).tolist()
+        return numbers
     stamps = _listed("timestamps_ms", timestamps)
     check_length("timestamps_ms", stamps, count)
     if stamps and not (
@@ -126,7 +149,7 @@ def partition_of(partition: object) -> int | None:
     return number
 
 
-def check_length(name: str, items: Sequence[object], count: int) -> None:
+def check_length(name: str, items: Sized, count: int) -> None:
     """Raises InvalidArgumentError unless there is one item for each value."""
     if len(items) != count:
         raise InvalidArgumentError(f"{len(items)} {name} for {count} values")
@@ -154,6 +177,15 @@ def _whole(number: object) -> int | None:
         return index(number)  # type: ignore[arg-type]
     except TypeError:
         return None
+
+
+def _encoded(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(
+            f"{name} is {_described(text)}, which UTF-8 cannot hold: {error}"
+        ) from None
 
 
 def _is_utf8(text: str) -> bool:

@@ -54,6 +54,9 @@ class AsyncDelivery(msgspec.Struct, gc=False, eq=False):
     index: int
     resolving: Resolving
 
+    def __repr__(self) -> str:
+        return f"<AsyncDelivery {self.outcome.told(self.index)}>"
+
     def __await__(self) -> Generator[Any, None, RecordMetadata]:
         """Raises the error that the record failed with."""
         if not self.outcome.done:
@@ -104,6 +107,9 @@ class AsyncManyDelivery:
     def __len__(self) -> int:
         """The number of records."""
         return len(self._delivery)
+
+    def __repr__(self) -> str:
+        return f"<AsyncManyDelivery {self._delivery.told()}>"
 
     def __await__(self) -> Generator[Any, None, list[RangeMetadata]]:
         """Where they lie. Raises the first error, if any record failed."""

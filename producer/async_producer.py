@@ -194,7 +194,7 @@ class AsyncProducer:
 
     async def close(self, timeout: float | None = None) -> None:
         """Flush as `flush` does, then stop. May be repeated. Raises like `Producer.close`."""
-        if self._sync.closed:
+        if self._sync.closed or self._bridge.closed:
             return
         await self._bridge.run(self._sync.close, timeout)
         self._bridge.close()

@@ -4,15 +4,27 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import chain, repeat
 from operator import sub
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from tailrace.protocol.batch import with_producer
-from tailrace.protocol.columns import encode
+from tailrace.protocol.buffers import PackedItems, PackedTimestamps
+from tailrace.protocol.columns import Items, encode
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.record import Headers
 
 from .delivery import Outcome
+
+if TYPE_CHECKING:
+    from .packed_columns import PackedColumns
+
+_Columns: TypeAlias = tuple[
+    Items | PackedItems,
+    Items | PackedItems | None,
+    int | Sequence[int] | PackedTimestamps,
+    list[Headers] | None,
+]
+"""What `encode` takes: values, keys, timestamps and headers."""
 
 RECORD_OVERHEAD_BYTES: Final = 21
 """At most what the columns add to a record's key and value: two offsets, two validity bits, a timestamp,
@@ -71,7 +83,9 @@ class Batch:
         "number",
         "opened",
         "outcome",
+        "packed",
         "partition",
+        "parts",
         "refused",
         "resolved",
         "room",
@@ -96,6 +110,10 @@ class Batch:
         self.values: list[bytes | None] = []
         self.keys: list[bytes | None] | None = None
         self.headers: list[Headers] | None = None
+        self.parts: list[PackedColumns] = []
+        """Records in buffers, in place of those columns."""
+        self.packed = 0
+        """How many these are. There is no room then, which is what keeps records of `send` out."""
         self.wide = False
         """Are there columns besides the values?"""
         self.time_ms = -1
@@ -127,6 +145,11 @@ class Batch:
     def filled(self) -> int:
         """The memory that its records take."""
         return self.taken - self.room
+
+    @property
+    def length(self) -> int:
+        """How many records are in it, while it is open."""
+        return self.packed or len(self.values)
 
     def mark_time(self, index: int, time_ms: int) -> None:
         """Record `index` and those after it have this timestamp."""
@@ -170,8 +193,16 @@ class Batch:
             self.headers.extend(repeat((), count) if headers is None else headers)
         self.values.extend(values)
 
+    def add_part(self, part: "PackedColumns") -> None:
+        """Add records in buffers, to a batch that has no others."""
+        self.parts.append(part)
+        self.packed += part.record_count
+
     def trim(self, count: int) -> None:
         """Back to the first `count` records: an interrupt came between the columns of the next one."""
+        while self.parts and sum(part.record_count for part in self.parts) > count:
+            self.parts.pop()
+        self.packed = sum(part.record_count for part in self.parts)
         runs = bisect_left(self.outcome.starts, count)
         del self.outcome.starts[runs:]
         del self.outcome.stamps[runs:]
@@ -189,11 +220,13 @@ class Batch:
 
         Raises InvalidArgumentError or BatchTooLargeError for what no check found before.
         """
+        columns: _Columns = (self.values, self.keys, self._timestamps(), self.headers)
+        if self.parts:
+            from .packed_columns import body_columns
+
+            columns = body_columns(self.parts)
         self._frame = encode(
-            self.values,
-            self.keys,
-            self._timestamps(),
-            self.headers,
+            *columns,
             compression=compression,
             producer_id=stamp.identity.producer_id,
             producer_epoch=stamp.identity.producer_epoch,
@@ -222,14 +255,15 @@ class Batch:
         self._frame = None
 
     def _drop_columns(self) -> None:
+        self.parts = []
         self.values = []
         self.keys = None
         self.headers = None
 
     def _timestamps(self) -> int | Sequence[int]:
         starts, stamps, count = self.outcome.starts, self.outcome.stamps, len(self.values)
-        if len(stamps) == 1:
-            return stamps[0]
+        if len(stamps) <= 1:
+            return stamps[0] if stamps else 0
         if len(stamps) == count:
             return stamps
         lengths = map(sub, [*starts[1:], count], starts)

@@ -4,28 +4,24 @@ All of it in calls that are built in C: what Python does is per piece and per ba
 """
 
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, repeat
-from operator import mod
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from tailrace.protocol.errors import BufferFullError
+from tailrace.protocol.limits import MIB
 
 from .accumulator import Accumulator
 from .batch import RECORD_OVERHEAD_BYTES
-from .columns import Columns
+from .columns import Records
 from .delivery import Span
 from .partitioner import Partitioner
 from .topics import NOWHERE, TopicBuffers
 
-PIECE_RECORDS: Final = 8_192
-"""Records that are shared out and given memory together."""
+PIECE_BYTES: Final = 4 * MIB
+"""Memory that is waited for as one, unless a record needs more: what lies before goes out meanwhile."""
 STICKY: Final = -1
-"""In place of a partition: the topic's sticky one. As an index: the last bucket."""
-
-T = TypeVar("T")
+"""In place of a partition: the topic's sticky one."""
 
 
 def accept(
@@ -33,7 +29,7 @@ def accept(
     topic: TopicBuffers,
     partition: int | None,
     partitioner: Partitioner,
-    columns: Columns,
+    columns: Records,
 ) -> list[Span]:
     """Put all records into batches, piece by piece; each waits for memory as one. Where they are.
 
@@ -47,15 +43,14 @@ def accept(
         except BufferFullError as error:
             error.accepted = accepted
             raise
-        accepted += len(piece.sizes)
+        accepted += piece.record_count
     return spans
 
 
-def pieces(accumulator: Accumulator, columns: Columns) -> Iterator[Columns]:
+def pieces(accumulator: Accumulator, columns: Records) -> Iterator[Records]:
     """The records in pieces that are accepted as one. Raises BatchTooLargeError before the first."""
-    if columns.sizes:
-        accumulator.check_size(max(columns.sizes))
-    return pieces_of(columns, accumulator.memory_bytes // 2)
+    accumulator.check_size(columns.largest)
+    return pieces_of(columns, min(accumulator.memory_bytes // 2, PIECE_BYTES))
 
 
 def accept_piece(
@@ -63,7 +58,7 @@ def accept_piece(
     topic: TopicBuffers,
     partition: int | None,
     partitioner: Partitioner,
-    piece: Columns,
+    piece: Records,
 ) -> list[Span]:
     """Put a piece into batches, after waiting for memory for all of it. Raises like `Accumulator.append`."""
     shares = shares_of(piece, partition, partitioner, topic.count, topic.available)
@@ -81,13 +76,13 @@ def accept_piece(
     return spans
 
 
-def pieces_of(columns: Columns, memory: int) -> Iterator[Columns]:
-    """The records in pieces of at most PIECE_RECORDS that each need at most `memory`, or are one record."""
-    for start in range(0, len(columns.sizes), PIECE_RECORDS):
-        whole = [columns.cut(start, start + PIECE_RECORDS)]
+def pieces_of(columns: Records, memory: int) -> Iterator[Records]:
+    """The records in pieces of so many that each need at most `memory`, or are one record."""
+    for start in range(0, columns.record_count, columns.piece_records):
+        whole = [columns.cut(start, start + columns.piece_records)]
         while whole:
             piece = whole.pop()
-            count = len(piece.sizes)
+            count = piece.record_count
             if count > 1 and piece.memory > memory:
                 whole += (piece.cut(count // 2, count), piece.cut(0, count // 2))
             else:
@@ -95,8 +90,8 @@ def pieces_of(columns: Columns, memory: int) -> Iterator[Columns]:
 
 
 def shares_of(
-    piece: Columns, partition: int | None, partitioner: Partitioner, count: int, available: Sequence[int]
-) -> list[tuple[int, Columns]]:
+    piece: Records, partition: int | None, partitioner: Partitioner, count: int, available: Sequence[int]
+) -> list[tuple[int, Records]]:
     """Which of a topic's `count` partitions get which of the records, each in their order."""
     if partition is not None:
         return [(partition, piece)]
@@ -104,45 +99,28 @@ def shares_of(
         return [(STICKY, piece)]
     if count == 1 and partitioner.key_hash is not None:
         return [(0, piece)]
-    places = _places(piece, partitioner, count, available)
-    values = _dealt(piece.values, places, count)
-    keys = None if piece.keys is None else _dealt(piece.keys, places, count)
-    headers = None if piece.headers is None else _dealt(piece.headers, places, count)
-    sizes = _dealt(piece.sizes, places, count)
-    stamps = piece.timestamps
-    times = None if stamps is None or isinstance(stamps, int) else _dealt(stamps, places, count)
     return [
-        (
-            place if place < count else STICKY,
-            Columns(
-                values[place],
-                None if keys is None else keys[place],
-                None if headers is None else headers[place],
-                stamps if times is None else times[place],
-                sizes[place],
-            ),
-        )
-        for place in range(count + 1)
-        if sizes[place]
+        (place if place < count else STICKY, share)
+        for place, share in piece.dealt(partitioner, count, available)
     ]
 
 
 def pour(
-    accumulator: Accumulator, topic: TopicBuffers, partition: int, columns: Columns, now: float
+    accumulator: Accumulator, topic: TopicBuffers, partition: int, columns: Records, now: float
 ) -> list[Span]:
     """Fill the partition's open batch, then the next, until all records are in one.
 
     The lock is held, and memory for them was reserved.
     """
     spans: list[Span] = []
-    times = accumulator.time_ms if columns.timestamps is None else columns.timestamps
-    ends = list(accumulate(columns.sizes, initial=0))
-    start, count = 0, len(columns.sizes)
+    ends = columns.ends()
+    start, count = 0, columns.record_count
     while start < count:
         place = topic.sticky if partition == STICKY else partition
         batch = topic.open[place]
         stop = _fitting(ends, start, accumulator.batch_bytes - batch.filled)
-        if stop == start and batch.filled:
+        mixed = batch is not NOWHERE and (batch.packed > 0) != columns.packed
+        if mixed or (stop == start and batch.filled):
             accumulator.seal(batch, topic)
             accumulator.encode_early(batch)
             continue
@@ -151,16 +129,14 @@ def pour(
             batch = accumulator.open_batch(topic, place, now)
         size = ends[stop] - ends[start] + RECORD_OVERHEAD_BYTES * (stop - start)
         accumulator.spend(batch, size)
-        first = len(batch.values)
-        part = columns.cut(start, stop)
+        first = batch.length
         try:
-            batch.extend(
-                part.values, part.keys, part.headers, times if isinstance(times, int) else times[start:stop]
+            columns.cut(start, stop).pour(
+                batch, accumulator.time_ms, kept=stop == count or not accumulator.encodes_early
             )
         except BaseException:
             batch.trim(first)
             raise
-        batch.room -= size
         spans.append(Span(batch.outcome, first, stop - start))
         start = stop
     return spans
@@ -173,24 +149,6 @@ def _fitting(ends: Sequence[int], start: int, room: int) -> int:
     def need(stop: int) -> int:
         return ends[stop] - spent + RECORD_OVERHEAD_BYTES * (stop - start)
 
+    if need(len(ends) - 1) <= room:
+        return len(ends) - 1
     return start + bisect_right(range(start + 1, len(ends)), room, key=need)
-
-
-def _places(piece: Columns, partitioner: Partitioner, count: int, available: Sequence[int]) -> list[int]:
-    """Each record's partition, or STICKY."""
-    keys = piece.keys
-    if partitioner.key_hash is None:
-        chosen = keys if keys is not None else repeat(None, len(piece.values))
-        return list(map(partitioner.choose, chosen, repeat(count), repeat(available)))
-    assert keys is not None
-    if all(keys):
-        return list(map(mod, map(partitioner.key_hash, keys), repeat(count)))  # type: ignore[arg-type]
-    places = map(partitioner.place, keys, repeat(count), repeat(available))
-    return [STICKY if place is None else place for place in places]
-
-
-def _dealt(items: Sequence[T], places: Sequence[int], count: int) -> list[list[T]]:
-    """The items by place; one more list, the last, for STICKY."""
-    buckets: list[list[Any]] = [[] for _ in range(count + 1)]
-    deque(map(list.append, map(buckets.__getitem__, places), items), maxlen=0)
-    return buckets

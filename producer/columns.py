@@ -1,24 +1,110 @@
 """Records in columns, as `send_many` gets them."""
 
+from collections import deque
 from collections.abc import Iterable, Sequence
-from operator import add, length_hint
-from typing import Any, NamedTuple
+from itertools import accumulate, islice, repeat
+from operator import add, length_hint, mod, sub
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 from tailrace.client.serializers import Serializer
 from tailrace.protocol.record import Headers
 
-from .arguments import check_length, column_of, header_column_of, timestamps_of
-from .batch import RECORD_OVERHEAD_BYTES
+from .arguments import check_length, column_of, header_column_of, is_array, timestamps_of
+from .batch import RECORD_OVERHEAD_BYTES, Batch
+from .partitioner import Partitioner
+
+PIECE_RECORDS: Final = 8_192
+
+T = TypeVar("T")
+
+
+class Records(Protocol):
+    """Records in columns, of either kind: `Columns` of lists, or `PackedColumns` of arrays."""
+
+    @property
+    def record_count(self) -> int:
+        """How many there are."""
+
+    @property
+    def packed(self) -> bool:
+        """Do they lie in buffers? A batch holds records of one kind only."""
+
+    @property
+    def piece_records(self) -> int:
+        """How many are shared out and given memory together."""
+
+    @property
+    def keys(self) -> object | None:
+        """Their keys; None: there are none."""
+
+    @property
+    def largest(self) -> int:
+        """The bytes of the largest record; 0 if there is none."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the records take in batches, at most."""
+
+    def ends(self) -> Sequence[int]:
+        """The bytes of keys, values and headers before each record, and of all."""
+
+    def cut(self, start: int, stop: int) -> Self:
+        """The records from `start` to before `stop`."""
+
+    def dealt(self, partitioner: Partitioner, count: int, available: Sequence[int]) -> list[tuple[int, Self]]:
+        """The records by partition, each in their order; partition `count`: the sticky one."""
+
+    def pour(self, batch: Batch, time_ms: int, *, kept: bool) -> None:
+        """Add all to a batch, by `time_ms` if they have no timestamps.
+
+        Not `kept`: the batch is encoded before the application can change what it gave.
+        """
 
 
 class Columns(NamedTuple):
-    """Records in columns. `sizes` are the bytes of key, value and headers of each."""
+    """Records in lists.
+
+    `bounds` are the bytes of keys, values and headers before each record and behind the last, from any
+    number on: a range if all records have one size, so that counting costs nothing in any part of them.
+    """
 
     values: Sequence[bytes | None]
     keys: Sequence[bytes | None] | None
     headers: Sequence[Headers] | None
     timestamps: int | Sequence[int] | None
-    sizes: Sequence[int]
+    bounds: Sequence[int]
+
+    @property
+    def record_count(self) -> int:
+        """How many records there are."""
+        return len(self.values)
+
+    @property
+    def packed(self) -> bool:
+        """Do they lie in buffers?"""
+        return False
+
+    @property
+    def piece_records(self) -> int:
+        """How many are shared out and given memory together."""
+        return PIECE_RECORDS
+
+    @property
+    def largest(self) -> int:
+        """The bytes of the largest record; 0 if there is none."""
+        bounds = self.bounds
+        if isinstance(bounds, range):
+            return bounds.step
+        return max(map(sub, islice(bounds, 1, None), bounds), default=0)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the records take in batches, at most."""
+        return self.bounds[-1] - self.bounds[0] + RECORD_OVERHEAD_BYTES * len(self.values)
+
+    def ends(self) -> Sequence[int]:
+        """The bytes of keys, values and headers before each record, and of all."""
+        return self.bounds
 
     def cut(self, start: int, stop: int) -> "Columns":
         """The records from `start` to before `stop`."""
@@ -28,13 +114,39 @@ class Columns(NamedTuple):
             None if self.keys is None else self.keys[start:stop],
             None if self.headers is None else self.headers[start:stop],
             stamps if stamps is None or isinstance(stamps, int) else stamps[start:stop],
-            self.sizes[start:stop],
+            self.bounds[start : stop + 1],
         )
 
-    @property
-    def memory(self) -> int:
-        """Bytes that the records take in batches, at most."""
-        return sum(self.sizes) + RECORD_OVERHEAD_BYTES * len(self.sizes)
+    def dealt(
+        self, partitioner: Partitioner, count: int, available: Sequence[int]
+    ) -> list[tuple[int, "Columns"]]:
+        """The records by partition, each in their order; partition `count`: the sticky one."""
+        places = _places(self, partitioner, count, available)
+        values = _dealt(self.values, places, count)
+        keys = None if self.keys is None else _dealt(self.keys, places, count)
+        headers = None if self.headers is None else _dealt(self.headers, places, count)
+        bounds = _dealt_bounds(self.bounds, places, [len(column) for column in values])
+        stamps = self.timestamps
+        times = None if stamps is None or isinstance(stamps, int) else _dealt(stamps, places, count)
+        return [
+            (
+                place,
+                Columns(
+                    values[place],
+                    None if keys is None else keys[place],
+                    None if headers is None else headers[place],
+                    stamps if times is None else times[place],
+                    bounds[place],
+                ),
+            )
+            for place in range(count + 1)
+            if values[place]
+        ]
+
+    def pour(self, batch: Batch, time_ms: int, *, kept: bool) -> None:
+        """Add all to a batch, by `time_ms` if they have no timestamps. None of them can change any more."""
+        stamps = self.timestamps
+        batch.extend(self.values, self.keys, self.headers, time_ms if stamps is None else stamps)
 
 
 def columns_of(
@@ -44,12 +156,16 @@ def columns_of(
     timestamps_ms: int | Iterable[int] | None,
     *,
     serializers: tuple[Serializer | None, Serializer | None],
-) -> Columns:
+) -> Records:
     """What `send_many` was given, checked; `serializers` are those of keys and of values.
 
     Raises InvalidArgumentError or SerializationError that name the first thing that does not fit.
     """
     key_serializer, value_serializer = serializers
+    if value_serializer is None and is_array(values):
+        from .packed_columns import packed_columns_of
+
+        return packed_columns_of(values, keys, headers, timestamps_ms, key_serializer)
     value_column = column_of("values", values, value_serializer)
     count = len(value_column)
     key_column = None
@@ -59,22 +175,61 @@ def columns_of(
     header_column, header_sizes = (None, None) if headers is None else header_column_of(headers, count)
     stamps = timestamps_of(timestamps_ms, count)
     return Columns(
-        value_column, key_column, header_column, stamps, _sizes(value_column, key_column, header_sizes)
+        value_column, key_column, header_column, stamps, _bounds(value_column, key_column, header_sizes)
     )
 
 
-def _sizes(
+def _places(columns: Columns, partitioner: Partitioner, count: int, available: Sequence[int]) -> list[int]:
+    """Each record's partition, or `count`."""
+    keys = columns.keys
+    if partitioner.key_hash is None:
+        chosen = keys if keys is not None else repeat(None, columns.record_count)
+        return list(map(partitioner.choose, chosen, repeat(count), repeat(available)))
+    assert keys is not None
+    if all(keys):
+        return list(map(mod, map(partitioner.key_hash, keys), repeat(count)))  # type: ignore[arg-type]
+    places = map(partitioner.place, keys, repeat(count), repeat(available))
+    return [count if place is None else place for place in places]
+
+
+def _dealt(items: Sequence[T], places: Sequence[int], count: int) -> list[list[T]]:
+    """The items by place, from 0 to `count`."""
+    buckets: list[list[Any]] = [[] for _ in range(count + 1)]
+    deque(map(list.append, map(buckets.__getitem__, places), items), maxlen=0)
+    return buckets
+
+
+def _bounds(
     values: Sequence[bytes | None],
     keys: Sequence[bytes | None] | None,
     header_sizes: Sequence[int] | None,
-) -> list[int]:
-    """The bytes of key, value and headers of each record."""
+) -> Sequence[int]:
+    """Where each record would begin and the last one end, if all of them lay one after the other."""
     sizes = _lengths(values)
     if keys is not None:
         sizes = list(map(add, sizes, _lengths(keys)))
     if header_sizes is not None:
         sizes = list(map(add, sizes, header_sizes))
-    return sizes
+    return _summed(sizes)
+
+
+def _summed(sizes: list[int]) -> Sequence[int]:
+    count = len(sizes)
+    if count and sizes[0] and sizes.count(sizes[0]) == count:
+        return _even_bounds(sizes[0], count)
+    return list(accumulate(sizes, initial=0))
+
+
+def _even_bounds(size: int, count: int) -> range:
+    return range(0, size * count + 1, size)
+
+
+def _dealt_bounds(bounds: Sequence[int], places: Sequence[int], counts: list[int]) -> list[Sequence[int]]:
+    """The bounds of each place's records, of which there are `counts`."""
+    if isinstance(bounds, range):
+        return [_even_bounds(bounds.step, count) for count in counts]
+    sizes = list(map(sub, islice(bounds, 1, None), bounds))
+    return [_summed(dealt) for dealt in _dealt(sizes, places, len(counts) - 1)]
 
 
 def _lengths(items: Sequence[bytes | None]) -> list[int]:

@@ -16,6 +16,7 @@ import msgspec
 
 from tailrace.client.arguments import check_callable, seconds_of
 from tailrace.protocol.errors import ClosedError, TailraceError, TimedOutError
+from tailrace.protocol.text import plural
 
 _log = logging.getLogger(__name__)
 
@@ -125,6 +126,17 @@ class Outcome:
         if self.error is not None:
             raise self.error.with_traceback(None)
 
+    def told(self, index: int) -> str:
+        """Of one record, for people."""
+        if not self.done:
+            state = "on its way"
+        elif self.error is not None:
+            state = _failed(self.error)
+        else:
+            offset = self.metadata(index).offset
+            state = f"stored at offset {offset}" if offset >= 0 else "sent"  # acks=0 tells no offset
+        return f"to {self.topic}/{self.partition}: {state}"
+
     def _run(self, callback: _Callback) -> None:
         try:
             callback(self)
@@ -137,6 +149,9 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
 
     outcome: Outcome
     index: int
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self.outcome.told(self.index)}>"
 
     def result(self, timeout: float | None = None) -> RecordMetadata:
         """Wait for the record to be stored, `timeout` seconds at most (None: until it resolves).
@@ -213,6 +228,16 @@ class ManyDelivery:
         """The number of records."""
         return self._count
 
+    def __repr__(self) -> str:
+        return f"<ManyDelivery {self.told()}>"
+
+    def told(self) -> str:
+        """For people."""
+        left = sum(span.record_count for span in self._spans if not span.outcome.done)
+        error = next((span.outcome.error for span in self._spans if span.outcome.error is not None), None)
+        state = "stored" if error is None else _failed(error)
+        return f"of {plural(self._count, 'record')}: {f'{left:,} on their way' if left else state}"
+
     def result(self, timeout: float | None = None) -> list[RangeMetadata]:
         """Wait for all records to be stored, `timeout` seconds at most; where they lie.
 
@@ -275,6 +300,10 @@ class ManyDelivery:
             function(self.exception(0))
 
         advance()
+
+
+def _failed(error: TailraceError) -> str:
+    return f"failed: {type(error).__name__}: {error}"
 
 
 def _range(span: Span) -> RangeMetadata:

@@ -77,8 +77,9 @@ class Producer:
     **acks**: "all" (or -1): answered when all in-sync replicas have a batch on disk; 1: when the leader
     has; 0: not at all, a batch counts as delivered when it was handed to the network (its offset is -1).
 
-    `key_serializer` and `value_serializer`: "json", "str", "msgpack", "pickle" (by cloudpickle), or
-    functions that get what `send` was given and give bytes; None stays None.
+    Keys and values are bytes, or str, which is stored as UTF-8. `key_serializer` and `value_serializer`:
+    "json", "str", "msgpack", "pickle" (by cloudpickle), or functions that get what `send` was given and
+    give bytes; None stays None.
     `max_request_size` bounds one record, in bytes. `request_timeout_ms` is how long a node's answer is
     waited for before a batch is sent again. `client_id` names the producer in logs and errors.
 
@@ -195,9 +196,9 @@ class Producer:
     ) -> Delivery:
         """Send one record, without waiting for it to be stored.
 
-        Key and value are bytes or None, or what the serializers take; `headers` (str, bytes or None)
-        pairs; `timestamp_ms` milliseconds since 1970 (default: now). Waits up to `max_block_ms` when the
-        topic is not known yet or memory is full. Raises UnknownTopicError with similar names,
+        Key and value are bytes, str (as UTF-8) or None, or what the serializers take; `headers` (str, bytes
+        or None) pairs; `timestamp_ms` milliseconds since 1970 (default: now). Waits up to `max_block_ms`
+        when the topic is not known yet or memory is full. Raises UnknownTopicError with similar names,
         UnknownPartitionError, InvalidArgumentError, SerializationError, BatchTooLargeError, BufferFullError,
         ConnectionFailedError with address and cause, ClosedError, FencedProducerError.
         """
@@ -267,10 +268,21 @@ class Producer:
     ) -> ManyDelivery:
         """Send records in columns: the fastest way, and the same partitions as `send` would choose.
 
-        `keys` and `headers` have one entry for each value, `timestamps_ms` too, or is one for all. Lists
-        are not to be changed before this returns. Waits and raises like `send`; nothing is sent if any
-        argument does not fit. If memory stays full, BufferFullError's `accepted` tells how many of the
-        records, from the first on, were accepted before.
+        `keys` and `headers` have one entry for each value, `timestamps_ms` too, or is one for all. Values and
+        keys are sequences of what `send` takes, or arrays, of which no object is made for each record:
+
+        - numpy of any dtype but object: a record for each item, or row, of the first axis: its bytes in C
+          order, little endian, in full width (so `S5` sends b"ab" with three zero bytes). Text (`U`,
+          StringDType) is sent as UTF-8, one by one.
+        - Arrow (pyarrow arrays, chunked too; polars' series; whatever has `__arrow_c_array__` or
+          `__arrow_c_stream__`): binary and string in all their kinds, with nulls.
+
+        Timestamps may be integers, numpy's datetime64, or Arrow's timestamps. A serializer is applied to each
+        item of an array. Records from arrays do not share a batch with others: do not mix small calls.
+
+        Lists and arrays are not to be changed before this returns. Waits and raises like `send`; nothing is
+        sent if any argument does not fit. If memory stays full, BufferFullError's `accepted` tells how many
+        of the records, from the first on, were accepted before.
         """
         try:
             target = self._topics[topic]

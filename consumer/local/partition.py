@@ -30,7 +30,8 @@ from tailrace.protocol.record import TopicPartition
 
 from ..stored_offset import StoredOffset
 from .access import DATABASES_MAX, STATE, STORE, folder_access, opening, working
-from .transaction import LocalTransaction
+from .buffered import BufferedKeys
+from .transaction import LocalTransaction, StoredKeys
 
 FORMAT: Final = 1
 IDENTITY: Final = b"identity"
@@ -107,11 +108,15 @@ class PartitionStore:
         with self._change(offset) as transaction:
             with working(self._what):
                 state = self._environment.open_db(STATE, txn=transaction)
-            local = LocalTransaction(transaction, state, self._what)
+            local = LocalTransaction(StoredKeys(transaction, state, self._what))
             try:
                 yield local
             finally:
                 local.end()
+
+    def buffered(self) -> BufferedKeys:
+        """Keys of the application, to be changed by a `transaction` later; nothing is written meanwhile."""
+        return BufferedKeys(self._environment, self._what)
 
     def close(self) -> None:
         """Close the environment, then give up the lock."""

@@ -17,6 +17,7 @@ from tailrace.protocol.record import TopicPartition
 
 from ..stored_offset import StoredOffset
 from .access import folder_access
+from .buffered import BufferedKeys
 from .partition import PartitionStore
 from .transaction import LocalTransaction
 
@@ -59,6 +60,10 @@ class LocalStore:
         """Change keys of the application; they are stored with the offset, which is asked for at the end."""
         self._sync_folder()
         return self._partitions[key].transaction(offset)
+
+    def buffered(self, key: tuple[bytes, int]) -> BufferedKeys:
+        """The same keys, with changes that a `transaction` is to make."""
+        return self._partitions[key].buffered()
 
     def release(self, key: tuple[bytes, int]) -> None:
         """Let another consumer hold the partition. Harmless if it is not held."""

@@ -260,8 +260,9 @@ class Groups:
             self._apply(MemberChanged(request.group_id, released))
             self._freed.add(request.group_id)
         if request.topics is not None and request.topics != row.topics:
-            current = self._member(member_key).row
-            self._apply(MemberChanged(request.group_id, replace(current, topics=request.topics)))
+            changed = replace(self._member(member_key).row, topics=request.topics)
+            check_room(self.state, request.group_id, changed)
+            self._apply(MemberChanged(request.group_id, changed))
             self._dirty.add(request.group_id)
         until = now + min(request.max_wait_ms, row.session_timeout_ms // 2) / 1000
         self._waiting.keep(member_key, Kept(peer, request.request_id, request.member_epoch, owned, until))

@@ -63,7 +63,8 @@ def _config(topic: TopicInfo, request: AlterTopic) -> TopicConfig:
         given[key] = defaults.get(key.replace(".", "_"), 0) if value is None else value
     named = {key.replace(".", "_") for key in given}
     kept = {key: value for key, value in asdict(topic.config).items() if key not in named}
-    return parse_topic_config(kept | given, len(topic.partitions[0].settled_replicas))
+    fewest = min(len(partition.settled_replicas) for partition in topic.partitions)
+    return parse_topic_config(kept | given, fewest)
 
 
 def _added(state: State, topic: TopicInfo, wanted: int) -> tuple[PartitionInfo, ...]:

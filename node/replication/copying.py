@@ -1,9 +1,9 @@
 """What a follower fetches next, and what it makes of the answers. Pure: time is an argument.
 
-A partition is in one step at a time: idle, in a fetch, or with the writer, who appends to its log, cuts or
-empties it. So the offset of the next fetch is always what is on disk (RELIABILITY R2), and what an answer
-says is about the log as it still is. A leader gets several fetches, each with the partitions that are idle as
-it goes out: a busy partition does not wait for quiet ones.
+A partition is in one step at a time: idle, in a fetch, or with the writer, who appends to its log
+or cuts it. So the offset of the next fetch is always what is on disk (RELIABILITY R2), and what an
+answer says is about the log as it still is. A leader gets several fetches, each with the partitions
+that are idle by then: a busy partition does not wait for quiet ones.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -21,7 +21,7 @@ from tailrace.protocol.errors import (
     NotLeaderError,
     TailraceError,
 )
-from tailrace.protocol.limits import FETCH_SLOT_BYTES, REPLICA_FETCH_WAIT_MS
+from tailrace.protocol.limits import FETCH_REPLY_BYTES_MAX, REPLICA_FETCH_WAIT_MS
 from tailrace.protocol.messages import ACKS_ALL, Reply
 from tailrace.protocol.replica_messages import (
     AlterIsr,
@@ -75,7 +75,8 @@ class Replication:
         self._storage = storage
         self._writer = writer
         self._led: dict[PartitionKey, tuple[PartitionLog, LeadReplica]] = {}
-        self._moved: set[PartitionKey] = set()
+        self._moved: dict[PartitionKey, PartitionLog] = {}
+        """Of these the high watermark may have moved."""
         self._looks: set[PartitionKey] = set()
         self._look_at = inf
         self._actions: deque[Callable[[], None]] = deque()
@@ -98,6 +99,8 @@ class Replication:
         for key, (log, leader_epoch) in led.items():
             topic = self._membership.cluster.topics.get(key[0])
             info = None if topic is None else topic.partitions[key[1]]
+            if log.sole_replica:
+                self._moved[key] = log
             if topic is None or info is None or log.sole_replica or info.leader_epoch != leader_epoch:
                 self._led.pop(key, None)
                 continue
@@ -108,7 +111,7 @@ class Replication:
                 self._node_id, info, topic.config.min_insync_replicas, start=log.epoch_start, now=now
             )
             self._led[key] = (log, replica)
-            self._moved.add(key)
+            self._moved[key] = log
         self._look_at = now + LOOK_S if self._led else inf
 
     def resign(self, keys: Iterable[PartitionKey]) -> list[PendingProduce]:
@@ -116,7 +119,7 @@ class Replication:
         keys = list(keys)
         for key in keys:
             self._led.pop(key, None)
-            self._moved.discard(key)
+            self._moved.pop(key, None)
             self._looks.discard(key)
         return self.waiting.give_up(keys)
 
@@ -124,7 +127,7 @@ class Replication:
         """The cluster state has moved on, for these topics or (None) for all."""
         topics = self._membership.cluster.topics
         touched = None if topic_ids is None else set(topic_ids)
-        for key, (_, replica) in self._led.items():
+        for key, (log, replica) in self._led.items():
             if touched is not None and key[0] not in touched:
                 continue
             topic = topics.get(key[0])
@@ -132,7 +135,7 @@ class Replication:
                 info = topic.partitions[key[1]]
                 if info.leader_epoch == replica.leader_epoch:
                     replica.follow(info, topic.config.min_insync_replicas)
-                    self._moved.add(key)
+                    self._moved[key] = log
         self._connections.relocate(now)
 
     def refuse_unwritable(self, log: PartitionLog, acks: int, now: float) -> None:
@@ -160,19 +163,23 @@ class Replication:
         """A follower says what it has on disk."""
         log, replica = self._led[key]
         replica.fetched(node_id, node_epoch, offset, end_offset=log.log_end_offset, now=now)
-        self._moved.add(key)
+        self._moved[key] = log
 
-    def grown(self, keys: Iterable[PartitionKey]) -> None:
-        """These were appended to."""
-        self._moved.update(key for key in keys if key in self._led)
+    def grown(self, sizes: Mapping[PartitionKey, int]) -> dict[PartitionKey, int]:
+        """These were appended to, by so many bytes. Returns those that wait for no other replica."""
+        self._moved.update((key, self._led[key][0]) for key in sizes if key in self._led)
+        return {key: size for key, size in sizes.items() if key not in self._led}
 
     def take_moved(self) -> list[tuple[PartitionKey, PartitionLog, list[PendingProduce]]]:
         """The partitions whose high watermark has moved since the last call, and what waited for that."""
         moved = []
-        for key in self._moved:
-            log, replica = self._led[key]
+        for key, log in self._moved.items():
+            led = self._led.get(key)
+            if led is None:  # it has become the only replica: all of its log is committed
+                moved.append((key, log, self.waiting.advanced(key, log.high_watermark)))
+                continue
             self._looks.add(key)
-            high_watermark = replica.high_watermark(log.high_watermark, log.log_end_offset)
+            high_watermark = led[1].high_watermark(log.high_watermark, log.log_end_offset)
             if self._storage.raise_high_watermark(log, high_watermark):
                 moved.append((key, log, self.waiting.advanced(key, high_watermark)))
         self._moved.clear()
@@ -243,7 +250,7 @@ class Replication:
             on_reply=partial(self._fetch_answered, fetch),
             timeout_s=REQUEST_TIMEOUT_S,
             now=self._now,
-            reply_bytes=FETCH_SLOT_BYTES,
+            reply_bytes=FETCH_REPLY_BYTES_MAX,
         )
 
     def _fetch_answered(self, fetch: CopyFetch, reply: Reply | TailraceError, frames: list[bytes]) -> None:
@@ -309,7 +316,7 @@ class Replication:
                 else:
                     replica.answered(answer.partition)
                 if key in self._led and self._led[key][1] is replica:
-                    self._moved.add(key)
+                    self._moved[key] = self._led[key][0]
 
         connections.request(
             COORDINATOR,

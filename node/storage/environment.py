@@ -305,8 +305,8 @@ class Storage:
     def advance_start(self, log: PartitionLog, offset: int) -> bool:
         """Delete one slice of the batches that end below `offset`, the leader's log start; True: call again.
 
-        The high watermark is then at least the log's new start. Raises CorruptBatchError,
-        UnknownPartitionError, StorageFullError, StorageFaultError.
+        The high watermark is then at least the log's new start. Raises UnknownPartitionError,
+        StorageFullError, StorageFaultError.
         """
         reading.refuse_removed(log)
         return self._resize("retention", log, lambda: retention.advance_start(self._tables, log, offset))

@@ -70,21 +70,21 @@ def _head(log: PartitionLog, cursor: "Cursor[memoryview]") -> Head:
 
 
 def advance_start(tables: Tables, log: PartitionLog, offset: int) -> bool:
-    """Delete one slice of the batches that end below `offset`; True if more is left."""
+    """Delete one slice of the batches that end below `offset`, whatever they hold; True if more is left."""
     cut: list[int] = []
     size, more = 0, False
     with tables.environment.begin(db=log.database, buffers=True) as transaction:
         cursor = transaction.cursor()
         positioned = cursor.first()
         while positioned:
-            head = _head(log, cursor)
-            if head.last_offset >= offset:
+            last_offset, batch_bytes = schema.read_offset_key(cursor.key()), len(cursor.value())
+            if last_offset >= offset:
                 break
-            more = bool(cut) and (len(cut) == SLICE_BATCHES or size + head.size > SLICE_BYTES)
+            more = bool(cut) and (len(cut) == SLICE_BATCHES or size + batch_bytes > SLICE_BYTES)
             if more:
                 break
-            cut.append(head.last_offset)
-            size += head.size
+            cut.append(last_offset)
+            size += batch_bytes
             positioned = cursor.next()
     if cut:
         log.head = None

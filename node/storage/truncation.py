@@ -41,9 +41,9 @@ def truncate(
     """See `Storage.truncate`.
 
     One transaction, since an offset, an epoch or a sequence that outlives its batch makes replicas differ.
-    So its cost is not bounded: 2 us a batch, and the first page of each has to be read; LMDB lists the freed
-    pages in memory, 8 bytes each, and stores that list in adjacent pages. What is cut off is what a leader
-    had not replicated, and that is little; it is only a log under an unclean leader that loses much.
+    So its cost is not bounded: about 10 us a batch, and the first page of each has to be read; LMDB lists
+    the freed pages in memory, 8 bytes each, and stores that list in adjacent pages. What is cut off is what
+    a leader had not replicated, and that is little; only under an unclean leader a log loses much.
     """
     refuse_removed(log)
     if offset < log.log_start_offset:
@@ -62,7 +62,7 @@ def reset_slice(
     _refuse_loss(log, start_offset, unclean)
     if log.log_start_offset <= start_offset < log.log_end_offset and log.high_watermark <= start_offset:
         # What was never committed goes first, so that the high watermark is not dragged along by the rest.
-        truncate(tables, producers, log, start_offset, unclean=False)
+        truncate(tables, producers, log, start_offset, unclean=unclean)
         return True
     if log.log_start_offset < log.log_end_offset:
         retention.advance_start(tables, log, log.log_end_offset)

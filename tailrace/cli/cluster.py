@@ -1,4 +1,4 @@
-"""`tailrace cluster`: look at the cluster, or wait for it."""
+"""`tailrace cluster`: look at the cluster, wait for it, and move what its nodes hold (`moving.py`)."""
 
 import time
 from dataclasses import asdict
@@ -11,6 +11,7 @@ from tailrace.protocol.limits import NODES_MAX
 from tailrace.protocol.text import plural
 
 from .connect import admin_of
+from .moving import drain, elect, move, rebalance, remove
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json, print_table
 from .units import human_bytes
@@ -25,7 +26,11 @@ NODE_ANSWERS_WITHIN_S: Final = 3.0
 
 @click.group()
 def cluster() -> None:
-    """Look at the cluster, or wait for it."""
+    """Look at the cluster, wait for it, move partitions and leaders, take nodes out."""
+
+
+for _command in (elect, move, drain, remove, rebalance):
+    cluster.add_command(_command)
 
 
 @cluster.command()
@@ -118,7 +123,7 @@ def _print_text(
             state, space = "no answer", ("-", "-", "-")
         else:
             used = (human_bytes(held.used_bytes), human_bytes(held.quota_bytes))
-            state, space = "alive", (str(len(held.logs)), *used)
+            state, space = "draining" if node.draining else "alive", (str(len(held.logs)), *used)
         leads = _leaders(topics, node.node_id)
         rows.append((node.node_id, state, node.tcp.removeprefix("tcp://"), leads, *space))
     print_table(("NODE", "STATE", "ADDRESS", "LEADS", "LOGS", "USED", "QUOTA"), rows)

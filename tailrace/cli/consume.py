@@ -58,7 +58,13 @@ def _parse_format(_: click.Context, __: click.Parameter, text: str | None) -> Ba
     multiple=True,
     help="Only this partition; may be repeated.",
 )
-@click.option("-e", "--exit", "at_end", is_flag=True, help="Stop at what is the end now.")
+@click.option(
+    "-e",
+    "--exit",
+    "at_end",
+    is_flag=True,
+    help="Stop at what is the end now; with -g: when the group has committed that.",
+)
 @click.option(
     "-f",
     "--format",
@@ -104,16 +110,25 @@ def consume(
         consumer = Consumer(
             bootstrap_servers=bootstrap_servers,
             group_id=group_id,
-            auto_offset_reset="earliest" if group_id is None else _reset(offsets, partitions, at_end=at_end),
+            auto_offset_reset="earliest" if group_id is None else _reset(offsets, partitions),
             enable_auto_commit=False,
             request_timeout_ms=timeout_ms,
         )
     with consumer:
         if group_id is not None:
-            from .group_reading import print_as_member
+            from .group_reading import Goal, print_as_member
 
+            goal: Goal | None = None
+            if at_end:
+                named = topics if pattern is None else matching(consumer.topics(), pattern)
+                goal = Goal(consumer, named, from_start=_reset(offsets, partitions) == "earliest")
             print_as_member(
-                consumer, topics, pattern=pattern, count=count, printer=printer or _printer(as_json=as_json)
+                consumer,
+                topics,
+                pattern=pattern,
+                count=count,
+                goal=goal,
+                printer=printer or _printer(as_json=as_json),
             )
             return
         if pattern is not None:
@@ -127,10 +142,10 @@ def _printer(*, as_json: bool) -> BatchFormat:
     return json_lines if as_json else values_only
 
 
-def _reset(offsets: OffsetRange, partitions: Sequence[int], *, at_end: bool) -> Literal["earliest", "latest"]:
+def _reset(offsets: OffsetRange, partitions: Sequence[int]) -> Literal["earliest", "latest"]:
     """Where a group begins that has committed nothing."""
-    if partitions or at_end:
-        raise click.UsageError("a group shares all partitions and goes on: leave out -p and -e with -g")
+    if partitions:
+        raise click.UsageError("a group shares all partitions: leave out -p with -g")
     if offsets == parse_offsets("start", 0):
         return "earliest"
     if offsets == parse_offsets("end", 0):

@@ -12,18 +12,26 @@ from tailrace.protocol.errors import UnknownGroupError
 from tailrace.protocol.text import plural
 
 from .connect import admin_of
+from .offsets import parse_time
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json, print_table
-from .topic_names import complete_groups
+from .topic_names import chosen_groups, complete_groups, regex_option
 from .units import parse_duration_ms
 
 if TYPE_CHECKING:
     from tailrace import TopicPartition
     from tailrace.client.admin import Admin
-    from tailrace.client.descriptions import GroupDescription, GroupOffset
+    from tailrace.client.descriptions import GroupDescription, GroupOffset, MemberDescription
 
 _TOPIC: Final = re.compile(r"([A-Za-z0-9._-]+)(?::([0-9]+(?:,[0-9]+)*))?")
 _NONE: Final = "-"
+
+
+def _parse_time(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    try:
+        return None if text is None else parse_time(text, time.time_ns() // 1_000_000)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.group()
@@ -32,13 +40,22 @@ def group() -> None:
 
 
 @group.command("list")
+@click.argument("names", nargs=-1, metavar="[GROUP...]", shell_complete=complete_groups)
+@regex_option
 @bootstrap_option
 @json_option
 @timeout_option
-def list_(bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> None:
-    """The groups: how many members they have, and whether partitions are on their way."""
+def list_(
+    names: Sequence[str], bootstrap_servers: str, timeout_s: float, *, regex: bool, as_json: bool
+) -> None:
+    """All groups, or those that are named: how many members, and whether partitions are on their way."""
     with admin_of(bootstrap_servers, timeout_s) as admin:
         groups = admin.list_groups()
+        if names:
+            chosen = set(chosen_groups(admin, names, regex=regex))
+            groups = [each for each in groups if each.group_id in chosen]
+            for missing in chosen - {each.group_id for each in groups}:
+                admin.describe_group(missing)  # raises, with similar names
     if as_json:
         for listed in groups:
             print_json(asdict(listed))
@@ -62,11 +79,13 @@ def describe(group_id: str, bootstrap_servers: str, timeout_s: float, *, as_json
     members = plural(len(described.members), "member")
     assignor = f", assignor {described.assignor}" if described.assignor else ""
     click.echo(f"{group_id}: {described.state}, {members}, epoch {described.group_epoch}{assignor}")
-    if not described.offsets:
+    idle = [member for member in described.members if not member.partitions]
+    if not described.offsets and not idle:
         return
+    rows = [_row(group_id, offset) for offset in described.offsets]
+    rows += [(group_id, *[_NONE] * 5, _member(member), member.host) for member in idle]
     print_table(
-        ("GROUP", "TOPIC", "PARTITION", "CURRENT-OFFSET", "LOG-END-OFFSET", "LAG", "MEMBER", "HOST"),
-        [_row(group_id, offset) for offset in described.offsets],
+        ("GROUP", "TOPIC", "PARTITION", "CURRENT-OFFSET", "LOG-END-OFFSET", "LAG", "MEMBER", "HOST"), rows
     )
     lag = "unknown, nothing is committed here" if described.lag is None else f"{described.lag:,}"
     click.echo(f"lag in all: {lag}")
@@ -85,7 +104,10 @@ def describe(group_id: str, bootstrap_servers: str, timeout_s: float, *, as_json
 @click.option("--to-latest", "to", flag_value="latest", help="To the end: only what comes from now on.")
 @click.option("--to-offset", type=click.IntRange(min=0), help="To this offset.")
 @click.option(
-    "--to-timestamp", metavar="MS", type=click.IntRange(min=0), help="To the first record at or after."
+    "--to-timestamp",
+    metavar="TIME",
+    callback=_parse_time,
+    help="To the first record since milliseconds, 2024-01-31T12:00 (UTC), or -1h: as `consume -o @...`.",
 )
 @click.option("--by-duration", metavar="DURATION", help="To the first record of the last `1h`, `7d`, ...")
 @click.option("--shift-by", type=int, help="So many records forward, or back if negative.")
@@ -142,17 +164,25 @@ def reset_offsets(
 
 
 @group.command()
-@click.argument("group_ids", nargs=-1, required=True, metavar="GROUP...", shell_complete=complete_groups)
+@click.argument("names", nargs=-1, required=True, metavar="GROUP...", shell_complete=complete_groups)
+@regex_option
 @click.option("--execute", is_flag=True, help="Do it; without this it is only shown.")
 @bootstrap_option
 @json_option
 @timeout_option
 def delete(
-    group_ids: Sequence[str], bootstrap_servers: str, timeout_s: float, *, execute: bool, as_json: bool
+    *,
+    names: Sequence[str],
+    regex: bool,
+    execute: bool,
+    bootstrap_servers: str,
+    as_json: bool,
+    timeout_s: float,
 ) -> None:
     """Forget groups without members, and their offsets. A dry run unless --execute."""
     with admin_of(bootstrap_servers, timeout_s) as admin:
-        groups = [admin.describe_group(group_id) for group_id in dict.fromkeys(group_ids)]
+        group_ids = dict.fromkeys(chosen_groups(admin, names, regex=regex))
+        groups = [admin.describe_group(group_id) for group_id in group_ids]
         for each in groups:  # all of them, before any is deleted
             _check_no_members(each)
         for each in groups:
@@ -190,9 +220,13 @@ def _row(group_id: str, offset: "GroupOffset") -> tuple[object, ...]:
         _NONE if offset.offset is None else offset.offset,
         _NONE if offset.log_end_offset is None else offset.log_end_offset,
         _NONE if offset.lag is None else offset.lag,
-        _NONE if member is None else f"{member.client_id} ({member.instance_id or member.member_id[:8]})",
+        _NONE if member is None else _member(member),
         _NONE if member is None else member.host,
     )
+
+
+def _member(member: "MemberDescription") -> str:
+    return f"{member.client_id} ({member.instance_id or member.member_id[:8]})"
 
 
 def _as_json(described: "GroupDescription") -> Mapping[str, object]:

@@ -22,7 +22,7 @@ COMMANDS: Final = {
     "up": ("tailrace.cli.up:up", "Run a whole cluster from a YAML file."),
     "coordinator": ("tailrace.cli.roles:coordinator", "Run the coordinator of a cluster."),
     "node": ("tailrace.cli.roles:node", "Run one node of a cluster."),
-    "cluster": ("tailrace.cli.cluster:cluster", "Look at the cluster, or wait for it."),
+    "cluster": ("tailrace.cli.cluster:cluster", "Look at the cluster, move partitions, take nodes out."),
     "topic": ("tailrace.cli.topic:topic", "Create, list, describe, alter and delete topics."),
     "group": ("tailrace.cli.group:group", "Look at consumer groups, reset their offsets, delete them."),
     "produce": ("tailrace.cli.produce:produce", "Write lines to a topic."),

@@ -22,6 +22,8 @@ _CLOCK: Final = r"[0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:[.][0-9]+)?)?)?(?:Z|[+-][0-
 _TIME: Final = rf"{_DATE}(?:[T ]{_CLOCK})?|-[0-9]+[a-z]+|[0-9]+"
 _TIMES: Final = re.compile(rf"@({_TIME})(?::@?({_TIME}|[+][0-9]+[a-z]+|end)?)?")
 """A time, or two; the first is as long as it can be, since there are colons within."""
+_FORM: Final = re.compile(_TIME)
+_TIME_FORMS: Final = "milliseconds, 2024-01-31T12:00 (UTC), or -1h"
 _FORMS: Final = (
     "start, end, N, +N, -N, @milliseconds, @2024-01-31T12:00, @-1h, or a range such as 10:20 or @-2h:-1h"
 )
@@ -61,6 +63,14 @@ def parse_offsets(text: str, now_ms: int) -> OffsetRange:
     if end is not None and begin.base == end.base and end.offset < begin.offset:
         raise ValueError(f"{text!r} ends before it begins")
     return OffsetRange(begin, last=end)
+
+
+def parse_time(text: str, now_ms: int) -> int:
+    """Milliseconds since 1970 of a time of the grammar above, with its `@` or without. Raises ValueError."""
+    time = text.removeprefix("@")
+    if not _FORM.fullmatch(time):
+        raise ValueError(f"{text!r} is no time: write {_TIME_FORMS}")
+    return _timestamp(time, now_ms)
 
 
 def _place(text: str) -> Place:

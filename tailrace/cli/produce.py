@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from tailrace.protocol.errors import BufferFullError, TailraceError, UnknownPartitionError
+from tailrace.protocol.errors import BufferFullError, InvalidRecordError, TailraceError, UnknownPartitionError
 from tailrace.protocol.limits import RECORD_BYTES_MAX
 from tailrace.protocol.text import plural
 
@@ -59,7 +60,7 @@ def _parse_headers(_: click.Context, __: click.Parameter, pairs: Sequence[str]) 
 
 @click.command()
 @click.argument("topic", shell_complete=complete_topics)
-@click.argument("file", type=click.File("rb", lazy=False), default="-")
+@click.argument("files", type=click.File("rb", lazy=False), nargs=-1, metavar="[FILE...]")
 @click.option("-k", "--key", help="The key of every record.")
 @click.option(
     "-K",
@@ -108,7 +109,7 @@ def _parse_headers(_: click.Context, __: click.Parameter, pairs: Sequence[str]) 
 def produce(
     *,
     topic: str,
-    file: BinaryIO,
+    files: Sequence[BinaryIO],
     key: str | None,
     separator: bytes | None,
     headers: ConstantHeaders,
@@ -124,24 +125,27 @@ def produce(
     timeout_s: float,
     as_json: bool,
 ) -> int:
-    """Write each line, or row of CSV, of FILE (default: what is piped in) to TOPIC as one record.
+    """Write each line, or row of CSV, of FILEs (default: what is piped in) to TOPIC as one record.
 
-    Returns when everything is acknowledged. Ctrl-C ends the input; what was read is still written.
+    Files are read one after the other; each CSV file begins with its columns' names. Returns when everything
+    is acknowledged. Ctrl-C ends the input; what was read is still written.
     """
     from tailrace.producer.producer import Producer
 
+    files = files or [sys.stdin.buffer]
     if as_csv:
         if key is not None or separator is not None or parse_headers:
             raise click.UsageError("--key, --key-separator and --headers are for lines; CSV has columns")
-        source = _csv_source(file, key_column, value_column, timestamp_column, headers, delimiter=delimiter)
+        rows_of = _csv_source(key_column, value_column, timestamp_column, headers, delimiter=delimiter)
+        sources = [_named(rows_of(file), file) for file in files]
     else:
         if any(option is not None for option in (key_column, value_column, timestamp_column, delimiter)):
             raise click.UsageError("columns and delimiters are those of a CSV file: add --csv")
-        source = _line_source(file, key, separator, headers, parse_headers=parse_headers)
-    failure: TailraceError | None = None
-    interrupted = False
+        lines_of = _line_source(key, separator, headers, parse_headers=parse_headers)
+        sources = [_named(lines_of(file), file) for file in files]
+    tally = _Tally()
     with (
-        _progress(file) as advance,
+        _progress(files) as advance,
         Producer(
             bootstrap_servers,
             compression_type=None if compression == "none" else compression,
@@ -152,15 +156,8 @@ def produce(
         with waiting_is_told(bootstrap_servers, timeout_s):
             _check_place(producer, topic, partition)
         started = time.monotonic()
-        tally = _Tally()
-        try:
-            for columns in source(advance):
-                _send(producer, topic, columns, partition)
-                tally.add(columns)
-        except KeyboardInterrupt:
-            interrupted = True
-        except TailraceError as error:
-            failure = error
+        records = chain.from_iterable(source(advance) for source in sources)
+        failure = _send_all(producer, topic, records, partition, tally)
         try:
             producer.close()
         except TailraceError as error:
@@ -169,7 +166,26 @@ def produce(
     if failure is not None:
         raise TailraceError(f"{_reason(failure, timeout_s)}; {tally.extent(stored)}")
     tally.report(topic, time.monotonic() - started, as_json=as_json)
-    return exit_codes.INTERRUPTED if interrupted else exit_codes.OK
+    return exit_codes.INTERRUPTED if tally.interrupted else exit_codes.OK
+
+
+def _send_all(
+    producer: "Producer", topic: str, records: Iterator[Columns], partition: int | None, tally: "_Tally"
+) -> TailraceError | None:
+    """What ended it before the end of the input, unless that was Ctrl-C."""
+    try:
+        for columns in records:
+            _send(producer, topic, columns, partition)
+            tally.add(columns)
+    except KeyboardInterrupt:
+        tally.interrupted = True
+    except TailraceError as error:
+        return error
+    except click.UsageError as error:  # of a column that a file has not got
+        if not tally.records:
+            raise
+        return InvalidRecordError(error.message)
+    return None
 
 
 def _send(producer: "Producer", topic: str, columns: Columns, partition: int | None) -> None:
@@ -198,6 +214,7 @@ class _Tally:
     def __init__(self) -> None:
         self.records = 0
         self.size = 0
+        self.interrupted = False
 
     def add(self, columns: Columns) -> None:
         self.records += len(columns.values)
@@ -217,38 +234,58 @@ class _Tally:
             click.echo(f"produced {amount} to {topic} in {seconds:.1f} s", err=True)
 
 
+def _named(source: Source, file: BinaryIO) -> Source:
+    """What is wrong with the input is said with the file's name."""
+    name = "stdin" if file.name == "<stdin>" else file.name
+
+    def records(advance: Advance) -> Iterator[Columns]:
+        try:
+            yield from source(advance)
+        except InvalidRecordError as error:
+            raise InvalidRecordError(f"{name}: {error}") from error
+        except click.UsageError as error:
+            raise click.UsageError(f"{name}: {error.message}") from error
+
+    return records
+
+
 def _line_source(
-    file: BinaryIO, key: str | None, separator: bytes | None, headers: ConstantHeaders, *, parse_headers: bool
-) -> Source:
+    key: str | None, separator: bytes | None, headers: ConstantHeaders, *, parse_headers: bool
+) -> Callable[[BinaryIO], Source]:
     if key is not None and separator is not None:
         raise click.UsageError("--key and --key-separator exclude each other")
-    if is_gzipped(file.fileno()):
-        raise click.UsageError(f"{file.name} is gzipped: unpack it (zcat {file.name} | tailrace produce ...)")
     form = LineFormat(None if key is None else key.encode(), separator, headers, parse_headers)
     taken = sum(len(name) + len(value) for name, value in headers) + len(form.key or b"")
-    return lambda advance: records_of_lines(file.fileno(), RECORD_BYTES_MAX - taken, advance, form)
+
+    def source(file: BinaryIO) -> Source:
+        if is_gzipped(file.fileno()):
+            raise click.UsageError(
+                f"{file.name} is gzipped: unpack it (zcat {file.name} | tailrace produce ...)"
+            )
+        return lambda advance: records_of_lines(file.fileno(), RECORD_BYTES_MAX - taken, advance, form)
+
+    return source
 
 
 def _csv_source(
-    file: BinaryIO,
     key_column: str | None,
     value_column: str | None,
     timestamp_column: str | None,
     headers: ConstantHeaders,
     *,
     delimiter: str | None,
-) -> Source:
+) -> Callable[[BinaryIO], Source]:
     if delimiter is not None and len(delimiter) != 1:
         raise click.UsageError("--delimiter is one character")
     form = CsvFormat(delimiter or ",", key_column, value_column, timestamp_column, headers)
-    return lambda advance: records_of_csv(file, advance, form)
+    return lambda file: lambda advance: records_of_csv(file, advance, form)
 
 
 @contextmanager
-def _progress(file: BinaryIO) -> Iterator[Advance]:
-    """A bar on stderr when that is a terminal and the input is a file, whose size is known."""
-    status = os.fstat(file.fileno())
-    if not sys.stderr.isatty() or not stat.S_ISREG(status.st_mode):
+def _progress(files: Sequence[BinaryIO]) -> Iterator[Advance]:
+    """A bar on stderr when that is a terminal and the input is files, whose size is known."""
+    found = [os.fstat(file.fileno()) for file in files]
+    if not sys.stderr.isatty() or not all(stat.S_ISREG(each.st_mode) for each in found):
         yield lambda _: None
         return
     from rich.console import Console
@@ -256,5 +293,5 @@ def _progress(file: BinaryIO) -> Iterator[Advance]:
 
     columns = BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=status.st_size)
+        task = progress.add_task("", total=sum(each.st_size for each in found))
         yield lambda size: progress.advance(task, size)

@@ -61,7 +61,7 @@ def _in_base_unit(key: str, value: str) -> str | int:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Only 1 so far: replication is not there yet.",
+    help="How many nodes hold each partition.",
 )
 @click.option(
     "-c",
@@ -69,8 +69,8 @@ def _in_base_unit(key: str, value: str) -> str | int:
     multiple=True,
     metavar="KEY=VALUE",
     callback=_parse_config,
-    help="retention_ms such as 7d, retention_bytes such as 64GiB (-1: no bound), or min_insync_replicas; "
-    "may be repeated.",
+    help="retention_ms such as 7d, retention_bytes such as 64GiB (-1: no bound), min_insync_replicas, or "
+    "unclean_leader_election=true; may be repeated.",
 )
 @bootstrap_option
 @timeout_option
@@ -138,7 +138,8 @@ def describe(
         settings = ", ".join(f"{key}={value}" for key, value in each.config.items())
         click.echo(f"{chr(10) if number else ''}{each.name}  (id {each.topic_id}; {settings})")
         print_table(
-            ("PARTITION", "LEADER", "EPOCH", "REPLICAS", "START", "END", "SIZE"), _partition_rows(each, logs)
+            ("PARTITION", "LEADER", "EPOCH", "REPLICAS", "ISR", "ELR", "START", "END", "SIZE"),
+            _partition_rows(each, logs),
         )
 
 
@@ -250,9 +251,14 @@ def _partition_rows(each: "TopicDescription", logs: Logs) -> list[tuple[object, 
         log = _leaders_log(each, part, logs)
         known = (log.log_start_offset, log.high_watermark, human_bytes(log.size_bytes)) if log else ("-",) * 3
         leader = "none" if part.leader is None else part.leader
-        replicas = ",".join(map(str, part.replicas))
-        rows.append((part.partition, leader, part.leader_epoch, replicas, *known))
+        replicas = _nodes(part.replicas) + (f" -> {_nodes(part.target)}" if part.target else "")
+        in_sync = _nodes(part.isr), _nodes(part.elr)
+        rows.append((part.partition, leader, part.leader_epoch, replicas, *in_sync, *known))
     return rows
+
+
+def _nodes(node_ids: Sequence[int]) -> str:
+    return ",".join(map(str, node_ids)) or "-"
 
 
 def _extent(each: "TopicDescription", logs: Logs) -> tuple[int, int]:

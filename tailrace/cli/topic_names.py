@@ -36,17 +36,24 @@ def pattern_of(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else "|".join(f"(?:{name})" for name in names)
 
 
-def matching(names: Iterable[str], pattern: str) -> list[str]:
+def matching(names: Iterable[str], pattern: str, what: str = "topic") -> list[str]:
     """Those whose whole name matches, in order. Raises click.ClickException if there are none."""
     found = sorted(name for name in names if re.fullmatch(pattern, name))
     if not found:
-        raise click.ClickException(f"no topic matches {pattern}")
+        raise click.ClickException(f"no {what} matches {pattern}")
     return found
 
 
 def chosen_topics(admin: "Admin", names: Sequence[str], *, regex: bool) -> Sequence[str]:
     """The names themselves, or the topics that they match."""
     return matching(admin.list_topics(), pattern_of(names)) if regex else names
+
+
+def chosen_groups(admin: "Admin", names: Sequence[str], *, regex: bool) -> Sequence[str]:
+    """The names themselves, or the groups that they match."""
+    if not regex:
+        return names
+    return matching((group.group_id for group in admin.list_groups()), pattern_of(names), "group")
 
 
 def complete_topics(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -8,7 +8,9 @@ import click
 
 from tailrace.processes.launch import Event, Launcher, Role
 
+from . import exit_codes
 from .cluster_config import load_cluster
+from .new_folder import NewFolder
 from .options import data_dir_option, json_option, port_option
 from .output import discard_stdout, print_json
 from .relay import prefix_of
@@ -23,24 +25,33 @@ from .supervisor import Supervisor
 def up(file: Path, data_dir: Path | None, port: int | None, *, as_json: bool) -> int:
     """Run the coordinator and the nodes of a YAML file, and keep them running.
 
-    Prints one line when all are ready. Ctrl-C stops them cleanly, a second one at once.
+    Prints one line when all are ready. Ctrl-C stops them cleanly, a second one at once. A data folder that
+    was not there is removed again if the start fails.
     """
     cluster = load_cluster(file, data_dir=data_dir, port=port)
+    new_folder = NewFolder(cluster.layout)
     launcher = Launcher(file, cluster.layout)
     node_ids = [node.node_id for node in cluster.nodes]
     show = print_json if as_json else _print_text
 
+    was_ready = False
+
     def report(event: Event) -> None:
+        nonlocal was_ready
+        was_ready = was_ready or event["event"] == "ready"
         try:
             show(event)
         except OSError:  # its reader may go, or a disk under it fill up; the cluster stays
             discard_stdout()
 
     try:
-        return Supervisor(launcher, node_ids, report, sys.stderr.fileno()).run(port)
+        code = Supervisor(launcher, node_ids, report, sys.stderr.fileno()).run(port)
     finally:
         with contextlib.suppress(OSError):  # another process of the cluster may still have its socket there
             cluster.layout.run.rmdir()
+    if code != exit_codes.OK and not was_ready:
+        new_folder.remove()
+    return code
 
 
 def _print_text(event: Event) -> None:

@@ -43,6 +43,7 @@ from .engine import Engine
 from .group_admin import GroupAdmin
 from .offsets import list_offsets
 from .options import keyword_options, reject_unknown
+from .placement_admin import PlacementAdmin
 from .retry import Backoff
 
 CREATE_TIMEOUT_MS_MAX: Final = 600_000
@@ -52,8 +53,8 @@ NODES_AWAITED_S: Final = 5.0
 _numbers = itertools.count(1)
 
 
-class Admin(GroupAdmin):
-    """Creates, alters, deletes and describes topics and groups, and describes the cluster.
+class Admin(GroupAdmin, PlacementAdmin):
+    """Creates, alters, deletes and describes topics and groups, describes the cluster, moves partitions.
 
     Nothing is connected to before it is needed, so that only calls raise ConnectionFailedError,
     with each address and why it could not be used. `request_timeout_ms` is how long a call may take
@@ -330,8 +331,9 @@ def _settings(config: Mapping[str, str | int] | None) -> dict[str, str | int]:
     """The coordinator checks names and values; only what could not be sent to it is refused here."""
     settings = dict(items_of("config", {} if config is None else config))
     for key, value in settings.items():
-        if not isinstance(key, str) or not isinstance(value, str | int) or isinstance(value, bool):
-            raise InvalidConfigError(f"topic config {key!r} is {value!r}; it must be a whole number")
+        if not isinstance(key, str) or not isinstance(value, str | int):
+            raise InvalidConfigError(f"topic config {key!r} is {value!r}; it must be a number or a boolean")
+        settings[key] = str(value).lower() if isinstance(value, bool) else value
     return settings
 
 
@@ -356,6 +358,13 @@ def _not_ready(state: ClusterState, nodes: int) -> TailraceError | None:
 def _as_asked(
     topic: TopicDescription, partitions: int, replication_factor: int, config: Mapping[str, str | int]
 ) -> bool:
-    settings = {key.replace(".", "_"): int(value) for key, value in config.items()}
+    settings = {key.replace(".", "_"): _plain(value) for key, value in config.items()}
+    there = {key: _plain(value) for key, value in topic.config.items()}
     same_shape = (len(topic.partitions), topic.replication_factor) == (partitions, replication_factor)
-    return same_shape and settings.items() <= topic.config.items()
+    return same_shape and settings.items() <= there.items()
+
+
+def _plain(value: str | int) -> str:
+    """A number, or true or false, however it was given."""
+    text = str(value).strip().lower()
+    return text if text in ("true", "false") else str(int(text))

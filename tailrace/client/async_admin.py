@@ -53,6 +53,8 @@ class AsyncAdmin:
 
     async def close(self) -> None:
         """Close the connections. Calls that wait in other tasks raise ClosedError. May be repeated."""
+        if self._bridge.forked:
+            return
         self._bridge.close()
         # Not by the bridge, whose threads may all wait for what only this ends.
         await asyncio.to_thread(self._sync.close)
@@ -69,6 +71,11 @@ class AsyncAdmin:
     describe_cluster = twin(Admin.describe_cluster)
     describe_logs = twin(Admin.describe_logs)
     list_offsets = twin(Admin.list_offsets)
+    elect_leaders = twin(Admin.elect_leaders)
+    move_partitions = twin(Admin.move_partitions)
+    plan_rebalance = twin(Admin.plan_rebalance)
+    drain_node = twin(Admin.drain_node)
+    remove_node = twin(Admin.remove_node)
     list_groups = twin(Admin.list_groups)
     describe_group = twin(Admin.describe_group)
     list_group_offsets = twin(Admin.list_group_offsets)

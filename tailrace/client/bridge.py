@@ -5,6 +5,7 @@ wait run in threads of the client's own (`run`); nothing here makes a task.
 """
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -34,17 +35,27 @@ class Bridge:
         self._name = name
         self._threads: Final = threads
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = os.getpid()
         self._executor: ThreadPoolExecutor | None = None
         self._closed = False
         self._rung = False
         self._actions: deque[_Job] = deque()
 
     def enter(self) -> asyncio.AbstractEventLoop:
-        """The loop. Raises ConcurrentUseError in another than the first, RuntimeError outside of any."""
-        loop = asyncio.get_running_loop()
+        """The loop. Raises ConcurrentUseError in another than the first, RuntimeError outside of any.
+
+        In a fork of the process there is another or none: ClosedError.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._check_process()
+            raise
         if self._loop is None:
             self._loop = loop
+            self._process = os.getpid()
         elif self._loop is not loop:
+            self._check_process()
             raise ConcurrentUseError(
                 f"{self._name} belongs to the asyncio loop that it was used in first, and this is another: "
                 "make a client in each loop"
@@ -115,14 +126,26 @@ class Bridge:
 
     @property
     def closed(self) -> bool:
-        """Are no more calls taken?"""
-        return self._closed
+        """Are no more calls taken? In a fork of the process there is nothing to be closed either."""
+        return self._closed or self.forked
+
+    @property
+    def forked(self) -> bool:
+        """Is this process a fork of the one that the client was used in?"""
+        return self._process != os.getpid()
 
     def close(self) -> None:
         """No more calls are taken; one that is running ends by itself."""
         self._closed = True
         if self._executor is not None:
             self._executor.shutdown(wait=False)
+
+    def _check_process(self) -> None:
+        if self.forked:
+            raise ClosedError(
+                f"this {self._name} was made before fork() and belongs to process {self._process}; "
+                "make a new one here, in a loop of its own"
+            )
 
     def _served(
         self, loop: asyncio.AbstractEventLoop, jobs: "SimpleQueue[_Job | None]", call: Callable[[], T]

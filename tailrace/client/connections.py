@@ -40,6 +40,8 @@ FULL_QUEUE_PAUSE_S: Final = 0.005
 
 OPEN_TIMEOUT_S: Final = 10.0
 """A node maps memory in its network thread, at once."""
+LAST_WORDS_MS: Final = 2_000
+"""What nobody answers (acks=0) gets so long to leave when a client is closed."""
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +120,7 @@ class Connections:
         """Send what gets no reply, if that can be done at once. If not, a connection is made: try again."""
         link = self._link(destination)
         if link.ready and not link.unsent and link.connection is not None:
+            link.told = True
             return link.connection.send(header, frames)
         if link.connection is None and now >= link.reopen_at and self._closed is None:
             self._open(link, now)
@@ -284,7 +287,7 @@ class Connections:
         """Close every connection. What was not answered gets `error`, and so does every later request."""
         self._closed = error
         for link in self._links.values():
-            self._drop(link)
+            self._drop(link, LAST_WORDS_MS if link.told and link.ready else 0)
         for pending in self._pending.take_all():
             self._fail_later(pending, error)
 
@@ -348,12 +351,12 @@ class Connections:
         for pending in lost:
             pending.on_reply(error, [])
 
-    def _drop(self, link: Link) -> None:
+    def _drop(self, link: Link, linger_ms: int = 0) -> None:
         connection, link.connection, link.ready = link.connection, None, False
         if connection is not None:
             del self._by_connection[connection]
             self._poller.remove(connection)
-            connection.close()
+            connection.close(linger_ms)
         if link.path is not None:
             link.path.close()
             link.path = None

@@ -14,13 +14,19 @@ from tailrace.protocol.record import TopicPartition
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartitionDescription:
-    """Who holds a partition. `leader` is None while no replica that may lead is alive."""
+    """Who holds a partition. `leader` is None while no replica that may lead is alive.
+
+    `isr` are in sync; `elr` are not, but have every record that was acknowledged to all, and may lead when
+    nobody in sync can. `target`: who is to hold the partition, if it moves.
+    """
 
     partition: int
     leader: int | None
     leader_epoch: int
     replicas: tuple[int, ...]
     isr: tuple[int, ...]
+    elr: tuple[int, ...] = ()
+    target: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,12 +41,17 @@ class TopicDescription:
     @property
     def replication_factor(self) -> int:
         """How many nodes hold each partition."""
-        return len(self.partitions[0].replicas) if self.partitions else 0
+        if not self.partitions:
+            return 0
+        return len(self.partitions[0].target or self.partitions[0].replicas)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeDescription:
-    """A node and its addresses; `ipc` is empty when it has none. `node_epoch` is new at each start."""
+    """A node and its addresses; `ipc` is empty when it has none. `node_epoch` is new at each start.
+
+    `draining`: everything moves off it, and nothing new is placed on it.
+    """
 
     node_id: int
     node_epoch: int
@@ -48,6 +59,24 @@ class NodeDescription:
     tcp: str
     ipc: str
     rack: str
+    draining: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ElectionResult:
+    """How many partitions have another leader now, and how many still wait for their first replica."""
+
+    moved: int
+    waiting: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrainProgress:
+    """How many partitions a node holds still, and how many of them no other node can take."""
+
+    node_id: int
+    held: int
+    stuck: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,6 +215,8 @@ def describe_partition(index: int, partition: PartitionInfo) -> PartitionDescrip
         leader_epoch=partition.leader_epoch,
         replicas=partition.replicas,
         isr=partition.isr,
+        elr=partition.elr,
+        target=partition.target,
     )
 
 
@@ -208,6 +239,7 @@ def describe_node(node: NodeInfo) -> NodeDescription:
         tcp=node.listener.tcp,
         ipc=node.listener.ipc,
         rack=node.rack,
+        draining=node.draining,
     )
 
 

@@ -31,6 +31,7 @@ class Location(NamedTuple):
 class Link:
     """`connection` is there when one is needed or was; `ready` when it may be used.
 
+    `path` is a node's over ipc; `told`: something went over a connection that nobody answers.
     `unsent` are the ids of the requests that wait for it. While there is none, the next one is not
     made before `reopen_at`; one that is not ready is looked at again at `patient_until`.
     """
@@ -40,6 +41,7 @@ class Link:
         self.connection: Connection | None = None
         self.ready = False
         self.path: LocalPath | None = None
+        self.told = False
         self.location = Location("")
         self.endpoint = ""
         self.unsent: deque[int] = deque()

@@ -19,6 +19,7 @@ Storage, replication and idempotence read this header only, never the records.
 """
 
 import struct
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from .compression import Compression
@@ -198,9 +199,11 @@ def seal(magic: int, fields: tuple[int, ...], body: list[bytes], size: int) -> b
         raise InvalidArgumentError(f"batch header: {error}") from None
     length = HEADER_BYTES - _LENGTH_END + size
     parts = [back, *body]
-    if size >= _ONE_COPY_FROM * len(parts) and set(map(type, parts)) == {bytes}:
-        batch = b"".join((_FRONT.pack(0, length, -1, magic, crc32c_of_parts(parts)), *parts))
-    else:
+    batch = b""
+    if size >= _ONE_COPY_FROM * len(parts):
+        with suppress(TypeError):  # bytes and numpy's arrays can be summed as they are, views cannot
+            batch = b"".join((_FRONT.pack(0, length, -1, magic, crc32c_of_parts(parts)), *parts))
+    if not batch:
         tail = b"".join(parts)
         batch = _FRONT.pack(0, length, -1, magic, crc32c_of_parts((tail,))) + tail
     if len(batch) != HEADER_BYTES + size:

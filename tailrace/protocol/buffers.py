@@ -5,17 +5,62 @@ Everything here is C-built calls over whole columns; nothing runs a line of Pyth
 """
 
 import struct
+import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from io import BytesIO
 from itertools import accumulate, chain, repeat
 from operator import sub
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from .errors import BatchTooLargeError, CorruptBatchError
 from .limits import BATCH_BODY_BYTES_MAX, KIB
 
 ALIGNMENT: Final = 8
+
+
+class PackedItems:
+    """A column of `count` items that is laid out as the body has it.
+
+    `offsets` are int32 from 0 to `size`, `data` bytes-like objects of together `size` bytes; nulls are of
+    length 0. `validity` is None where there are no nulls.
+    """
+
+    __slots__ = ("count", "data", "nulls", "offsets", "size", "validity")
+
+    def __init__(
+        self,
+        count: int,
+        offsets: bytes,
+        data: Sequence[Any],
+        size: int,
+        *,
+        validity: bytes | None = None,
+        nulls: int = 0,
+    ) -> None:
+        self.count = count
+        self.offsets = offsets
+        self.data = data
+        self.size = size
+        self.validity = validity
+        self.nulls = nulls
+
+    def __len__(self) -> int:
+        return self.count
+
+    def lengths(self) -> list[int]:
+        """The length of every item."""
+        ends = struct.unpack(f"<{self.count + 1}i", self.offsets)
+        return list(map(sub, ends[1:], ends))
+
+
+class PackedTimestamps(NamedTuple):
+    """Timestamps as the body has them: the first, the largest, and all as int64; no `data`: all are equal."""
+
+    first: int
+    largest: int
+    data: bytes = b""
+
 
 _DIGITS_OF_FLAGS: Final = bytes.maketrans(b"\x00\x01", b"01")
 _FLAGS_OF_DIGITS: Final = bytes.maketrans(b"01", b"\x00\x01")
@@ -55,6 +100,17 @@ def unpack_offsets(body: bytes, start: int, count: int, data_length: int, what: 
     return offsets
 
 
+def check_offsets(body: bytes, start: int, count: int, data_length: int, what: str) -> list[int]:
+    """Check like `unpack_offsets`. Returns them only if that was the way to do it, else an empty list."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return unpack_offsets(body, start, count, data_length, what)
+    offsets = numpy.frombuffer(body, "<i4", count + 1, start)
+    if offsets[0] != 0 or offsets[-1] != data_length or (offsets[1:] < offsets[:-1]).any():
+        return unpack_offsets(body, start, count, data_length, what)
+    return []
+
+
 def even_width(body: bytes, start: int, count: int, data_length: int) -> int:
     """The width that all items have, if that can be seen at a glance at their offsets; else 0."""
     width, rest = divmod(data_length, count)
@@ -62,6 +118,13 @@ def even_width(body: bytes, start: int, count: int, data_length: int) -> int:
         return 0
     size = 4 * (count + 1)
     return width if body[start : start + size] == _even_offsets(width)[:size] else 0
+
+
+def even_offsets(count: int, width: int) -> bytes | None:
+    """The offsets of `count` items of `width` bytes, if they are among those that are kept."""
+    if count > _EVEN_COUNT_MAX or width > _EVEN_WIDTH_MAX:
+        return None
+    return _even_offsets(width)[: 4 * (count + 1)]
 
 
 @lru_cache(maxsize=32)
@@ -101,11 +164,15 @@ def pack_bitmap(flags: Iterable[bool]) -> bytes:
     return int(digits[::-1], 2).to_bytes((len(digits) + 7) // 8, "little")
 
 
-def unpack_bitmap(bitmap: bytes, count: int, what: str) -> bytes:
-    """One byte, 0 or 1, for each of `count` flags. The bits after the last one must be 0."""
-    bits = int.from_bytes(bitmap, "little")
-    if len(bitmap) != (count + 7) // 8 or bits >> count:
+def check_bitmap(bitmap: bytes, count: int, what: str) -> None:
+    """The bitmap of `count` flags has its length, and the bits after the last one are 0."""
+    if len(bitmap) != (count + 7) // 8 or (count % 8 and bitmap[-1] >> count % 8):
         raise CorruptBatchError(f"{what} validity: {len(bitmap)} bytes do not hold {count} bits")
+
+
+def unpack_bitmap(bitmap: bytes, count: int) -> bytes:
+    """One byte, 0 or 1, for each of `count` flags of a bitmap that was checked."""
+    bits = int.from_bytes(bitmap, "little")
     return f"{bits:0{count}b}"[::-1].encode().translate(_FLAGS_OF_DIGITS)
 
 

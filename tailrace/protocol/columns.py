@@ -38,7 +38,7 @@ from operator import add, is_not, itemgetter, length_hint, sub
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, MAGIC_COLUMNS, seal
-from .buffers import pack_bitmap, pack_offsets, padding
+from .buffers import PackedItems, PackedTimestamps, pack_bitmap, pack_offsets, padding
 from .compression import Compression, compress
 from .errors import BatchTooLargeError, InvalidArgumentError
 from .limits import (
@@ -103,15 +103,17 @@ class _Column(NamedTuple):
     """The buffers of a column, and the length of every item; of header columns also how many a record has."""
 
     buffers: list[_Buffer]
-    lengths: Sequence[int]
+    lengths: Sequence[int] | None
     has_nulls: bool
     counts: Sequence[int] = ()
+    packed: PackedItems | None = None
+    """Where `lengths` are still to be read from."""
 
 
 def encode(
-    values: Items,
-    keys: Items | None = None,
-    timestamps: int | Sequence[int] = 0,
+    values: Items | PackedItems,
+    keys: Items | PackedItems | None = None,
+    timestamps: int | Sequence[int] | PackedTimestamps = 0,
     headers: Sequence[Headers] | None = None,
     *,
     compression: Compression = Compression.NONE,
@@ -122,13 +124,14 @@ def encode(
     """One whole native batch of at least one record, base offset 0.
 
     Values and keys are bytes (or bytes-like objects, whose bytes are copied) or None; `timestamps` are
-    milliseconds since 1970, one for all or one for each. A body that its codec does not make smaller
-    is stored plain. Raises InvalidArgumentError, BatchTooLargeError.
+    milliseconds since 1970, one for all or one for each. What is packed is taken as it is. A body that its
+    codec does not make smaller is stored plain. Raises InvalidArgumentError, BatchTooLargeError.
     """
-    values, count = _sequence("values", values), len(values)
-    keys = None if keys is None else _sequence("keys", keys, count)
+    values, count = _items("values", values), len(values)
+    keys = None if keys is None else _items("keys", keys, count)
     headers = None if headers is None else _sequence("headers", headers, count)
-    timestamps = timestamps if isinstance(timestamps, int) else _sequence("timestamps", timestamps, count)
+    if not isinstance(timestamps, int | PackedTimestamps):
+        timestamps = _sequence("timestamps", timestamps, count)
 
     key_column = None if keys is None else _key_column(keys)
     value_column = _binary("values", values, VALUES)
@@ -149,8 +152,9 @@ def encode(
             len(_GAP) + size,
         )  # fmt: skip
     except TypeError:
-        _check_types("values", values)
-        _check_types("keys", keys or ())
+        for name, items in (("values", values), ("keys", keys or ())):
+            if not isinstance(items, PackedItems):
+                _check_types(name, items)
         _check_types("header values", [value for pairs in headers or () for _, value in pairs])
         raise InvalidArgumentError("values, keys and header values are bytes or None") from None
 
@@ -162,22 +166,49 @@ def _sequence(name: str, column: Sequence[T], count: int | None = None) -> Seque
         column = column if isinstance(column, list | tuple) else list(column)
     except TypeError:
         raise InvalidArgumentError(f"{name} is {type(column).__name__}, not a sequence") from None
+    _check_count(name, found, count)
+    return column
+
+
+def _check_count(name: str, found: int, count: int | None) -> None:
     if count is not None and found != count:
         raise InvalidArgumentError(f"{found} {name} for {count} values")
     if found < 1:
         raise InvalidArgumentError("a batch has at least one record")
     if found > BATCH_RECORDS_MAX:
         raise BatchTooLargeError(f"{found} records, at most {BATCH_RECORDS_MAX} a batch")
-    return column
 
 
-def _key_column(keys: Items) -> _Column | None:
+def _items(name: str, items: Items | PackedItems, count: int | None = None) -> Items | PackedItems:
+    if not isinstance(items, PackedItems):
+        return _sequence(name, items, count)
+    _check_count(name, len(items), count)
+    return items
+
+
+def _key_column(keys: Items | PackedItems) -> _Column | None:
     """None if no record has a key. Looked for last: comparing with None is slow where there are keys."""
     column = _binary("keys", keys, KEYS)
-    return None if column.has_nulls and keys.count(None) == len(keys) else column
+    if not column.has_nulls:
+        return column
+    nulls = keys.nulls if isinstance(keys, PackedItems) else keys.count(None)
+    return None if nulls == len(keys) else column
 
 
-def _binary(name: str, items: Items, kinds: BinaryKinds) -> _Column:
+def _packed(items: PackedItems, kinds: BinaryKinds) -> _Column:
+    buffers: list[_Buffer] = [
+        (kinds.offsets, len(items.offsets), (items.offsets,)),
+        (kinds.data, items.size, items.data),
+    ]
+    if items.validity is not None:
+        assert kinds.validity is not None
+        buffers.append((kinds.validity, len(items.validity), (items.validity,)))
+    return _Column(buffers, None, items.validity is not None, packed=items)
+
+
+def _binary(name: str, items: Items | PackedItems, kinds: BinaryKinds) -> _Column:
+    if isinstance(items, PackedItems):
+        return _packed(items, kinds)
     try:
         lengths = list(map(len, items))  # type: ignore[arg-type]
     except TypeError:
@@ -211,11 +242,13 @@ def _check_types(name: str, items: Sequence[object]) -> None:
             raise InvalidArgumentError(f"{name}[{place}] is {type(item).__name__}, not bytes or None")
 
 
-def _timestamps(timestamps: int | Sequence[int]) -> tuple[int, int, _Column | None]:
+def _timestamps(timestamps: int | Sequence[int] | PackedTimestamps) -> tuple[int, int, _Column | None]:
     """Base, maximum, and the column unless all are equal."""
     buffer = b""
     try:
-        if isinstance(timestamps, int):
+        if isinstance(timestamps, PackedTimestamps):
+            base, last, buffer = timestamps
+        elif isinstance(timestamps, int):
             base = last = timestamps
         else:
             base = last = timestamps[0]
@@ -224,7 +257,7 @@ def _timestamps(timestamps: int | Sequence[int]) -> tuple[int, int, _Column | No
         struct.pack("<q", base)
     except (struct.error, TypeError) as error:
         raise InvalidArgumentError(f"timestamps are int64 milliseconds: {error}") from None
-    column = _Column([(Kind.TIMESTAMPS, len(buffer), (buffer,))], (), False) if buffer else None
+    column = _Column([(Kind.TIMESTAMPS, len(buffer), (buffer,))], None, False) if buffer else None
     return base, last, column
 
 
@@ -244,6 +277,8 @@ def _headers(headers: Sequence[Headers]) -> _Column:
     starts, _ = pack_offsets(counts)
     value_column = _binary("header values", list(map(itemgetter(1), pairs)), HEADER_VALUES)
     buffers = [(Kind.HEADER_COUNTS, len(starts), (starts,)), *key_column.buffers, *value_column.buffers]
+    assert key_column.lengths is not None
+    assert value_column.lengths is not None
     return _Column(buffers, list(map(add, key_column.lengths, value_column.lengths)), False, counts)
 
 
@@ -272,7 +307,7 @@ def _body(columns: list[_Column]) -> tuple[list[bytes], int]:
         pieces.append(bytes(padding(length)))
         size += length + padding(length)
     if size > RECORD_BYTES_MAX:
-        _check_sizes(size, [column for column in columns if column.lengths])
+        _check_sizes(size, [column for column in columns if column.lengths or column.packed])
     return pieces, size
 
 
@@ -286,6 +321,9 @@ def _check_sizes(size: int, columns: list[_Column]) -> None:
 
 
 def _record_lengths(column: _Column) -> Sequence[int]:
+    if column.packed is not None:
+        return column.packed.lengths()
+    assert column.lengths is not None
     if not column.counts:
         return column.lengths
     ends = list(accumulate(column.lengths, initial=0))

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import repeat
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from .batch import MAGIC_COLUMNS, BatchHeader, check_crc, parse_header
 from .crc import Buffer
@@ -13,9 +13,11 @@ from .record import Headers, Record
 from .rows import Rows
 
 if TYPE_CHECKING:
+    import numpy
     import pyarrow
 
 BytesRecord: TypeAlias = Record[bytes | None, bytes | None]
+Column: TypeAlias = Literal["value", "key"]
 
 
 class Body(Protocol):
@@ -114,3 +116,14 @@ class Batch:
         from .arrow import record_batch
 
         return record_batch(self)
+
+    def to_numpy(self, dtype: Any = None, column: Column = "value") -> "numpy.ndarray[Any, Any]":
+        """The values, or the keys, as a read-only array: a view of this batch's memory where it can be one.
+
+        All must have one length and none may be null. `dtype` is any of that size ("i8", "S5", a structured
+        one; ("f4", 768) for rows; default: `V<length>`, bytes as they are); the shape is [records], or
+        [records, ...] for rows. Raises InvalidArgumentError that says why not; ImportError without the extra.
+        """
+        from .fixed_width import array_of
+
+        return array_of(self, dtype, column)

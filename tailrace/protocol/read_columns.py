@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, BatchHeader
-from .buffers import even_items, even_width, items_between, padding, unpack_bitmap, unpack_offsets, with_nulls
+from .buffers import (
+    check_bitmap,
+    check_offsets,
+    even_items,
+    even_width,
+    items_between,
+    padding,
+    unpack_bitmap,
+    unpack_offsets,
+    with_nulls,
+)
 from .columns import (
     DIRECTORY_ENTRY,
     DIRECTORY_HEAD,
@@ -48,24 +58,42 @@ class BinaryColumn:
         self.offsets = _sized(spans, kinds.offsets, 4 * (count + 1))
         self.data = _sized(spans, kinds.data, None)
         self.validity = None if kinds.validity is None else spans.get(kinds.validity)
-        self._body = body
+        self.body = body
         self.count = count
-        self._width = even_width(body, self.offsets.start, count, self.data.length)
+        self.width = even_width(body, self.offsets.start, count, self.data.length)
+        """The length of every item, if that was seen at a glance; else 0."""
         self._ends: list[int] = []
-        self._flags = b""
-        if not self._width:
-            self._ends = unpack_offsets(body, self.offsets.start, count, self.data.length, what)
+        if not self.width:
+            self._ends = check_offsets(body, self.offsets.start, count, self.data.length, what)
         if self.validity is not None:
-            self._flags = unpack_bitmap(body[self.validity.start : self.validity.end], count, what)
+            check_bitmap(self._bitmap(), count, what)
 
     def items(self) -> list[bytes | None]:
         """The values, in order."""
         items: list[bytes]
-        if self._width:
-            items = even_items(self._body, self.data.start, self.count, self._width)
+        if self.width:
+            items = even_items(self.body, self.data.start, self.count, self.width)
         else:
-            items = items_between(self._body, self.data.start, self._ends)
-        return with_nulls(self._flags, items) if self._flags else list[bytes | None](items)
+            items = items_between(self.body, self.data.start, self._unpacked())
+        if self.validity is None:
+            return list[bytes | None](items)
+        return with_nulls(unpack_bitmap(self._bitmap(), self.count), items)
+
+    @property
+    def has_nulls(self) -> bool:
+        """Is any item null?"""
+        if self.validity is None:
+            return False
+        return int.from_bytes(self._bitmap(), "little").bit_count() < self.count
+
+    def _unpacked(self) -> list[int]:
+        if not self._ends:
+            self._ends = list(struct.unpack_from(f"<{self.count + 1}i", self.body, self.offsets.start))
+        return self._ends
+
+    def _bitmap(self) -> bytes:
+        assert self.validity is not None
+        return self.body[self.validity.start : self.validity.end]
 
 
 class HeaderColumns(NamedTuple):

@@ -120,11 +120,11 @@ class Connection:
             frames.append(frame.bytes)
         return header, frames
 
-    def close(self) -> None:
-        """Close at once; what is not out yet is dropped."""
+    def close(self, linger_ms: int = 0) -> None:
+        """Close at once; what is not out within `linger_ms`, for which the context waits, is dropped."""
         self.state = ConnectionState.LOST
         if self._socket.closed:
             return
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
-        self._socket.close(linger=0)
+        self._socket.close(linger=linger_ms)

@@ -107,7 +107,7 @@ class Handling:
             self._board.take(self._worker, item.partition.topic.encode(), *item.place[1:])
             try:
                 result = self._spec.handler(item.given, *state)
-            except Exception as error:
+            except BaseException as error:
                 raise self._failed(item, error) from error
             finally:
                 self._board.put_down(self._worker)
@@ -116,7 +116,7 @@ class Handling:
             except _NO_RECORD as error:
                 raise self._failed(item, error) from error
 
-    def _failed(self, item: Item, error: Exception) -> HandlerFailedError:
+    def _failed(self, item: Item, error: BaseException) -> HandlerFailedError:
         self._counters.errors += 1
         reason = _told(error)
         self._log_first(item, type(error).__name__, reason)
@@ -160,7 +160,7 @@ class Handling:
         self._counters.dead_letters += len(item.rejected)
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """The error, and where in the handler it came up."""
     frames = traceback.extract_tb(error.__traceback__)[1:][-TRACE_FRAMES_MAX:]
     where = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))

@@ -156,7 +156,8 @@ class Keeper:
         elif self._stop_by is not None:
             if code and not (code == -signal.SIGTERM and not member.ready):
                 _log.warning("worker %d did not end cleanly: %s", member.index, reason)
-        elif not self._was_ready:
+        elif not self._was_ready and code != -signal.SIGKILL:
+            # It would be so again. But who is killed is so by somebody, or for want of memory.
             self._fail(f"a worker could not start: {reason}")
         else:
             self._restart(member, reason, in_hand if said is None else None)

@@ -1,6 +1,5 @@
 """`tailrace.workers.Pool`: a handler, run by processes that share the partitions of its topics."""
 
-import inspect
 import os
 import select
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +11,6 @@ from tailrace.client.admin import Admin
 from tailrace.client.arguments import (
     FOR_EVER_S,
     INT32_MAX,
-    check_callable,
     check_int,
     check_timeout,
     seconds_of,
@@ -26,7 +24,9 @@ from tailrace.consumer.config import ConsumerConfig
 from tailrace.processes.signal_pipe import SignalPipe, stop_signals
 from tailrace.protocol.errors import ClosedError, InvalidArgumentError, TailraceError
 from tailrace.protocol.record import TopicPartition
+from tailrace.protocol.text import plural
 
+from .arguments import check_handler
 from .keeper import STOP_WITHIN_S, Keeper
 from .spec import Spec, ship
 
@@ -71,7 +71,7 @@ class Pool:
 
     Other options are the consumers' (`session_timeout_ms`, `max_poll_records`, ...), but for those that the
     pool sets; `auto_offset_reset` is "earliest" here. Raises InvalidArgumentError, also for a handler that
-    cannot be pickled.
+    cannot be pickled, or that cannot be called like that.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Pool:
         stop_at_end: bool = False,
         **consumer_options: Any,
     ) -> None:
-        _check_handler(handler)
+        check_handler(handler, with_state=local_state is not None, batches=batches)
         self._processes = check_int("processes", processes, 1, PROCESSES_MAX)
         check_int("retries", retries, 0, INT32_MAX)
         check_int("retry_backoff_ms", retry_backoff_ms, 0, INT32_MAX)
@@ -106,6 +106,10 @@ class Pool:
         wanted = topics_of(topics)
         if not wanted:
             raise InvalidArgumentError("a pool needs a topic")
+        if dead_letter_topic in wanted:
+            raise InvalidArgumentError(
+                f"dead_letter_topic {dead_letter_topic!r} is one of the topics: letters would come back"
+            )
         servers = bootstrap_servers if isinstance(bootstrap_servers, str) else list(bootstrap_servers)
         self._spec = Spec(
             handler=handler,
@@ -221,6 +225,20 @@ class Pool:
             finally:
                 signals.close()
 
+    def __repr__(self) -> str:
+        spec, keeper = self._spec, self._keeper
+        if keeper is None:
+            state = "not started"
+        elif keeper.over.is_set():
+            state = "ended" if keeper.failure is None else f"failed: {keeper.failure}"
+        else:
+            done = keeper.metrics()
+            running = sum(worker["state"] == "running" for worker in done["workers"])
+            state = f"{running} running, {plural(done['records'], 'record')} done, lag {done['lag']:,}"
+        name = getattr(spec.handler, "__qualname__", repr(spec.handler))
+        topics, workers = ", ".join(spec.topics), plural(self._processes, "worker")
+        return f"<Pool {spec.group_id!r} of {workers}: {name} on {topics}: {state}>"
+
     def metrics(self) -> dict[str, Any]:
         """Records, errors, retries, dead letters, rate, lag and restarts, in all and for each of `workers`.
 
@@ -261,17 +279,6 @@ def _consumer_options(
     options.update(given)
     ConsumerConfig(group_id=group_id, **options)
     return options
-
-
-def _check_handler(handler: Callable[..., Any]) -> None:
-    """A function that has done its work when it returns. Raises InvalidArgumentError."""
-    check_callable(handler)
-    later = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-    if any(is_later(handler) for is_later in later):
-        raise InvalidArgumentError(
-            f"{handler!r:.100} does nothing before it is awaited or iterated: give a plain function, which "
-            "may return a list of results, or call asyncio.run() in it"
-        )
 
 
 def _ends(admin: Admin, topics: Iterable[TopicDescription]) -> dict[tuple[str, int], int]:

@@ -44,6 +44,7 @@ class Worker(RebalanceListener):
 
     def __init__(self, spec: Spec, board: Board, voice: Voice, index: int) -> None:
         self._spec = spec
+        self._index = index
         self._decoding = spec.decoding()
         self._voice = voice
         self._counters = Counters()
@@ -76,7 +77,7 @@ class Worker(RebalanceListener):
     def run(self) -> None:
         """Until `stop`. Raises WorkerFailedError and what reading and writing raise."""
         spec = self._spec
-        options: dict[str, Any] = dict(spec.consumer)
+        options: dict[str, Any] = {"client_id": f"worker-{self._index}-{os.getpid()}", **spec.consumer}
         if spec.dead_letter_topic is not None:
             options["on_error"] = f"dlq:{spec.dead_letter_topic}"
         with (

@@ -86,7 +86,7 @@ def test_what_the_cluster_refuses_is_one_line(topic: str, tailrace: Run) -> None
         ),
         (("topic", "create", "no spaces"), "topic name"),
         (("topic", "create", "t", "-c", "retention=1"), "unknown topic config"),
-        (("topic", "create", "t", "-r", "3"), "replication"),
+        (("topic", "create", "t", "-r", "17"), "replication_factor is 17"),
         (("topic", "describe", topic.replace("o", "0")), f"did you mean '{topic}'"),
         (("topic", "delete", "nothing-like-it", "--execute"), "does not exist"),
         (("consume", "nothing-like-it"), "does not exist"),

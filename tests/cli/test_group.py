@@ -1,6 +1,9 @@
 """`tailrace group` and `tailrace topic alter` against a real cluster."""
 
 import json
+import os
+import platform
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,12 +71,18 @@ def test_list_and_describe(cluster: Cluster, command: Run) -> None:
 
 
 def test_members_are_shown(cluster: Cluster, command: Run) -> None:
-    options: dict[str, Any] = {"group_id": "live", "client_id": "reader"}
-    with Consumer("orders", bootstrap_servers=cluster.bootstrap_servers, **options):
+    without_name: dict[str, Any] = {"group_id": "live", "bootstrap_servers": cluster.bootstrap_servers}
+    with Consumer("orders", client_id="reader", **without_name):
         _, out, _ = command("group", "describe", "live")
         assert "1 member" in out
         assert "lag in all: 0" in out
         assert len([line for line in out.splitlines() if "reader (" in line]) == 2
+        with Consumer("orders", **without_name):
+            _, out, _ = command("group", "describe", "live")
+            (idle,) = [line.split() for line in out.splitlines() if line.split()[1:3] == ["-", "-"]]
+            assert "2 members" in out
+            assert f"-{os.getpid()}-" in idle[6], "a default name tells the process"
+            assert idle[-1] == platform.node()
         code, _, err = command("group", "delete", "live", "--execute")
         assert code == 1
         assert "1 member" in err
@@ -90,6 +99,8 @@ def test_members_are_shown(cluster: Cluster, command: Run) -> None:
         (["--to-offset", "3"], [3, 3]),
         (["--to-offset", "99"], [5, 5]),
         (["--to-timestamp", "1004"], [2, 2]),
+        (["--to-timestamp", "@1970-01-01T00:00:01.006"], [3, 3]),
+        (["--to-timestamp", "-1h"], [5, 5]),
         (["--by-duration", "1h"], [5, 5]),
         (["--shift-by", "-2"], [3, 3]),
         (["--shift-by", "-99"], [0, 0]),
@@ -135,6 +146,7 @@ def test_similar_names(cluster: Cluster, command: Run) -> None:
         ([], "give one of --to-earliest"),
         (["--to-earliest", "--shift-by", "1"], "give one of --to-earliest"),
         (["--by-duration", "soon"], "--by-duration"),
+        (["--to-timestamp", "soon"], "'soon' is no time: write milliseconds"),
         (["--to-earliest", "--topic", "orders:7"], "there is no 7"),
         (["--to-earliest", "--topic", "or ders"], "write TOPIC"),
         (["--to-earliest"], "there is no group 'nobody'"),
@@ -174,12 +186,36 @@ def test_consume_as_a_group(cluster: Cluster, command: Run) -> None:
     assert sum(offsets(cluster, "printing")) == 10
 
 
+def test_consume_as_a_group_to_the_end(cluster: Cluster, command: Run) -> None:
+    """To what the group has to read, whoever reads it: another member's part is waited for."""
+    options: dict[str, Any] = {"group_id": "ending", "auto_offset_reset": "earliest"}
+    code, out, _ = command("consume", "-g", "ending", "-e", "-n", "4", "orders")
+    assert (code, len(out.split())) == (0, 4)
+    with Consumer("orders", bootstrap_servers=cluster.bootstrap_servers, **options) as other:
+        other.poll(0)
+
+        def read_slowly() -> None:
+            with Admin(cluster.bootstrap_servers) as admin:
+                while sum(stored.offset for stored in admin.list_group_offsets("ending").values()) < 10:
+                    other.poll(20, max_records=1)
+                    other.commit()
+
+        reader = threading.Thread(target=read_slowly)
+        reader.start()
+        code, rest, _ = command("consume", "-g", "ending", "-e", "-r", "ord.*")
+        assert offsets(cluster, "ending") == [5, 5]
+        reader.join()
+    assert code == 0
+    assert set(map(int, (out + rest).split())) <= set(range(10))
+    assert command("consume", "-g", "ending", "-e", "orders")[:2] == (0, ""), "nothing is left"
+    assert command("consume", "-g", "late", "-e", "-o", "end", "orders")[:2] == (0, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["-o", "5", "orders"], "reset-offsets"),
         (["-p", "1", "orders"], "leave out -p"),
-        (["-e", "orders"], "leave out -p"),
         (["-r", "(", "orders"], "is no regular expression"),
     ],
 )
@@ -195,6 +231,21 @@ def test_topics_by_pattern(command: Run) -> None:
     code, _, err = command("consume", "-r", "-e", "nothing-.*")
     assert code == 1
     assert "no topic matches" in err
+
+
+def test_groups_by_pattern(cluster: Cluster, command: Run) -> None:
+    for name in ("west-1", "west-2", "east-1"):
+        read(cluster, name, 1)
+    assert [line.split()[0] for line in command("group", "list", "-r", "west-.")[1].splitlines()] == [
+        "GROUP",
+        "west-1",
+        "west-2",
+    ]
+    assert [line.split()[0] for line in command("group", "list", "east-1")[1].splitlines()][1:] == ["east-1"]
+    assert "no group 'east-2'" in command("group", "list", "east-2")[2]
+    assert command("group", "delete", "-r", "west-.*", "--execute")[0] == 0
+    code, _, err = command("group", "delete", "-r", "west-.*")
+    assert (code, "no group matches west-.*" in err) == (1, True)
 
 
 def test_nothing_is_deleted_if_one_cannot_be(cluster: Cluster, command: Run) -> None:

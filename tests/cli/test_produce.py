@@ -88,9 +88,35 @@ def test_a_row_that_does_not_fit(
 ) -> None:
     options = ("--csv", "--key-column", "a", "--timestamp-column", "when")
     said = tailrace("produce", topic, *options, given=given, code=1).stderr
+    assert "Error: stdin: " in said
     assert message in said
     assert f"{sent} record{'' if sent == 1 else 's'} known to be stored" in said
     stored(sent)
+
+
+def test_several_files(topic: str, tailrace: Run, stored: Callable[[int], list[Any]], tmp_path: Path) -> None:
+    """One after the other; the one that does not fit is named."""
+    first, packed, bad, other = (tmp_path / name for name in ("a.csv", "b.csv.gz", "c.csv", "d.csv"))
+    first.write_text("k,v\n1,x\n2,y\n")
+    packed.write_bytes(gzip.compress(b"v,k\nz,3\n"))
+    bad.write_text("k,v\n4,w\n5\n")
+    other.write_text("key,v\n5,u\n")
+    options = ("--csv", "--key-column", "k", "--value-column", "v")
+    done = tailrace("produce", topic, first, packed, "-", *options, "--json", given="k,v\n9,pipe\n")
+    assert json.loads(done.stdout)["records"] == 4
+    assert [(record.key, record.value) for record in stored(4)] == [
+        (b"1", b"x"), (b"2", b"y"), (b"3", b"z"), (b"9", b"pipe"),
+    ]  # fmt: skip
+    said = tailrace("produce", topic, packed, bad, first, *options, code=1).stderr
+    assert f"Error: {bad}: the row that ends in line 3: 1 columns" in said
+    assert "stopped after 2 records, 2 records known to be stored" in said
+    said = tailrace("produce", topic, first, other, *options, code=1).stderr
+    assert f"Error: {other}: --key-column: there is no column 'k'; there are key, v; stopped after 2" in said
+    assert f"Error: {other}: --key-column: " in tailrace("produce", topic, other, *options, code=2).stderr
+    lines = tmp_path / "lines"
+    lines.write_text("no headers\n")
+    assert f"Error: {lines}: line 1 does not" in tailrace("produce", topic, lines, "--headers", code=1).stderr
+    assert stored(8)[4].value == b"z"
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ def test_what_fails_for_good(tailrace: Callable[..., object], folder: Path, word
         ("handlers:later", "does nothing before it is awaited"),
         ("handlers:shoud", "did you mean 'shout'"),
         ("handlers:number", "cannot be called"),
+        ("handlers:total", "is total(batch, state), and is called with (record)"),
     ],
 )
 def test_handlers_that_are_none(

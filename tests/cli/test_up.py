@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from tailrace.cli.new_folder import NewFolder
 from tailrace.client.admin import Admin
+from tailrace.processes.layout import layout_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 LOCAL = CONFIGS / "local.yaml"
@@ -53,14 +55,19 @@ def test_a_cluster_starts_works_and_stops(
 
 
 def test_data_survives_a_restart(up: Start, tailrace: Start, tmp_path: Path) -> None:
+    """And what cleans up after a failed start: neither a folder in use nor one with a topic is removed."""
+    folder = tmp_path / "data"
+    new_folder = NewFolder(layout_of(folder))
     for _ in range(2):
-        running = up(LOCAL, "--data-dir", tmp_path, "--port", 0)
+        running = up(LOCAL, "--data-dir", folder, "--port", 0)
         where = ("-b", running.event()["bootstrap_servers"])
         if not tailrace("topic", "list", "--json", *where).stdout:
             tailrace("topic", "create", "t", *where)
         tailrace("produce", "t", *where, given="again\n")
+        new_folder.remove()
         assert running.stop(signal.SIGINT) == 0
-    running = up(LOCAL, "--data-dir", tmp_path, "--port", 0)
+        new_folder.remove()
+    running = up(LOCAL, "--data-dir", folder, "--port", 0)
     where = ("-b", running.event()["bootstrap_servers"])
     assert tailrace("consume", "t", "-e", *where).stdout == "again\nagain\n"
 
@@ -152,16 +159,24 @@ def test_the_cluster_stays_when_its_events_do_not_fit(tmp_path: Path) -> None:
         process.wait()
 
 
-def test_a_port_in_use_ends_everything_with_its_reason(up: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("there", [[], ["data", "data/deep"]], ids=len)
+def test_a_port_in_use_ends_everything_with_its_reason(up: Start, tmp_path: Path, there: list[str]) -> None:
+    """And nothing stays that was not there before."""
+    for name in there:
+        (tmp_path / name).mkdir()
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        running = up(THREE_NODES, "--data-dir", tmp_path, "--port", port)
+        running = up(THREE_NODES, "--data-dir", tmp_path / "data" / "deep", "--port", port)
         failed = running.event()
         assert failed["event"] == "failed"
         assert f"127.0.0.1:{port}" in failed["message"]
         assert "already in use" in failed["message"]
         assert running.event() == {"event": "stopped", "exit_code": 1}
         assert running.process.wait(20) == 1
+    left = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.glob("data/**/"))]
+    assert left[: len(there)] == there
+    assert ("data/deep/coordinator" in left) == ("data/deep" in there)
+    assert len(left) == len(there) or "data/deep" in there
 
 
 def test_a_data_folder_in_use_is_refused_and_its_user_unharmed(up: Start, tmp_path: Path) -> None:

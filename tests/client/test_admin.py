@@ -72,7 +72,12 @@ def append(address, topic, partition, values, timestamps):
 def test_a_topic_from_its_creation_to_its_end(admin) -> None:
     created = admin.create_topic("flights", 3, config={"retention_ms": 60_000, "retention.bytes": "1000000"})
     assert created.name == "flights"
-    assert created.config == {"retention_ms": 60_000, "retention_bytes": 1_000_000, "min_insync_replicas": 1}
+    assert created.config == {
+        "retention_ms": 60_000,
+        "retention_bytes": 1_000_000,
+        "min_insync_replicas": 1,
+        "unclean_leader_election": False,
+    }
     assert created.replication_factor == 1
     assert [partition.partition for partition in created.partitions] == [0, 1, 2]
     assert {partition.leader for partition in created.partitions} == {1, 2}
@@ -139,8 +144,8 @@ def test_what_the_coordinator_refuses(admin) -> None:
         admin.create_topic("a/b")
     with pytest.raises(InvalidConfigError, match="did you mean retention_ms"):
         admin.create_topic("other", config={"retention_mss": 1})
-    with pytest.raises(InvalidConfigError, match="replication"):
-        admin.create_topic("other", replication_factor=2)
+    with pytest.raises(InvalidConfigError, match="neither true nor false"):
+        admin.create_topic("other", config={"unclean_leader_election": 2})
     with pytest.raises(UnknownTopicError, match="flights"):
         admin.delete_topic("flihgts")
     with pytest.raises(UnknownTopicError, match="did you mean 'flights'"):

@@ -84,6 +84,40 @@ def test_every_way_to_read(feeder: Feeder, way: str) -> None:
     asyncio.run(main())
 
 
+def test_getmany_of_some_partitions(feeder: Feeder) -> None:
+    topic = feeder.topic(partitions=3)
+    for number in range(3):
+        feeder.send_numbers(topic, [number], partition=number)
+    places = [TopicPartition(topic, number) for number in range(3)]
+
+    async def numbers(consumer: AsyncConsumer, *chosen: TopicPartition, timeout_ms: float = 20_000) -> Any:
+        polled = await consumer.getmany(*chosen, timeout_ms=timeout_ms)
+        return {place: [int(record.value) for record in records] for place, records in polled.items()}
+
+    async def main() -> None:
+        async with consumer_of(feeder, topic) as consumer:
+            await consumer.pause(places[0])
+            assert await numbers(consumer, places[2]) == {places[2]: [2]}
+            assert await numbers(consumer, places[0], places[2], timeout_ms=20) == {}
+            assert consumer.paused() == {places[0]}
+            assert await numbers(consumer) == {places[1]: [1]}
+            waiting = asyncio.create_task(numbers(consumer, places[2]))
+            await consumer.resume(places[0])
+            await consumer.pause(places[1])
+            assert consumer.paused() == {places[1]}
+            feeder.send_numbers(topic, [9], partition=2)
+            assert await waiting == {places[2]: [9]}
+            assert await numbers(consumer, places[0], places[1]) == {places[0]: [0]}
+            feeder.send_numbers(topic, [8], partition=1)
+            assert await numbers(consumer, timeout_ms=20) == {}, "what is paused meanwhile stays so"
+            await consumer.resume(places[1])
+            assert await numbers(consumer) == {places[1]: [8]}
+            with pytest.raises(InvalidArgumentError, match="not assigned"):
+                await consumer.getmany(TopicPartition(topic, 3))
+
+    asyncio.run(main())
+
+
 def test_ends_and_wakeups(feeder: Feeder) -> None:
     topic = feeder.topic()
     feeder.send_numbers(topic, range(3))
@@ -278,20 +312,6 @@ def test_a_plain_listener_and_commits(feeder: Feeder) -> None:
             assert await consumer.committed(place) == 1
             await consumer.unsubscribe()
         assert listener.events == ["assigned", "revoked"]
-
-    asyncio.run(main())
-
-
-def test_local_transactions(feeder: Feeder, tmp_path: Path) -> None:
-    topic = feeder.topic()
-    feeder.send_numbers(topic, range(3))
-
-    async def main() -> None:
-        async with consumer_of(feeder, topic, offset_store=tmp_path, enable_auto_commit=False) as consumer:
-            for name in await consumer.poll(timeout_ms=20_000):
-                with consumer.local_transaction(name) as transaction:
-                    transaction.put(b"k", b"v")
-            assert await consumer.committed(TopicPartition(topic, 0)) == 3
 
     asyncio.run(main())
 

@@ -166,7 +166,7 @@ def test_a_closed_consumer_says_so(consume: Make, feeder: Feeder, tmp_path: Path
         consumer.lag, lambda: consumer.partitions_for_topic(topic), consumer.metrics, consumer.topics,
     ]  # fmt: skip
     for call in calls:
-        with pytest.raises(ClosedError, match=r"consumer-\d+ is closed"):
+        with pytest.raises(ClosedError, match=r"consumer-\d+-\d+ is closed"):
             call()
 
 

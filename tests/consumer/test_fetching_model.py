@@ -219,6 +219,19 @@ WEIGHTS = {
 }  # fmt: skip
 
 
+def test_all_that_is_behind_the_buffer_is_deleted() -> None:
+    """The position is the end of the log, though no record tells that."""
+    machine = Fetching()
+    machine.begin([1] * 12)
+    machine.send(0.0)
+    machine.answer(0, 1)
+    machine.retain(0, 4)
+    machine.send(0.0)
+    machine.answer(0, 1)
+    machine.teardown()
+    assert machine.partitions[0].position == 4
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_long_histories(seed: int) -> None:
     """The same machine, driven for longer than hypothesis does; the seed replays a history exactly."""

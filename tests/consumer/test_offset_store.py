@@ -219,7 +219,7 @@ def test_a_pool_shares_the_folder_but_no_partition(stored: Make, feeder: Feeder)
     first, second = stored(), stored()
     first.assign([at(topic, 0), at(topic, 1)])
     second.assign([at(topic, 2)])
-    with pytest.raises(DataFolderError, match=rf"{topic}-1 in .*: held by process \d+ \(consumer-\d+\)"):
+    with pytest.raises(DataFolderError, match=rf"{topic}-1 in .*: held by process \d+ \(consumer-\d+-\d+\)"):
         second.assign([at(topic, 2), at(topic, 1)])
     assert second.assignment() == {at(topic, 2)}, "a refused assignment changes nothing"
     first.assign([at(topic, 0)])

@@ -1,8 +1,8 @@
 """The whole state machine under random histories, without a socket: invariants, replay, restarts.
 
 Nodes register, beat, fall silent, leave and come back, also with other storage; topics come and
-go; producers get ids; the coordinator restarts from its rows at any point. Topics with three
-replicas, which requests cannot make yet, are put into the state directly.
+go; producers get ids; the coordinator restarts from its rows at any point. `test_replicas.py` has
+the histories of replicas.
 """
 
 from collections.abc import Sequence
@@ -49,6 +49,7 @@ from tailrace.protocol.messages import (
     TopicDeleted,
     Update,
 )
+from tailrace.protocol.replica_messages import AlterIsr, IsrProposal
 
 WALL_MS = 1_700_000_000_000
 
@@ -508,3 +509,49 @@ def test_those_who_wait_are_told_when_the_coordinator_stops() -> None:
     [(peer, reply)] = machine.stop().answers
     assert isinstance(reply, Failed)
     assert (peer, reply.request_id, reply.error.code) == (PEER, 2, ErrorCode.SHUTTING_DOWN)
+
+
+def test_leadership_goes_back_some_seconds_after_a_node_is_in_sync_again() -> None:
+    machine = machine_with(1, 2)
+    creation = CreateTopic(2, name="t", partitions=2, replication_factor=2)
+    machine.ask(PEER, creation, b"t" * 16, 0.0, WALL_MS)
+    epoch = machine.state.cluster.nodes[1].node_epoch
+    machine.ask(PEER, LeaveCluster(3, node_id=1, node_epoch=epoch), b"", 0.0, WALL_MS)
+    request = RegisterNode(4, node_id=1, listener=Listener("tcp://x:1"), storage_id="s")
+    machine.ask(PEER, request, b"", 1.0, WALL_MS)
+
+    def led() -> list[int]:
+        return [p.leader for p in machine.state.cluster.topics[b"t" * 16].partitions]
+
+    now = 1.0
+    for isr in ((2,), (1, 2)):
+        epochs = {node.node_id: node.node_epoch for node in machine.state.cluster.nodes.values()}
+        partitions = machine.state.cluster.topics[b"t" * 16].partitions
+        proposals = [
+            IsrProposal(b"t" * 16, index, p.leader_epoch, p.partition_epoch, isr)
+            for index, p in enumerate(partitions)
+        ]
+        alteration = AlterIsr(5, node_id=2, node_epoch=epochs[2], proposals=proposals, member_epochs=epochs)
+        machine.ask(PEER, alteration, b"", now, WALL_MS)
+        for step in range(1, 11):
+            now += 0.5
+            beat_all(machine, now)
+            outcome = machine.tick(now, WALL_MS)
+            assert (outcome.notes != ()) == (isr == (1, 2) and step == 10), (isr, step)
+    assert outcome.notes == ("1 partition led by the first replica again",)
+    assert led() == [1, 2]
+
+
+def beat_all(machine: Machine, now: float) -> None:
+    for node in machine.state.cluster.nodes.values():
+        request = Heartbeat(9, node_id=node.node_id, node_epoch=node.node_epoch)
+        machine.ask(PEER, request, b"", now, WALL_MS)
+
+
+def test_a_node_whose_connection_ends_is_dead_after_the_grace() -> None:
+    machine = machine_with(1)
+    machine.gone([b"other"], 1.0)
+    machine.gone([PEER], 1.0)
+    outcomes = [machine.tick(1.0 + step / 8, WALL_MS) for step in range(3)]
+    assert [outcome.update is not None for outcome in outcomes] == [False, False, True]
+    assert outcomes[2].warnings == ("node 1 is dead: its connection ended, and no other came within 250 ms",)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.coordinator.placement import place
+from tailrace.coordinator.placement import place, substitute
 from tailrace.coordinator.replica_index import Load
 from tailrace.protocol.errors import LimitExceededError, NotEnoughNodesError
 from tailrace.protocol.limits import PARTITIONS_PER_NODE_MAX
@@ -64,3 +64,43 @@ def test_full_nodes_are_left_out() -> None:
         place(3, 1, {1: room_for_two})
     with pytest.raises(LimitExceededError, match="room for 0 of 1"):
         place(1, 2, {1: full, 2: Load()})
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 4),
+    st.dictionaries(st.integers(1, 9), st.sampled_from("abc"), min_size=1),
+)
+def test_replicas_lie_in_as_many_racks_as_there_are(
+    partitions: int, replication_factor: int, racks: dict[int, str]
+) -> None:
+    if len(racks) < replication_factor:
+        return
+    placed = place(partitions, replication_factor, dict.fromkeys(racks, Load()), racks)
+    most = min(replication_factor, len(set(racks.values())))
+    assert all(len({racks[n] for n in replicas}) == most for replicas in placed)
+    assert all(len(set(replicas)) == replication_factor for replicas in placed)
+    leaders = Counter(dict.fromkeys(racks, 0))
+    leaders.update(replicas[0] for replicas in placed)
+    assert max(leaders.values()) - min(leaders.values()) <= 1
+
+
+def test_a_node_without_a_rack_is_one_of_its_own() -> None:
+    placed = place(12, 2, dict.fromkeys((1, 2, 3), Load()), {1: "a", 2: "a", 3: ""})
+    assert all(3 in replicas for replicas in placed)
+    placed = place(12, 2, dict.fromkeys((1, 2, 3), Load()), {1: "a", 2: "", 3: ""})
+    assert {frozenset(replicas) for replicas in placed} == {
+        frozenset({1, 2}), frozenset({2, 3}), frozenset({1, 3})
+    }  # fmt: skip
+
+
+def test_a_rack_without_room_does_not_keep_replicas_from_others() -> None:
+    full = Load(0, PARTITIONS_PER_NODE_MAX)
+    assert place(1, 2, {1: Load(), 2: Load(), 3: full}, {1: "a", 2: "a", 3: "b"}) == [(1, 2)]
+
+
+def test_a_substitute_is_in_another_rack_then_has_the_least_to_carry() -> None:
+    racks = {1: "a", 2: "b", 3: "a", 4: "c", 5: "c"}
+    assert substitute([1, 2], {3: 0, 4: 7, 5: 5}, racks) == 5
+    assert substitute([1, 2], {3: 0}, racks) == 3
+    assert substitute([1, 2], {1: 0, 2: 0, 4: PARTITIONS_PER_NODE_MAX}, racks) is None

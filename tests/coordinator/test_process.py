@@ -11,6 +11,7 @@ import pytest
 
 from tailrace.coordinator.config import CoordinatorConfig
 from tailrace.coordinator.main import Coordinator
+from tailrace.coordinator.node_connections import RECONNECT_GRACE_S
 from tailrace.coordinator.store.lmdb_store import LmdbStore
 from tailrace.protocol.cluster import NO_LEADER, ClusterState, Listener, NodeInfo
 from tailrace.protocol.errors import ConnectionFailedError, DataFolderError, ErrorCode
@@ -131,6 +132,40 @@ def test_a_silent_node_dies_and_comes_back(start: Any, peers: Any) -> None:
     peer.send(Heartbeat, node_id=1, node_epoch=again.node.node_epoch, applied_version=again.snapshot.version)
     assert isinstance(peer.receive(), TopicCreated)
     assert isinstance(peer.receive(), HeartbeatSeen)
+
+
+def test_a_node_whose_connection_ends_is_replaced_within_a_second(start: Any, peers: Any) -> None:
+    endpoint = start(session_timeout_ms=60_000).listener.tcp
+    first, second = peers.peer(endpoint), peers.peer(endpoint)
+    updates = peers.listening(second.snapshot().publisher.tcp)
+    register(first, 1)
+    register(second, 2)
+    second.send(CreateTopic, name="t", partitions=2, replication_factor=2, timeout_ms=60_000)
+    state = ClusterState(second.snapshot().snapshot)
+    [topic] = state.topics.values()
+    assert [p.leader for p in topic.partitions] == [1, 2]
+    first.connection.close()
+    ended = time.monotonic()
+    while state.nodes[1].alive:
+        published = updates.next()
+        if isinstance(published, Update) and published.version > state.version:
+            state.apply_all(published.changes)
+            state.version = published.version
+    assert RECONNECT_GRACE_S <= time.monotonic() - ended <= 1.0
+    [topic] = state.topics.values()
+    assert [(p.leader, p.leader_epoch, p.isr) for p in topic.partitions] == [(2, 1, (2,)), (2, 0, (2,))]
+
+
+def test_a_node_that_connects_anew_lives_on(start: Any, peers: Any) -> None:
+    endpoint = start(session_timeout_ms=60_000).listener.tcp
+    first, second = peers.peer(endpoint), peers.peer(endpoint)
+    node = register(first).node
+    first.connection.close()
+    assert isinstance(beat(second, node), HeartbeatSeen)
+    end = time.monotonic() + 2 * RECONNECT_GRACE_S
+    while time.monotonic() < end:
+        second.poller.poll(0.05)
+    assert isinstance(beat(second, node), HeartbeatSeen)
 
 
 def test_a_beating_node_lives_on(start: Any, peers: Any) -> None:

@@ -107,7 +107,7 @@ class ReplicaHistory(RuleBasedStateMachine):
 
 
 TestReplicaHistory = ReplicaHistory.TestCase
-TestReplicaHistory.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestReplicaHistory.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 
 
 # ------------------------------------------------------------ without each guard

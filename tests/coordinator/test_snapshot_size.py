@@ -20,7 +20,13 @@ def partition_infos(draw: st.DrawFn) -> PartitionInfo:
     replicas = tuple(draw(st.lists(int32, min_size=1, max_size=16, unique=True)))
     in_sync = draw(st.integers(0, len(replicas)))
     return PartitionInfo(
-        replicas, draw(int32), draw(int32), draw(int32), replicas[:in_sync], replicas[in_sync:]
+        replicas,
+        draw(int32),
+        draw(int32),
+        draw(int32),
+        replicas[:in_sync],
+        replicas[in_sync:],
+        *((replicas, replicas) if draw(st.booleans()) else ()),
     )
 
 

@@ -36,6 +36,15 @@ def test_keys_with_dots_or_underscores(config: dict[str, str | int]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "expected"),
+    [("true", True), (" False", False), (1, True), (0, False), (True, True)],
+)
+def test_true_and_false(given: str | int, expected: bool) -> None:
+    config = parse_topic_config({"unclean.leader.election": given}, 1)
+    assert config.unclean_leader_election is expected
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"retention.hours": 1}, "did you mean retention_ms"),
@@ -48,6 +57,8 @@ def test_keys_with_dots_or_underscores(config: dict[str, str | int]) -> None:
         ({"retention_ms": -2}, "-2 is not from -1"),
         ({"retention_bytes": 2**63}, "is not from -1"),
         ({"min_insync_replicas": 0}, "0 is not from 1"),
+        ({"unclean.leader.election": "perhaps"}, "'perhaps' is neither true nor false"),
+        ({"unclean_leader_election": 2}, "'2' is neither true nor false"),
         ({"min_insync_replicas": 2}, "replication factor is only 1"),
         ({"k" * 4000: 1}, "unknown topic config"),
         ({"retention_ms": "9" * 4000}, "is not a whole number"),

@@ -107,8 +107,8 @@ class LossyCluster(RuleBasedStateMachine):
                     plan = self.assignment.follow(self.node.cluster, touched, deleted)
                     for key in plan.resign:
                         del self.led[key]
-                    self.led.update(plan.lead)
-                    opened = [topic_id for topic_id, _ in plan.lead]
+                    self.led.update({k: r.leader_epoch for k, r in plan.roles.items() if r.source is None})
+                    opened = [topic_id for topic_id, _ in plan.roles]
                     self.node.held_topics.difference_update(plan.drop)
                     self.node.held_topics.update(opened)
                     self.applying.append((self.node.cluster.version, opened, plan.drop))

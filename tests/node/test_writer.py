@@ -20,6 +20,7 @@ from tailrace.node.work import (
     PendingProduce,
     Prepare,
     Prepared,
+    Role,
     WriterFailed,
 )
 from tailrace.node.writer import Writer
@@ -64,7 +65,8 @@ class Desk:
 
     def prepare(self, lead: dict[Any, int], version: int = 1, **options: Any) -> Prepared:
         fields = {"controller_epoch": 1, "drop": [], "configs": {}} | options
-        self.writer.submit(Prepare(version, lead=lead, **fields))
+        roles = {key: Role(epoch, sole=True) for key, epoch in lead.items()}
+        self.writer.submit(Prepare(version, roles=roles, **fields))
         prepared = self.next()
         assert isinstance(prepared, Prepared)
         assert prepared.version == version

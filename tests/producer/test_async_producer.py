@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from tailrace import AsyncProducer, Consumer
@@ -65,6 +67,20 @@ def test_a_hundred_thousand(cluster: Cluster, topic: Callable[..., str]) -> None
 
     asyncio.run(main())
     assert stored(cluster, name, 130_001) == [b"%d" % number for number in range(130_001)]
+
+
+def test_arrays(cluster: Cluster, topic: Callable[..., str]) -> None:
+    name = topic()
+
+    async def main() -> None:
+        async with AsyncProducer(cluster.bootstrap_servers, buffer_memory=300_000, linger_ms=0) as producer:
+            many = await producer.send_many(name, np.array([b"%06d" % number for number in range(50_000)]))
+            more = await producer.send_many(name, pa.array(["050000", "050001"]), pa.array([None, "k"]))
+            assert sum(found.record_count for found in await many) == 50_000
+            assert [found.record_count for found in await more] == [2]
+
+    asyncio.run(main())
+    assert [int(value) for value in stored(cluster, name, 50_002)] == list(range(50_002))
 
 
 def test_who_waits_for_memory_gets_it_in_turn(cluster: Cluster, topic: Callable[..., str]) -> None:

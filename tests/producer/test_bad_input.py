@@ -54,10 +54,9 @@ def test_options(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"value": "text"}, r"value is str 'text'.*encode it.*value_serializer=str.encode"),
-        ({"value": 5}, "value is int 5"),
-        ({"value": b"v", "key": "k"}, r"key is str 'k'.*key_serializer=str.encode"),
-        ({"value": b"v", "key": 0}, "key is int 0"),
+        ({"value": "a\ud800"}, r"value is str 'a.ud800', which UTF-8 cannot hold"),
+        ({"value": 5}, "value is int 5.*encode it.*value_serializer="),
+        ({"value": b"v", "key": 0}, "key is int 0.*key_serializer="),
         ({"value": b"v", "headers": {"a": b"b"}}, "headers are a list"),
         ({"value": b"v", "headers": [("a", "b")]}, r"headers\[0\] has str 'b' for its value"),
         ({"value": b"v", "headers": [(b"a", b"b")]}, r"headers\[0\] has bytes b'a' for its name"),
@@ -89,7 +88,8 @@ def test_send(producer: MakeProducer, topic: MakeTopic, arguments: dict[str, Any
         ({"values": "abc"}, "values is str 'abc'"),
         ({"values": b"abc"}, "values is bytes"),
         ({"values": 5}, "values is int 5"),
-        ({"values": [b"a", "b"]}, r"values\[1\] is str 'b'.*value_serializer=str.encode"),
+        ({"values": [b"a", 5]}, r"values\[1\] is int 5.*value_serializer="),
+        ({"values": ["a", "\udcff"]}, r"values\[1\] is str.*which UTF-8 cannot hold"),
         ({"values": [b"a", b"b"], "keys": [b"a", 1]}, r"keys\[1\] is int 1"),
         ({"values": [b"a", b"b"], "keys": [b"a"]}, "1 keys for 2 values"),
         ({"values": [b"a"], "headers": []}, "0 headers for 1 values"),

@@ -1,6 +1,8 @@
 """`send_many` puts every record where `send` would, in order, in batches within their bounds."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+from operator import mul
 from zlib import crc32
 
 from hypothesis import given
@@ -8,8 +10,8 @@ from hypothesis import strategies as st
 
 from tailrace.producer.accumulator import Accumulator
 from tailrace.producer.batch import RECORD_OVERHEAD_BYTES, Batch
-from tailrace.producer.bulk import PIECE_RECORDS, accept, pieces_of
-from tailrace.producer.columns import columns_of
+from tailrace.producer.bulk import accept, pieces_of
+from tailrace.producer.columns import PIECE_RECORDS, Records, columns_of
 from tailrace.producer.delivery import ManyDelivery
 from tailrace.producer.partitioner import Partitioner
 from tailrace.protocol.cluster import PartitionInfo, TopicConfig, TopicInfo
@@ -106,16 +108,27 @@ def test_every_record_goes_where_it_belongs(
     assert accumulator.used_bytes == sum(batch.size for batch in batches)
 
 
-@given(sizes=st.lists(st.integers(0, 400), max_size=100), memory=st.integers(1, 2_000))
+def sizes_of(columns: Records) -> list[int]:
+    return [after - before for before, after in pairwise(columns.ends())]
+
+
+@given(
+    sizes=st.one_of(
+        st.lists(st.integers(0, 400), max_size=100),
+        st.builds(mul, st.lists(st.integers(0, 400), max_size=1), st.integers(0, 100)),
+    ),
+    memory=st.integers(1, 2_000),
+)
 def test_pieces_are_all_records_in_order_and_within_memory(sizes: Sequence[int], memory: int) -> None:
     columns = columns_of([b"x" * size for size in sizes], None, None, None, serializers=(None, None))
+    assert columns.largest == max(sizes, default=0)
     pieces = list(pieces_of(columns, memory))
-    assert [size for piece in pieces for size in piece.sizes] == sizes
+    assert [size for piece in pieces for size in sizes_of(piece)] == sizes
     for piece in pieces:
-        assert piece.memory <= memory or len(piece.sizes) == 1
-        assert piece.memory == sum(piece.sizes) + RECORD_OVERHEAD_BYTES * len(piece.sizes)
+        assert piece.memory <= memory or piece.record_count == 1
+        assert piece.memory == sum(sizes_of(piece)) + RECORD_OVERHEAD_BYTES * piece.record_count
 
 
 def test_a_piece_has_a_bounded_number_of_records() -> None:
     columns = columns_of([b""] * (PIECE_RECORDS + 1), None, None, None, serializers=(None, None))
-    assert [len(piece.sizes) for piece in pieces_of(columns, 1 << 30)] == [PIECE_RECORDS, 1]
+    assert [piece.record_count for piece in pieces_of(columns, 1 << 30)] == [PIECE_RECORDS, 1]

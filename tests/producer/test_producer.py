@@ -1,6 +1,8 @@
 """A producer against a real node: what is sent is what is stored."""
 
 import logging
+import os
+import signal
 import threading
 import time
 from array import array
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 
 from tailrace.client.admin import Admin
-from tailrace.producer import RangeMetadata, RecordMetadata
+from tailrace.consumer import Consumer
+from tailrace.producer import Producer, RangeMetadata, RecordMetadata
 from tailrace.producer.partitioner import murmur2
 from tailrace.protocol.errors import (
     DeliveryFailedError,
@@ -19,6 +22,8 @@ from tailrace.protocol.errors import (
     TailraceError,
     UnknownTopicError,
 )
+from tailrace.protocol.record import TopicPartition
+from tailrace.testing import Cluster
 
 from .conftest import MakeProducer, MakeTopic, Read
 
@@ -154,6 +159,20 @@ def test_serializers(producer: MakeProducer, topic: MakeTopic, read: Read) -> No
     ]
 
 
+def test_text_is_stored_as_utf8(producer: MakeProducer, topic: MakeTopic, read: Read) -> None:
+    name = topic()
+    writer = producer()
+    writer.send(name, "é", "k")
+    writer.send_many(name, ["a", "ü", ""], ["k", None, b"k"])
+    writer.flush()
+    assert [(record.key, record.value) for record in read(name)[0]] == [
+        (b"k", "é".encode()),
+        (b"k", b"a"),
+        (None, "ü".encode()),
+        (b"k", b""),
+    ]
+
+
 def test_arrays_are_columns_too(producer: MakeProducer, topic: MakeTopic, read: Read) -> None:
     name = topic()
     writer = producer()
@@ -188,6 +207,26 @@ def test_fewer_acks(producer: MakeProducer, topic: MakeTopic, read: Read, acks: 
     while len(read(name)[0]) < 1_001 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [record.value for record in read(name)[0]] == [b"x"] + [b"y"] * 1_000
+
+
+def test_what_nobody_acknowledges_leaves_before_the_producer_is_closed(
+    cluster: Cluster, topic: MakeTopic
+) -> None:
+    """Also from a node that does not take it at once."""
+    name, chunk, pid = topic(), [b"x" * 1_000] * 1_000, cluster.pid(1)
+    with Producer(cluster.bootstrap_servers, acks=0) as writer:
+        writer.send(name, b"").result(10)
+        os.kill(pid, signal.SIGSTOP)
+        goes_on = threading.Timer(0.5, os.kill, (pid, signal.SIGCONT))
+        goes_on.start()
+        for _ in range(40):
+            writer.send_many(name, chunk)
+    goes_on.join()
+    tp = TopicPartition(name, 0)
+    deadline = time.monotonic() + 10
+    with Consumer(bootstrap_servers=cluster.bootstrap_servers) as consumer:
+        while (end := consumer.end_offsets([tp])[tp]) < 40_001:
+            assert time.monotonic() < deadline, end
 
 
 def test_callbacks_run_in_order_and_what_they_raise_hurts_nobody(

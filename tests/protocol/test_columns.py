@@ -3,8 +3,10 @@
 import itertools
 import random
 import struct
+import sys
 from collections import deque
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -352,7 +354,32 @@ def test_bitmaps_match_their_definition() -> None:
         bitmap = buffers.pack_bitmap(flags)
         assert len(bitmap) == (count + 7) // 8
         assert flags == [bool(bitmap[place // 8] >> place % 8 & 1) for place in range(count)]
-        assert list(buffers.unpack_bitmap(bitmap, count, "test")) == flags
+        assert list(buffers.unpack_bitmap(bitmap, count)) == flags
+
+
+@given(
+    offsets=st.lists(st.integers(-2, 9), min_size=2, max_size=6),
+    length=st.integers(0, 9),
+    ascending=st.booleans(),
+)
+def test_offsets_are_checked_alike_with_and_without_numpy(
+    offsets: list[int], length: int, ascending: bool
+) -> None:
+    if ascending:
+        offsets = [0, *sorted(map(abs, offsets))]
+        length = offsets[-1]
+    count = len(offsets) - 1
+    body = b"front" + struct.pack(f"<{count + 1}i", *offsets)
+    outcomes = []
+    for missing in ("", "numpy"):
+        with mock.patch.dict(sys.modules):
+            sys.modules.pop(missing, None)
+            try:
+                outcomes.append(buffers.check_offsets(body, 5, count, length, "test") in ([], offsets))
+            except CorruptBatchError as error:
+                outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0] is True or not ascending
 
 
 def test_kinds_are_dense() -> None:

@@ -23,6 +23,8 @@ from .conftest import MakeTopic, stopped, wait_until
 
 MEMBER = Path(__file__).with_name("group_member.py")
 WITHIN_S = 60.0
+PAUSE_S_MAX = 5.0
+"""Of partitions that do not move: 0.06 s were measured (benchmarks/rebalance.py), on a machine at rest."""
 _groups = count(1)
 
 
@@ -208,6 +210,42 @@ def test_two_that_want_to_be_the_same_instance(
     first.stop()
 
 
+def test_who_is_not_concerned_reads_on(
+    cluster: Cluster, topic: MakeTopic, start: Start, group_id: str, admin: Admin
+) -> None:
+    """A member that does not give up its partition holds up only who is to have it."""
+    name = topic(3)
+    members = [start(name, group_id, session_timeout_ms=600_000).ready() for _ in range(2)]
+    wait_until(lambda: settled(members, 3), "two members share", WITHIN_S)
+    other, slow = sorted(members, key=lambda member: len(member.held()))
+    (kept,) = other.held()
+
+    def is_moving() -> bool:
+        group = admin.describe_group(group_id)
+        return len(group.members) == 3 and group.state == "reconciling"
+
+    with stopped(slow.pid):
+        newcomer = start(name, group_id, session_timeout_ms=600_000)
+        wait_until(is_moving, "a third one comes", WITHIN_S)
+        with Producer(cluster.bootstrap_servers, linger_ms=0) as producer:
+            for _ in range(100):
+                producer.send(name, repr(time.monotonic()).encode(), partition=kept).result(WITHIN_S)
+        wait_until(lambda: len(read_by(other)) == 100, "it reads meanwhile", WITHIN_S)
+        assert is_moving()
+        assert newcomer.held() == set()
+    assert max(at - sent for at, sent in read_by(other)) < PAUSE_S_MAX
+    wait_until(lambda: settled([*members, newcomer], 3), "three members share", WITHIN_S)
+    assert other.held() == {kept}
+    assert not other.said("revoked")
+    for member in (*members, newcomer):
+        member.stop()
+
+
+def read_by(member: Member) -> list[tuple[float, float]]:
+    """When it told of each record, and when that was sent."""
+    return [(each["at"], float(value)) for each in member.said("records") for _, value in each["records"]]
+
+
 def test_rolling_restart_under_load(cluster: Cluster, topic: MakeTopic, start: Start, group_id: str) -> None:
     """Every record once, since members leave cleanly; in order, though partitions move."""
     partitions, total = 12, 6_000
@@ -298,6 +336,7 @@ def test_a_member_after_a_fork_is_of_no_use_to_the_child(
             try:
                 consumer.poll(0)
             except ClosedError:
+                consumer.close()  # and the parent stays a member
                 os._exit(7)
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -1,5 +1,6 @@
 """One record through a handler: what is an attempt of its, and what is not; no processes."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,7 @@ class Bench:
     ) -> None:
         self.calls = 0
         self.failures = failures
+        self.error: BaseException = ZeroDivisionError("no luck")
         self.pauses: list[float] = []
         self.letters = Written()
         self.counters = Counters()
@@ -59,7 +61,7 @@ class Bench:
     def handle(self, record: Record[Any, Any]) -> Any:
         self.calls += 1
         if self.calls <= self.failures:
-            raise ZeroDivisionError("no luck")
+            raise self.error
         return record.value
 
     def pause(self, seconds: float) -> bool:
@@ -97,6 +99,15 @@ def test_a_record_that_cannot_be_done_is_a_dead_letter_with_its_bytes(board: Boa
     assert value == b"5"
     assert reason.startswith("ZeroDivisionError: no luck (")
     assert (bench.counters.records, bench.counters.dead_letters) == (1, 1)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt("mine"), asyncio.CancelledError()])
+def test_what_ends_programs_is_a_failure_like_others(board: Board, error: BaseException) -> None:
+    bench = Bench(board, failures=2)
+    bench.error = error
+    bench.handling.work(item())
+    assert bench.letters.results == [(b"key", 5)]
+    assert (bench.counters.errors, board.in_hand(0)) == (2, None)
 
 
 def test_without_a_topic_for_them_it_ends(board: Board) -> None:

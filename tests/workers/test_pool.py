@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,19 @@ def test_a_killed_worker_is_replaced_and_nothing_is_missing(
     assert made.metrics()["restarts"] == 2
 
 
+def test_a_worker_that_is_killed_before_it_is_ready(
+    pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers
+) -> None:
+    source = topic()
+    numbers(source, 3)
+    made = pool(repr, source, processes=1)
+    made.start()
+    wait_until(lambda: made.metrics()["workers"][0]["pid"], "it is started")
+    os.kill(made.metrics()["workers"][0]["pid"], signal.SIGKILL)
+    assert made.wait(WITHIN_S)
+    assert (made.metrics()["records"], made.metrics()["restarts"]) == (3, 1)
+
+
 @pytest.mark.parametrize("state", [False, True])
 def test_a_record_that_kills_its_worker_three_times(
     pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers, stored: Stored, tmp_path: Path, state: bool
@@ -429,7 +443,15 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "handler": ({"handler": "module:function"}, "cannot be called back"),
     "lock": ({"handler": threading.Lock().acquire}, "cannot be sent to a worker"),
     "coroutine": ({"handler": asyncio.sleep}, "does nothing before it is awaited"),
+    "too few": ({"handler": lambda: None}, r"is called with \(record\), since there is no local_state"),
+    "too many": ({"handler": lambda batch, state: None, "batches": True}, r"called with \(batch\)"),
+    "no state": (
+        {"handler": lambda record: None, "local_state": "s"},
+        r"called with \(record, transaction\)",
+    ),
+    "keyword": ({"handler": lambda record, *, option: None}, "'option'"),
     "topics": ({"topics": []}, "a pool needs a topic"),
+    "letters": ({"dead_letter_topic": "t"}, "letters would come back"),
     "processes": ({"processes": 0}, "processes"),
     "unknown": ({"proceses": 3}, "did you mean 'processes'"),
     "consumer's": ({"max_poll_record": 3}, "did you mean 'max_poll_records'"),
@@ -447,6 +469,11 @@ def test_bad_options(name: str) -> None:
         Pool(**{"handler": print, "topics": "t", "group_id": "g", **options})
 
 
+@pytest.mark.parametrize("handler", [print, max, partial(print, end=""), lambda *anything: None, [].append])
+def test_what_may_be_called(handler: Callable[..., Any]) -> None:
+    assert "1 worker: " in repr(Pool(handler, "t", "g"))
+
+
 def test_what_is_not_there(pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers) -> None:
     source = topic()
     with pytest.raises(UnknownTopicError):
@@ -458,7 +485,9 @@ def test_what_is_not_there(pool: Callable[..., Pool], topic: MakeTopic, numbers:
     with pytest.raises(ClosedError, match="not started"):
         pool(print, source).metrics()
     numbers(source, 1)
-    used = pool(lambda _: None, source)
+    used = pool(repr, source)
+    assert repr(used) == f"<Pool {used._spec.group_id!r} of 2 workers: repr on {source}: not started>"
     used.run()
+    assert repr(used).endswith(f"{source}: ended>")
     with pytest.raises(ClosedError, match="runs once"):
         used.start()

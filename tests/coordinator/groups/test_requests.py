@@ -103,7 +103,14 @@ class Coordinator:
             JoinGroup, member_id.encode(), member_id=member_id, instance_id=instance_id, **(join | fields)
         )
 
-    def beat(self, member_id: str, epoch: int, owned: Iterable[int], wait_ms: int = 0) -> int:
+    def beat(
+        self,
+        member_id: str,
+        epoch: int,
+        owned: Iterable[int],
+        wait_ms: int = 0,
+        topics: tuple[str, ...] | None = None,
+    ) -> int:
         """Send a heartbeat, and settle; its request id."""
         request_id = self.send(
             member_id.encode(),
@@ -112,6 +119,7 @@ class Coordinator:
             member_id=member_id,
             member_epoch=epoch,
             owned=(TopicPartitions(TOPIC, tuple(owned)),),
+            topics=topics,
             max_wait_ms=wait_ms,
         )
         self.settle()
@@ -446,7 +454,10 @@ def test_members_need_room_too(coordinator: Coordinator, monkeypatch: pytest.Mon
     coordinator.join("m1")
     monkeypatch.setattr(checks_module, "GROUP_STORE_ROWS_BYTES_MAX", coordinator.groups.state.stored_bytes)
     assert code(coordinator.join("m2")) == ErrorCode.LIMIT_EXCEEDED
-    assert code(coordinator.join("m1", topics=("t", "u" * 100))) == ErrorCode.LIMIT_EXCEEDED
+    more = ("t", "u" * 100)
+    assert code(coordinator.join("m1", topics=more)) == ErrorCode.LIMIT_EXCEEDED
+    _, reply = coordinator.answers[coordinator.beat("m1", 1, (), topics=more)]
+    assert code(reply) == ErrorCode.LIMIT_EXCEEDED
 
 
 def test_more_offsets_than_a_reply_takes_are_refused(

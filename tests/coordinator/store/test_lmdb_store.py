@@ -206,3 +206,38 @@ def test_damaged_rows_are_an_error_not_a_guess(
     with pytest.raises(DataFolderError, match="is damaged"):
         store.load()
     store.close()
+
+
+def test_rows_from_before_replicas_moved_and_nodes_were_drained_load(tmp_path: Path) -> None:
+    """Fields were added at the end since: what lacks them has their defaults."""
+    store = LmdbStore(tmp_path / "c")
+    changes: list[Change] = [NodeChanged(node(1)), TopicChanged(topic(b"a", 1))]
+    store.commit([Update(0, 1, changes)], [])
+    encode = msgspec.msgpack.encode
+    short = {
+        "nodes": [1, 5, ["tcp://x:1", "ipc://y", "boot"], "storage", True, "rack"],
+        "topics": ["a", [5, -1, 1]],
+        "partitions": [[0, 7], 0, 0, 0, [0], [7]],
+    }
+    for table, row in short.items():
+        with store._environment.begin(write=True, db=store._tables[table]) as transaction:
+            [(key, _)] = list(transaction.cursor())
+            transaction.put(key, encode(row))
+    state = store.load()
+    assert state.cluster.nodes == {1: node(1)}
+    assert state.cluster.topics == {b"a" * 16: topic(b"a", 1)}
+    store.close()
+
+
+def test_moves_and_draining_are_stored(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path / "c")
+    draining = msgspec.structs.replace(node(1), draining=True)
+    moving = PartitionInfo((1, 2), 1, 3, 4, (1,), (), (2,), (2,))
+    changes: list[Change] = [
+        NodeChanged(draining), TopicChanged(topic(b"a", 1)), PartitionChanged(b"a" * 16, 0, moving),
+    ]  # fmt: skip
+    store.commit([Update(0, 1, changes)], [])
+    state = store.load()
+    assert state.cluster.nodes == {1: draining}
+    assert state.cluster.topics[b"a" * 16].partitions == (moving,)
+    store.close()

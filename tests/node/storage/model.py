@@ -13,6 +13,9 @@ class ModelBatch:
     timestamps: list[int]
     size: int
     body: bytes
+    producer: tuple[int, int, int] = (-1, -1, -1)
+    """Id, epoch, sequence."""
+    leader_epoch: int = -1
 
     @property
     def last_offset(self) -> int:
@@ -68,15 +71,59 @@ class ModelLog:
         if verdict != "new":
             return verdict
         offset, count = self.log_end_offset, len(timestamps)
-        self.batches.append(ModelBatch(offset, timestamps, len(data), data[16:]))
+        leader_epoch = self.epochs[-1][0] if self.epochs else -1
+        origin = (producer, epoch, sequence)
+        self.batches.append(ModelBatch(offset, timestamps, len(data), data[16:], origin, leader_epoch))
         self.log_end_offset += count
+        self.remember(self.batches[-1])
+        return verdict
+
+    def remember(self, batch: ModelBatch) -> None:
+        """The batch is in its producer's window."""
+        producer, epoch, sequence = batch.producer
+        count = len(batch.timestamps)
         if producer >= 0:
             known = self.producers.get(producer)
-            if known is None or known.epoch != epoch:
+            if known is None or known.epoch != epoch or known.next_sequence != sequence:
                 known = self.producers[producer] = ModelProducer(epoch)
-            known.window = [*known.window, (sequence, count, offset)][-PRODUCER_WINDOW_BATCHES:]
+            entry = (sequence, count, batch.base_offset)
+            known.window = [*known.window, entry][-PRODUCER_WINDOW_BATCHES:]
             known.next_sequence = sequence + count
-        return verdict
+
+    def copy(self, batch: ModelBatch) -> None:
+        """Append what a leader has."""
+        assert batch.base_offset == self.log_end_offset
+        kept = [entry for entry in self.epochs if entry[1] < batch.base_offset]
+        if not self.batches:
+            kept = [entry for entry in kept if entry[0] <= batch.leader_epoch]
+        if not kept or kept[-1][0] != batch.leader_epoch:
+            kept.append((batch.leader_epoch, batch.base_offset))
+        self.epochs = kept
+        self.batches.append(batch)
+        self.log_end_offset = batch.last_offset + 1
+        self.remember(batch)
+
+    def truncate(self, offset: int) -> None:
+        """As if nothing had ever come after `offset`; what a window has lost earlier stays lost."""
+        while self.batches and self.batches[-1].last_offset >= offset:
+            self.log_end_offset = self.batches.pop().base_offset
+        end = self.log_end_offset = min(self.log_end_offset, offset)
+        self.epochs = [entry for entry in self.epochs if entry[1] < end]
+        replayed = ModelLog(batches=[])
+        for batch in self.batches:
+            replayed.remember(batch)
+        for producer, known in list(self.producers.items()):
+            left = [entry for entry in known.window if entry[2] < end]
+            if left:
+                known.window, known.next_sequence = left, sum(left[-1][:2])
+            elif producer in replayed.producers:
+                self.producers[producer] = replayed.producers[producer]
+            else:
+                del self.producers[producer]
+
+    def last_epoch(self) -> int:
+        """Of the last batch."""
+        return self.batches[-1].leader_epoch if self.batches else -1
 
     def retain(self, oldest: int | None, retention_bytes: int | None) -> None:
         """Drop from the head what is older, or what leaves at least `retention_bytes`."""

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tailrace.node.storage.producers import after_append, original_offset
-from tailrace.node.storage.schema import ProducerRow
+from tailrace.node.storage.producers import Rebuilt, after_append, original_offset, rolled_back
+from tailrace.node.storage.schema import WINDOW_ENTRY, ProducerRow
 from tailrace.protocol.batch import BatchHeader, parse_header
 from tailrace.protocol.errors import (
     FencedProducerError,
@@ -95,3 +95,36 @@ def test_sequences_start_again_at_0_after_the_last() -> None:
     row = after_append(row, header(3, LAST_SEQUENCE - 2), 0, NOW)
     assert row.next_sequence == 0, "one after 2**31 - 1"
     assert original_offset(row, header(0)) is None
+
+
+def test_a_row_is_rolled_back_to_what_is_left_of_its_window() -> None:
+    row = row_after(header(0, 3), header(3, 2), header(5, 1))._replace(transaction_offset=103)
+    assert rolled_back(row, 106) == row
+    assert rolled_back(row, 105) == row_after(header(0, 3), header(3, 2))._replace(transaction_offset=103)
+    assert rolled_back(row, 103) == row_after(header(0, 3))
+    assert rolled_back(row, 100) is None
+
+
+@pytest.mark.parametrize(
+    ("backwards", "first"),
+    [
+        ([header(5), header(4), header(3)], 3),
+        ([header(5), header(4), header(3, epoch=1)], 4),
+        ([header(5), header(3)], 5),
+        ([header(0), header(LAST_SEQUENCE)], 0),
+        ([header(number) for number in range(200, 100, -1)], 201 - PRODUCER_WINDOW_BATCHES),
+    ],
+    ids=["all", "an epoch", "a gap", "the first", "a window"],
+)
+def test_a_row_is_made_anew_from_what_continues(backwards: list[BatchHeader], first: int) -> None:
+    rebuilt = Rebuilt(row_after(header(0)))
+    assert rebuilt.row() is None
+    for place, one in enumerate(backwards):
+        if not rebuilt.take(one._replace(base_offset=500 - place)):
+            break
+    row = rebuilt.row()
+    assert row is not None
+    newest = backwards[0]
+    assert (row.epoch, row.next_sequence, row.last_timestamp) == (0, newest.base_sequence + 1, NOW)
+    sequences = [entry[0] for entry in WINDOW_ENTRY.iter_unpack(row.window)]
+    assert sequences == list(range(first, newest.base_sequence + 1))

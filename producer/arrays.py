@@ -1,0 +1,200 @@
+"""Arrays of numpy and of Arrow as columns of records, without an object for each value.
+
+numpy: the first axis counts the records; each is the bytes of its item or row, little endian, in its full
+width. Text (`U`, StringDType) becomes UTF-8, by an object for each.
+Arrow, and whatever shows itself as Arrow (`__arrow_c_array__`, `__arrow_c_stream__`): binary, string, their
+large, view and dictionary kinds, fixed_size_binary, with nulls.
+Imported only where there is such an array.
+"""
+
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrace.protocol.errors import InvalidArgumentError
+from tailrace.protocol.packed import Flags, Integers, Packed, nulls, packed_items
+
+from .arguments import check_length, column_of
+
+_INT32_MAX: Final = 2**31 - 1
+_NOTHING: Final = np.zeros(0, np.uint8)
+
+
+def packed_of(name: str, column: Any) -> Packed:
+    """A column of keys or values (`name` is "keys" or "values"). A view, where it is laid out as needed.
+
+    Raises InvalidArgumentError that says what to give instead.
+    """
+    if hasattr(column, "__array_interface__"):
+        return _of_numpy(name, column)
+    return _of_arrow(name, _arrow(name, column))
+
+
+def times_of(column: Any, count: int) -> Integers:
+    """`timestamps_ms` from integers, datetime64 or Arrow's timestamps, as int64[count].
+
+    Other units become milliseconds, rounded down. Raises InvalidArgumentError.
+    """
+    name = "timestamps_ms"
+    if not hasattr(column, "__array_interface__"):
+        column = _arrow(name, column)
+        if column.null_count:
+            raise InvalidArgumentError(f"{name} has {column.null_count} nulls; every record has a timestamp")
+        column = column.to_numpy(zero_copy_only=False)
+    stamps: NDArray[Any] = np.asarray(column)
+    if stamps.ndim != 1 or stamps.dtype.kind not in "iuM":
+        raise InvalidArgumentError(
+            f"{name} is {_shape(stamps)}; it is int64[{count}] in milliseconds since 1970, or datetime64"
+        )
+    check_length(name, stamps, count)
+    if stamps.dtype.kind == "M":
+        stamps = stamps.astype("datetime64[ms]")  # NaT becomes the least int64
+    found: Integers = np.ascontiguousarray(stamps.astype(np.int64, copy=False))
+    if count and found.min() < 0:
+        at = int(np.flatnonzero(found < 0)[0])
+        raise InvalidArgumentError(f"{name}[{at}] is {stamps[at]}; it is in milliseconds since 1970, to 2^63")
+    return found
+
+
+# ----------------------------------------------------------------------- numpy
+
+
+def _of_numpy(name: str, column: Any) -> Packed:
+    if isinstance(column, np.ma.MaskedArray):
+        raise InvalidArgumentError(
+            f"{name} is a masked array: give column.filled(), or an Arrow array with nulls"
+        )
+    array = np.asarray(column)
+    kind = array.dtype.kind
+    if array.ndim == 1 and kind in "UT":
+        return packed_items(column_of(name, array.tolist(), None))
+    if array.ndim == 0 or array.dtype.hasobject or kind in "UT":
+        raise InvalidArgumentError(
+            f"{name} is {_shape(array)}: give an array of bytes (S, V, uint8 rows) or of numbers, one item or"
+            " row a record; or a list of bytes, column.tolist()"
+        )
+    width = array.dtype.itemsize * prod(array.shape[1:])
+    if not width:
+        return Packed(_NOTHING, len(array), 0)
+    plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return Packed(plain.reshape(-1).view(np.uint8), len(array), width)
+
+
+def _shape(array: NDArray[Any]) -> str:
+    return f"a numpy array of {array.dtype} and shape {array.shape}"
+
+
+# ----------------------------------------------------------------------- Arrow
+
+
+def _arrow(name: str, column: Any) -> Any:
+    """A pyarrow Array, or a ChunkedArray."""
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise InvalidArgumentError(f'{name} is an Arrow array: pip install "tailrace[arrow]"') from error
+    if isinstance(column, pa.Array | pa.ChunkedArray):
+        return column
+    try:
+        return pa.array(column) if hasattr(column, "__arrow_c_array__") else pa.chunked_array(column)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"{name} is {type(column).__name__}, not a column: {error}") from error
+
+
+def _of_arrow(name: str, column: Any) -> Packed:
+    import pyarrow as pa
+
+    try:
+        array = _one_array(_plain(name, column))
+    except pa.ArrowException as error:  # a cast that this pyarrow does not know, or memory
+        raise InvalidArgumentError(f"{name} is an Arrow array of {column.type}: {error}") from error
+    count = len(array)
+    if pa.types.is_null(array.type):
+        return nulls(count)
+    if pa.types.is_fixed_size_binary(array.type):
+        width = array.type.byte_width
+        first = array.offset * width
+        return Packed(_numbers(array.buffers()[1], np.uint8)[first : first + count * width], count, width)
+    if not array.null_count:
+        return _between(array, None)
+    bits = np.frombuffer(array.buffers()[0], np.uint8)
+    flags = np.unpackbits(bits, count=array.offset + count, bitorder="little")
+    valid: Flags = flags[array.offset :].view(np.bool_)
+    found = _between(array, valid)
+    assert found.offsets is not None
+    if np.diff(found.offsets)[~valid].any():  # bytes behind a null, which ours must not have
+        text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+        found = _between(array.fill_null("" if text else b""), valid)
+    return found
+
+
+def _plain(name: str, column: Any) -> Any:
+    """The column as one of the kinds that have offsets, or a fixed width without nulls."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    kind = column.type
+    if types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+        kind = column.type
+    if types.is_fixed_size_binary(kind) and column.null_count:
+        return column.cast(pa.large_binary())
+    if types.is_binary_view(kind) or types.is_string_view(kind):
+        return _unviewed(column, pa.large_binary() if types.is_binary_view(kind) else pa.large_string())
+    if types.is_binary(kind) or types.is_string(kind):
+        chunks = getattr(column, "num_chunks", 1)
+        if chunks > 1 and column.nbytes > _INT32_MAX:  # more than the offsets of one array can count
+            return column.cast(pa.large_binary() if types.is_binary(kind) else pa.large_string())
+        return column
+    if types.is_large_binary(kind) or types.is_large_string(kind) or types.is_null(kind):
+        return column
+    if types.is_fixed_size_binary(kind):
+        return column
+    raise InvalidArgumentError(
+        f"{name} is an Arrow array of {kind}: give binary or string, column.cast('string') for text, or"
+        " column.to_numpy() for the bytes of fixed-width numbers"
+    )
+
+
+def _unviewed(column: Any, kind: Any) -> Any:
+    import pyarrow as pa
+
+    try:
+        return column.cast(kind)
+    except pa.ArrowNotImplementedError:  # as in pyarrow 17; then by an object for each
+        return pa.array(column.to_pylist(), kind)
+
+
+def _one_array(column: Any) -> Any:
+    """Chunks are joined, by a copy if there are several."""
+    import pyarrow as pa
+
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return (
+        column.chunk(0)
+        if column.num_chunks == 1
+        else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+    )
+
+
+def _between(array: Any, valid: Flags | None) -> Packed:
+    from pyarrow import types
+
+    _, ends, data = array.buffers()
+    count = len(array)
+    if not count:
+        return Packed(_NOTHING, 0, 0)
+    large = types.is_large_binary(array.type) or types.is_large_string(array.type)
+    offsets = _numbers(ends, np.int64 if large else np.int32)[array.offset : array.offset + count + 1]
+    packed = Packed(_numbers(data, np.uint8), count, 0, offsets, valid)
+    width = int(offsets[1] - offsets[0])
+    if valid is None and width and (np.diff(offsets) == width).all():
+        return Packed(packed.own(), count, width)  # without offsets all that follows is cheaper
+    return packed
+
+
+def _numbers(buffer: Any, kind: Any) -> NDArray[Any]:
+    return np.zeros(0, kind) if buffer is None or not buffer.size else np.frombuffer(buffer, kind)

@@ -1,0 +1,185 @@
+"""Arrays of numpy and Arrow as columns: their bytes, or an error that says what to give."""
+
+import subprocess
+import sys
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tailrace.producer.arguments import column_of, is_array
+from tailrace.producer.arrays import packed_of, times_of
+from tailrace.protocol.errors import InvalidArgumentError
+
+POINTS = np.array([(1, 2.5), (3, 4.5)], [("x", "<i4"), ("y", "<f8")])
+BINARY = (pa.binary(), pa.large_binary(), pa.binary_view())
+TEXT = (pa.string(), pa.large_string(), pa.string_view())
+STAMP = 1_600_000_000_123
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([b"a", b"bc"]),
+        np.array([b"abc", b"def"], "V3"),
+        np.arange(6, dtype=np.uint8).reshape(2, 3),
+        np.arange(5),
+        np.arange(5, dtype=">i4"),
+        np.arange(12.0, dtype=np.float32).reshape(2, 2, 3),
+        np.arange(10)[::3],
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.array([True, False]),
+        np.array(["2020-01-01"], "M8[s]"),
+        POINTS,
+        POINTS.astype([("x", ">i4"), ("y", ">f8")]),
+        POINTS.view(np.recarray),
+        np.zeros((3, 0), np.uint8),
+        np.zeros(0),
+        np.frombuffer(b"abcd", "S2"),
+    ],
+    ids=str,
+)
+def test_numpy(array: np.ndarray) -> None:
+    little = array.astype(array.dtype.newbyteorder("<"))
+    assert is_array(array)
+    assert packed_of("values", array).items() == [little[at : at + 1].tobytes() for at in range(len(array))]
+
+
+def test_a_column_is_a_view_where_it_can_be() -> None:
+    array = np.arange(10)
+    assert np.shares_memory(packed_of("values", array).data, array)
+    assert np.shares_memory(packed_of("values", array[3:6]).data, array)
+    arrow = pa.array([b"abc", b"de"])
+    assert packed_of("values", arrow).data.ctypes.data == arrow.buffers()[2].address
+
+
+def test_text_of_numpy_is_utf8() -> None:
+    assert packed_of("values", np.array(["a", "é", ""])).items() == [b"a", "é".encode(), b""]
+    if hasattr(np.dtypes, "StringDType"):  # from numpy 2 on
+        array = np.array(["a", "é"], np.dtypes.StringDType())
+        assert packed_of("values", array).items() == [b"a", "é".encode()]
+
+
+@settings(deadline=None)
+@given(
+    items=st.lists(st.one_of(st.none(), st.text(max_size=6)), max_size=20),
+    kind=st.sampled_from((*BINARY, *TEXT)),
+    cuts=st.lists(st.integers(0, 20), max_size=3),
+    start=st.integers(0, 5),
+)
+def test_arrow(items: list[str | None], kind: Any, cuts: list[int], start: int) -> None:
+    stored = [None if item is None else item.encode() for item in items]
+    array = pa.array(stored if kind in BINARY else items, kind)
+    assert packed_of("values", array).items() == stored
+    assert packed_of("values", array.slice(start, 4)).items() == stored[start : start + 4]
+    edges = [0, *sorted(min(cut, len(items)) for cut in cuts), len(items)]
+    chunks = pa.chunked_array([array.slice(low, high - low) for low, high in pairwise(edges)], kind)
+    assert packed_of("values", chunks).items() == stored
+
+
+def test_other_kinds_of_arrow() -> None:
+    fixed = pa.array([b"ab", None, b"cd"], pa.binary(2))
+    assert packed_of("values", fixed).items() == [b"ab", None, b"cd"]
+    assert packed_of("values", fixed.slice(2)).items() == [b"cd"]
+    assert packed_of("values", pa.chunked_array([fixed.slice(2), fixed.slice(0, 1)])).width == 2
+    assert packed_of("values", pa.array(["x", "y", None, "x"]).dictionary_encode()).items() == [
+        b"x", b"y", None, b"x",
+    ]  # fmt: skip
+    assert packed_of("values", pa.nulls(2)).items() == [None, None]
+    assert packed_of("values", pa.chunked_array([], pa.string())).items() == []
+
+
+def test_bytes_behind_a_null_are_left_out() -> None:
+    validity = pa.py_buffer(bytes([0b101]))
+    offsets = np.array([0, 2, 4, 6])
+    for kind in (pa.binary(), pa.string(), pa.large_binary(), pa.large_string()):
+        number = np.int64 if kind in (pa.large_binary(), pa.large_string()) else np.int32
+        ends = pa.py_buffer(offsets.astype(number))
+        array = pa.Array.from_buffers(kind, 3, [validity, ends, pa.py_buffer(b"aabbcc")])
+        column = packed_of("values", array)
+        assert column.items() == [b"aa", None, b"cc"]
+        assert column.ends().tolist() == [0, 2, 2, 4]
+
+
+def test_series_show_themselves_as_arrow() -> None:
+    assert packed_of("values", pl.Series(["a", None, "longer than twelve"])).items() == [
+        b"a", None, b"longer than twelve",
+    ]  # fmt: skip
+    assert packed_of("values", pd.Series(["a", "b"], dtype=pd.ArrowDtype(pa.string()))).items() == [
+        b"a",
+        b"b",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([b"a", None], object), r"object and shape \(2,\).*column.tolist\(\)"),
+        (np.array(b"a"), r"shape \(\)"),
+        (np.array([["a"]]), "give an array of bytes"),
+        (np.ma.masked_array([1, 2], [True, False]), "masked array.*filled"),
+        (pa.array([1, 2]), r"Arrow array of int64.*column.cast\('string'\).*to_numpy"),
+        (pa.array([["a"]]), "Arrow array of list"),
+        (pa.record_batch({"a": [b"a"]}), "struct"),
+    ],
+)
+def test_what_is_no_column(values: Any, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"values is .*{message}"):
+        packed_of("values", values)
+    with pytest.raises(InvalidArgumentError, match=message):
+        column_of("values", values, None)
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        np.array([STAMP, STAMP + 1]),
+        np.array([[STAMP, 0], [STAMP + 1, 0]])[:, 0],
+        np.array([STAMP, STAMP + 1], ">u8"),
+        np.array([STAMP, STAMP + 1], "M8[ms]"),
+        np.array([STAMP * 1_000, STAMP * 1_000 + 1_999], "M8[us]"),
+        pa.array([STAMP, STAMP + 1]),
+        pa.array([STAMP, STAMP + 1], pa.timestamp("ms", tz="UTC")),
+        pa.chunked_array([[STAMP], [STAMP + 1]], pa.timestamp("ms")),
+        pl.Series([STAMP, STAMP + 1]),
+    ],
+    ids=str,
+)
+def test_timestamps(stamps: Any) -> None:
+    assert times_of(stamps, 2).tolist() == [STAMP, STAMP + 1]
+
+
+@pytest.mark.parametrize(
+    ("stamps", "message"),
+    [
+        (np.array([1.0, 2.0]), r"a numpy array of float64.*int64\[2\].*datetime64"),
+        (np.array([True, False]), "bool"),
+        (np.array([[1], [2]]), r"shape \(2, 1\)"),
+        (np.array([1, -2]), r"timestamps_ms\[1\] is -2"),
+        (np.array([1, 2**63], np.uint64), r"timestamps_ms\[1\] is 9223372036854775808"),
+        (np.array([0, "NaT"], "M8[ms]"), r"timestamps_ms\[1\] is NaT"),
+        (np.array([1, 2, 3]), "3 timestamps_ms for 2 values"),
+        (pa.array([1, None]), "1 nulls"),
+        (pa.array(["a", "b"]), "timestamps_ms is"),
+    ],
+)
+def test_what_is_no_timestamp(stamps: Any, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        times_of(stamps, 2)
+
+
+def test_lists_need_neither_numpy_nor_pyarrow() -> None:
+    script = """
+import sys
+from tailrace.producer.columns import columns_of
+columns_of([b"a", "b"], ["k", None], None, [1, 2], serializers=(None, None))
+import tailrace.producer.producer, tailrace.consumer.consumer
+assert not {"numpy", "pyarrow"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,46 @@
+"""What deliveries say of themselves, without a cluster."""
+
+import asyncio
+
+from tailrace.client.bridge import Bridge
+from tailrace.producer.async_delivery import AsyncDelivery, AsyncManyDelivery, Resolving
+from tailrace.producer.delivery import Delivery, ManyDelivery, Outcome, Span
+from tailrace.protocol.errors import DeliveryFailedError, TailraceError
+
+
+def outcome(base_offset: int = -1, error: TailraceError | None = None, *, resolved: bool = True) -> Outcome:
+    """Of a batch of ten records in orders/2."""
+    made = Outcome("orders", 2)
+    made.starts, made.stamps = [0], [1_000]
+    if resolved:
+        made.resolve(base_offset, error)
+    return made
+
+
+def test_a_record() -> None:
+    assert repr(Delivery(outcome(resolved=False), 3)) == "<Delivery to orders/2: on its way>"
+    assert repr(Delivery(outcome(40), 3)) == "<Delivery to orders/2: stored at offset 43>"
+    assert repr(Delivery(outcome(), 3)) == "<Delivery to orders/2: sent>", "acks=0"
+    failed = Delivery(outcome(error=DeliveryFailedError("no leader")), 3)
+    assert repr(failed) == "<Delivery to orders/2: failed: DeliveryFailedError: no leader>"
+
+
+def test_many_records() -> None:
+    here, coming, failed = outcome(40), outcome(resolved=False), outcome(error=DeliveryFailedError("no"))
+    spans = [Span(here, 0, 10), Span(coming, 0, 10)]
+    assert repr(ManyDelivery(spans)) == "<ManyDelivery of 20 records: 10 on their way>"
+    assert repr(ManyDelivery(spans[:1])) == "<ManyDelivery of 10 records: stored>"
+    told = repr(ManyDelivery([spans[0], Span(failed, 0, 1)]))
+    assert told == "<ManyDelivery of 11 records: failed: DeliveryFailedError: no>"
+
+
+def test_asyncio() -> None:
+    async def main() -> None:
+        resolving = Resolving(Bridge("test", threads=1))
+        assert (
+            repr(AsyncDelivery(outcome(5), 0, resolving)) == "<AsyncDelivery to orders/2: stored at offset 5>"
+        )
+        many = AsyncManyDelivery([Span(outcome(5), 0, 1)], resolving)
+        assert repr(many) == "<AsyncManyDelivery of 1 record: stored>"
+
+    asyncio.run(main())
