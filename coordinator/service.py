@@ -30,12 +30,15 @@ class Service:
         group_store: GroupStore,
         publish: Callable[[bytes], None],
         reply: Callable[[bytes, bytes], bool],
+        *,
+        new_id: Callable[[], bytes] = lambda: uuid.uuid4().bytes,
     ) -> None:
         self._machine = machine
         self._store = store
         self._group_store = group_store
         self._publish = publish
         self._reply = reply
+        self._new_id = new_id
         self._complained: set[bytes] = set()
 
     def serve(self, burst: Sequence[Incoming], now: float, wall_ms: int) -> None:
@@ -70,7 +73,7 @@ class Service:
         except TailraceError as error:
             self._complain(peer, error)
             return Outcome(answers=((peer, failure(request_id_of(header), error)),))
-        return self._machine.ask(peer, request, uuid.uuid4().bytes, now, wall_ms)
+        return self._machine.ask(peer, request, self._new_id(), now, wall_ms)
 
     def _finish(self, outcomes: Iterable[Outcome]) -> None:
         """The order here is what the protocol promises: durable, then published, then answered."""

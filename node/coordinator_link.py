@@ -8,7 +8,6 @@ from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.messages import CoordinatorRequest
 from tailrace.protocol.wire import decode_published, decode_reply, encode
 from tailrace.transport.connection import Connection, ConnectionState
-from tailrace.transport.context import Context
 from tailrace.transport.endpoint import choose
 from tailrace.transport.poller import Poller, Source
 from tailrace.transport.publisher import Subscriber
@@ -23,9 +22,16 @@ class CoordinatorLink:
     """Belongs to the network thread. `follow` is called with each move of the cluster state."""
 
     def __init__(
-        self, context: Context, poller: Poller, membership: Membership, follow: Callable[[Follow], None]
+        self,
+        *,
+        connect: Callable[[str], Connection],
+        subscribe: Callable[[str], Subscriber],
+        poller: Poller,
+        membership: Membership,
+        follow: Callable[[Follow], None],
     ) -> None:
-        self._context = context
+        self._connect = connect
+        self._subscribe = subscribe
         self._poller = poller
         self._membership = membership
         self._follow = follow
@@ -81,13 +87,13 @@ class CoordinatorLink:
         for action in actions:
             match action:
                 case Connect(endpoint):
-                    self._connection = Connection(self._context, endpoint)
+                    self._connection = self._connect(endpoint)
                     self._poller.add(self._connection)
                 case Disconnect():
                     self._disconnect()
                 case Subscribe(publisher):
                     self._unsubscribe()
-                    self._subscriber = Subscriber(self._context, choose(publisher))
+                    self._subscriber = self._subscribe(choose(publisher))
                     self._poller.add(self._subscriber)
                 case Ask(request):
                     self._send(request)

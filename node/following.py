@@ -95,7 +95,9 @@ class Following:
         if now < self._reopen_at:
             return
         self._reopen_at = inf
-        roles = {key: role for key in self._unopened if (role := self._assignment.role(key)) is not None}
+        roles = {
+            key: role for key in sorted(self._unopened) if (role := self._assignment.role(key)) is not None
+        }
         self._unopened.intersection_update(roles)
         if roles:
             membership = self._membership

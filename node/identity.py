@@ -9,13 +9,14 @@ from tailrace.protocol.messages import Heartbeat, LeaveCluster, RegisterNode
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`clean`: the node's last stop left nothing to doubt."""
+    """`clean`: the node's last stop left nothing to doubt. `durable`: no stop does (`flush: commit`)."""
 
     node_id: int
     listener: Listener
     storage_id: str
     rack: str
     clean: bool
+    durable: bool = True
 
     def register(self, request_id: int, *, was_member: bool, topic_ids: Iterable[bytes]) -> RegisterNode:
         """Registers the node. One that was a member before has not stopped since."""
@@ -27,6 +28,7 @@ class Identity:
             rack=self.rack,
             clean=self.clean or was_member,
             topic_ids=sorted(topic_ids),
+            durable=self.durable,
         )
 
     def beat(self, request_id: int, node_epoch: int, applied_version: int) -> Heartbeat:

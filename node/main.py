@@ -10,10 +10,11 @@ mailbox, which wakes the network thread when it sleeps.
 
 import logging
 import os
-import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
+from random import Random
 from typing import Final
 
 from tailrace.protocol.cluster import Listener
@@ -28,9 +29,11 @@ from tailrace.protocol.limits import (
     UNSENT_BYTES_MAX,
     UNSENT_BYTES_PER_CLIENT_MAX,
 )
-from tailrace.transport.context import Context, new_context
+from tailrace.transport.connection import Connection
+from tailrace.transport.context import new_context
 from tailrace.transport.peer_arenas import PeerArenas
 from tailrace.transport.poller import Poller, Source
+from tailrace.transport.publisher import Subscriber
 from tailrace.transport.server import Server
 from tailrace.transport.wakeup import Wakeup
 
@@ -63,6 +66,10 @@ FAREWELL_S: Final = 0.05
 connection ends is lost to it."""
 
 logger: Final = logging.getLogger(__name__)
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class Node:
@@ -120,9 +127,11 @@ class Node:
                 reader = Reader(mailbox)
                 writer.start()
                 reader.start()
-                loop = _Loop(
+                loop = Loop(
                     self._config,
-                    context=context,
+                    connect=partial(Connection, context),
+                    subscribe=partial(Subscriber, context),
+                    poller=Poller(),
                     server=server,
                     storage=storage,
                     writer=writer,
@@ -142,42 +151,54 @@ class Node:
             context.term()
 
 
-class _Loop:
-    """The network thread."""
+class Loop:
+    """The network thread: `run` gives it time and input, `step` is what it makes of them."""
 
     def __init__(
         self,
         config: NodeConfig,
         *,
-        context: Context,
+        connect: Callable[[str], Connection],
+        subscribe: Callable[[str], Subscriber],
+        poller: Poller,
         server: Server,
         storage: Storage,
         writer: Writer,
         reader: Reader,
         mailbox: Mailbox[Letter],
+        wall_ms: Callable[[], int] = _wall_ms,
+        new_random: Callable[[], Random] = Random,
     ) -> None:
+        self._now = 0.0
         self._server = server
         self._writer = writer
         self._mailbox = mailbox
         self._parked = ParkedFetches(fetches_max=PARKED_FETCHES_MAX, waits_max=PARKED_PARTITIONS_MAX)
         self._parked_replicas = ParkedFetches(fetches_max=PARKED_FETCHES_MAX, waits_max=PARKED_PARTITIONS_MAX)
-        self._poller = Poller()
+        self._poller = poller
         self._membership = Membership(
-            Identity(config.node_id, server.listener, storage.storage_id, config.rack, storage.clean),
+            Identity(
+                config.node_id,
+                server.listener,
+                storage.storage_id,
+                config.rack,
+                clean=storage.clean,
+                durable=config.flush == "commit" and not config.ephemeral,
+            ),
             config.coordinator,
             controller_epoch=storage.controller_epoch,
             held_topics={topic_id for topic_id, _ in storage.logs},
-            rng=random.Random(),
+            rng=new_random(),
         )
         self._replication = Replication(
             config.node_id,
-            context=context,
+            connect=connect,
             poller=self._poller,
             membership=self._membership,
             coordinators=config.coordinator,
             storage=storage,
             writer=writer,
-            random=random.Random(),
+            random=new_random(),
         )
         self._broker = Broker(
             server=server,
@@ -193,11 +214,17 @@ class _Loop:
             unsent=Unsent(total_max=UNSENT_BYTES_MAX, peer_max=UNSENT_BYTES_PER_CLIENT_MAX),
             arenas=PeerArenas(),
             quota_bytes=config.quota_bytes,
-            wall_ms=_wall_ms,
+            wall_ms=wall_ms,
         )
         self._dispatch = Dispatch(self._broker)
         self._following = Following(config.node_id, self._membership, self._broker.leaders, writer, storage)
-        self._link = CoordinatorLink(context, self._poller, self._membership, self._follow)
+        self._link = CoordinatorLink(
+            connect=connect,
+            subscribe=subscribe,
+            poller=self._poller,
+            membership=self._membership,
+            follow=self._follow,
+        )
         self._closing = False
         self._drained = False
         self._end_at = inf
@@ -223,17 +250,7 @@ class _Loop:
             if wakeup in ready:
                 wakeup.clear()
             orphaned = orphaned or self._parent_is_gone(ready, parent_fd)
-            for letter in self._mailbox.take():
-                self._open(letter, now)
-            if self._server in ready:
-                self._receive_burst(now)
-                self._broker.arenas.close(self._server.take_gone())
-            self._link.step(ready, now)
-            self._following.tick(now)
-            fetch.unpark(self._broker, self._parked.expired(now), now)
-            replica_fetch.unpark(self._broker, self._parked_replicas.expired(now), now)
-            self._replication.step(ready, now)
-            self._settle(now)
+            self.step(ready, now)
             if not told and self._membership.ready:
                 told = True
                 on_ready(self._server.listener)
@@ -243,6 +260,32 @@ class _Loop:
                 self._end_at = min(self._end_at, now + FAREWELL_S)
         if self._failure is not None:
             raise self._failure
+
+    def step(self, ready: Sequence[Source], now: float) -> None:
+        """Take in what has come, and do what is due."""
+        self._now = now
+        for letter in self._mailbox.take():
+            self._open(letter, now)
+        if self._server in ready:
+            self._receive_burst(now)
+            self._broker.arenas.close(self._server.take_gone())
+        self._link.step(ready, now)
+        self._following.tick(now)
+        fetch.unpark(self._broker, self._parked.expired(now), now)
+        replica_fetch.unpark(self._broker, self._parked_replicas.expired(now), now)
+        self._replication.step(ready, now)
+        self._settle(now)
+
+    def next_step(self, now: float) -> float:
+        """When `step` has something to do at the latest, if nothing comes in before."""
+        return min(
+            self._membership.next_tick(),
+            self._following.next_tick(),
+            self._parked.next_deadline() or inf,
+            self._parked_replicas.next_deadline() or inf,
+            self._replication.next_tick(now),
+            self._end_at,
+        )
 
     def _parent_is_gone(self, ready: list[Source], parent_fd: int | None) -> bool:
         if parent_fd is None or parent_fd not in ready or os.read(parent_fd, 4096):
@@ -257,14 +300,7 @@ class _Loop:
         try:
             if self._mailbox.waits:
                 return self._poller.poll(0)
-            wake = min(
-                self._membership.next_tick(),
-                self._following.next_tick(),
-                self._parked.next_deadline() or inf,
-                self._parked_replicas.next_deadline() or inf,
-                self._replication.next_tick(time.monotonic()),
-                self._end_at,
-            )
+            wake = self.next_step(time.monotonic())
             return self._poller.poll(None if wake == inf else wake - time.monotonic())
         finally:
             self._mailbox.asleep = False
@@ -308,7 +344,7 @@ class _Loop:
     def _follow(self, action: Follow) -> None:
         if self._closing:
             return
-        now, broker = time.monotonic(), self._broker
+        now, broker = self._now, self._broker
         plan = self._following.follow(action)
         self._replication.leave(plan.leave)
         gone = NotLeaderError("this node does not lead the partition any more; the records may be stored")
@@ -347,7 +383,3 @@ class _Loop:
                 fetch.was_read(self._broker, letter.peer, letter.reply, letter.frames)
         self._replication.close()
         self._link.close()
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000

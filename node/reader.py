@@ -54,9 +54,22 @@ class Reader:
         self._thread.join()
 
     def _run(self) -> None:
-        while (job := self._queue.get()) is not None:
-            reply, frames = self._read(job)
-            self._mailbox.post(ReadDone(job.peer, reply, frames))
+        while self.step():
+            pass
+
+    @property
+    def waits(self) -> bool:
+        """Is there something to do?"""
+        return not self._queue.empty()
+
+    def step(self) -> bool:
+        """One job, when there is one; False once the reader has ended."""
+        job = self._queue.get()
+        if job is None:
+            return False
+        reply, frames = self._read(job)
+        self._mailbox.post(ReadDone(job.peer, reply, frames))
+        return True
 
     def _read(self, job: _Job) -> tuple[Reply, Sequence[Buffer]]:
         try:

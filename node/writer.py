@@ -84,6 +84,11 @@ class Writer:
         """Network thread: queue something. Never blocks."""
         self._queue.put(work)
 
+    @property
+    def waits(self) -> bool:
+        """Is there something to do?"""
+        return self._next is not None or not self._queue.empty()
+
     def join(self) -> None:
         """Wait until the thread has ended."""
         self._thread.join()
@@ -98,15 +103,21 @@ class Writer:
     # ----------------------------------------------------------- writer thread
 
     def _run(self) -> None:
+        while self.step():
+            pass
+
+    def step(self) -> bool:
+        """One piece of work, when there is one, or a chore; False once the writer has ended."""
         try:
-            while self._step():
-                pass
+            if self._step():
+                return True
             self._mailbox.post(Drained())
         except StorageFaultError as error:
             self._mailbox.post(WriterFailed(error))
         except Exception as error:  # the thread's edge: the network thread stops the node
             logger.exception("the writer failed")
             self._mailbox.post(WriterFailed(error))
+        return False
 
     def _step(self) -> bool:
         work = self._take()
@@ -197,7 +208,7 @@ class Writer:
         roles = {key: role for key, role in prepare.roles.items() if key not in refused}
         self._create(roles, refused)
         led = self._lead({key: role for key, role in roles.items() if role.source is None}, refused)
-        followed = self._follow({key for key, role in roles.items() if role.source is not None})
+        followed = self._follow([key for key, role in roles.items() if role.source is not None])
         self._mailbox.post(Prepared(prepare.version, led, followed, refused))
 
     def _remove(self, topic_ids: set[bytes]) -> None:

@@ -9,7 +9,8 @@
 - what is surely in the page cache is read here; if any partition needs older data, the whole
   fetch is read by the reader thread;
 - a fetch over shared memory names a slot, and gets its batches there if they are many bytes;
-- only partitions with batches or errors are in the reply;
+- only partitions with batches or errors are in the reply, with the high watermark unless the leader is too
+  new to know it;
 - BUSY: too many fetches of this connection wait, or it does not read what it has fetched.
 """
 
@@ -133,7 +134,9 @@ def read_all(
             results.append(_failed(entry, error))
             continue
         if found:
-            results.append(FetchResult(*_place(entry), OK, high_watermark, log.log_start_offset, len(found)))
+            # A new leader's may be behind what its predecessor has told (R8).
+            told = high_watermark if high_watermark >= log.epoch_start else -1
+            results.append(FetchResult(*_place(entry), OK, told, log.log_start_offset, len(found)))
     return results
 
 

@@ -33,7 +33,6 @@ from tailrace.protocol.replica_messages import (
 )
 from tailrace.protocol.wire import encode
 from tailrace.transport.connection import Connection
-from tailrace.transport.context import Context
 from tailrace.transport.poller import Poller, Source
 
 from ..leaders import Led
@@ -61,7 +60,7 @@ class Replication:
         self,
         node_id: int,
         *,
-        context: Context,
+        connect: Callable[[str], Connection],
         poller: Poller,
         membership: Membership,
         coordinators: tuple[str, ...],
@@ -77,14 +76,15 @@ class Replication:
         self._led: dict[PartitionKey, tuple[PartitionLog, LeadReplica]] = {}
         self._moved: dict[PartitionKey, PartitionLog] = {}
         """Of these the high watermark may have moved."""
-        self._looks: set[PartitionKey] = set()
+        self._looks: dict[PartitionKey, None] = {}
+        """Both in their order, so that one run is as another."""
         self._look_at = inf
         self._actions: deque[Callable[[], None]] = deque()
         self.waiting = WaitingProduces()
         self.copier = Copier(end_of_epoch=storage.end_of_epoch, last_epoch=storage.last_epoch, random=random)
         self._connections = Connections(
             poller=poller,
-            connect=partial(Connection, context),
+            connect=connect,
             locate=self._locate,
             defer=self._actions.append,
             on_ready=lambda _: None,
@@ -120,7 +120,7 @@ class Replication:
         for key in keys:
             self._led.pop(key, None)
             self._moved.pop(key, None)
-            self._looks.discard(key)
+            self._looks.pop(key, None)
         return self.waiting.give_up(keys)
 
     def follow_state(self, topic_ids: Iterable[bytes] | None, now: float) -> None:
@@ -178,7 +178,7 @@ class Replication:
             if led is None:  # it has become the only replica: all of its log is committed
                 moved.append((key, log, self.waiting.advanced(key, log.high_watermark)))
                 continue
-            self._looks.add(key)
+            self._looks[key] = None
             high_watermark = led[1].high_watermark(log.high_watermark, log.log_end_offset)
             if self._storage.raise_high_watermark(log, high_watermark):
                 moved.append((key, log, self.waiting.advanced(key, high_watermark)))
@@ -265,13 +265,13 @@ class Replication:
         self.copier.failed(fetch.fetch_id, reply, self._now)
 
     def _propose(self, now: float) -> None:
-        keys = self._looks
+        keys: Iterable[PartitionKey] = self._looks
         if now >= self._look_at:
             self._look_at = now + LOOK_S if self._led else inf
-            keys = set(self._led)
+            keys = tuple(self._led)
         if not keys or self._membership.node_epoch is None:
             return
-        self._looks = set()
+        self._looks = {}
         nodes = self._membership.cluster.nodes.values()
         node_epochs = {node.node_id: node.node_epoch for node in nodes if node.alive}
         proposals: dict[PartitionKey, tuple[LeadReplica, IsrProposal]] = {}

@@ -1,0 +1,261 @@
+"""What must always hold, DESIGN section 8: looked at after every step.
+
+`committed` is, for each partition, what has ever been below a leader's high watermark: batch by batch,
+from offset 0 on. Everything that is acknowledged to all, or read, must be a part of it (1, 3), in its place
+(2) and once (6); whoever leads must have all of it (1). Where a topic allows an unclean election and there
+was one, nothing is promised of what was there before.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tailrace.coordinator.state import State
+from tailrace.protocol.batch import BatchHeader, parse_header
+from tailrace.protocol.cluster import NO_LEADER, Change, PartitionChanged, TopicChanged
+from tailrace.protocol.messages import ACKS_ALL
+
+from .node_process import NodeProcess
+from .schedule import Schedule, Violation
+
+Key = tuple[bytes, int]
+Entry = tuple[int, int, int, int]
+"""(base offset, records, token, leader epoch) of a batch."""
+
+
+class Checker:
+    """Is told of everything, and raises Violation."""
+
+    def __init__(self, schedule: Schedule, cluster: State) -> None:
+        self._schedule = schedule
+        self.cluster = cluster
+        self.nodes: dict[int, NodeProcess] = {}
+        self.committed: dict[Key, list[Entry]] = {}
+        self.ends: dict[Key, int] = {}
+        self.places: dict[Key, dict[int, int]] = {}
+        """token -> base offset, of what is committed."""
+        self.epochs: dict[tuple[Key, int], int] = {}
+        """(partition, token) -> the leader epoch that it was stored in."""
+        self.leaders: dict[tuple[Key, int], int] = {}
+        self.elected: dict[tuple[Key, int], int] = {}
+        self.loose: set[Key] = set()
+        """An unclean election has made what was there void."""
+        self.tokens = 0
+        self.acks = 0
+        self.reads = 0
+        self.elections = 0
+        self._told: dict[tuple[Any, Key], int] = {}
+
+    def fail(self, invariant: int, text: str) -> None:
+        self._schedule.note(f"VIOLATION of invariant {invariant}: {text}")
+        raise Violation(f"invariant {invariant}: {text}")
+
+    def new_token(self, _acks: int) -> int:
+        self.tokens += 1
+        return self.tokens
+
+    def name(self, key: Key) -> str:
+        return f"{self.cluster.cluster.topics[key[0]].name}-{key[1]}"
+
+    # --------------------------------------------------------- the coordinator
+
+    def stored(self, state: State, change: Change) -> None:
+        """The coordinator has decided, durably; `state` is the one before."""
+        if isinstance(change, TopicChanged):
+            for index in range(len(change.topic.partitions)):
+                self.committed.setdefault((change.topic.topic_id, index), [])
+                self.places.setdefault((change.topic.topic_id, index), {})
+                self.ends.setdefault((change.topic.topic_id, index), 0)
+        if not isinstance(change, PartitionChanged):
+            return
+        key, after = (change.topic_id, change.index), change.partition
+        topic = state.cluster.topics[change.topic_id]
+        before = topic.partitions[change.index]
+        self._schedule.note(
+            f"{self.name(key)}: leader {after.leader} epoch {after.leader_epoch}"
+            f" isr {after.isr} elr {after.elr}"
+        )
+        self._check_entry(state, key, set(after.isr).difference(before.isr))
+        if after.leader in (NO_LEADER, before.leader) and after.leader_epoch == before.leader_epoch:
+            return
+        self.elections += 1
+        known = self.elected.setdefault((key, after.leader_epoch), after.leader)
+        if known != after.leader:
+            self.fail(4, f"{self.name(key)}: nodes {known} and {after.leader} in epoch {after.leader_epoch}")
+        if after.leader not in {*before.isr, *before.elr}:
+            if not topic.config.unclean_leader_election:
+                self.fail(5, f"{self.name(key)}: node {after.leader} was elected, which may lack records")
+            self._schedule.note(f"{self.name(key)}: unclean election")
+            self.loose.add(key)
+
+    def _check_entry(self, state: State, key: Key, node_ids: Iterable[int]) -> None:
+        """Who comes into sync has what is committed, if it is the process that the coordinator knows."""
+        for node in (self.nodes[node_id] for node_id in node_ids):
+            if not node.alive or key in self.loose:
+                continue
+            same = node.loop._membership.node_epoch == state.cluster.nodes[node.node_id].node_epoch
+            if same and (node.end_of(key) or 0) < self.ends[key]:
+                self.fail(
+                    1,
+                    f"{self.name(key)}: {node.name} is in sync from now on and has {node.end_of(key)},"
+                    f" committed is {self.ends[key]}",
+                )
+
+    # --------------------------------------------------------------- the nodes
+
+    def stepped(self, node: NodeProcess) -> None:
+        """After each step of a node: what it leads, and what it shows."""
+        if not node.alive:
+            return
+        for key, (log, epoch) in node.loop._broker.leaders._led.items():
+            if key in self.loose or log.leader_epoch != epoch:
+                continue
+            if self.leaders.get((key, epoch)) != node.node_id:
+                self._leads(node, key, log, epoch)
+            if log.high_watermark > self.ends[key]:
+                self._advanced(node, key, log)
+            if log.high_watermark > log.log_end_offset:
+                self.fail(3, f"{self.name(key)}: the high watermark of {node.name} is above the log's end")
+
+    def _leads(self, node: NodeProcess, key: Key, log: Any, epoch: int) -> None:
+        known = self.leaders.setdefault((key, epoch), node.node_id)
+        self._schedule.note(f"{self.name(key)}: {node.name} leads in epoch {epoch} from {log.log_end_offset}")
+        if known != node.node_id:
+            self.fail(4, f"{self.name(key)}: nodes {known} and {node.node_id} lead in epoch {epoch}")
+        info = self.cluster.cluster.topics[key[0]].partitions[key[1]]
+        if info.leader_epoch == epoch:
+            self.check_has_committed(node, key, "leads")
+
+    def check_has_committed(self, node: NodeProcess, key: Key, what: str) -> None:
+        """Everything that was ever committed is in this node's log."""
+        log = node.storage.logs[key]
+        has = self.batches(node, log, 0, self.ends[key])
+        wanted = self.committed[key]
+        if has != wanted:
+            first = next((i for i, (a, b) in enumerate(zip(has, wanted, strict=False)) if a != b), len(has))
+            self.fail(
+                1,
+                f"{self.name(key)}: {node.name} {what} and lacks committed batch {wanted[first : first + 1]},"
+                f" has {has[first : first + 1]} there; committed up to {self.ends[key]}",
+            )
+
+    def _advanced(self, node: NodeProcess, key: Key, log: Any) -> None:
+        """A high watermark is where none was before: what lies below it is committed from now on."""
+        end = self.ends[key]
+        self._check_in_sync_have(node, key, log)
+        for base, count, token, epoch in self.batches(node, log, end, log.high_watermark):
+            if base != end:
+                self.fail(2, f"{self.name(key)}: after offset {end} comes {base}")
+            if token in self.places[key]:
+                self.fail(
+                    6, f"{self.name(key)}: batch {token} is at {self.places[key][token]} and again at {base}"
+                )
+            self.places[key][token] = base
+            self.epochs[key, token] = epoch
+            self.committed[key].append((base, count, token, epoch))
+            end = base + count
+        self.ends[key] = end
+
+    def _check_in_sync_have(self, node: NodeProcess, key: Key, log: Any) -> None:
+        info = self.cluster.cluster.topics[key[0]].partitions[key[1]]
+        if info.leader != node.node_id or info.leader_epoch != log.leader_epoch:
+            return
+        for other in info.isr:
+            end = self.nodes[other].end_of(key)
+            if end is not None and end < log.high_watermark:
+                self.fail(
+                    1,
+                    f"{self.name(key)}: {log.high_watermark} is committed by {node.name}, and node {other},"
+                    f" which is in sync, has {end}",
+                )
+
+    @staticmethod
+    def batches(node: NodeProcess, log: Any, start: int, end: int) -> list[Entry]:
+        """What a node has of a log."""
+        found: list[Entry] = []
+        while start < min(end, log.log_end_offset):
+            read = node.storage.read(log, start, 1 << 20, min(end, log.log_end_offset), _keeper(found))
+            if not read:
+                break
+            start = found[-1][0] + found[-1][1]
+        return found
+
+    # -------------------------------------------------------------- the clients
+
+    def acked(self, producer: Any, key: Key, token: int, epoch: int, offset: int) -> None:
+        """`epoch`: the leader epoch that the producer believed in."""
+        self.acks += 1
+        if producer.acks != ACKS_ALL or key in self.loose:
+            return
+        if self.places[key].get(token) != offset:
+            self.fail(
+                1,
+                f"{self.name(key)}: batch {token} is acknowledged to all at {offset}; it is committed at"
+                f" {self.places[key].get(token)}, of {self.ends[key]}",
+            )
+        if self.epochs[key, token] > epoch:
+            stored = self.epochs[key, token]
+            self.fail(4, f"{self.name(key)}: batch {token}, sent in epoch {epoch}, was stored in {stored}")
+
+    def lost_track(self, producer: Any, key: Key, token: int, code: Any) -> None:
+        """A producer's next batch does not follow what the leader has of it."""
+        self._schedule.note(f"{self.name(key)}: {producer.name} is told {code} for {token}")
+        if producer.acks == ACKS_ALL and not self.loose:
+            self.fail(
+                6, f"{self.name(key)}: all before batch {token} was acknowledged to all, and it gets {code!r}"
+            )
+
+    def read(self, consumer: Any, key: Key, header: BatchHeader, position: int, end: int) -> None:
+        self.reads += 1
+        token = header.base_timestamp - 1_600_000_000_000
+        if key in self.loose:
+            return
+        if header.base_offset != position:
+            self.fail(2, f"{self.name(key)}: {consumer.name} reads {header.base_offset} at {position}")
+        if header.last_offset >= end >= 0:
+            self.fail(3, f"{self.name(key)}: {consumer.name} reads {header.last_offset}, committed is {end}")
+        if self.places[key].get(token) != header.base_offset:
+            self.fail(
+                2,
+                f"{self.name(key)}: {consumer.name} reads batch {token} at {position}; it is committed at"
+                f" {self.places[key].get(token)}, of {self.ends[key]}",
+            )
+
+    def floor(self, consumer: Any, key: Key) -> int:
+        """What it was told so far; what it is told in answer to a request that it sends now is no less."""
+        return self._told.get((consumer, key), 0)
+
+    def told_end(self, consumer: Any, key: Key, end: int, floor: int) -> None:
+        """A reader is told a high watermark."""
+        if key in self.loose:
+            return
+        if end < floor:
+            self.fail(3, f"{self.name(key)}: {consumer.name} was told that {floor} is committed, now {end}")
+        if end > self.ends[key]:
+            self.fail(3, f"{self.name(key)}: {consumer.name} is told {end}, committed is {self.ends[key]}")
+        self._told[consumer, key] = max(end, self.floor(consumer, key))
+
+    def out_of_range(self, consumer: Any, key: Key, position: int) -> None:
+        if key not in self.loose:
+            self.fail(
+                3, f"{self.name(key)}: {consumer.name} has read up to {position}, which is out of range"
+            )
+
+    # ------------------------------------------------------------------ the end
+
+    def check_end(self, nodes: Iterable[NodeProcess]) -> None:
+        """All is healed: who leads has everything, and so have those in sync."""
+        for key in self.committed:
+            info = self.cluster.cluster.topics[key[0]].partitions[key[1]]
+            for node in nodes:
+                if node.alive and node.node_id in info.isr and key not in self.loose:
+                    self.check_has_committed(node, key, "is in sync")
+
+
+def _keeper(found: list[Entry]) -> Any:
+    def keep(batch: memoryview) -> int:
+        header = parse_header(batch)
+        token = header.base_timestamp - 1_600_000_000_000
+        found.append((header.base_offset, header.record_count, token, header.leader_epoch))
+        return len(batch)
+
+    return keep

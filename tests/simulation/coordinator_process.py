@@ -1,0 +1,132 @@
+"""The coordinator of production on simulated sockets and time, with a store that is a list of events."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tailrace.coordinator.groups.state import GroupsState
+from tailrace.coordinator.machine import Machine, Settings
+from tailrace.coordinator.private_state import ControllerEpochRaised, PrivateChange
+from tailrace.coordinator.service import Service
+from tailrace.coordinator.state import State
+from tailrace.protocol.cluster import Change
+from tailrace.protocol.messages import Update
+
+from .node_process import COORDINATOR
+from .schedule import Process, Schedule
+from .sockets import Network, SimPublisher, SimServer
+
+SESSION_MS = 1_000
+BEAT_S = 0.25
+
+
+class Crash(Exception):  # noqa: N818
+    """The process was killed while it wrote."""
+
+
+class EventStore:
+    """What the coordinator has made durable. `stored` is told of each change with the state before it."""
+
+    def __init__(self, stored: Callable[[State, Change], None]) -> None:
+        self._events: list[tuple[Sequence[Update], Sequence[PrivateChange]]] = []
+        self._stored = stored
+        self._mirror = State("cluster")
+        self.dies: str = ""
+        """`before` or `after`: the next commit is the last thing it does."""
+
+    @property
+    def state(self) -> State:
+        """What is durable, for those who check."""
+        return self._mirror
+
+    def load(self) -> State:
+        state = State("cluster")
+        for updates, private in self._events:
+            for change in private:
+                state.apply_private(change)
+            for update in updates:
+                state.apply(update)
+        return state
+
+    def commit(self, updates: Sequence[Update], private: Sequence[PrivateChange]) -> None:
+        dies, self.dies = self.dies, ""
+        if dies == "before":
+            raise Crash
+        self._events.append((list(updates), list(private)))
+        for secret in private:
+            self._mirror.apply_private(secret)
+        for update in updates:
+            for change in update.changes:
+                self._stored(self._mirror, change)
+            self._mirror.apply(update)
+        if dies:
+            raise Crash
+
+
+class _NoGroups:
+    def load(self) -> GroupsState:
+        return GroupsState()
+
+    def commit(self, changes: Sequence[Any]) -> None:
+        raise AssertionError(changes)
+
+
+class CoordinatorProcess(Process):
+    """As `coordinator.main.Coordinator` runs it."""
+
+    def __init__(self, schedule: Schedule, network: Network, stored: Callable[[State, Change], None]) -> None:
+        super().__init__("coordinator", schedule)
+        self.store = EventStore(stored)
+        self._network = network
+
+    def start(self) -> None:
+        schedule = self.schedule
+        self.store.dies = ""
+        state = self.store.load()
+        raised = ControllerEpochRaised(state.cluster.controller_epoch + 1)
+        state.apply_private(raised)
+        self.store.commit([], [raised])
+        self._server = SimServer(self._network, self, COORDINATOR)
+        publisher = SimPublisher(self._network, self, "sim://publisher")
+        groups = _NoGroups()
+        self.machine = Machine(state, groups.load(), Settings(publisher.listener, SESSION_MS), schedule.now)
+        self.service = Service(
+            self.machine,
+            self.store,
+            groups,
+            publisher.send,
+            self._server.send,
+            new_id=lambda: schedule.random.randbytes(16),
+        )
+        self._next_beat = schedule.now
+        schedule.note(f"the coordinator starts, controller epoch {raised.controller_epoch}")
+        self.begin()
+
+    def step(self) -> None:
+        try:
+            self._step()
+        except Crash:
+            self.crash()
+
+    def _step(self) -> None:
+        now, wall_ms = self.schedule.now, self.schedule.wall_ms()
+        burst = []
+        while (incoming := self._server.receive()) is not None:
+            burst.append(incoming)
+        if burst:
+            self.service.serve(burst, now, wall_ms)
+        if gone := self._server.take_gone():
+            self.service.gone(gone, now, wall_ms)
+        next_tick = self.machine.next_tick()
+        if next_tick is not None and now >= next_tick:
+            self.service.tick(now, wall_ms)
+        if now >= self._next_beat:
+            self.service.beat()
+            self._next_beat = now + BEAT_S
+        next_tick = self.machine.next_tick()
+        self.wake(self._next_beat if next_tick is None else min(self._next_beat, next_tick))
+
+    def crash(self) -> None:
+        if self.alive:
+            self.schedule.note("the coordinator stops")
+            self.end()
+            self._server.close()

@@ -1,0 +1,310 @@
+"""The guards of RELIABILITY R1 to R9, each removable by name: what production is without it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from unittest.mock import patch
+
+from msgspec.structs import replace as replace_fields
+
+from tailrace.coordinator import election
+from tailrace.coordinator.handlers import alter_isr, leave_cluster, register_node
+from tailrace.coordinator.service import Service
+from tailrace.node import writer as writer_module
+from tailrace.node.handlers import fetch, list_offsets, produce, replica_fetch
+from tailrace.node.leaders import Leaders
+from tailrace.node.replication.copying import Copier
+from tailrace.node.replication.leading import LeadReplica
+from tailrace.node.storage import truncation
+from tailrace.protocol.batch import parse_header
+from tailrace.protocol.errors import NotLeaderError
+from tailrace.protocol.messages import OK, ProduceResult
+
+Patch = tuple[Any, str, Any]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """`rule`: of RELIABILITY. `patches` take it out."""
+
+    rule: str
+    says: str
+    patches: Callable[[], list[Patch]]
+    focus: dict[str, Any]
+    """Faults that bring it out soon."""
+
+
+GUARDS: Final[dict[str, Guard]] = {}
+
+
+def _guard(
+    rule: str, says: str, **focus: Any
+) -> Callable[[Callable[[], list[Patch]]], Callable[[], list[Patch]]]:
+    def add(patches: Callable[[], list[Patch]]) -> Callable[[], list[Patch]]:
+        GUARDS[patches.__name__] = Guard(rule, says, patches, focus)
+        return patches
+
+    return add
+
+
+@contextmanager
+def without(name: str) -> Iterator[None]:
+    """Production without one of its guards."""
+    with ExitStack() as stack:
+        for target, attribute, substitute in GUARDS[name].patches():
+            stack.enter_context(patch.object(target, attribute, substitute))
+        yield
+
+
+@_guard(
+    "R1",
+    "the coordinator publishes and answers only what is durable",
+    coordinator_crash=2.0,
+    node_crash=0.7,
+    cut=1.0,
+)
+def durable_before_published() -> list[Patch]:
+    finish = Service._finish
+
+    def publish_first(self: Any, outcomes: Any) -> None:
+        outcomes = list(outcomes)
+        updates = [outcome.update for outcome in outcomes if outcome.update is not None]
+        with patch.object(self._store, "commit", lambda *_: None):
+            finish(self, outcomes)
+        private = [change for outcome in outcomes for change in outcome.private]
+        if updates or private:
+            self._store.commit(updates, private)
+
+    return [(Service, "_finish", publish_first)]
+
+
+class _Ahead:
+    """A Copier whose next fetch counts batches that are still with the writer."""
+
+    depart, step, done, copy = Copier._depart, Copier._step, Copier.done, Copier.copy
+
+    @staticmethod
+    def ends(copier: Any) -> dict[Any, tuple[int, int]]:
+        return copier.__dict__.setdefault("ahead", {})
+
+    def depart_ahead(self: Any, leader: int, partitions: Any) -> Any:
+        sent = _Ahead.depart(self, leader, partitions)
+        entries = []
+        for entry in sent.entries:
+            end, epoch = _Ahead.ends(self).get((entry.topic_id, entry.partition), (-1, -1))
+            ahead = replace_fields(entry, offset=end, last_epoch=epoch) if end > entry.offset else entry
+            entries.append(ahead)
+        return sent._replace(entries=entries)
+
+    def step_ahead(self: Any, copied: Any, result: Any, batches: Any, now: float) -> Any:
+        made = _Ahead.step(self, copied, result, batches, now)
+        if made is not None and batches:
+            header = parse_header(batches[-1])
+            _Ahead.ends(self)[copied.key] = (header.last_offset + 1, header.leader_epoch)
+            self._rest(copied)
+        elif made is not None:
+            _Ahead.ends(self).pop(copied.key, None)
+        return made
+
+    def done_ahead(self: Any, made: Any, error: Any, now: float) -> None:
+        if error is not None or not made.batches:
+            _Ahead.ends(self).pop(made.key, None)
+            _Ahead.done(self, made, error, now)
+
+    def copy_ahead(self: Any, logs: Any) -> None:
+        for key in logs:
+            _Ahead.ends(self).pop(key, None)
+        _Ahead.copy(self, logs)
+
+
+@_guard("R2", "a follower's fetch offset is what it has on disk")
+def durable_fetch_offset() -> list[Patch]:
+    return [
+        (Copier, "_depart", _Ahead.depart_ahead),
+        (Copier, "_step", _Ahead.step_ahead),
+        (Copier, "done", _Ahead.done_ahead),
+        (Copier, "copy", _Ahead.copy_ahead),
+    ]
+
+
+@_guard("R3", "the high watermark waits for the proposed members too (KIP-497)")
+def maximal_isr() -> list[Patch]:
+    original = LeadReplica.high_watermark
+
+    def only_confirmed(self: Any, current: int, end_offset: int) -> int:
+        proposed, self.proposed = self.proposed, None
+        try:
+            return original(self, current, end_offset)
+        finally:
+            self.proposed = proposed
+
+    return [(LeadReplica, "high_watermark", only_confirmed)]
+
+
+@_guard("R3", "the high watermark waits for every member that is in sync")
+def all_in_sync() -> list[Patch]:
+    return [(LeadReplica, "high_watermark", lambda self, current, end_offset: max(current, end_offset))]
+
+
+@_guard("R3", "nothing is committed with fewer than min_insync_replicas")
+def min_insync() -> list[Patch]:
+    return [(LeadReplica, "enough", property(lambda _: True))]
+
+
+@_guard("R3", "acks=all waits for the high watermark")
+def ack_after_commit() -> list[Patch]:
+    def at_once(broker: Any, _produce: Any, log: Any, outcome: Any, **_: Any) -> Any:
+        return ProduceResult(OK, outcome.base_offset, log.log_start_offset)
+
+    return [(produce, "_replicated", at_once)]
+
+
+@_guard("R3", "acks=all waits for the high watermark also for a duplicate")
+def duplicate_waits() -> list[Patch]:
+    original = produce._replicated
+
+    def duplicates_at_once(broker: Any, request: Any, log: Any, outcome: Any, **more: Any) -> Any:
+        if outcome.duplicate:
+            return ProduceResult(OK, outcome.base_offset, log.log_start_offset)
+        return original(broker, request, log, outcome, **more)
+
+    return [(produce, "_replicated", duplicates_at_once)]
+
+
+@_guard(
+    "R4",
+    "a follower is in sync only with all that is committed and all before the leader's epoch",
+    cut=2.0,
+    node_crash=1.0,
+)
+def caught_up_to_enter() -> list[Patch]:
+    def anybody(self: Any, isr: Any, high_watermark: int, node_epochs: Any) -> list[int]:
+        return [
+            n
+            for n, f in self._followers.items()
+            if n not in isr and n in self._info.replicas and node_epochs.get(n) == f.node_epoch
+        ]
+
+    return [(LeadReplica, "_ready", anybody)]
+
+
+@_guard(
+    "R4",
+    "a follower is in sync only in the node epoch in which it was seen (KIP-841, KIP-903)",
+    node_wipe=1.0,
+    node_power=0.7,
+)
+def node_epoch_to_enter() -> list[Patch]:
+    ready = LeadReplica._ready
+
+    def whatever_epoch(self: Any, isr: Any, high_watermark: int, _: Any) -> list[int]:
+        return ready(self, isr, high_watermark, {n: f.node_epoch for n, f in self._followers.items()})
+
+    return [
+        (LeadReplica, "_ready", whatever_epoch),
+        (alter_isr, "_check_entry", lambda *_: None),
+    ]
+
+
+@_guard(
+    "R5",
+    "a follower truncates to where its epochs agree with its leader's (KIP-101, KIP-279)",
+    cut=2.0,
+    node_crash=0.5,
+)
+def truncate_by_epochs() -> list[Patch]:
+    look = replica_fetch._look
+
+    def no_divergence(broker: Any, request: Any, entry: Any, now: float) -> Any:
+        return look(broker, request, replace_fields(entry, last_epoch=-1), now)
+
+    return [(replica_fetch, "_look", no_divergence)]
+
+
+@_guard("R5", "producers' sequences are rolled back with the log", node_crash=0.5, node_pause=1.0)
+def sequences_rolled_back() -> list[Patch]:
+    return [(truncation, "_roll_back", lambda *_: ({}, []))]
+
+
+@_guard("R6", "only a member of ISR or ELR is elected", node_crash=1.0)
+def elect_in_sync() -> list[Patch]:
+    original = election.settle
+
+    def anybody(partition: Any, rules: Any) -> Any:
+        return original(partition, rules._replace(unclean=True))
+
+    return [
+        (election, "settle", anybody),
+        (leave_cluster, "settle", anybody),
+    ]
+
+
+@_guard("R6", "the ELR is empty while enough replicas are in sync", node_crash=1.0, cut=0.5)
+def elr_clears() -> list[Patch]:
+    original = election._with_isr
+
+    def keep(partition: Any, isr: Any, rules: Any) -> Any:
+        return original(partition, isr, rules._replace(min_insync=99))
+
+    return [(election, "_with_isr", keep)]
+
+
+@_guard(
+    "R7",
+    "a node whose disk was replaced, or that may lack what it acknowledged, is not in sync",
+    node_wipe=1.0,
+    coordinator_crash=0.5,
+)
+def intact_to_stay() -> list[Patch]:
+    original = election.return_node
+
+    def always_intact(partition: Any, node_id: int, rules: Any, *, intact: bool) -> Any:
+        return original(partition, node_id, rules, intact=True)
+
+    return [(register_node, "return_node", always_intact)]
+
+
+@_guard("R7", "a node that was killed in relaxed mode says so", all_crash=1.5, flush=("relaxed",) * 3)
+def says_not_durable() -> list[Patch]:
+    decide = register_node.decide
+
+    def durable(state: Any, request: Any, timeout_ms: int) -> Any:
+        return decide(state, replace_fields(request, durable=True), timeout_ms)
+
+    return [(register_node, "decide", durable)]
+
+
+@_guard("R8", "a new leader says what is committed only once it knows", node_crash=0.7)
+def settled_before_answering() -> list[Patch]:
+    return [
+        (fetch, "refuse_unsettled", lambda _: None),
+        (list_offsets, "refuse_unsettled", lambda _: None),
+    ]
+
+
+@_guard("R8", "a new leader's fetch replies leave out a high watermark that may be behind", node_crash=0.7)
+def fetch_tells_settled() -> list[Patch]:
+    original = fetch.read_all
+
+    def tell_anything(storage: Any, readings: Any, turn: int, reply: Any) -> Any:
+        told = {(r.entry.topic_id, r.entry.partition): r.high_watermark for r in readings}
+        return [
+            replace_fields(result, high_watermark=told[result.topic_id, result.partition])
+            if result.error.code == 0
+            else result
+            for result in original(storage, readings, turn, reply)
+        ]
+
+    return [(fetch, "read_all", tell_anything)]
+
+
+@_guard("R9", "a request in another leader epoch is refused", node_pause=1.0, node_crash=0.7)
+def leader_epoch_matches() -> list[Patch]:
+    def find(self: Any, topic_id: bytes, partition: int, _: int) -> Any:
+        led = self._led.get((topic_id, partition))
+        if led is None:
+            raise NotLeaderError("not here")
+        return led.log
+
+    return [(Leaders, "find", find), (writer_module, "_refusal", lambda *_: None)]
