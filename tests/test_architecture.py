@@ -10,7 +10,7 @@ TEXT = (ROOT / "ARCHITECTURE.md").read_text()
 MAP = dict(re.findall(r"(?m)^\| `([\w/]+/)` \| (.*) \|$", TEXT))
 FOLDERS = (
     "tailrace/protocol/", "tailrace/transport/", "tailrace/client/", "tailrace/cli/",
-    "tailrace/bench/", "tailrace/processes/",
+    "tailrace/bench/", "tailrace/torture/", "tailrace/processes/",
     "node/", "node/storage/", "coordinator/", "producer/", "consumer/",
 )  # fmt: skip
 

@@ -4,6 +4,8 @@
 - a follower whose log is not a part of the leader's is told where they part (KIP-595), and gets nothing else;
 - its offset counts as what it has on disk: the high watermark may move, replicas come into sync;
 - with nothing to bring the fetch is parked until something is appended, or its wait is over;
+- where there is nothing to bring, a high watermark that the follower does not know of goes with what is
+  answered (KIP-1166): else a follower would not hear how far the last records before a rest were committed;
 - older records, which may have to come from the disk, are read by the reader thread.
 """
 
@@ -57,6 +59,7 @@ def serve(broker: Broker, fetch: ParkedFetch, request: ReplicaFetch, now: float)
     """A fetch that is new, or was woken, or has waited enough. It holds no slot now."""
     results: list[ReplicaFetchResult] = []
     readings: list[_Reading] = []
+    quiet: list[ReplicaFetchEntry] = []
     for entry in request.entries:
         try:
             found = _look(broker, request, entry, now)
@@ -67,6 +70,12 @@ def serve(broker: Broker, fetch: ParkedFetch, request: ReplicaFetch, now: float)
                 results.append(found)
             elif found is not None:
                 readings.append(found)
+            else:
+                quiet.append(entry)
+    if not results and not readings and now < fetch.deadline:
+        _park(broker, fetch)
+        return
+    results += _watermarks(broker, quiet)
     broker.turn += 1
     work = partial(_read_all, broker.storage, fetch, request, results, readings=readings, turn=broker.turn)
     if any(reading.entry.offset < reading.log.hot_offset for reading in readings):
@@ -75,11 +84,9 @@ def serve(broker: Broker, fetch: ParkedFetch, request: ReplicaFetch, now: float)
         if not broker.reader.submit(fetch.peer, request.request_id, work):
             broker.fetch_slots.release(fetch.peer, 1)
             raise BusyError("too many reads wait for the disk; retry later")
-    elif results or readings or now >= fetch.deadline:
+    else:
         reply, frames = work()
         broker.reply(fetch.peer, reply, frames)
-    else:
-        _park(broker, fetch)
 
 
 def _park(broker: Broker, fetch: ParkedFetch) -> None:
@@ -132,6 +139,16 @@ def _look(
         )
     broker.replication.fetched(log.key, request.node_id, request.node_epoch, entry.offset, now)
     return _Reading(entry, log, end_offset) if entry.offset < end_offset else None
+
+
+def _watermarks(broker: Broker, quiet: Sequence[ReplicaFetchEntry]) -> list[ReplicaFetchResult]:
+    """For followers that have everything: how far it is committed, if they do not know."""
+    results = []
+    for entry in quiet:
+        log = broker.leaders.find(entry.topic_id, entry.partition, entry.leader_epoch)
+        if log.high_watermark > entry.high_watermark:
+            results.append(ReplicaFetchResult(*log.key, OK, log.high_watermark, log.log_start_offset))
+    return results
 
 
 def _read_all(

@@ -175,6 +175,8 @@ class Copier:
             return
         if error is not None:
             copied.retry_at = now + copied.backoff.pause()
+        else:
+            copied.backoff.reset()
         self._rest(copied)
 
     # ------------------------------------------------------------------ inside
@@ -189,7 +191,9 @@ class Copier:
             copied.busy = True
             log = copied.log
             epoch = copied.source.leader_epoch
-            entries.append(ReplicaFetchEntry(*key, epoch, log.log_end_offset, self._last_epoch(log)))
+            entries.append(
+                ReplicaFetchEntry(*key, epoch, log.log_end_offset, self._last_epoch(log), log.high_watermark)
+            )
         return CopyFetch(self._fetches, leader, entries)
 
     def _land(self, fetch_id: int) -> _Flight:
@@ -214,13 +218,13 @@ class Copier:
         if result.error.code != ErrorCode.NONE:
             copied.retry_at = now + copied.backoff.pause()
             return None
-        copied.backoff.reset()
         if result.diverging_epoch >= 0 or result.diverging_end >= 0:
             _, own_end = self._end_of_epoch(log, result.diverging_epoch)
             end = min(own_end, result.diverging_end, log.log_end_offset)
             return CopyStep(copied.key, log, epoch, truncate_to=end)
         known = min(result.high_watermark, log.log_end_offset) <= log.high_watermark
         if not batches and known and result.log_start_offset <= log.log_start_offset:
+            copied.backoff.reset()
             return None
         return CopyStep(
             copied.key,

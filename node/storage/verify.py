@@ -5,26 +5,22 @@ compared: keys with headers, CRCs, offsets without gaps, the partitions' rows wi
 logs hold, LMDB's page counts with the batches, time index, epochs and producer windows.
 """
 
-import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import lmdb
-
 from tailrace.protocol.batch import BatchHeader, check_crc, parse_header
-from tailrace.protocol.errors import DataFolderError, TailraceError
+from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.limits import PRODUCER_WINDOW_BATCHES
 
 from . import schema
-from .folder import FORMAT, DataFolder
 from .partition_log import PartitionLog, partition_name
 from .producers import SEQUENCE_MASK
 from .reading import misplaced
 from .schema import PartitionRow, ProducerRow
 from .space import live_pages, overflow_pages
-from .tables import NAMED_DATABASES_MAX
+from .stopped import opened_read_only
 
 if TYPE_CHECKING:
     from lmdb import Cursor, Environment, Transaction
@@ -251,19 +247,8 @@ def verify_folder(path: Path) -> Report:
 
     Raises DataFolderError if the folder is in use, newer, or not one of ours.
     """
-    if not (path / FORMAT).exists():
-        raise DataFolderError(f"{path} is not the data folder of a node")
-    folder = DataFolder(path)
-    try:
-        environment = lmdb.open(os.fspath(path), readonly=True, max_dbs=NAMED_DATABASES_MAX)
-        try:
-            return verify(environment)
-        finally:
-            environment.close()
-    except lmdb.Error as error:
-        raise DataFolderError(f"data folder {path}: {error}") from error
-    finally:
-        folder.close()
+    with opened_read_only(path) as environment:
+        return verify(environment)
 
 
 def _walk(cursor: "Cursor[bytes]") -> Iterator[tuple[int, bytes]]:

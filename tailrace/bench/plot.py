@@ -28,6 +28,16 @@ class Axis(NamedTuple):
     ticks: Sequence[tuple[float, str]]
 
 
+class Band(NamedTuple):
+    """A stretch of the x axis that is marked; the title shows where a pointer rests."""
+
+    title: str
+    begin: float
+    end: float
+    kind: int
+    """Chooses the class: `band`, with `band-1`, `band-2`, ..."""
+
+
 def linear(label: str, most: float, text: Callable[[float], str], *, exact: bool = False) -> Axis:
     """From 0 to a round number that is not below `most`, or to `most` itself."""
     most = max(most, 1e-9)
@@ -60,11 +70,12 @@ def percentiles(label: str, most: float) -> Axis:
     return Axis(label, lambda value: nines(value) / max(nines(most), 1e-9), ticks)
 
 
-def chart(title: str, x: Axis, y: Axis, series: Sequence[Series]) -> str:
+def chart(title: str, x: Axis, y: Axis, series: Sequence[Series], bands: Sequence[Band] = ()) -> str:
     """One `<svg>`; the lines are numbered by the classes `line-0`, `line-1`, ..."""
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">',
         f'<text class="title" x="{_LEFT}" y="18">{escape(title)}</text>',
+        *(_band(each, x) for each in bands),
         *_grid(x, y),
     ]
     parts += [_line(number, each, x, y) for number, each in enumerate(series)]
@@ -100,6 +111,13 @@ def _grid(x: Axis, y: Axis) -> list[str]:
         f"{escape(y.label)}</text>"
     )
     return parts
+
+
+def _band(band: Band, x: Axis) -> str:
+    left, right = _x(x.place(band.begin)), _x(x.place(band.end))
+    size = f'width="{max(right - left, 1.5):.1f}" height="{_y(0) - _y(1)}"'
+    shape = f'<rect class="band band-{band.kind}" x="{left}" y="{_y(1)}" {size}>'
+    return f"{shape}<title>{escape(band.title)}</title></rect>"
 
 
 def _line(number: int, series: Series, x: Axis, y: Axis) -> str:

@@ -9,29 +9,10 @@ import msgspec
 from tailrace.protocol.limits import MIB
 
 from .document import facts
+from .page import page_of, short_number, table_of
 from .plot import Axis, Series, chart, linear, logarithmic, percentiles
 from .results import Moment, Results, Timing
 
-_STYLE: Final = """
-:root { color-scheme: light dark; --ink: #1c2024; --soft: #60656c; --grid: #e3e5e8; --back: #ffffff;
-  --one: #0b62c4; --two: #c4500b; --good: #1a7f37; --bad: #c5221f; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --soft: #a0a6ad; --grid: #33383d;
-  --back: #16191c; --one: #6cb0ff; --two: #ff9d5c; --good: #56c271; --bad: #ff7b72; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back);
-  max-width: 50rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-p.facts { color: var(--soft); margin-top: 0; } p.good { color: var(--good); } p.bad { color: var(--bad); }
-pre { white-space: pre-wrap; border-left: 3px solid var(--one); padding-left: .8rem; }
-svg { width: 100%; min-width: 36rem; height: auto; margin-top: 1rem; }
-svg text { font-size: 12px; fill: var(--soft); }
-svg text.title { font-size: 14px; font-weight: 600; fill: var(--ink); }
-.grid { stroke: var(--grid); } polyline { fill: none; }
-.line-0 { stroke: var(--one); stroke-width: 2; } .line-1 { stroke: var(--two); stroke-width: 2; }
-.dot-0 { fill: var(--one); } .dot-1 { fill: var(--two); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; } .wide { overflow-x: auto; }
-th, td { padding: .2rem .9rem .2rem 0; text-align: right; border-bottom: 1px solid var(--grid); }
-th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { text-align: left; }
-"""
 _NO_SETTINGS: Final = ("mode", "run", "bootstrap_servers", "topic", "timeout_s")
 
 
@@ -51,12 +32,7 @@ def html_of(results: Results) -> str:
         "<h2>Settings</h2>",
         _settings(results),
     ]
-    head = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-    )
-    return head + "\n".join(parts) + "\n</body>\n</html>\n"
+    return page_of(title, parts)
 
 
 def _remarks(results: Results) -> list[str]:
@@ -82,7 +58,7 @@ def _remarks(results: Results) -> list[str]:
 def _charts(results: Results) -> list[str]:
     moments = results.timeline
     charts = []
-    across = linear("seconds since the start", results.seconds, _number, exact=True)
+    across = linear("seconds since the start", results.seconds, short_number, exact=True)
     sides = (
         ("acknowledged", [(moment.at_s, moment.sent_per_s) for moment in moments], results.acked),
         ("read", [(moment.at_s, moment.read_per_s) for moment in moments], results.read),
@@ -90,7 +66,7 @@ def _charts(results: Results) -> list[str]:
     rates = [Series(name, points) for name, points, count in sides if count]
     if rates:
         most = max(rate for each in rates for _, rate in each.points)
-        charts.append(chart("Throughput", across, linear("records/s", most, _number), rates))
+        charts.append(chart("Throughput", across, linear("records/s", most, short_number), rates))
     if results.timing is not None:
         charts.append(_percentile_chart(results))
         charts += _latency_over_time(moments, across)
@@ -102,7 +78,7 @@ def _latency_over_time(moments: Sequence[Moment], across: Axis) -> list[str]:
     high = [(moment.at_s, moment.p99_ms) for moment in moments if moment.p99_ms is not None]
     if not low:
         return []
-    up = logarithmic("milliseconds", min(low, key=_second)[1], max(high, key=_second)[1], _number)
+    up = logarithmic("milliseconds", min(low, key=_second)[1], max(high, key=_second)[1], short_number)
     title = "Latency over time, percentiles of about a second"
     return [chart(title, across, up, [Series("50th", low), Series("99th", high)])]
 
@@ -117,7 +93,7 @@ def _percentile_chart(results: Results) -> str:
     top = max(100 - 100 / max(2, timing.latency.count) for _, timing in timings)
     series = [Series(name, _curve(timing)) for name, timing in timings]
     values = [value for each in series for _, value in each.points]
-    up = logarithmic("milliseconds", min(values), max(values), _number)
+    up = logarithmic("milliseconds", min(values), max(values), short_number)
     title = "Latency by percentile" + (f" ({series[0].name})" if len(series) == 1 else "")
     return chart(title, percentiles("percentile", top), up, series)
 
@@ -149,28 +125,14 @@ def _processes(results: Results) -> str:
     for server in results.servers:
         cpu = "unknown" if server.cpu_s is None else f"{server.cpu_s:.2f}"
         rows.append([server.name, *["-"] * 5, cpu, _mib(server.rss_anon_max)])
-    return _table(headers, rows)
+    return table_of(headers, rows)
 
 
 def _settings(results: Results) -> str:
     settings = msgspec.to_builtins(results.spec)
     rows = [[name, str(value)] for name, value in settings.items() if name not in _NO_SETTINGS]
-    return _table(["setting", "value"], rows)
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(header)}</th>" for header in headers)
-    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+    return table_of(["setting", "value"], rows)
 
 
 def _mib(size: int | None) -> str:
     return "unknown" if size is None else f"{size / MIB:.1f}"
-
-
-def _number(value: float) -> str:
-    """`1.5M`, `200k`, `0.05`"""
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= factor:
-            return f"{value / factor:g}{unit}"
-    return f"{value:g}"

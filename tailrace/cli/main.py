@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "consume": ("tailrace.cli.consume:consume", "Read records of topics."),
     "run": ("tailrace.cli.run:run", "Call a function for every record, in several processes."),
     "bench": ("tailrace.cli.bench:bench", "Load tests: produce, consume, e2e, latency."),
+    "torture": ("tailrace.cli.torture:torture", "Break a cluster on purpose, and check what it promised."),
     "completion": ("tailrace.cli.completion:completion", "Print the completion script of a shell."),
 }
 COMPLETION: Final = "_TAILRACE_COMPLETE"

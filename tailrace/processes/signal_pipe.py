@@ -28,6 +28,13 @@ class SignalPipe:
         """The numbers of the signals that came."""
         return os.read(self.reader, 4096)
 
+    def read_now(self) -> bytes:
+        """The numbers of the signals that have come; none if none came."""
+        try:
+            return self.read()
+        except BlockingIOError:
+            return b""
+
     def close(self) -> None:
         """Let the signals do what they did before."""
         signal.set_wakeup_fd(self._before_fd)

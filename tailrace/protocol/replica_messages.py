@@ -17,7 +17,7 @@ from .message import ErrorInfo, Message
 class ReplicaFetchEntry(Struct, frozen=True, array_like=True):
     """One partition: the follower has everything below `offset` on disk, the last of it from `last_epoch`.
 
-    `last_epoch` is -1 for an empty log.
+    `last_epoch` is -1 for an empty log. `high_watermark` is the one that the follower knows of.
     """
 
     topic_id: TopicId
@@ -25,6 +25,7 @@ class ReplicaFetchEntry(Struct, frozen=True, array_like=True):
     leader_epoch: Int32
     offset: Int64
     last_epoch: Int32
+    high_watermark: Int64
 
 
 class ReplicaFetch(Message, frozen=True, kw_only=True, tag=7):

@@ -118,7 +118,7 @@ def test_a_broken_pipe_is_quiet() -> None:
 
 
 def test_shells_get_their_completion() -> None:
-    words = {"_TAILRACE_COMPLETE": "bash_complete", "COMP_WORDS": "tailrace to", "COMP_CWORD": "1"}
+    words = {"_TAILRACE_COMPLETE": "bash_complete", "COMP_WORDS": "tailrace top", "COMP_CWORD": "1"}
     done = subprocess.run(COMMAND, env=os.environ | words, capture_output=True, text=True, check=True)
     assert done.stdout == "plain,topic\n"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tailrace.node.replication.copying import Copier, CopyFetch, CopyStep, Source
-from tailrace.protocol.errors import ErrorCode, TimedOutError
+from tailrace.protocol.errors import ErrorCode, StorageFullError, TimedOutError
 from tailrace.protocol.limits import REPLICA_FETCHES_PER_NODE_MAX
 from tailrace.protocol.message import OK, ErrorInfo
 from tailrace.protocol.replica_messages import ReplicaFetchResult
@@ -118,6 +118,27 @@ def test_a_step_that_failed_is_made_anew_later(copier: Copier) -> None:
     copier.done(step, TimedOutError("disk"), 0.0)
     assert copier.plan(0.0) == []
     assert len(copier.plan(copier.next_tick())) == 1
+
+
+def test_steps_that_fail_again_and_again_wait_longer_and_longer(copier: Copier) -> None:
+    """As on a full disk: the leader answers well each time."""
+    fetch = start(copier, log(10))
+    now, waits = 0.0, []
+    for _ in range(12):
+        (step,) = copier.replied(fetch.fetch_id, [result(batches=1)], [b"x"], now)
+        copier.done(step, StorageFullError("no room"), now)
+        assert copier.plan(now) == []
+        waits.append(copier.next_tick() - now)
+        now = copier.next_tick()
+        (fetch,) = copier.plan(now)
+    assert min(waits[-3:]) > 10 * waits[0]
+    (step,) = copier.replied(fetch.fetch_id, [result(batches=1)], [b"x"], now)
+    copier.done(step, None, now)
+    (fetch,) = copier.plan(now)
+    (step,) = copier.replied(fetch.fetch_id, [result(batches=1)], [b"x"], now)
+    copier.done(step, StorageFullError("no room"), now)
+    assert copier.plan(now) == []
+    assert copier.next_tick() - now <= 2 * waits[0], "what went well begins anew"
 
 
 def test_another_leader(copier: Copier) -> None:
