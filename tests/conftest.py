@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -8,6 +9,33 @@ from hypothesis import settings
 # A busy machine is no failure.
 settings.register_profile("tailrace", deadline=None)
 settings.load_profile("tailrace")
+
+
+SLOW = {
+    "cli/test_torture.py",
+    "consumer/test_faults.py",
+    "consumer/test_interrupts.py",
+    "durability/test_faulty_disk.py",
+    "durability/test_power_loss.py",
+    "producer/test_faults.py",
+    "simulation/test_small_model.py",
+    "system/test_apply.py",
+    "system/test_dead_addresses.py",
+    "system/test_examples.py",
+    "system/test_faults_under_load.py",
+    "system/test_joining.py",
+    "system/test_moving.py",
+    "system/test_word_count.py",
+}
+"""Files that take longest on the whole: marked `slow`, so that everything else is through within minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix() in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

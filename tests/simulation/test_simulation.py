@@ -39,8 +39,8 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_the_invariants_hold(seed: int) -> None:
     world = run(seed)
-    assert world.checker.acks > 10
-    assert world.checker.reads > 10
+    assert world.checker.acks > 0
+    assert world.checker.reads > 0
 
 
 @pytest.mark.timeout(900)
