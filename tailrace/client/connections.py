@@ -183,22 +183,17 @@ class Connections:
             _log.debug("%s: %s", link, path.state)
 
         path.state = "frames: shared memory was asked for"
-        request_id, now = self.next_id(), monotonic()
+        request_id = self.next_id()
         header = encode(OpenArena(request_id, fd=arena.fd, token=arena.token))
-        opening = Pending(
-            request_id,
+        self.request(
             link.destination,
+            request_id,
             header,
             (),
             on_reply=on_reply,
-            since=now,
-            deadline=now + OPEN_TIMEOUT_S,
+            timeout_s=OPEN_TIMEOUT_S,
+            now=monotonic(),
         )
-        self._pending.add(opening)
-        if link.connection is not None and link.connection.send(header):
-            opening.mark_sent()
-        else:
-            self._fail_later(opening, ConnectionFailedError(f"{link}: the connection takes nothing"))
 
     def paths(self) -> dict[int, str]:
         """How payloads travel to and from each connected node. Any thread."""
