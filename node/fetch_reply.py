@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tailrace.protocol.descriptor import Descriptor, aligned, frames_of
+from tailrace.protocol.errors import MalformedRequestError
 from tailrace.protocol.limits import FETCH_REPLY_BATCHES_MAX, FETCH_REPLY_BYTES_MAX, LOCAL_PAYLOAD_BYTES_MIN
+from tailrace.transport.peer_arenas import Payload
 from tailrace.transport.server import Buffer
 
 
@@ -13,6 +15,15 @@ class Slot(NamedTuple):
 
     start: int
     memory: memoryview
+
+
+def slot_of(payload: Payload) -> Slot | None:
+    """Where the batches may be put, if the fetch names a place. Raises MalformedRequestError."""
+    if not payload.frames:
+        return None
+    if not payload.shared or len(payload.frames) != 1:
+        raise MalformedRequestError(f"a fetch with {len(payload.frames)} payload frames")
+    return Slot(payload.start, payload.frames[0])
 
 
 class FetchReply:

@@ -22,7 +22,6 @@ from typing import Final, NamedTuple
 from tailrace.protocol.errors import (
     BusyError,
     LeaderNotAvailableError,
-    MalformedRequestError,
     OffsetOutOfRangeError,
     TailraceError,
 )
@@ -33,7 +32,7 @@ from tailrace.transport.peer_arenas import Payload
 from tailrace.transport.server import Buffer
 
 from ..broker import Broker
-from ..fetch_reply import FetchReply, Slot
+from ..fetch_reply import FetchReply, slot_of
 from ..parked import ParkedFetch
 from ..storage.environment import Storage
 from ..storage.partition_log import PartitionLog
@@ -54,12 +53,7 @@ class Reading(NamedTuple):
 
 def handle(broker: Broker, peer: bytes, request: Fetch, payload: Payload, now: float) -> None:
     """Answer, park, or hand to the reader."""
-    slot = None
-    if payload.frames:
-        if not payload.shared or len(payload.frames) != 1:
-            raise MalformedRequestError(f"a fetch with {len(payload.frames)} payload frames")
-        slot = Slot(payload.start, payload.frames[0])
-    serve(broker, ParkedFetch(peer, request, now + request.max_wait_ms / 1_000, slot), now)
+    serve(broker, ParkedFetch(peer, request, now + request.max_wait_ms / 1_000, slot_of(payload)), now)
 
 
 def serve(broker: Broker, fetch: ParkedFetch, now: float) -> None:

@@ -130,5 +130,4 @@ def faulted(broker: Broker, produces: Sequence[PendingProduce], error: StorageFa
     """The storage failed: nothing of these is acknowledged."""
     for produce in produces:
         broker.produce_bytes.release(produce.peer, produce.size)
-        if produce.acks != ACKS_NONE:
-            broker.reply(produce.peer, failure(produce.request_id, error))
+    given_up(broker, produces, error)
