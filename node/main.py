@@ -318,7 +318,7 @@ class Loop:
 
     def _settle(self, now: float) -> None:
         """High watermarks have moved: answer who has waited for that."""
-        for key, _, produces in self._replication.take_moved():
+        for key, produces in self._replication.take_moved():
             for waited in produces:
                 produce.reply(self._broker, waited)
             fetch.unpark(self._broker, self._parked.changed([key]), now)

@@ -8,8 +8,9 @@ that are idle by then: a busy partition does not wait for quiet ones.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from tailrace.client.retry import Backoff
 from tailrace.protocol.errors import ErrorCode, TailraceError
@@ -58,8 +59,6 @@ class _Copied:
     log: PartitionLog
     source: Source
     backoff: Backoff
-    busy: bool = False
-    """In a fetch or with the writer."""
     retry_at: float = 0.0
 
 
@@ -71,8 +70,6 @@ class _Flight:
 
 EpochEnd = Callable[[PartitionLog, int], tuple[int, int]]
 """(log, epoch) -> the highest epoch up to that one which the log has, and where it ends there."""
-
-_LATER: Final = 1e12
 
 
 class Copier:
@@ -93,7 +90,7 @@ class Copier:
         self._flights: dict[int, _Flight] = {}
         self._in_flight: dict[int, int] = {}
         self._fetches = 0
-        self._retry_at = _LATER
+        self._retry_at = inf
         self.throttle = Throttle()
 
     def __len__(self) -> int:
@@ -116,7 +113,7 @@ class Copier:
 
     def plan(self, now: float) -> list[CopyFetch]:
         """What to send now."""
-        self._retry_at = _LATER
+        self._retry_at = inf
         chosen: dict[int, dict[PartitionKey, _Copied]] = {}
         for key, copied in self._idle.items():
             leader = copied.source.leader
@@ -188,7 +185,6 @@ class Copier:
         entries = []
         for key, copied in partitions.items():
             del self._idle[key]
-            copied.busy = True
             log = copied.log
             epoch = copied.source.leader_epoch
             entries.append(
@@ -202,7 +198,6 @@ class Copier:
         return flight
 
     def _rest(self, copied: _Copied) -> None:
-        copied.busy = False
         if self._copied.get(copied.key) is copied:
             self._idle[copied.key] = copied
 

@@ -14,6 +14,7 @@ from typing import Final
 from tailrace.client.connections import Connections
 from tailrace.client.link import COORDINATOR, Location
 from tailrace.protocol.errors import (
+    BusyError,
     ConnectionFailedError,
     LeaderNotAvailableError,
     MalformedRequestError,
@@ -21,7 +22,7 @@ from tailrace.protocol.errors import (
     NotLeaderError,
     TailraceError,
 )
-from tailrace.protocol.limits import FETCH_REPLY_BYTES_MAX, REPLICA_FETCH_WAIT_MS
+from tailrace.protocol.limits import FETCH_REPLY_BYTES_MAX, REPLICA_FETCH_WAIT_MS, WAITING_PRODUCES_MAX
 from tailrace.protocol.messages import ACKS_ALL, Reply
 from tailrace.protocol.replica_messages import (
     AlterIsr,
@@ -79,6 +80,7 @@ class Replication:
         self._looks: dict[PartitionKey, None] = {}
         """Both in their order, so that one run is as another."""
         self._look_at = inf
+        self._now = 0.0
         self._actions: deque[Callable[[], None]] = deque()
         self.waiting = WaitingProduces()
         self.copier = Copier(end_of_epoch=storage.end_of_epoch, last_epoch=storage.last_epoch, random=random)
@@ -112,7 +114,8 @@ class Replication:
             )
             self._led[key] = (log, replica)
             self._moved[key] = log
-        self._look_at = now + LOOK_S if self._led else inf
+        if self._led:  # never later than it was: states may follow each other faster than this
+            self._look_at = min(self._look_at, now + LOOK_S)
 
     def resign(self, keys: Iterable[PartitionKey]) -> list[PendingProduce]:
         """These are not led any more. Returns the requests that nobody can answer but with an error."""
@@ -148,7 +151,7 @@ class Replication:
         self.copier.throttle.bound(topic_id, rates, now)
 
     def refuse_unwritable(self, log: PartitionLog, acks: int, now: float) -> None:
-        """Raises NotEnoughReplicasError, LeaderNotAvailableError, if nothing may be appended now.
+        """Raises NotEnoughReplicasError, BusyError, LeaderNotAvailableError, if nothing may be appended now.
 
         A node that has not heard of the coordinator for its lease may have been replaced (RELIABILITY R13).
         """
@@ -160,6 +163,10 @@ class Replication:
         if acks == ACKS_ALL:
             if not led[1].enough:
                 raise NotEnoughReplicasError(f"{log.name}: fewer than min_insync_replicas are in sync")
+            if self.waiting.count >= WAITING_PRODUCES_MAX:
+                raise BusyError(
+                    f"{WAITING_PRODUCES_MAX} requests wait for other replicas already; retry later"
+                )
         elif now > self._membership.lease_until:
             raise LeaderNotAvailableError(f"{log.name}: this node has not heard of the coordinator for long")
 
@@ -179,18 +186,18 @@ class Replication:
         self._moved.update((key, self._led[key][0]) for key in sizes if key in self._led)
         return {key: size for key, size in sizes.items() if key not in self._led}
 
-    def take_moved(self) -> list[tuple[PartitionKey, PartitionLog, list[PendingProduce]]]:
+    def take_moved(self) -> list[tuple[PartitionKey, list[PendingProduce]]]:
         """The partitions whose high watermark has moved since the last call, and what waited for that."""
         moved = []
         for key, log in self._moved.items():
             led = self._led.get(key)
             if led is None:  # it has become the only replica: all of its log is committed
-                moved.append((key, log, self.waiting.advanced(key, log.high_watermark)))
+                moved.append((key, self.waiting.advanced(key, log.high_watermark)))
                 continue
             self._looks[key] = None
             high_watermark = led[1].high_watermark(log.high_watermark, log.log_end_offset)
             if self._storage.raise_high_watermark(log, high_watermark):
-                moved.append((key, log, self.waiting.advanced(key, high_watermark)))
+                moved.append((key, self.waiting.advanced(key, high_watermark)))
         self._moved.clear()
         return moved
 
@@ -238,8 +245,6 @@ class Replication:
         self._connections.close(ConnectionFailedError("this node stops"))
 
     # ------------------------------------------------------------------ inside
-
-    _now = 0.0
 
     def _fetch(self, fetch: CopyFetch) -> None:
         connections = self._connections

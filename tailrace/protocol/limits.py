@@ -93,6 +93,8 @@ REPLICA_LAG_MS_MAX: Final = 10_000
 """A follower that has not had everything for so long leaves the in-sync replicas."""
 REPLICA_FETCHES_PER_NODE_MAX: Final = 8
 """Fetches of one follower at one leader. A partition is in one of them at most."""
+WAITING_PRODUCES_MAX: Final = 100_000
+"""Produce requests of one node that are on its disk and wait for other replicas: less than 1 KB each."""
 REPLICA_FETCH_WAIT_MS: Final = 500
 """How long a leader may keep a follower's fetch that has nothing to bring."""
 

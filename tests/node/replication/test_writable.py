@@ -1,0 +1,106 @@
+"""When a leader with followers takes a batch, and when it says why not."""
+
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tailrace.node.leaders import Led
+from tailrace.node.replication import replication as edge
+from tailrace.node.replication.replication import Replication
+from tailrace.node.work import PendingProduce
+from tailrace.protocol.cluster import (
+    ClusterState,
+    PartitionInfo,
+    Snapshot,
+    TopicChanged,
+    TopicConfig,
+    TopicInfo,
+)
+from tailrace.protocol.errors import (
+    BusyError,
+    LeaderNotAvailableError,
+    NotEnoughReplicasError,
+    NotLeaderError,
+)
+from tailrace.protocol.messages import ACKS_ALL, ACKS_LEADER
+
+TOPIC = bytes(16)
+KEY = (TOPIC, 0)
+LEASE_S = 10.0
+
+
+def topic(*isr: int, partition_epoch: int = 0) -> TopicInfo:
+    partition = PartitionInfo((1, 2, 3), 1, 4, partition_epoch, isr)
+    return TopicInfo(TOPIC, "t", TopicConfig(min_insync_replicas=2), (partition,))
+
+
+@pytest.fixture
+def log() -> Any:
+    return SimpleNamespace(key=KEY, name="t-0", sole_replica=False, epoch_start=0)
+
+
+@pytest.fixture
+def cluster() -> ClusterState:
+    return ClusterState(Snapshot(1, 1, (), (topic(1, 2),)))
+
+
+@pytest.fixture
+def replication(log: Any, cluster: ClusterState) -> Replication:
+    anything: Any = SimpleNamespace(
+        lease_until=LEASE_S, cluster=cluster, end_of_epoch=None, last_epoch=None, add=None
+    )
+    made = Replication(
+        1,
+        connect=anything,
+        poller=anything,
+        membership=anything,
+        coordinators=("tcp://127.0.0.1:1",),
+        storage=anything,
+        writer=anything,
+        random=Random(1),
+    )
+    made.lead({KEY: Led(log, 4)}, 0.0)
+    return made
+
+
+def test_with_enough_replicas(replication: Replication, log: Any) -> None:
+    replication.refuse_unwritable(log, ACKS_ALL, LEASE_S + 1)
+    replication.refuse_unwritable(log, ACKS_LEADER, LEASE_S)
+
+
+def test_with_too_few(replication: Replication, log: Any, cluster: ClusterState) -> None:
+    cluster.apply(TopicChanged(topic(1, partition_epoch=1)))
+    replication.follow_state(None, 0.0)
+    with pytest.raises(NotEnoughReplicasError):
+        replication.refuse_unwritable(log, ACKS_ALL, 0.0)
+    replication.refuse_unwritable(log, ACKS_LEADER, 0.0)
+
+
+def test_past_the_lease(replication: Replication, log: Any) -> None:
+    with pytest.raises(LeaderNotAvailableError):
+        replication.refuse_unwritable(log, ACKS_LEADER, LEASE_S + 1)
+
+
+def test_too_many_wait(replication: Replication, log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "WAITING_PRODUCES_MAX", 1)
+    replication.waiting.add(PendingProduce(b"peer", 1, ACKS_ALL, []), {KEY: 1})
+    with pytest.raises(BusyError):
+        replication.refuse_unwritable(log, ACKS_ALL, 0.0)
+    replication.waiting.advanced(KEY, 1)
+    replication.refuse_unwritable(log, ACKS_ALL, 0.0)
+
+
+def test_what_is_not_led(replication: Replication, log: Any) -> None:
+    replication.resign([KEY])
+    with pytest.raises(NotLeaderError):
+        replication.refuse_unwritable(log, ACKS_ALL, 0.0)
+
+
+def test_states_that_follow_each_other_do_not_put_off_the_look_at_followers(
+    replication: Replication, log: Any
+) -> None:
+    due = replication.next_tick(0.0)
+    replication.lead({KEY: Led(log, 4)}, due - 0.01)
+    assert replication.next_tick(0.0) == due
