@@ -218,10 +218,12 @@ def eventually() -> Callable[..., None]:
 
 
 @pytest.fixture
-def free_address() -> str:
-    """An address where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return f"127.0.0.1:{taken.getsockname()[1]}"
+def free_address() -> Iterator[str]:
+    """An address where nobody listens, kept from others who ask for any port; a test may bind to it."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{kept.getsockname()[1]}"
 
 
 @pytest.fixture
