@@ -26,10 +26,14 @@ class RemoteConsumer(Consumer):
 
 
 class _Piece(NamedTuple):
-    """Records of one partition that were handed over together; unless marked, `values` only count."""
+    """Records of one partition that were handed over together; unless marked, `values` only count.
+
+    `sent_ms` is the timestamp that the producer gave to the first.
+    """
 
     partition: int
     next_offset: int
+    sent_ms: int
     values: Sequence[Any]
 
 
@@ -99,6 +103,9 @@ class Consuming:
             if self._task.measure:
                 for stamp, times in Counter(marks.stamps).items():
                     self._voice.latencies.record(now_ns - stamp, times)
+        elif self._task.measure:
+            # Records without marks: all of a batch count as its first, to the millisecond.
+            self._voice.latencies.record(time.time_ns() - piece.sent_ms * 1_000_000, count)
         if count:
             self._records += count
             self._last_ns = now_ns
@@ -106,13 +113,13 @@ class Consuming:
     def _pieces(self, consumer: Consumer) -> Iterator[_Piece]:
         if not self._spec.poll:
             for batch in consumer.batches(timeout_ms=IDLE_MS):
-                yield _Piece(batch.partition, batch.offsets[-1] + 1, batch.values)
+                yield _Piece(batch.partition, batch.offsets[-1] + 1, batch.timestamps[0], batch.values)
             return
         marked = self._checker is not None
         while found := consumer.poll(timeout_ms=IDLE_MS):
             for place, records in found.items():
                 values: Sequence[Any] = [record.value for record in records] if marked else records
-                yield _Piece(place.partition, records[-1].offset + 1, values)
+                yield _Piece(place.partition, records[-1].offset + 1, records[0].timestamp, values)
 
     def _look_at_positions(self, consumer: Consumer) -> None:
         """There may be gaps in front of the ends, which no record tells of."""

@@ -68,7 +68,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def marked(self) -> bool:
         """Does every record begin with a header (`records`)?"""
-        return self.verify or self.mode == "latency"
+        return self.verify or self.mode == "latency" or (self.mode == "e2e" and self.rate is not None)
 
     @property
     def chunk_records(self) -> int:

@@ -131,6 +131,19 @@ def test_e2e_with_a_topic_that_is_there(cluster: Cluster, figures: Callable[...,
         admin.delete_topic("bench-kept")
 
 
+@pytest.mark.parametrize("how", [(), ("--poll",), ("--rate", 5_000)])
+def test_e2e_measures_until_a_consumer_has_it(
+    cluster: Cluster, figures: Callable[..., dict[str, Any]], how: tuple[object, ...]
+) -> None:
+    found = figures("e2e", "--records", 1_000, *how)
+    read, acked = found["end_to_end"]["latency"], found["ack"]["latency"]
+    assert read["count"] == acked["count"] == 1_000
+    assert 0 < read["p50_ms"] <= read["max_ms"] < 60_000
+    assert {client["name"]: client["latency"]["count"] for client in found["clients"]} == {
+        "producer 0": 1_000, "consumer 0": 1_000,
+    }  # fmt: skip
+
+
 def test_latency(cluster: Cluster, figures: Callable[..., dict[str, Any]]) -> None:
     found = figures("latency", "--remote", "--rate", 2_000, "--records", 600, "--keys", 9, "--partitions", 2)
     timing = found["end_to_end"]["latency"]
