@@ -2,7 +2,7 @@
 
     python benchmarks/consume.py [--records 2000000] [--bytes 100] [--repeat 5] [--json]
 
-One partition, batches of `--batch` records, plain frames. Each round reads the whole log, which lies in
+One partition, batches of `--batch` records. Each round reads the whole log, which lies in
 the page cache, from its start with a new consumer; the clock runs from the first ask to the last record.
 "batches" uses `.values` of each batch; "batches, keys" reads a log with keys, and uses both columns;
 "offsets stored" keeps a local offset store with auto-commit.

@@ -32,59 +32,114 @@ class Floor(NamedTuple):
         return value >= self.bound if self.at_least else value <= self.bound
 
 
-def rate(name: str) -> Callable[[dict[str, Any]], float]:
+class Run(NamedTuple):
+    """One benchmark, how it is run for the table and for a look, and the floors for what it finds."""
+
+    script: str
+    thorough: str
+    quick: str
+    floors: list[Floor]
+
+
+def rate(what: str, bound: float, name: str) -> Floor:
     """Million records a second of one case."""
-    return lambda figures: figures["records_per_s"][name] / M
+    return Floor(what, lambda figures: figures["records_per_s"][name] / M, bound, "M records/s")
 
 
-def plain(name: str) -> Callable[[dict[str, Any]], float]:
-    """A figure by its name."""
-    return lambda figures: float(figures[name])
+def most(what: str, bound: float, unit: str, name: str) -> Floor:
+    """A figure that is to be small, by its name."""
+    return Floor(what, lambda figures: float(figures[name]), bound, unit, at_least=False)
 
 
-BENCHMARKS: dict[str, tuple[list[str], list[str], list[Floor]]] = {
-    "produce.py": (
-        ["--repeat", "7"],
-        ["--repeat", "3"],
+def least(what: str, bound: float, unit: str, name: str, scale: float = 1.0) -> Floor:
+    """A figure that is to be large, by its name."""
+    return Floor(what, lambda figures: figures[name] / scale, bound, unit)
+
+
+RUNS = [
+    Run(
+        "produce.py",
+        "--repeat 7",
+        "--repeat 3",
         [
-            Floor("send_many", rate("send_many"), 1.5, "M records/s"),
-            Floor("send_many, keys", rate("send_many, keys"), 1.5, "M records/s"),
-            Floor("send", rate("send"), 1.0, "M records/s"),
-            Floor("send, keys", rate("send, keys"), 1.0, "M records/s"),
+            rate("send_many", 4.0, "send_many"),
+            rate("send_many, keys", 1.5, "send_many, keys"),
+            rate("send", 1.8, "send"),
+            rate("send, keys", 1.8, "send, keys"),
         ],
     ),
-    "consume.py": (
-        ["--repeat", "7"],
-        ["--repeat", "3"],
+    Run(
+        "consume.py",
+        "--repeat 7",
+        "--repeat 3",
+        [rate("batches()", 8.0, "batches"), rate("poll()", 3.0, "poll")],
+    ),
+    Run(
+        "load.py",
+        "--repeat 5",
+        "--repeat 1 --megabytes 200",
         [
-            Floor("batches()", rate("batches"), 2.0, "M records/s"),
-            Floor("poll()", rate("poll"), 1.0, "M records/s"),
+            least("written and read at once", 2.5, "M records/s", "both, records/s", M),
+            least("4 + 4 processes, share of that", 0.8, "", "many, share of both"),
+            least("1 KiB, written", 600, "MB/s", "1 KiB, written, MB/s"),
+            least("1 KiB, read", 2_000, "MB/s", "1 KiB, read, MB/s"),
+            least("64 KiB, written", 1_000, "MB/s", "64 KiB, written, MB/s"),
+            least("64 KiB, read", 4_000, "MB/s", "64 KiB, read, MB/s"),
+            least("1 MiB, written", 1_000, "MB/s", "1 MiB, written, MB/s"),
+            least("1 MiB, read", 4_000, "MB/s", "1 MiB, read, MB/s"),
+            most("node CPU, written", 0.2, "s/M records", "node CPU, s/M written"),
+            most("node CPU, read", 0.03, "s/M records", "node CPU, s/M read"),
         ],
     ),
-    "latency.py": (
-        ["--repeat", "5", "--seconds", "10"],
-        ["--repeat", "1", "--seconds", "3"],
-        [Floor("latency p50 above the commit", plain("above_commit_us"), 500, "us", at_least=False)],
+    Run(
+        "latency.py",
+        "--repeat 5 --seconds 10",
+        "--repeat 1 --seconds 3",
+        [most("latency p50 above the commit", 300, "us", "above_commit_us")],
     ),
-    "cluster.py": (
-        ["--idle-seconds", "60", "--gigabytes", "5"],
-        ["--idle-seconds", "10", "--gigabytes", "1"],
+    Run(
+        "latency.py",
+        "--repeat 5 --seconds 10 --ephemeral",
+        "--repeat 1 --seconds 3 --ephemeral",
+        [most("latency p50, ephemeral", 250, "us", "p50_us")],
+    ),
+    Run(
+        "slowed.py",
+        "--delay-ms 5 produce.py --repeat 3",
+        "--delay-ms 5 produce.py --repeat 1",
+        [rate("send_many, fdatasync + 5 ms", 1.0, "send_many")],
+    ),
+    Run(
+        "slowed.py",
+        "--delay-ms 5 consume.py --repeat 3",
+        "--delay-ms 5 consume.py --repeat 1",
+        [rate("batches(), fdatasync + 5 ms", 8.0, "batches")],
+    ),
+    Run(
+        "slowed.py",
+        "--delay-ms 5 latency.py --repeat 3 --seconds 10",
+        "--delay-ms 5 latency.py --repeat 1 --seconds 3",
+        [most("latency above it, fdatasync + 5 ms", 300, "us", "above_commit_us")],
+    ),
+    Run(
+        "slow_disk.py",
+        "--seconds 10",
+        "--seconds 3",
+        [most("fetch p99, fdatasync + 50 ms", 5, "ms", "fetch_p99_ms")],
+    ),
+    Run(
+        "cluster.py",
+        "--idle-seconds 60 --gigabytes 5",
+        "--idle-seconds 10 --gigabytes 1",
         [
-            Floor("three nodes ready", plain("ready_s"), 1.5, "s", at_least=False),
-            Floor(
-                "idle, all processes", plain("idle_cpu_percent_of_a_core"), 2, "% of a core", at_least=False
-            ),
-            Floor("RssAnon, largest process", plain("rss_anon_mb_max"), 60, "MB", at_least=False),
-            Floor("tailrace --help", plain("help_ms"), 150, "ms", at_least=False),
-            Floor("restart after kill -9", plain("restart_s"), 1, "s", at_least=False),
+            most("three nodes ready", 1.5, "s", "ready_s"),
+            most("idle, all processes", 2, "% of a core", "idle_cpu_percent_of_a_core"),
+            most("RssAnon, largest process", 60, "MB", "rss_anon_mb_max"),
+            most("tailrace --help", 150, "ms", "help_ms"),
+            most("restart after kill -9", 1, "s", "restart_s"),
         ],
     ),
-    "slow_disk.py": (
-        ["--seconds", "10"],
-        ["--seconds", "3"],
-        [Floor("fetch p99, fdatasync + 50 ms", plain("fetch_p99_ms"), 5, "ms", at_least=False)],
-    ),
-}
+]
 
 
 def main() -> None:
@@ -93,19 +148,21 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options = parser.parse_args()
-    found: dict[str, Any] = {}
+    found: list[dict[str, Any]] = []
     missed = 0
     print(f"Python {platform.python_version()}, {platform.machine()}; medians; fsync before every ack")
-    for script, (thorough, quick, floors) in BENCHMARKS.items():
-        command = [sys.executable, HERE / script, *(quick if options.quick else thorough), "--json"]
+    for run in RUNS:
+        arguments = (run.quick if options.quick else run.thorough).split()
+        command = [sys.executable, HERE / run.script, *arguments, "--json"]
         output = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
-        found[script] = json.loads(output)
-        for floor in floors:
-            value = floor.take(found[script])
+        figures: dict[str, Any] = json.loads(output)
+        found.append({"script": run.script, "arguments": arguments, **figures})
+        for floor in run.floors:
+            value = floor.take(figures)
             missed += not floor.holds(value)
             sign = ">=" if floor.at_least else "<="
             verdict = "" if floor.holds(value) else "  missed"
-            print(f"{floor.what:32}{value:10.2f} {floor.unit:12} {sign} {floor.bound}{verdict}", flush=True)
+            print(f"{floor.what:36}{value:10.2f} {floor.unit:12} {sign} {floor.bound:g}{verdict}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
     sys.exit(1 if missed else 0)

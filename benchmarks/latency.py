@@ -1,10 +1,10 @@
 """From just before `send` to in the consumer's hands, beside the bare commit of the same run.
 
-    python benchmarks/latency.py [--seconds 10] [--rate 1000] [--repeat 3] [--json]
+    python benchmarks/latency.py [--seconds 10] [--rate 1000] [--repeat 3] [--ephemeral] [--json]
 
 One producer process (linger 0), one consumer process, one node, all over ipc, 100 B records. The commit
 is that of one such batch at the same rate, with its fsync, in storage of the node's kind, before and
-after each round.
+after each round. With `--ephemeral` nothing is synced, neither by the node nor in the bare commit.
 """
 
 import argparse
@@ -54,11 +54,12 @@ def consume(bootstrap_servers: str, count: int, ready: Any, result: Any) -> None
     result.put(latencies)
 
 
-def commits(rate: int, count: int = 1_000) -> list[float]:
+def commits(rate: int, *, ephemeral: bool, count: int = 1_000) -> list[float]:
     """Microseconds of each commit of one small batch, so many a second: as cold as the node's are."""
     took: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        storage = Storage.open(Path(folder) / "storage", quota_bytes=1 << 30, reserve_bytes=1 << 20)
+        where = Path(folder) / "storage"
+        storage = Storage.open(where, quota_bytes=1 << 30, reserve_bytes=1 << 20, ephemeral=ephemeral)
         storage.create([(bytes(16), 0)])
         log = storage.logs[bytes(16), 0]
         batch = encode([bytes(RECORD_BYTES)])
@@ -74,11 +75,11 @@ def commits(rate: int, count: int = 1_000) -> list[float]:
     return took
 
 
-def measure(rate: int, seconds: float) -> dict[str, float]:
+def measure(rate: int, seconds: float, *, ephemeral: bool) -> dict[str, float]:
     """One round."""
     spawn = multiprocessing.get_context("spawn")
-    bare = commits(rate)
-    with Cluster() as cluster:
+    bare = commits(rate, ephemeral=ephemeral)
+    with Cluster(ephemeral=ephemeral) as cluster:
         with Admin(cluster.bootstrap_servers) as admin:
             admin.create_topic("latency")
         ready, result = spawn.Event(), spawn.Queue()
@@ -91,7 +92,7 @@ def measure(rate: int, seconds: float) -> dict[str, float]:
         latencies = result.get()[int(rate * WARM_UP_S) :]
         writer.join()
         reader.join()
-    bare += commits(rate)
+    bare += commits(rate, ephemeral=ephemeral)
     latencies.sort()
     at = {f"p{p}_us": latencies[min(len(latencies) - 1, int(len(latencies) * p / 100))] for p in (50, 95, 99)}
     return {**at, "commit_p50_us": statistics.median(bare)}
@@ -103,9 +104,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rate", type=int, default=1_000, help="records a second")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--ephemeral", action="store_true", help="a node that keeps nothing over a restart")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rounds = [measure(options.rate, options.seconds) for _ in range(options.repeat)]
+    rounds = [
+        measure(options.rate, options.seconds, ephemeral=options.ephemeral) for _ in range(options.repeat)
+    ]
     figures = {name: statistics.median(found[name] for found in rounds) for name in rounds[0]}
     figures["above_commit_us"] = statistics.median(
         found["p50_us"] - found["commit_p50_us"] for found in rounds

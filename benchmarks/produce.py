@@ -2,7 +2,7 @@
 
     python benchmarks/produce.py [--records 1000000] [--bytes 100] [--repeat 5] [--partitions 1] [--json]
 
-Plain frames, acks=all, idempotent, fsync before every ack. Each round is a new producer; the clock runs from
+Acks=all, idempotent, fsync before every ack. Each round is a new producer; the clock runs from
 the first call until `flush` returns, when everything is acknowledged. "calls" is the part of it in which
 the application's thread was in `send` or `send_many`. Keys are 1,000 different ones.
 """
