@@ -185,9 +185,11 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
             results = _measure(spec, bootstrap_servers, processes, topic)
     except InvalidArgumentError as error:
         raise click.UsageError(_in_options(str(error))) from None
-    if json_file is None or str(json_file) != "-":
-        print_results(results)
-    _write_files(results, json_file, report_file)
+    try:
+        if json_file is None or str(json_file) != "-":
+            print_results(results)
+    finally:  # also when nobody reads what is printed
+        _write_files(results, json_file, report_file)
     if results.problem:
         click.echo(f"Error: {results.problem}", err=True)
     if results.verification is not None and not results.verification.holds:
