@@ -219,16 +219,17 @@ class Storage:
         the node must stop.
         """
         self._refuse_faulted()
+        if not appends:
+            return []
         results = self._commit(appends, {})
-        if appends:
-            self._expire_producers(appends[0].now_ms)
+        self._expire_producers(appends[0].now_ms)
         return results
 
     def _commit(
         self, appends: Sequence[Append | Replicated], blocked: Blocked
     ) -> list[Appended | TailraceError]:
         """If the transaction fails, each half gets one of its own, down to the append that fails alone."""
-        room = self._tables.space.capacity() - self.used_bytes
+        room = self._tables.space.capacity(appends[0].now_ms) - self.used_bytes
         plan = Planner(self._producers.lookup, room, blocked).plan(appends)
         if not plan.logs:
             return plan.results

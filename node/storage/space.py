@@ -1,6 +1,7 @@
 """How much may be stored: pages, quota, free disk and the reserve. Sizes in bytes."""
 
 import os
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,10 @@ RESERVE_SHARE: Final = 8
 FRAGMENTATION_SHARE: Final = 5
 """This part of the file is left to fragmentation: a batch needs adjacent pages, and batches of mixed
 sizes that come and go leave the file at up to 1.2 times the live data."""
+
+MEASURED_MS: Final = 20
+"""The disk is looked at once in this time: the two system calls take as long as all else of a small commit.
+What other processes write to it meanwhile, the reserve holds."""
 
 
 def stored_bytes(size: int) -> int:
@@ -60,14 +65,22 @@ class Space:
         share = min(quota_bytes, disk.f_blocks * disk.f_frsize) // RESERVE_SHARE
         self.quota_bytes: Final = quota_bytes
         self.reserve_bytes: Final = min(reserve_bytes, share)
+        self._capacity = 0
+        self._measured_ms: float = -inf
 
     def disk_free(self) -> int:
         """Bytes that this process may still allocate on the disk."""
         disk = os.statvfs(self._folder)
         return disk.f_bavail * disk.f_frsize
 
-    def capacity(self) -> int:
-        """Live bytes that may be stored now: the file may grow to the quota, or as the disk allows."""
-        on_disk = os.stat(self._data_file).st_blocks * 512  # noqa: PTH116 (half the time of Path.stat)
-        file_bytes = min(self.quota_bytes, on_disk + self.disk_free())
-        return max(0, file_bytes - max(self.reserve_bytes, file_bytes // FRAGMENTATION_SHARE))
+    def capacity(self, now_ms: int) -> int:
+        """Live bytes that may be stored: the file may grow to the quota, or as the disk allows.
+
+        `now_ms`: by which what was found MEASURED_MS ago is too old. Growing by itself does not change it.
+        """
+        if not 0 <= now_ms - self._measured_ms < MEASURED_MS:
+            on_disk = os.stat(self._data_file).st_blocks * 512  # noqa: PTH116 (half the time of Path.stat)
+            file_bytes = min(self.quota_bytes, on_disk + self.disk_free())
+            self._capacity = max(0, file_bytes - max(self.reserve_bytes, file_bytes // FRAGMENTATION_SHARE))
+            self._measured_ms = now_ms
+        return self._capacity
