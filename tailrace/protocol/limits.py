@@ -49,8 +49,10 @@ SOCKETS_PER_PROCESS_MAX: Final = 8_192
 # --- producer ----------------------------------------------------------------
 PRODUCE_REQUEST_BYTES: Final = 1 * MIB
 """Batches gather into one produce request up to this; a larger batch travels alone."""
-PRODUCE_IN_FLIGHT_BYTES_MAX: Final = 32 * MIB
-"""What one producer has sent to one node without an answer; below IN_FLIGHT_BYTES_PER_CLIENT_MAX."""
+PRODUCE_IN_FLIGHT_BYTES_MAX: Final = 8 * MIB
+"""What one producer has sent to one node without an answer; below IN_FLIGHT_BYTES_PER_CLIENT_MAX. Enough to
+keep a disk busy whose sync takes 5 ms, and little enough to stay in the processor's caches on its way: with
+32 MiB, records of 64 KiB and more went half as fast, at twice the node's CPU (benchmarks/load.py)."""
 
 # --- node --------------------------------------------------------------------
 GROUP_COMMIT_BYTES_MAX: Final = 16 * MIB
