@@ -2,7 +2,7 @@
 
     python benchmarks/slow_disk.py [--delay-ms 50] [--seconds 10] [--json]
 
-One process keeps a node's writer waiting for the disk; another fetches old records, one request at a
+One process keeps a node's writer waiting for the disk; another fetches the first batch, one request at a
 time. Needs Linux and a C compiler (the delay is made by a library that is loaded into the node).
 """
 
@@ -35,12 +35,12 @@ def write(coordinator: str, stop: Any, commits: Any) -> None:
 
 
 def read(coordinator: str, seconds: float, fetches: Any) -> None:
-    """Fetch the first records again and again; milliseconds of each."""
+    """Fetch the first batch again and again; milliseconds of each."""
     took: list[float] = []
     with LogClient(coordinator, "log") as client:
         end = time.perf_counter() + seconds
         while (started := time.perf_counter()) < end:
-            assert client.fetch(0)
+            assert client.fetch(0, max_bytes=1)
             took.append((time.perf_counter() - started) * 1_000)
     fetches.put(took)
 

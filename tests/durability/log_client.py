@@ -52,10 +52,10 @@ class LogClient:
             raise error_from(result.error.code, result.error.message)
         return result.base_offset
 
-    def fetch(self, offset: int) -> list[bytes]:
-        """The values of some records from `offset` on."""
+    def fetch(self, offset: int, *, max_bytes: int = MIB) -> list[bytes]:
+        """The values of some records from `offset` on: those of one batch, and of more within `max_bytes`."""
         partition = self._topic.partitions[0]
-        entry = FetchEntry(self._topic.topic_id, 0, partition.leader_epoch, offset, MIB)
+        entry = FetchEntry(self._topic.topic_id, 0, partition.leader_epoch, offset, max_bytes)
         answer = self._engine.ask(
             partition.leader, lambda request_id: Fetch(request_id, entries=[entry]), timeout_s=20
         )

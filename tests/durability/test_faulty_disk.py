@@ -18,11 +18,49 @@ from .cluster import Served, start_node
 from .log_client import LogClient, create_topic
 
 SYNC_DELAY_MS = 50
+FETCH_P99_MS = 5
+NOISE = 2
+FETCHES_A_ROUND = 400
+ROUNDS_MAX = 4
 FAULTED_WITHIN_S = 1.0
 RECOVERED_WITHIN_S = 30.0
 
 
+@contextlib.contextmanager
+def writing(client: LogClient) -> Iterator[list[float]]:
+    """One commit after the other, in a thread; the seconds of each."""
+    stop = threading.Event()
+    commits: list[float] = []
+
+    def write() -> None:
+        while not stop.is_set():
+            started = time.monotonic()
+            client.produce(b"x" * 1_000)
+            commits.append(time.monotonic() - started)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield commits
+    finally:
+        stop.set()
+        thread.join()
+
+
+def fetch_p99_ms(client: LogClient) -> float:
+    """Of fetches of the first batch, one at a time."""
+    took: list[float] = []
+    for _ in range(FETCHES_A_ROUND):
+        started = time.monotonic()
+        assert client.fetch(0, max_bytes=1) == [b"first"]
+        took.append(time.monotonic() - started)
+    return sorted(took)[FETCHES_A_ROUND * 99 // 100] * 1_000
+
+
 def test_reads_do_not_wait_for_a_slow_sync(tmp_path: Path) -> None:
+    """Less than FETCH_P99_MS; on a machine so busy that fetches take longer with nobody writing, not much
+    more than those. A round may be disturbed by something else; a wait for syncs would be there in each.
+    """
     control = tmp_path / "control"
     env = recording.environment(control=control)
     with (
@@ -36,30 +74,16 @@ def test_reads_do_not_wait_for_a_slow_sync(tmp_path: Path) -> None:
         ):
             writer.produce(b"first")
             control.write_text(f"delay {SYNC_DELAY_MS}")
-            stop = threading.Event()
-            commits: list[float] = []
-
-            def write() -> None:
-                while not stop.is_set():
-                    started = time.monotonic()
-                    writer.produce(b"x" * 1_000)
-                    commits.append(time.monotonic() - started)
-
-            thread = threading.Thread(target=write)
-            thread.start()
-            waits: list[float] = []
-            while len(commits) < 20:
-                started = time.monotonic()
-                assert reader.fetch(0)[0] == b"first"
-                waits.append(time.monotonic() - started)
-            stop.set()
-            thread.join()
-    waits.sort()
-    assert min(commits) >= SYNC_DELAY_MS / 1_000, "the shim did not slow the syncs"
-    # Half the delay discriminates on any machine; benchmarks/slow_disk.py has the figure.
-    assert waits[len(waits) * 99 // 100] < SYNC_DELAY_MS / 2_000, (
-        f"p99 of {len(waits)} fetches: {waits[-20:]}"
-    )
+            rounds: list[tuple[float, float]] = []
+            for _ in range(ROUNDS_MAX):
+                alone = fetch_p99_ms(reader)
+                with writing(writer) as commits:
+                    beside = fetch_p99_ms(reader)
+                assert min(commits) >= SYNC_DELAY_MS / 1_000, "the shim did not slow the syncs"
+                rounds.append((alone, beside))
+                if beside < max(FETCH_P99_MS, NOISE * alone):
+                    return
+    pytest.fail(f"p99 of fetches alone and beside slow syncs, in each round: {rounds} ms")
 
 
 def test_a_failed_sync_stops_the_node_and_nothing_is_acknowledged(tmp_path: Path) -> None:
