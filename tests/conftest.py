@@ -24,6 +24,7 @@ SLOW = {
     "system/test_examples.py",
     "system/test_faults_under_load.py",
     "system/test_joining.py",
+    "system/test_large_log.py",
     "system/test_moving.py",
     "system/test_word_count.py",
 }
