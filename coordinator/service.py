@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from tailrace.protocol.errors import MalformedRequestError, TailraceError
-from tailrace.protocol.limits import LOGGED_PEERS_MAX
 from tailrace.protocol.messages import Beat
 from tailrace.protocol.wire import decode_coordinator_request, encode, failure, request_id_of
+from tailrace.transport.complaints import Complaints
 from tailrace.transport.server import Incoming
 
 from .machine import Machine, Outcome
@@ -39,7 +39,7 @@ class Service:
         self._publish = publish
         self._reply = reply
         self._new_id = new_id
-        self._complained: set[bytes] = set()
+        self._complaints = Complaints()
 
     def serve(self, burst: Sequence[Incoming], now: float, wall_ms: int) -> None:
         """Handle requests that came in together. Raises StorageFaultError: then stop."""
@@ -96,10 +96,5 @@ class Service:
                 logger.info("%s", note)
 
     def _complain(self, peer: bytes, error: TailraceError) -> None:
-        """Once a peer; of a bounded number of peers."""
-        if peer in self._complained:
-            return
-        if len(self._complained) >= LOGGED_PEERS_MAX:
-            self._complained.clear()
-        self._complained.add(peer)
-        logger.warning("peer %s sent a bad request: %s", peer.hex(), error)
+        if self._complaints.is_new(peer, error.code):
+            logger.warning("peer %s sent a bad request: %s", peer.hex(), error)

@@ -1,6 +1,5 @@
 """What a user may ask of a topic: its name, its configuration, and how they are checked."""
 
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -10,6 +9,7 @@ from msgspec.structs import asdict
 from tailrace.protocol.cluster import TopicConfig
 from tailrace.protocol.errors import InvalidConfigError, InvalidTopicError
 from tailrace.protocol.limits import NAME_LENGTH_MAX
+from tailrace.protocol.similar import did_you_mean
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
@@ -51,7 +51,8 @@ def parse_topic_config(config: Mapping[str, str | int], replication_factor: int)
     for key, value in config.items():
         field = key.replace(".", "_")
         if field not in _FIELDS:
-            raise InvalidConfigError(f"unknown topic config {shown(key)}{_did_you_mean(field)}")
+            hint = did_you_mean(field, _FIELDS) or f"; there are {', '.join(_FIELDS)}"
+            raise InvalidConfigError(f"unknown topic config {shown(key)}{hint}")
         if field in values:
             raise InvalidConfigError(f"topic config {field} is given twice, with dots and with underscores")
         values[field] = _boolean(key, value) if field == _UNCLEAN else _integer(key, value, _MINIMA[field])
@@ -79,8 +80,3 @@ def _integer(key: str, value: str | int, minimum: int) -> int:
     if not minimum <= value <= _INT64_MAX:
         raise InvalidConfigError(f"topic config {key}: {value} is not from {minimum} to {_INT64_MAX}")
     return value
-
-
-def _did_you_mean(field: str) -> str:
-    close = difflib.get_close_matches(field, _FIELDS, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(_FIELDS)}"

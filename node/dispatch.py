@@ -18,11 +18,11 @@ from tailrace.protocol.messages import (
 )
 from tailrace.protocol.replica_messages import ReplicaFetch
 from tailrace.protocol.wire import decode_node_request, failure, request_id_of
+from tailrace.transport.complaints import Complaints
 from tailrace.transport.peer_arenas import Payload
 from tailrace.transport.server import Incoming
 
 from .broker import Broker
-from .complaints import Complaints
 from .handlers import describe_logs, fetch, list_offsets, open_arena, ping, produce, replica_fetch
 
 logger: Final = logging.getLogger(__name__)

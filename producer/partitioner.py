@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import Final, TypeAlias
 from zlib import crc32
 
-from tailrace.client.options import did_you_mean
 from tailrace.protocol.errors import InvalidArgumentError
+from tailrace.protocol.similar import did_you_mean
 
 KeyHash: TypeAlias = Callable[[bytes], int]
 CustomPartitioner: TypeAlias = Callable[[bytes | None, Sequence[int], Sequence[int]], int]

@@ -1,10 +1,16 @@
 """What all tests share."""
 
 import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tailrace import Admin
+from tailrace.testing import Cluster
 
 # A busy machine is no failure.
 settings.register_profile("tailrace", deadline=None)
@@ -44,3 +50,34 @@ def ctrl_c_works() -> None:
     """A shell starts what runs in the background with SIGINT ignored, which every child would inherit."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+MakeTopic = Callable[..., str]
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """One node, for all tests that break nothing."""
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def admin(cluster: Cluster) -> Iterator[Admin]:
+    with Admin(cluster.bootstrap_servers) as admin:
+        yield admin
+
+
+def new_topic(admin: Admin, partitions: int = 1) -> str:
+    """A topic that no other test uses."""
+    name = f"topic-{next(_numbers)}"
+    admin.create_topic(name, partitions=partitions)
+    return name
+
+
+@pytest.fixture
+def topic(admin: Admin) -> MakeTopic:
+    """Makes new topics."""
+    return partial(new_topic, admin)

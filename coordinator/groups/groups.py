@@ -4,7 +4,6 @@ What many ask at once is decided once: members that join in one burst cause one 
 comes in as `now` (seconds, monotonic) and `wall_ms` (milliseconds since 1970, for what is stored).
 """
 
-import difflib
 from collections.abc import Iterable
 from typing import Final
 
@@ -36,6 +35,7 @@ from tailrace.protocol.group_messages import (
 from tailrace.protocol.limits import GROUP_STORE_ROWS_BYTES_MAX, GROUPS_MAX, MEMBERS_PER_GROUP_MAX
 from tailrace.protocol.messages import Reply
 from tailrace.protocol.partition_sets import keys_of
+from tailrace.protocol.similar import did_you_mean
 from tailrace.protocol.text import plural
 from tailrace.protocol.wire import failure
 
@@ -380,9 +380,9 @@ class Groups:
     def _existing(self, group_id: str) -> Group:
         group = self.state.groups.get(group_id)
         if group is None:
-            near = difflib.get_close_matches(group_id, self.state.groups, n=3)
-            similar = f"; similar: {', '.join(near)}" if near else ""
-            raise UnknownGroupError(f"there is no group {group_id!r}{similar}")
+            raise UnknownGroupError(
+                f"there is no group {group_id!r}{did_you_mean(group_id, self.state.groups, 3)}"
+            )
         return group
 
     def _drop_group(self, group_id: str) -> None:

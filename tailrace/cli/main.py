@@ -3,7 +3,6 @@
 A subcommand's module is imported only when it is used, so that `--help` and completion are fast.
 """
 
-import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import click
 
 from tailrace import __version__
 from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.similar import did_you_mean
 
 from . import exit_codes
 from .output import discard_stdout, os_error_text
@@ -57,9 +57,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does it, with a near miss for an unknown name."""
-        similar = difflib.get_close_matches(args[0], COMMANDS, n=1)
-        if args[0] not in COMMANDS and similar:
-            ctx.fail(f"No such command '{args[0]}'. Did you mean '{similar[0]}'?")
+        if args[0] not in COMMANDS and (hint := did_you_mean(args[0], COMMANDS)):
+            ctx.fail(f"No such command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

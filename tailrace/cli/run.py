@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tailrace.client.options import did_you_mean
 from tailrace.client.serializers import NAMES
 from tailrace.protocol.errors import InvalidArgumentError
+from tailrace.protocol.similar import did_you_mean
 from tailrace.protocol.text import plural
 
 from .connect import waiting_is_told

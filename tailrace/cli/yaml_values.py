@@ -1,7 +1,6 @@
 """YAML in which every value knows its place, so that an error can name the file and the line."""
 
-import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -10,6 +9,7 @@ import yaml
 
 from tailrace.protocol.errors import InvalidConfigError
 from tailrace.protocol.limits import MIB
+from tailrace.protocol.similar import did_you_mean
 
 from .units import parse_size
 
@@ -43,7 +43,7 @@ class Fields:
     Raises InvalidConfigError for what is no mapping, and for keys that are not known.
     """
 
-    def __init__(self, value: Value, known: Iterable[str]) -> None:
+    def __init__(self, value: Value, known: Collection[str]) -> None:
         if not isinstance(value.data, dict):
             raise value.error(f"expected keys and values, not {_shown(value.data)}")
         self.value = value
@@ -191,7 +191,6 @@ def _shown(data: object) -> str:
     return "nothing" if data is None else repr(data)
 
 
-def _unknown(key: str, known: Iterable[str]) -> str:
-    similar = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {similar[0]!r}?" if similar else f"known are {', '.join(sorted(known))}"
-    return f"unknown key {key!r}; {hint}"
+def _unknown(key: str, known: Collection[str]) -> str:
+    hint = did_you_mean(key, known) or f"; known are {', '.join(sorted(known))}"
+    return f"unknown key {key!r}{hint}"

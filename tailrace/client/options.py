@@ -1,11 +1,11 @@
 """Keyword options that nobody knows: refused, with the one that was probably meant."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from tailrace.protocol.errors import InvalidArgumentError
+from tailrace.protocol.similar import did_you_mean
 
 _NO_SECURITY: Final = "encryption and authentication are not there yet; listeners are on this machine only"
 _NO_TRANSACTIONS: Final = "transactions are not there yet"
@@ -46,12 +46,6 @@ def keyword_options(function: Callable[..., object]) -> list[str]:
     return [
         parameter.name for parameter in parameters if parameter.kind in named and parameter.name != "self"
     ]
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the nearest of `known`, or nothing when none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _problem(owner: str, name: str, known: list[str]) -> str:

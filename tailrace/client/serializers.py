@@ -16,8 +16,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from msgspec import json, msgpack
 
 from tailrace.protocol.errors import InvalidArgumentError
-
-from .options import did_you_mean
+from tailrace.protocol.similar import did_you_mean
 
 Serializer: TypeAlias = Callable[[Any], bytes | None]
 Deserializer: TypeAlias = Callable[[bytes], Any]

@@ -5,9 +5,7 @@ nodes and the clients apply the same changes in the same order with `ClusterStat
 that a copy at version N is the coordinator's state at version N.
 """
 
-import difflib
 from collections.abc import Iterable
-from heapq import nsmallest
 from itertools import groupby
 from typing import Annotated
 
@@ -15,13 +13,13 @@ from msgspec import Meta, Struct
 
 from .errors import UnknownTopicError
 from .limits import (
-    COMPARED_NAMES_MAX,
     NAME_LENGTH_MAX,
     NODES_MAX,
     PARTITIONS_PER_TOPIC_MAX,
     REPLICATION_FACTOR_MAX,
     TOPICS_MAX,
 )
+from .similar import did_you_mean
 
 NO_LEADER = -1
 
@@ -191,16 +189,8 @@ class ClusterState:
         topic = self.topic(name)
         if topic is not None:
             return topic
-        similar = self.similar_topics(name) if len(name) <= NAME_LENGTH_MAX else []
-        hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else ""
+        hint = did_you_mean(name, self.topic_ids, 3)
         raise UnknownTopicError(f"topic {name[:NAME_LENGTH_MAX]!r} does not exist{hint}")
-
-    def similar_topics(self, name: str) -> list[str]:
-        """Up to three names that the user may have meant, best first."""
-        names: Iterable[str] = self.topic_ids
-        if len(self.topic_ids) > COMPARED_NAMES_MAX:  # comparing takes up to 40 us a name
-            names = nsmallest(COMPARED_NAMES_MAX, names, key=lambda other: abs(len(other) - len(name)))
-        return difflib.get_close_matches(name, names, n=3, cutoff=0.6)
 
     def apply(self, change: Change) -> None:
         """Make one change. The caller sets `version`, since one version may hold several.

@@ -107,7 +107,7 @@ PARTITIONS_MAX: Final = 100_000
 NODES_MAX: Final = 1_000
 REPLICATION_FACTOR_MAX: Final = 16
 COMPARED_NAMES_MAX: Final = 1_000
-"""Topic names that are looked at to find the one that a user may have meant."""
+"""Names that are looked at to find the one that a user may have meant."""
 TOMBSTONES_MAX: Final = 100_000
 """Deleted topic ids that the coordinator remembers for nodes that were away."""
 PRODUCER_EPOCH_MAX: Final = 2**15 - 1

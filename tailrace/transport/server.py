@@ -9,6 +9,7 @@ import zmq
 from tailrace.protocol.limits import FRAMES_PER_MESSAGE_MAX, KIB
 
 from .binding import Binding
+from .complaints import Complaints
 from .context import Context, Socket, new_socket
 from .peers import Peers
 
@@ -18,7 +19,6 @@ COPY_BYTES_MAX: Final = 64 * KIB
 """Frames up to this are copied into the message: cheaper than to keep track of their buffer."""
 BACKLOG: Final = 1_024
 """Connections that wait to be accepted."""
-_PEERS_LOGGED_MAX: Final = 1_000
 
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -57,7 +57,7 @@ class Server:
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
         self._socket.copy_threshold = COPY_BYTES_MAX + 1
-        self._peers_logged: set[bytes] = set()
+        self._complaints = Complaints()
         self._peers = Peers(context, self._socket) if watch_peers else None
         try:
             self._binding = Binding(self._socket, tcp=tcp, ipc=ipc)
@@ -158,8 +158,5 @@ class Server:
         self._socket.close(linger=linger_ms)
 
     def _log_drop(self, peer: bytes, what: str) -> None:
-        if peer not in self._peers_logged:
-            if len(self._peers_logged) >= _PEERS_LOGGED_MAX:
-                self._peers_logged.clear()
-            self._peers_logged.add(peer)
+        if self._complaints.is_new(peer):
             logger.warning("peer %s: dropped %s", peer.hex(), what)

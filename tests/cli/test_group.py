@@ -137,7 +137,7 @@ def test_delete(cluster: Cluster, command: Run) -> None:
 def test_similar_names(cluster: Cluster, command: Run) -> None:
     read(cluster, "invoices", 10)
     _, _, err = command("group", "describe", "invoice")
-    assert "similar: invoices" in err
+    assert "did you mean 'invoices'?" in err
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_version(tailrace: Run) -> None:
 @pytest.mark.parametrize(
     ("args", "reason"),
     [
-        (["topik"], "No such command 'topik'. Did you mean 'topic'?"),
+        (["topik"], "No such command 'topik'; did you mean 'topic'?"),
         (["zzz"], "No such command 'zzz'"),
         (["topic", "create"], "Missing argument 'NAME'"),
         (["topic", "create", "t", "-p", "0"], "0 is not in the range"),

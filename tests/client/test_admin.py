@@ -142,7 +142,7 @@ def test_what_the_coordinator_refuses(admin) -> None:
         admin.create_topic("flights")
     with pytest.raises(InvalidTopicError, match="a/b"):
         admin.create_topic("a/b")
-    with pytest.raises(InvalidConfigError, match="did you mean retention_ms"):
+    with pytest.raises(InvalidConfigError, match="did you mean 'retention_ms'"):
         admin.create_topic("other", config={"retention_mss": 1})
     with pytest.raises(InvalidConfigError, match="neither true nor false"):
         admin.create_topic("other", config={"unclean_leader_election": 2})

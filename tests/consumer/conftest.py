@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from tailrace.protocol.messages import Produce, Produced, ProduceEntry, ProduceR
 from tailrace.protocol.record import TopicPartition
 from tailrace.testing import Cluster
 
-_numbers = count(1)
+from ..conftest import new_topic
 
 
 class Feeder:
@@ -31,9 +30,7 @@ class Feeder:
 
     def topic(self, partitions: int = 1) -> str:
         """A new topic."""
-        name = f"topic-{next(_numbers)}"
-        self.admin.create_topic(name, partitions=partitions)
-        return name
+        return new_topic(self.admin, partitions)
 
     def send(
         self, topic: str, *values: bytes | None, partition: int = 0, timestamp: int = 1_000, **columns: Any
@@ -70,13 +67,6 @@ class Feeder:
     def close(self) -> None:
         self.engine.close()
         self.admin.close()
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """One node, for all tests that break nothing."""
-    with Cluster() as cluster:
-        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -151,7 +151,7 @@ def test_a_node_that_died_leads_nothing_and_all_again_when_it_returns(state: Sta
         ({"replication_factor": 0}, InvalidConfigError, "at least 1, not 0"),
         ({"replication_factor": 17}, InvalidConfigError, "at most 16 is possible"),
         ({"replication_factor": 3}, NotEnoughNodesError, "2 nodes are alive, 3 are needed"),
-        ({"config": {"retention": 1}}, InvalidConfigError, "did you mean retention_ms"),
+        ({"config": {"retention": 1}}, InvalidConfigError, "did you mean 'retention_ms'"),
     ],
 )
 def test_a_topic_that_cannot_be(

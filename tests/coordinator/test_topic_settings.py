@@ -47,8 +47,8 @@ def test_true_and_false(given: str | int, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"retention.hours": 1}, "did you mean retention_ms"),
-        ({"retenton_bytes": 1}, "did you mean retention_bytes"),
+        ({"retention.hours": 1}, "did you mean 'retention_ms'"),
+        ({"retenton_bytes": 1}, "did you mean 'retention_bytes'"),
         ({"zzz": 1}, "there are retention_ms, retention_bytes, min_insync_replicas"),
         ({"retention_ms": 1, "retention.ms": 1}, "given twice"),
         ({"retention_ms": "1d"}, "'1d' is not a whole number"),

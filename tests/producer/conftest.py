@@ -2,47 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import count
 from typing import Any
 
 import pytest
 
-from tailrace.client.admin import Admin
 from tailrace.consumer import Consumer
 from tailrace.producer import Producer
 from tailrace.protocol.errors import DeliveryFailedError
 from tailrace.protocol.record import Record, TopicPartition
 from tailrace.testing import Cluster
 
-_numbers = count(1)
 MakeProducer = Callable[..., Producer]
-MakeTopic = Callable[..., str]
 Read = Callable[..., list[list[Record[Any, Any]]]]
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """One node, for all tests that break nothing."""
-    with Cluster() as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="session")
-def admin(cluster: Cluster) -> Iterator[Admin]:
-    with Admin(cluster.bootstrap_servers) as admin:
-        yield admin
-
-
-@pytest.fixture
-def topic(admin: Admin) -> MakeTopic:
-    """Makes new topics."""
-
-    def make(partitions: int = 1) -> str:
-        name = f"topic-{next(_numbers)}"
-        admin.create_topic(name, partitions=partitions)
-        return name
-
-    return make
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from tailrace.protocol.errors import (
 )
 from tailrace.protocol.limits import MIB
 
-from .conftest import MakeProducer, MakeTopic, Read
+from ..conftest import MakeTopic
+from .conftest import MakeProducer, Read
 
 
 @pytest.mark.parametrize(

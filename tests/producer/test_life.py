@@ -20,7 +20,8 @@ from tailrace.producer import Producer
 from tailrace.protocol.errors import ClosedError, DeliveryFailedError, TailraceError, TimedOutError
 from tailrace.testing import Cluster
 
-from .conftest import MakeProducer, MakeTopic, Read
+from ..conftest import MakeTopic
+from .conftest import MakeProducer, Read
 
 
 def test_leaving_delivers_without_waiting_for_linger(cluster: Cluster, topic: MakeTopic, read: Read) -> None:

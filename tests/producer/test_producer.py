@@ -25,7 +25,8 @@ from tailrace.protocol.errors import (
 from tailrace.protocol.record import TopicPartition
 from tailrace.testing import Cluster
 
-from .conftest import MakeProducer, MakeTopic, Read
+from ..conftest import MakeTopic
+from .conftest import MakeProducer, Read
 
 
 def test_a_record_comes_back_as_it_was_sent(producer: MakeProducer, topic: MakeTopic, read: Read) -> None:

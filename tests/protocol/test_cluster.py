@@ -150,15 +150,6 @@ def test_a_copy_is_the_same_and_stays_so() -> None:
     assert everything_in(copy) == everything_in(after([NodeChanged(node(1)), TopicChanged(topic(1))]))
 
 
-def test_similar_topics() -> None:
-    state = ClusterState()
-    for place, name in enumerate(["flights", "flight-plans", "orders", "flightz", "flights-2"]):
-        state.apply(TopicChanged(TopicInfo(bytes([place]) * 16, name, TopicConfig(), ())))
-    assert state.similar_topics("fligths")[0] == "flights"
-    assert len(state.similar_topics("flights")) == 3
-    assert state.similar_topics("zebra") == []
-
-
 def test_a_topic_that_does_not_exist_is_refused_with_similar_names() -> None:
     state = after([TopicChanged(TopicInfo(b"t" * 16, "flights", TopicConfig(), ()))])
     assert state.existing_topic("flights").name == "flights"

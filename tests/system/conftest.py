@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,8 @@ import pytest
 from tailrace import Admin
 from tailrace.testing import Cluster
 
-_numbers = count(1)
-
 WITHIN_S = 20.0
 """What is waited for takes well under a second on an idle machine."""
-
-MakeTopic = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -33,18 +28,6 @@ def cluster() -> Iterator[Cluster]:
 def admin(cluster: Cluster) -> Iterator[Admin]:
     with Admin(cluster.bootstrap_servers) as admin:
         yield admin
-
-
-@pytest.fixture
-def topic(admin: Admin) -> MakeTopic:
-    """Makes new topics of `cluster`."""
-
-    def make(partitions: int = 2) -> str:
-        name = f"topic-{next(_numbers)}"
-        admin.create_topic(name, partitions=partitions)
-        return name
-
-    return make
 
 
 def wait_until(condition: Callable[[], object], what: str, within_s: float = WITHIN_S) -> None:

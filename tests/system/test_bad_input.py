@@ -33,7 +33,8 @@ from tailrace.protocol.errors import (
 )
 from tailrace.testing import Cluster
 
-from .conftest import MakeTopic, wait_until
+from ..conftest import MakeTopic
+from .conftest import wait_until
 
 PLACE = TopicPartition("t", 0)
 FOR_EVER = (float("inf"), 10**30)
@@ -111,7 +112,7 @@ def test_arguments_of_a_consumer(cluster: Cluster, topic: MakeTopic) -> None:
         lambda c: c.partitions_for_topic([]),  # type: ignore[arg-type]
         lambda c: c.partitions_for_topic(""),
     ]
-    with Consumer(topic(), bootstrap_servers=cluster.bootstrap_servers) as consumer:
+    with Consumer(topic(2), bootstrap_servers=cluster.bootstrap_servers) as consumer:
         for call in calls:
             with pytest.raises(InvalidArgumentError):
                 call(consumer)
@@ -120,7 +121,7 @@ def test_arguments_of_a_consumer(cluster: Cluster, topic: MakeTopic) -> None:
 
 
 def test_arguments_of_a_delivery(cluster: Cluster, topic: MakeTopic) -> None:
-    name = topic()
+    name = topic(2)
     with Producer(cluster.bootstrap_servers, linger_ms=60_000) as producer:
         one, many = producer.send(name, b"x"), producer.send_many(name, [b"x"])
         for delivery in (one, many):
@@ -136,7 +137,7 @@ def test_arguments_of_a_delivery(cluster: Cluster, topic: MakeTopic) -> None:
 def test_a_time_out_may_be_for_ever(
     cluster: Cluster, admin: Admin, topic: MakeTopic, for_ever: float
 ) -> None:
-    name = topic()
+    name = topic(2)
     where = cluster.bootstrap_servers
     assert name in admin.list_topics(timeout_ms=for_ever)
     admin.create_topic(f"{name}-{for_ever:.0e}".replace("+", ""), timeout_ms=for_ever)

@@ -11,7 +11,7 @@ from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.protocol.errors import ClosedError
 from tailrace.testing import Cluster
 
-from .conftest import MakeTopic
+from ..conftest import MakeTopic
 
 PLACE = TopicPartition("t", 0)
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
@@ -68,7 +68,7 @@ def closed(cluster: Cluster, topic: MakeTopic, tmp_path: Path) -> Callable[[type
     def make(client: type) -> Any:
         if client is Consumer:
             options: dict[str, Any] = {"offset_store": tmp_path}
-            made = Consumer(topic(), bootstrap_servers=cluster.bootstrap_servers, **options)
+            made = Consumer(topic(2), bootstrap_servers=cluster.bootstrap_servers, **options)
         else:
             made = client(cluster.bootstrap_servers)
         made.close()
@@ -106,7 +106,7 @@ def test_a_closed_consumer_cannot_be_iterated(closed: Callable[[type], Any]) -> 
 
 def test_closing_is_quiet(cluster: Cluster, topic: MakeTopic, caplog: pytest.LogCaptureFixture) -> None:
     """Also while fetches and long polls are on their way."""
-    name = topic()
+    name = topic(2)
     with caplog.at_level(logging.INFO, logger="tailrace"):
         consumer = Consumer(name, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest")
         with consumer, Producer(cluster.bootstrap_servers) as producer:

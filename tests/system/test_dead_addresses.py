@@ -16,7 +16,8 @@ from tailrace import Admin, Consumer, Producer, TailraceError
 from tailrace.protocol.errors import ConnectionFailedError, DeliveryFailedError, TimedOutError
 from tailrace.testing import Cluster
 
-from .conftest import MakeTopic, stopped
+from ..conftest import MakeTopic
+from .conftest import stopped
 
 TIMEOUT_MS = 300
 SLACK_S = 2.5
@@ -169,7 +170,7 @@ def test_several_dead_addresses_are_all_named() -> None:
 
 
 def test_one_that_lives_is_enough(cluster: Cluster, topic: MakeTopic) -> None:
-    name = topic()
+    name = topic(2)
     with nothing() as first, silence() as second:
         addresses = [first, second, cluster.bootstrap_servers]
         with Producer(addresses) as producer:

@@ -14,7 +14,7 @@ from tailrace import AsyncAdmin, AsyncConsumer, AsyncProducer
 from tailrace.protocol.errors import ClosedError
 from tailrace.testing import Cluster
 
-from .conftest import MakeTopic
+from ..conftest import MakeTopic
 
 REFUSED = 7
 Call = Callable[[], Awaitable[Any]]

@@ -19,7 +19,8 @@ from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.protocol.errors import ClosedError, FencedMemberError, GroupNotEmptyError
 from tailrace.testing import Cluster
 
-from .conftest import MakeTopic, stopped, wait_until
+from ..conftest import MakeTopic
+from .conftest import stopped, wait_until
 
 MEMBER = Path(__file__).with_name("group_member.py")
 WITHIN_S = 60.0

@@ -11,7 +11,8 @@ from tailrace.producer import Delivery
 from tailrace.protocol.errors import DeliveryFailedError, UnknownTopicError
 from tailrace.testing import Cluster
 
-from .conftest import MakeTopic, wait_until
+from ..conftest import MakeTopic
+from .conftest import wait_until
 
 PARTITIONS_BEFORE = 2
 PARTITIONS_AFTER = 3

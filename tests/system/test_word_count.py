@@ -12,7 +12,8 @@ from random import Random
 from tailrace import Producer, read_local_state
 from tailrace.testing import Cluster
 
-from .conftest import MakeTopic, wait_until
+from ..conftest import MakeTopic
+from .conftest import wait_until
 
 COUNTER = Path(__file__).with_name("word_counter.py")
 KILLS = 50

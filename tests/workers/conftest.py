@@ -1,42 +1,13 @@
 """A real cluster, topics in it, and what is stored in them."""
 
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tailrace import Admin, Consumer, Producer
+from tailrace import Consumer, Producer
 from tailrace.protocol.record import Record
 from tailrace.testing import Cluster
-
-_numbers = count(1)
-MakeTopic = Callable[..., str]
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """One node."""
-    with Cluster() as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="session")
-def admin(cluster: Cluster) -> Iterator[Admin]:
-    with Admin(cluster.bootstrap_servers) as admin:
-        yield admin
-
-
-@pytest.fixture
-def topic(admin: Admin) -> MakeTopic:
-    """Makes new topics."""
-
-    def make(partitions: int = 1) -> str:
-        name = f"topic-{next(_numbers)}"
-        admin.create_topic(name, partitions=partitions)
-        return name
-
-    return make
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ class Complaints:
         self._remembered_max = remembered_max
         self._seen: OrderedDict[tuple[bytes, int], None] = OrderedDict()
 
-    def is_new(self, peer: bytes, code: int) -> bool:
-        """Whether to log this one."""
+    def is_new(self, peer: bytes, code: int = 0) -> bool:
+        """Whether to log this one; `code` is the sort."""
         complaint = (peer, code)
         if complaint in self._seen:
             self._seen.move_to_end(complaint)

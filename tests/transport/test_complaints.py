@@ -1,6 +1,6 @@
 """One line a peer and error, in bounded memory."""
 
-from tailrace.node.complaints import Complaints
+from tailrace.transport.complaints import Complaints
 
 
 def test_each_peer_and_error_once() -> None:
