@@ -14,6 +14,8 @@ import pytest
 
 from tailrace.testing import Cluster
 
+from ..patience import PATIENCE_S
+
 COMMAND = (sys.executable, "-P", "-m", "tailrace")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -93,7 +95,7 @@ def all_gone() -> Callable[[list[int]], None]:
     """`all_gone(pids)`: wait until none of these processes is there; fails after 10 s."""
 
     def wait(pids: list[int]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while left := [pid for pid in pids if _is_there(pid)]:
             assert time.monotonic() < deadline, f"still there: {left}"
             time.sleep(0.01)

@@ -106,8 +106,8 @@ def figures(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> Callable[..
 def test_consume(cluster: Cluster, figures: Callable[..., dict[str, Any]]) -> None:
     found = figures("consume", "--records", 1_000, "--poll", "--verify")
     assert found["read"] == found["verification"]["acked"] == found["verification"]["read"] == 1_000
-    again = figures("consume", "--records", 1_000, "--duration", "100ms")
-    assert again["read"] > 1_000
+    again = figures("consume", "--records", 50, "--duration", "1s")
+    assert again["read"] > 50
     assert again["ack"] is again["end_to_end"] is None
     assert topics(cluster) == []
 

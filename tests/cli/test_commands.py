@@ -17,11 +17,14 @@ from tailrace import Admin, Producer
 from tailrace.protocol.limits import RECORD_BYTES_MAX
 from tailrace.testing import Cluster
 
+from ..patience import BUSY_S
+
 COMMAND = (sys.executable, "-P", "-m", "tailrace")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 _numbers = itertools.count()
+TIMESTAMP = time.time_ns() // 1_000_000
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def ten(cluster: Cluster) -> str:
     with Admin(cluster.bootstrap_servers) as admin, Producer(cluster.bootstrap_servers) as producer:
         admin.create_topic("ten", partitions=2)
         producer.send_many("ten", [b"%d" % number for number in range(10)], partition=0)
-        producer.send_many("ten", [b"a", b"b", b"c"], partition=1)
+        producer.send_many("ten", [b"a", b"b", b"c"], partition=1, timestamps_ms=TIMESTAMP)
     return "ten"
 
 
@@ -191,7 +194,7 @@ def test_a_cluster_that_cannot_store_is_not_waited_for_longer_than_told(tailrace
         cluster.kill(1)
         started = time.monotonic()
         done = tailrace("produce", "t", "--timeout", 0.5, *where, given="x\n", code=1)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 0.5 + BUSY_S
         assert done.stderr.startswith("Error: 1 record")
         assert done.stderr.endswith("; stopped after 1 record, 0 records known to be stored\n")
         assert "0.5 s (--timeout)" in done.stderr
@@ -257,8 +260,9 @@ def test_several_topics(ten: str, cluster: Cluster, tailrace: Run) -> None:
 
 def test_records_for_programs(ten: str, cluster: Cluster, tailrace: Run) -> None:
     record = objects(tailrace("consume", ten, "-p", 1, "-o", "2", "-n", 1, "--json"))[0]
-    assert abs(record.pop("timestamp") - time.time() * 1000) < 60_000
-    assert record == {"topic": ten, "partition": 1, "offset": 2, "key": None, "value": "c"}
+    assert record == {
+        "topic": ten, "partition": 1, "offset": 2, "timestamp": TIMESTAMP, "key": None, "value": "c"
+    }  # fmt: skip
 
 
 def test_what_is_produced_later_is_printed_at_once(topic: str, cluster: Cluster, tailrace: Run) -> None:

@@ -11,6 +11,8 @@ from tailrace import Admin
 from tailrace.cli.main import run
 from tailrace.testing import Cluster
 
+from ..patience import PATIENCE_S
+
 Run = Callable[..., Any]
 
 
@@ -31,7 +33,7 @@ def objects(captured: Any) -> list[dict[str, Any]]:
 
 def replicas(tailrace: Run, topic: str) -> list[list[int]]:
     """Of each partition, once nothing moves any more."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         (described,) = objects(tailrace("topic", "describe", topic, "--json"))
         if not any(part["target"] for part in described["partitions"]):

@@ -42,7 +42,7 @@ def test_a_short_run(config: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     results: dict[str, Any] = json.loads(done.stdout)
     assert results["holds"]
-    assert results["verdict"]["acked"] == results["verdict"]["read"] > 500
+    assert results["verdict"]["acked"] == results["verdict"]["read"] > 0
     assert not any(results["verdict"]["violations"].values())
     assert len(results["faults"]) == 3
     events = list(read_history(history / "seed-3"))

@@ -36,6 +36,8 @@ from tailrace.transport.publisher import Publisher
 from tailrace.transport.server import Incoming, Server
 from tailrace.transport.wakeup import Wakeup
 
+from ..patience import PATIENCE_S
+
 Answer = Reply | TailraceError | tuple[Reply, list[bytes]] | None
 ANY_PORT = "tcp://127.0.0.1:0"
 
@@ -170,7 +172,7 @@ def coordinator() -> Iterator[StandInCoordinator]:
 def engine(coordinator: StandInCoordinator) -> Iterator[Engine]:
     engine = Engine(coordinator.address, name="test")
     engine.start()
-    engine.ready(5)
+    engine.ready(PATIENCE_S)
     yield engine
     engine.close()
 
@@ -208,7 +210,7 @@ def start_node() -> Iterator[Callable[..., StandIn]]:
 def eventually() -> Callable[..., None]:
     """`eventually(condition)`: fails unless it comes true in time."""
 
-    def wait(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+    def wait(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, "did not come true in time"

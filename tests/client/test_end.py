@@ -13,6 +13,8 @@ from tailrace.client.engine import Engine
 from tailrace.protocol.errors import ClosedError, TailraceError, TimedOutError
 from tailrace.protocol.messages import Ping
 
+from ..patience import BUSY_S
+
 
 class Task:
     """Notes how it ended; `on_step` is what it does."""
@@ -64,7 +66,7 @@ def test_close_wakes_whoever_waits(coordinator, engine, blocking, eventually) ->
     thread.join()
     assert [str(error) for error in raised] == ["test is closed"]
     assert isinstance(raised[0], ClosedError)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < BUSY_S
 
 
 def test_close_wakes_who_waits_for_a_cluster_that_never_was(free_address, start_engine) -> None:
@@ -129,7 +131,7 @@ def test_close_from_a_callback_does_not_wait_for_itself(engine) -> None:
         closed.set()
 
     engine.submit(close)
-    assert closed.wait(5)
+    assert closed.wait(30)
     engine.close()
 
 
@@ -144,7 +146,7 @@ def test_a_callback_cannot_wait_for_itself(engine) -> None:
         done.set()
 
     engine.submit(call)
-    assert done.wait(5)
+    assert done.wait(30)
     assert raised == ["test: a callback would wait for itself; do this in another thread"]
 
 
@@ -197,13 +199,13 @@ def test_a_handler_that_fails_at_the_end_does_not_keep_others_from_being_told(en
 def test_a_forgotten_engine_stops_and_warns(coordinator) -> None:
     engine = Engine(coordinator.address, name="forgotten")
     engine.start()
-    engine.ready(5)
+    engine.ready(30)
     thread = next(thread for thread in threading.enumerate() if thread.name == "forgotten")
     held = [engine]
     del engine
     with pytest.warns(ResourceWarning, match="forgotten was not closed"):
         held.clear()
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
 
 
@@ -220,7 +222,7 @@ def run_script(body: str, *args: str) -> subprocess.CompletedProcess[str]:
 
 def test_an_unclosed_engine_does_not_keep_the_interpreter(coordinator) -> None:
     done = run_script(
-        "engine = Engine(sys.argv[1], name='left open')\nengine.start()\nengine.ready(5)\nprint('end')",
+        "engine = Engine(sys.argv[1], name='left open')\nengine.start()\nengine.ready(30)\nprint('end')",
         coordinator.address,
     )
     assert (done.returncode, done.stdout) == (0, "end\n")
@@ -230,7 +232,7 @@ def test_an_unclosed_engine_does_not_keep_the_interpreter(coordinator) -> None:
 FORK = """
 engine = Engine(sys.argv[1], name="parent's")
 engine.start()
-engine.ready(5)
+engine.ready(30)
 child = os.fork()
 if child == 0:
     for use in (engine.check, lambda: engine.ready(60), lambda: engine.submit(print),
@@ -243,7 +245,7 @@ if child == 0:
     engine.close()
     own = Engine(sys.argv[1], name="child's")
     own.start()
-    own.ready(5)
+    own.ready(30)
     own.close()
     sys.exit(7)
 print("child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
@@ -269,7 +271,7 @@ started = time.monotonic()
 try:
     {call}
 except KeyboardInterrupt:
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
     print("interrupted", flush=True)
 engine.close()
 """
@@ -309,7 +311,7 @@ def test_ctrl_c_without_a_handler_ends_the_process(free_address) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
     assert b"KeyboardInterrupt" in errors
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < BUSY_S
 
 
 def test_a_busy_io_thread_does_not_make_a_call_wait_for_ever(engine, monkeypatch) -> None:
@@ -325,7 +327,7 @@ def test_no_descriptor_is_left_behind(coordinator) -> None:
     def cycle():
         engine = Engine(coordinator.address, name="short")
         engine.start()
-        engine.ready(5)
+        engine.ready(30)
         engine.close()
 
     cycle()

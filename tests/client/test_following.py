@@ -13,13 +13,16 @@ from tailrace.protocol.errors import (
     MalformedRequestError,
     UnknownTopicError,
 )
+from tailrace.protocol.limits import REFRESH_INTERVAL_MS_MIN
 from tailrace.protocol.messages import Ping, Pong
+
+from ..patience import BUSY_S, PATIENCE_S
 
 
 def test_ready_after_the_first_snapshot(coordinator, start_engine, topic) -> None:
     coordinator.change(TopicChanged(topic("flights")))
     engine = start_engine(coordinator.address)
-    engine.ready(5)
+    engine.ready(PATIENCE_S)
     assert engine.topic("flights") == topic("flights")
     assert engine.cluster_id == "c"
     assert engine.view() is engine.cluster
@@ -30,7 +33,7 @@ def test_dead_address_is_named_with_its_cause_in_time(free_address, start_engine
     started = time.monotonic()
     with pytest.raises(ConnectionFailedError, match="is `tailrace up` running") as caught:
         engine.ready(0.3)
-    assert 0.3 <= time.monotonic() - started < 1.0
+    assert 0.3 <= time.monotonic() - started < 0.3 + BUSY_S
     assert f"{free_address}: connection refused" in str(caught.value)
     assert "0.3 s" in str(caught.value)
     with pytest.raises(ConnectionFailedError, match=f"{free_address}: connection refused"):
@@ -57,8 +60,8 @@ def test_a_node_in_place_of_the_coordinator_is_noticed_at_once(start_node, start
     engine = start_engine(node.address)
     started = time.monotonic()
     with pytest.raises(MalformedRequestError, match=f"{node.address} answered, but not as a coordinator"):
-        engine.ready(5)
-    assert time.monotonic() - started < 1
+        engine.ready(PATIENCE_S)
+    assert time.monotonic() - started < BUSY_S
 
 
 def test_addresses_that_do_not_parse(start_engine) -> None:
@@ -71,12 +74,12 @@ def test_a_coordinator_that_comes_late(free_address, start_engine, start_coordin
     with pytest.raises(ConnectionFailedError):
         engine.ready(0.1)
     start_coordinator(tcp=f"tcp://{free_address}")
-    engine.ready(5)
+    engine.ready(PATIENCE_S)
 
 
 def test_the_next_address_is_tried(free_address, coordinator, start_engine) -> None:
     engine = start_engine([free_address, coordinator.address])
-    engine.ready(5)
+    engine.ready(PATIENCE_S)
     assert engine.call(-1, Ping, timeout_s=1)[0] == Pong(coordinator.requests[-1].request_id)
 
 
@@ -109,18 +112,20 @@ def test_a_lost_update_is_noticed_by_the_next_beat(coordinator, engine, topic, e
 
 
 def test_a_beat_that_promises_too_much_does_not_make_a_storm(coordinator, engine, eventually) -> None:
+    asked = coordinator.snapshots_asked()
+    started = time.monotonic()
     coordinator.state.version += 1
     coordinator.beat()
     coordinator.state.version -= 1
-    asked = coordinator.snapshots_asked()
     time.sleep(0.3)  # what is counted is a rate
-    assert 1 <= coordinator.snapshots_asked() - asked < 12
+    eventually(lambda: coordinator.snapshots_asked() > asked)
+    assert coordinator.snapshots_asked() - asked < 12 + 2 * (time.monotonic() - started)
 
 
 def test_an_older_controller_is_not_believed(coordinator, start_engine, start_coordinator, topic, eventually):
     coordinator.state.controller_epoch = 5
     engine = start_engine(coordinator.address)
-    engine.ready(5)
+    engine.ready(PATIENCE_S)
     coordinator.state.controller_epoch = 4
     coordinator.change(TopicChanged(topic("ghost")))
     coordinator.state.controller_epoch = 5
@@ -135,7 +140,7 @@ def test_a_restarted_coordinator_is_followed_to_its_new_publisher(
     first = start_coordinator()
     first.change(TopicChanged(topic("old")))
     engine = start_engine(first.address)
-    engine.ready(5)
+    engine.ready(PATIENCE_S)
     first.stop()
     assert engine.topic("old"), "the last known state stays"
     second = start_coordinator(tcp=first.listener.tcp, epoch=2)
@@ -150,12 +155,12 @@ def test_a_restarted_coordinator_is_followed_to_its_new_publisher(
 def test_calls_go_on_across_a_restart_of_the_coordinator(start_coordinator, start_engine) -> None:
     first = start_coordinator()
     engine = start_engine(first.address)
-    engine.ready(5)
+    engine.ready(PATIENCE_S)
     first.stop()
     with pytest.raises(ConnectionFailedError, match="connection refused"):
         engine.call(-1, Ping, timeout_s=0.1)
     start_coordinator(tcp=first.listener.tcp, epoch=2)
-    assert isinstance(engine.call(-1, Ping, timeout_s=5)[0], Pong)
+    assert isinstance(engine.call(-1, Ping, timeout_s=PATIENCE_S)[0], Pong)
 
 
 def test_an_unknown_topic_is_asked_for_once_and_similar_ones_named(coordinator, engine, topic) -> None:
@@ -163,13 +168,13 @@ def test_an_unknown_topic_is_asked_for_once_and_similar_ones_named(coordinator, 
     started = time.monotonic()
     with pytest.raises(UnknownTopicError, match=r"topic 'flihgts' does not exist; did you mean 'flights'\?"):
         engine.wait_for_topic("flihgts", 30)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < BUSY_S
     assert engine.wait_for_topic("flights", 0) == topic("flights")
 
 
 def test_a_topic_that_was_just_created_is_found(coordinator, engine, topic) -> None:
     coordinator.change(TopicChanged(topic("fresh")), publish=False)
-    assert engine.wait_for_topic("fresh", 5) == topic("fresh")
+    assert engine.wait_for_topic("fresh", PATIENCE_S) == topic("fresh")
 
 
 def test_refreshes_are_bounded(coordinator, engine, eventually) -> None:
@@ -178,7 +183,8 @@ def test_refreshes_are_bounded(coordinator, engine, eventually) -> None:
     while time.monotonic() - started < 0.1:
         engine.request_refresh()
     eventually(lambda: coordinator.snapshots_asked() > asked)
-    assert coordinator.snapshots_asked() - asked <= 25
+    most = (time.monotonic() - started) * 1_000 / REFRESH_INTERVAL_MS_MIN
+    assert coordinator.snapshots_asked() - asked <= most + 5
 
 
 def test_tasks_hear_of_changes(coordinator, engine, node, eventually) -> None:
@@ -208,7 +214,7 @@ def test_without_beats_a_client_subscribes_anew(
 ) -> None:
     monkeypatch.setattr("tailrace.client.follower.BEAT_SILENCE_MS_MAX", 50)
     engine = start_engine(coordinator.address)
-    engine.ready(5)
+    engine.ready(PATIENCE_S)
     asked = coordinator.snapshots_asked()
     coordinator.change(TopicChanged(topic("flights")), publish=False)
     eventually(lambda: coordinator.snapshots_asked() > asked + 2)
@@ -229,7 +235,7 @@ def test_another_cluster_at_the_same_address(
     first = start_coordinator(epoch=7, cluster_id="old")
     first.change(TopicChanged(topic("old")))
     engine = start_engine(first.address)
-    engine.ready(5)
+    engine.ready(PATIENCE_S)
     first.stop()
     second = start_coordinator(tcp=first.listener.tcp, epoch=1, cluster_id="new")
     second.change(TopicChanged(topic("new")))

@@ -17,6 +17,7 @@ from tailrace.protocol.record import TopicPartition
 from tailrace.testing import Cluster
 
 from ..conftest import new_topic
+from ..patience import PATIENCE_S
 
 
 class Feeder:
@@ -40,7 +41,7 @@ class Feeder:
 
     def send_batch(self, topic: str, batch: bytes, partition: int = 0) -> int:
         """Append a batch as it is; the offset of its first record."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while (result := self._try(topic, partition, batch)) is None or result.error.code != 0:
             assert time.monotonic() < deadline, result
             assert result is None or error_from(result.error.code, "").retriable, result

@@ -16,6 +16,7 @@ from tailrace.protocol.cluster import NO_LEADER
 from tailrace.protocol.errors import LeaderNotAvailableError, OffsetOutOfRangeError, TailraceError
 from tailrace.testing import Cluster
 
+from ..patience import BUSY_S, PATIENCE_S
 from .conftest import Feeder, at, values_of
 
 
@@ -92,7 +93,7 @@ def test_what_needs_a_dead_node_fails_within_its_time_out(fragile: Cluster, frag
         with pytest.raises(TailraceError, match=r"node 1|leader") as caught:
             call(timeout_ms=300)
         assert caught.value.retriable
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 0.3 + BUSY_S
     assert consumer.poll(100) == {}
     consumer.close()
 
@@ -128,7 +129,7 @@ def halves() -> Iterator[tuple[Cluster, Feeder, str]]:
 def lose(cluster: Cluster, feeder: Feeder, topic: str, node: int) -> None:
     """Kill a node; returns when the cluster knows."""
     cluster.kill(node)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while all(info.leader != NO_LEADER for info in feeder.engine.wait_for_topic(topic, 10).partitions):
         assert time.monotonic() < deadline
         feeder.engine.refresh(10)
@@ -146,7 +147,7 @@ def test_what_has_a_leader_is_read_at_once_and_the_rest_when_its_node_is_back(
     with Consumer(
         topic, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest"
     ) as consumer:
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < BUSY_S
         assert values_of(consumer, 1) == [b"0"]
         warnings = [record.message for record in caplog.records if record.name.endswith("look_up")]
         assert len(warnings) == 1
@@ -197,7 +198,7 @@ def test_records_that_retention_deleted_are_passed_over(fragile: Cluster, fragil
         consumer.pause(at(topic))
         for number in range(40):
             fragile_feeder.send(topic, b"%d " % number * 5_000)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while consumer.beginning_offsets([at(topic)])[at(topic)] == 0:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -234,7 +235,7 @@ def test_three_nodes_that_die_in_turn_lose_nothing() -> None:
             read(20)
             cluster.start(node_id)
             read(20)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while read(1_000) < 360:
             assert time.monotonic() < deadline
         assert found == [list(range(60))] * 6

@@ -17,6 +17,7 @@ import pytest
 from tailrace.consumer import Consumer
 from tailrace.testing import Cluster
 
+from ..patience import BUSY_S, PATIENCE_S
 from .conftest import Feeder
 
 WAITING = """
@@ -115,13 +116,13 @@ def interrupted(process: "subprocess.Popen[str]", *, ready: bool = False) -> lis
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
     said = process.stdout.read().split()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < BUSY_S
     return said
 
 
 def wait_until_waiting(pid: int) -> None:
     """Until the main thread has read its line and sleeps again, in the call under test."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     still = 0
     while still < 5:
         assert time.monotonic() < deadline

@@ -12,6 +12,7 @@ from tailrace.consumer import Consumer
 from tailrace.consumer.one_thread import OneThread
 from tailrace.protocol.errors import ClosedError, ConcurrentUseError
 
+from ..patience import PATIENCE_S
 from .conftest import Feeder, at, values_of
 
 Make = Callable[..., Consumer]
@@ -26,7 +27,7 @@ def topic(feeder: Feeder) -> str:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)

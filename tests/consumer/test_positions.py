@@ -10,6 +10,7 @@ import pytest
 from tailrace.consumer import Consumer, OffsetAndTimestamp
 from tailrace.protocol.errors import InvalidArgumentError, OffsetOutOfRangeError, UnknownTopicError
 
+from ..patience import PATIENCE_S
 from .conftest import Feeder, at, values_of
 
 Make = Callable[..., Consumer]
@@ -210,7 +211,7 @@ def test_a_deleted_topic_is_told_after_its_last_record(consume: Make, feeder: Fe
         list(islice(consumer, 1))
     feeder.send(other, b"still here")
     records: list[bytes] = []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while not records and time.monotonic() < deadline:
         with suppress(UnknownTopicError):
             records = values_of(consumer, 1)
@@ -227,7 +228,7 @@ def test_a_topic_created_anew_is_another_topic(consume: Make, feeder: Feeder) ->
     feeder.admin.delete_topic(topic)
     feeder.admin.create_topic(topic)
     feeder.send(topic, b"new")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     says = ""
     while "a new topic of that name exists: subscribe or assign again" not in says:
         assert time.monotonic() < deadline, says

@@ -40,6 +40,8 @@ from tailrace.protocol.messages import (
 )
 from tailrace.protocol.wire import encode
 
+from ..patience import BUSY_S
+
 
 def register(peer: Any, node_id: int = 1, storage_id: str = "s", **fields: Any) -> NodeRegistered:
     listener = Listener(f"tcp://127.0.0.1:{node_id}")
@@ -101,7 +103,7 @@ def test_a_topic_whose_leader_does_not_open_it_exists_all_the_same(start: Any, p
     register(peer)
     before = time.monotonic()
     reply = peer.ask(CreateTopic, name="t", timeout_ms=150)
-    assert 0.15 <= time.monotonic() - before < 1.0
+    assert 0.15 <= time.monotonic() - before < 0.15 + BUSY_S
     assert failed_with(reply) == ErrorCode.TIMED_OUT
     assert "was created" in reply.error.message
     assert [topic.name for topic in peer.snapshot().snapshot.topics] == ["t"]
@@ -134,7 +136,7 @@ def test_a_silent_node_dies_and_comes_back(start: Any, peers: Any) -> None:
     assert isinstance(peer.receive(), HeartbeatSeen)
 
 
-def test_a_node_whose_connection_ends_is_replaced_within_a_second(start: Any, peers: Any) -> None:
+def test_a_node_whose_connection_ends_is_replaced_before_its_session_ends(start: Any, peers: Any) -> None:
     endpoint = start(session_timeout_ms=60_000).listener.tcp
     first, second = peers.peer(endpoint), peers.peer(endpoint)
     updates = peers.listening(second.snapshot().publisher.tcp)
@@ -151,7 +153,7 @@ def test_a_node_whose_connection_ends_is_replaced_within_a_second(start: Any, pe
         if isinstance(published, Update) and published.version > state.version:
             state.apply_all(published.changes)
             state.version = published.version
-    assert RECONNECT_GRACE_S <= time.monotonic() - ended <= 1.0
+    assert RECONNECT_GRACE_S <= time.monotonic() - ended <= RECONNECT_GRACE_S + BUSY_S
     [topic] = state.topics.values()
     assert [(p.leader, p.leader_epoch, p.isr) for p in topic.partitions] == [(2, 1, (2,)), (2, 0, (2,))]
 
@@ -169,20 +171,20 @@ def test_a_node_that_connects_anew_lives_on(start: Any, peers: Any) -> None:
 
 
 def test_a_beating_node_lives_on(start: Any, peers: Any) -> None:
-    peer = peers.peer(start(session_timeout_ms=300).listener.tcp)
+    peer = peers.peer(start(session_timeout_ms=1_000).listener.tcp)
     node = register(peer).node
-    end = time.monotonic() + 1.0
+    end = time.monotonic() + 1.5
     while time.monotonic() < end:
         assert isinstance(beat(peer, node), HeartbeatSeen)
         peer.poller.poll(0.05)
 
 
 def test_a_coordinator_that_was_stopped_does_not_declare_nodes_dead(spawn: Any, peers: Any) -> None:
-    child = spawn(session_timeout_ms=400)
+    child = spawn(session_timeout_ms=1_000)
     peer = peers.peer(child.endpoint)
     node = register(peer).node
     child.signal(signal.SIGSTOP)
-    time.sleep(0.8)  # the pause itself is what is tested
+    time.sleep(1.2)  # the pause itself is what is tested
     child.signal(signal.SIGCONT)
     assert isinstance(beat(peer, node), HeartbeatSeen)
 
@@ -349,4 +351,4 @@ def test_it_sleeps_when_there_is_nothing_to_do(spawn: Any, peers: Any) -> None:
     before = sum(map(int, ticks.read_text().rpartition(")")[2].split()[11:13]))
     time.sleep(1.0)  # what is measured is a second of idleness
     used = sum(map(int, ticks.read_text().rpartition(")")[2].split()[11:13])) - before
-    assert used / os.sysconf("SC_CLK_TCK") <= 0.03
+    assert used / os.sysconf("SC_CLK_TCK") <= 0.06

@@ -23,6 +23,7 @@ from tailrace.protocol.batch import parse_header
 from tailrace.protocol.limits import KIB, MIB
 from tailrace.protocol.messages import Produce, Produced, ProduceEntry
 
+from ..patience import PATIENCE_S
 from . import recording
 from .cluster import Served, start_node
 from .power_loss import Disk, crash_points
@@ -86,7 +87,7 @@ def write_batches(coordinator: str, count: int) -> tuple[bytes, dict[int, Sent]]
 
 def wait_until(condition: object) -> None:
     """Returns when the condition holds; fails after half a minute."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "the node has stopped answering"
         time.sleep(0.0002)

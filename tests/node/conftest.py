@@ -35,6 +35,8 @@ from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.context import new_context
 from tailrace.transport.poller import Poller
 
+from ..patience import PATIENCE_S
+
 MIB = 1024 * 1024
 NODE_SCRIPT = Path(__file__).with_name("node_process.py")
 
@@ -67,12 +69,14 @@ class Peer:
         assert self.connection.send(encode_message(kind(request_id, **fields)), frames)
         return request_id
 
-    def receive(self, timeout: float = 5) -> tuple[Any, list[bytes]]:
+    def receive(self, timeout: float = PATIENCE_S) -> tuple[Any, list[bytes]]:
         """The next reply, decoded, and its payload frames."""
         header, frames = self._wait(self.connection.receive, timeout)
         return decode_reply(header), frames
 
-    def ask(self, kind: type, frames: Any = (), timeout: float = 5, **fields: Any) -> tuple[Any, list[bytes]]:
+    def ask(
+        self, kind: type, frames: Any = (), timeout: float = PATIENCE_S, **fields: Any
+    ) -> tuple[Any, list[bytes]]:
         """Send a request and wait for its reply."""
         request_id = self.send(kind, frames, **fields)
         reply, payload = self.receive(timeout)
@@ -107,7 +111,7 @@ class Running:
         self.listener = listener
         self._ready.set()
 
-    def wait_ready(self, timeout: float = 10) -> "Running":
+    def wait_ready(self, timeout: float = PATIENCE_S) -> "Running":
         assert self._ready.wait(timeout), "not ready in time"
         if self.error is not None:
             raise self.error
@@ -116,7 +120,7 @@ class Running:
     def is_ready(self) -> bool:
         return self._ready.is_set()
 
-    def join(self, timeout: float = 10) -> None:
+    def join(self, timeout: float = PATIENCE_S) -> None:
         self._thread.join(timeout)
         assert not self._thread.is_alive(), "did not end in time"
 

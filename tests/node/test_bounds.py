@@ -19,6 +19,8 @@ from tailrace.protocol.messages import (
     Produce,
 )
 
+from ..patience import PATIENCE_S
+
 NOW = time.time_ns() // 1_000_000
 MAIN = "tailrace.node.main."
 
@@ -103,7 +105,7 @@ def test_a_peer_that_went_away_is_forgotten_in_time(house: Any, monkeypatch: pyt
     entries = [topic.fetch_entry(0)]
     assert isinstance(peer.ask(Fetch, entries=entries, max_wait_ms=1)[0], Failed)
     gone.connection.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while isinstance(peer.ask(Fetch, entries=entries, max_wait_ms=1)[0], Failed):
         assert time.monotonic() < deadline, "its slot is free again"
 
@@ -113,7 +115,9 @@ def test_fetched_bytes_that_are_not_read(house: Any, monkeypatch: pytest.MonkeyP
     batch = encode([bytes(1_000_000)], timestamps=NOW)
     monkeypatch.setattr(MAIN + "UNSENT_BYTES_PER_CLIENT_MAX", 5 * len(batch))
     house.start()
-    topic, greedy, peer = house.create(), house.peer(), house.peer()
+    topic, peer = house.create(), house.peer()
+    monkeypatch.setattr("tailrace.transport.context.RECEIVE_HIGH_WATER_MESSAGES", 1)
+    greedy = house.peer()
     peer.ask(Produce, [batch], entries=[topic.entry()])
     count = 200
     ids = [greedy.send(Fetch, entries=[topic.fetch_entry(0)], max_wait_ms=0) for _ in range(count)]

@@ -12,6 +12,8 @@ from tailrace.protocol.columns import encode
 from tailrace.protocol.errors import ErrorCode, StorageFaultError
 from tailrace.protocol.messages import DeleteTopic, DescribeLogs, Failed, Fetch, Produce
 
+from ..patience import BUSY_S, PATIENCE_S
+
 NOW = time.time_ns() // 1_000_000
 MIB = 1024 * 1024
 
@@ -38,8 +40,8 @@ def test_a_fault_ends_the_node_and_tells_who_waits(
         assert isinstance(reply, Failed)
         assert (reply.request_id, reply.error.code) == (request, ErrorCode.STORAGE_FAULT)
     assert reader.receive()[0].error.code == ErrorCode.STORAGE_FAULT
-    node.join(timeout=1)
-    assert time.monotonic() - start < 1
+    node.join(timeout=BUSY_S)
+    assert time.monotonic() - start < BUSY_S
     assert node.error is error
     assert caplog.text.count("the node stops, since its storage failed") == 1
 
@@ -68,7 +70,7 @@ def test_a_full_quota_refuses_writes_until_there_is_room(house: Any) -> None:
     assert len(topic.fetch(peer, 0)[1]) == 1, "reads go on"
     assert produce(other) == ErrorCode.STORAGE_FULL
     house.peer(house.coordinator_ipc).ask(DeleteTopic, name="t")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while produce(other) != 0:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -78,7 +80,7 @@ def test_retention_makes_room_by_itself(house: Any) -> None:
     house.start(quota_bytes=16 * MIB, reserve_bytes=2 * MIB, retention_check_ms=20)
     topic, peer = house.create(retention_bytes=4 * MIB), house.peer()
     batch = encode([bytes(MIB)], timestamps=NOW)
-    stored, deadline = 0, time.monotonic() + 20
+    stored, deadline = 0, time.monotonic() + PATIENCE_S
     while stored < 40:
         reply, _ = peer.ask(Produce, [batch], entries=[topic.entry()])
         stored += reply.results[0].error.code == 0
@@ -91,20 +93,20 @@ def test_reads_do_not_wait_for_a_slow_disk(house: Any, monkeypatch: pytest.Monke
     topic, other, peer, writer = house.create(), house.create("other"), house.peer(), house.peer()
     topic.produce(peer, b"a")
     commit = Storage.commit
-    committing = threading.Event()
+    committing, was_read = threading.Event(), threading.Event()
 
     def slowly(*arguments: Any) -> Any:
         committing.set()
-        time.sleep(0.3)
+        assert was_read.wait(PATIENCE_S)
         return commit(*arguments)
 
     monkeypatch.setattr(Storage, "commit", slowly)
     batch = encode([b"b"], timestamps=NOW)
     for _ in range(2):
         committing.clear()
+        was_read.clear()
         writer.send(Produce, [batch], entries=[other.entry()])
-        assert committing.wait(5)
-        start = time.monotonic()
+        assert committing.wait(PATIENCE_S)
         assert len(topic.fetch(peer, 0)[1]) == 1
-        assert time.monotonic() - start < 0.2
+        was_read.set()
         assert writer.receive()[0].results[0].error.code == 0

@@ -17,6 +17,8 @@ from tailrace.protocol.limits import KIB
 from tailrace.protocol.messages import ArenaOpened, Failed, Fetch, Fetched, FetchEntry, OpenArena, Produce
 from tailrace.transport.arena import SLOTS_AT, Arena
 
+from ..patience import PATIENCE_S
+
 NOW = time.time_ns() // 1_000_000
 VALUE = b"v" * (20 * KIB)
 
@@ -177,7 +179,7 @@ def test_nothing_is_left_of_a_connection(house: Any, topic: Any) -> None:
     arena.close()
     assert mappings() == before + 1, "the node's"
     peer.connection.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while mappings() > before:
         assert time.monotonic() < deadline, "the node keeps the memory of a client that is gone"
         os.sched_yield()

@@ -27,6 +27,8 @@ from tailrace.protocol.messages import (
     ProduceEntry,
 )
 
+from ..patience import BUSY_S, PATIENCE_S
+
 NOW = time.time_ns() // 1_000_000
 
 
@@ -137,7 +139,7 @@ def test_a_fetch_waits_for_an_append(house: Any) -> None:
     sent = time.monotonic()
     topic.produce(writer, b"a")
     reply, frames = reader.receive()
-    assert time.monotonic() - sent < 1
+    assert time.monotonic() - sent < BUSY_S
     assert (reply.request_id, values_of(frames)) == (request, [b"a"])
 
 
@@ -161,7 +163,7 @@ def test_an_empty_fetch_ends_with_its_wait(house: Any) -> None:
         start = time.monotonic()
         reply, frames = topic.fetch(peer, 0, max_wait_ms=wait_ms)
         assert (reply.results, frames) == ([], [])
-        assert wait_ms / 1_000 <= time.monotonic() - start < wait_ms / 1_000 + 0.5
+        assert wait_ms / 1_000 <= time.monotonic() - start < wait_ms / 1_000 + BUSY_S
 
 
 def test_min_bytes_waits_for_enough_or_the_end_of_the_wait(house: Any) -> None:
@@ -305,7 +307,7 @@ def test_a_deleted_topic_is_dropped_and_its_fetches_end(house: Any) -> None:
     reply, _ = peer.receive()
     assert [result.error.code for result in reply.results] == [ErrorCode.UNKNOWN_TOPIC]
     assert topic.produce(peer, b"b").error.code == ErrorCode.UNKNOWN_TOPIC
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while peer.ask(DescribeLogs)[0].logs:
         assert time.monotonic() < deadline
     assert house.create().id != topic.id
@@ -316,7 +318,7 @@ def test_retention_deletes_what_is_too_much(house: Any) -> None:
     topic, peer = house.create(retention_bytes=25_000), house.peer()
     for _ in range(10):
         topic.produce(peer, bytes(10_000))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while (log := peer.ask(DescribeLogs)[0].logs[0]).log_start_offset < 7:
         assert time.monotonic() < deadline
     assert 25_000 <= log.size_bytes < 36_000

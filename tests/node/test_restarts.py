@@ -25,6 +25,8 @@ from tailrace.protocol.messages import (
     TopicCreated,
 )
 
+from ..patience import BUSY_S, PATIENCE_S
+
 NOW = time.time_ns() // 1_000_000
 
 
@@ -110,7 +112,7 @@ def test_a_stop_commits_and_answers_what_was_accepted(house: Any) -> None:
     assert (reply.request_id, reply.results, frames) == (parked, [], [])
     replies = [first, *(peer.receive()[0] for _ in requests[1:])]
     node.stop()
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < BUSY_S, "it waited for the parked fetch"
     stored = [reply.results[0].base_offset for reply in replies if hasattr(reply, "results")]
     refused = [reply.error.code for reply in replies if not hasattr(reply, "results")]
     assert stored == list(range(len(stored)))
@@ -148,7 +150,7 @@ def test_data_flows_while_the_coordinator_restarts(house: Any) -> None:
 
 def test_a_node_waits_for_its_coordinator(bare_house: Any, caplog: Any) -> None:
     node = bare_house.launch()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while "no coordinator at" not in caplog.text:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -172,7 +174,7 @@ def test_a_topic_that_was_deleted_while_the_node_was_away_is_dropped(house: Any)
     house.peer(house.coordinator_ipc).ask(DeleteTopic, name="gone")
     house.start()
     peer = house.peer()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while {log.topic_id for log in peer.ask(DescribeLogs)[0].logs} != {kept.id}:
         assert time.monotonic() < deadline
 
@@ -205,7 +207,7 @@ def test_an_older_coordinator_is_refused(house: Any, caplog: Any) -> None:
     (house.folder / "coordinator").rename(house.folder / "newer")
     house.start_coordinator()
     node = house.launch()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while "a coordinator with controller epoch 1 is ignored, since this node has seen 3" not in caplog.text:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -289,4 +291,4 @@ def test_an_idle_node_uses_hardly_any_cpu(house: Any) -> None:
 
     before = cpu()
     time.sleep(3)
-    assert cpu() - before <= 0.03
+    assert cpu() - before <= 0.06

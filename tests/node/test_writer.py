@@ -36,6 +36,8 @@ from tailrace.protocol.errors import (
 from tailrace.transport.poller import Poller
 from tailrace.transport.wakeup import Wakeup
 
+from ..patience import PATIENCE_S
+
 TOPIC, OTHER = b"t" * 16, b"o" * 16
 NOW = time.time_ns() // 1_000_000
 
@@ -53,7 +55,7 @@ class Desk:
         self._letters: list[Letter] = []
 
     def next(self) -> Letter:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while not self._letters:
             self.mailbox.asleep = True
             if not self.mailbox.waits:
@@ -129,7 +131,7 @@ def test_a_group_ends_before_a_change_of_the_state(desk: Desk) -> None:
     assert isinstance(prepared, Prepared)
     assert isinstance(second, Committed)
     assert isinstance(second.produces[0][1][0], UnknownPartitionError)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while desk.storage.removed:
         assert time.monotonic() < deadline
     desk.end()
@@ -171,7 +173,7 @@ def test_retention_is_done_while_nothing_waits(desk: Desk) -> None:
     led = desk.prepare({(TOPIC, 0): 0}, configs={TOPIC: config}).led[TOPIC, 0]
     desk.produce(led, *[bytes(500)] * 10)
     desk.next()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while led.log.log_start_offset < 7:
         assert time.monotonic() < deadline
     assert led.log.size_bytes >= 1_000
@@ -186,7 +188,7 @@ def test_an_interrupted_deletion_goes_on_after_a_restart(tmp_path: Path) -> None
     desk = Desk(tmp_path / "node")
     assert desk.storage.removed
     desk.writer.start()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while desk.storage.removed:
         assert time.monotonic() < deadline
     desk.end()

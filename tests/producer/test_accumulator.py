@@ -21,6 +21,8 @@ from tailrace.protocol.errors import (
     UnknownTopicError,
 )
 
+from ..patience import BUSY_S
+
 LINGER_S = 0.005
 NEVER = 1e9
 """A `now` at which everything is due."""
@@ -186,13 +188,12 @@ def test_full_memory_blocks_until_some_is_given_back() -> None:
     for _ in range(10):
         senders.send()
     timer = threading.Timer(0.2, lambda: senders.resolve(*senders.collect(NEVER)))
-    started = time.monotonic()
+    started, now_ms = time.monotonic(), time.time_ns() // 1_000_000
     timer.start()
     sent = senders.send(timestamp_ms=None)
-    assert 0.1 < time.monotonic() - started < 10
+    assert 0.1 < time.monotonic() - started < 0.2 + BUSY_S
     timer.join()
-    stamp = senders.topic.open[0].time_ms
-    assert abs(stamp - time.time() * 1000) < 1_000
+    assert now_ms < senders.topic.open[0].time_ms <= time.time_ns() // 1_000_000
     assert sent.index == 0
 
 
@@ -203,7 +204,7 @@ def test_full_memory_is_an_error_after_max_block() -> None:
     started = time.monotonic()
     with pytest.raises(BufferFullError, match="1000 of 1000 bytes"):
         senders.send()
-    assert 0.05 < time.monotonic() - started < 5
+    assert 0.05 < time.monotonic() - started < 0.1 + BUSY_S
     senders.resolve(*senders.collect(NEVER))
     senders.send()
 
@@ -222,13 +223,14 @@ def test_timestamps_are_kept_in_runs() -> None:
     senders = Senders()
     for stamp in (5, 5, 6, 5):
         senders.send(timestamp_ms=stamp)
+    before_ms = time.time_ns() // 1_000_000
     sent = senders.send()
     (batch,) = senders.collect(NEVER)
     assert batch.outcome.starts == [0, 2, 3, 4]
     assert batch.outcome.stamps[:3] == [5, 6, 5]
     senders.resolve(batch)
     assert [batch.outcome.metadata(at).timestamp for at in range(4)] == [5, 5, 6, 5]
-    assert abs(sent.result(0).timestamp - time.time() * 1000) < 10_000
+    assert before_ms - 1 <= sent.result(0).timestamp <= time.time_ns() // 1_000_000
 
 
 def test_flush_waits_for_what_was_sent_before_it_and_for_nothing_else() -> None:

@@ -18,6 +18,7 @@ from tailrace.protocol.errors import (
 from tailrace.protocol.limits import MIB
 
 from ..conftest import MakeTopic
+from ..patience import BUSY_S
 from .conftest import MakeProducer, Read
 
 
@@ -140,7 +141,7 @@ def test_an_unknown_topic_is_named_at_once(producer: MakeProducer, topic: MakeTo
         writer.send_many(name + "x", [b"v"])
     with pytest.raises(UnknownTopicError, match=name):
         writer.partitions_for(name + "x")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < BUSY_S
 
 
 def test_oversize_records_are_refused_at_once(producer: MakeProducer, topic: MakeTopic, read: Read) -> None:
@@ -201,4 +202,4 @@ def test_a_dead_address_is_named_with_its_cause_within_the_time_out() -> None:
         started = time.monotonic()
         with pytest.raises(ConnectionFailedError, match=r"127\.0\.0\.1:1: .*refused"):
             writer.send("t", b"x")
-        assert 0.2 < time.monotonic() - started < 3
+        assert 0.2 < time.monotonic() - started < 0.3 + BUSY_S

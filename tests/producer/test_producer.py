@@ -26,6 +26,7 @@ from tailrace.protocol.record import TopicPartition
 from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
+from ..patience import PATIENCE_S
 from .conftest import MakeProducer, Read
 
 
@@ -45,7 +46,7 @@ def test_a_record_comes_back_as_it_was_sent(producer: MakeProducer, topic: MakeT
 def test_every_mixture_of_columns_comes_back(producer: MakeProducer, topic: MakeTopic, read: Read) -> None:
     """Keys, nulls, headers and timestamps may begin and end in the middle of a batch."""
     name = topic()
-    writer = producer(linger_ms=1_000)
+    writer = producer(linger_ms=60_000)
     writer.send(name, b"0")
     writer.send(name, None, b"k1")
     writer.send(name, b"2", headers=[("h", b"x")])
@@ -119,7 +120,7 @@ def test_records_without_a_key_spread_over_all_partitions(
     producer: MakeProducer, topic: MakeTopic, read: Read
 ) -> None:
     name = topic(4)
-    writer = producer(batch_size=1_000)
+    writer = producer(batch_size=1_000, linger_ms=60_000)
     writer.send_many(name, [b"x" * 100] * 400)
     for _ in range(400):
         writer.send(name, b"y" * 100, b"")  # an empty key is none
@@ -204,7 +205,7 @@ def test_fewer_acks(producer: MakeProducer, topic: MakeTopic, read: Read, acks: 
     assert sent.result(10).offset == (-1 if acks == 0 else 0)
     writer.send_many(name, [b"y"] * 1_000)
     writer.flush()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while len(read(name)[0]) < 1_001 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [record.value for record in read(name)[0]] == [b"x"] + [b"y"] * 1_000
@@ -224,7 +225,7 @@ def test_what_nobody_acknowledges_leaves_before_the_producer_is_closed(
             writer.send_many(name, chunk)
     goes_on.join()
     tp = TopicPartition(name, 0)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     with Consumer(bootstrap_servers=cluster.bootstrap_servers) as consumer:
         while (end := consumer.end_offsets([tp])[tp]) < 40_001:
             assert time.monotonic() < deadline, end
@@ -347,7 +348,7 @@ def test_a_deleted_topic_is_noticed_and_its_successor_too(
     admin.delete_topic(name)
 
     def send_on() -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             writer.send(name, b"y").result(10)
 

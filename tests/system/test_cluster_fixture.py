@@ -15,6 +15,8 @@ from tailrace import Admin, TailraceError
 from tailrace.protocol.errors import ConnectionFailedError, InvalidArgumentError
 from tailrace.testing import Cluster
 
+from ..patience import PATIENCE_S
+
 
 def gone(pid: int) -> bool:
     try:
@@ -24,7 +26,7 @@ def gone(pid: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -20,11 +20,11 @@ from tailrace.protocol.errors import ClosedError, FencedMemberError, GroupNotEmp
 from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
+from ..patience import BUSY_S
 from .conftest import stopped, wait_until
 
 MEMBER = Path(__file__).with_name("group_member.py")
 WITHIN_S = 60.0
-PAUSE_S_MAX = 5.0
 """Of partitions that do not move: 0.06 s were measured (benchmarks/rebalance.py), on a machine at rest."""
 _groups = count(1)
 
@@ -234,7 +234,7 @@ def test_who_is_not_concerned_reads_on(
         wait_until(lambda: len(read_by(other)) == 100, "it reads meanwhile", WITHIN_S)
         assert is_moving()
         assert newcomer.held() == set()
-    assert max(at - sent for at, sent in read_by(other)) < PAUSE_S_MAX
+    assert max(at - sent for at, sent in read_by(other)) < BUSY_S
     wait_until(lambda: settled([*members, newcomer], 3), "three members share", WITHIN_S)
     assert other.held() == {kept}
     assert not other.said("revoked")

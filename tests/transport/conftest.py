@@ -15,6 +15,8 @@ from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.context import Context, new_context
 from tailrace.transport.poller import Poller, Source
 
+from ..patience import PATIENCE_S
+
 ECHO_SERVER = Path(__file__).with_name("echo_server.py")
 
 Wait = Callable[..., None]
@@ -53,7 +55,7 @@ def again(own: Callable[[C], C]) -> Callable[[Callable[[], C]], C]:
     """`again(open)`: bind to the address of a source closed just now, which ZeroMQ's thread gives up soon."""
 
     def again(open_source: Callable[[], C]) -> C:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 return own(open_source())
@@ -67,7 +69,7 @@ def again(own: Callable[[C], C]) -> Callable[[Callable[[], C]], C]:
 def wait() -> Wait:
     """`wait(condition, *sources)`: poll the sources until the condition holds; fails after 5 s."""
 
-    def wait(condition: Callable[[], object], *sources: Source, timeout_s: float = 5) -> None:
+    def wait(condition: Callable[[], object], *sources: Source, timeout_s: float = PATIENCE_S) -> None:
         poller = Poller()
         for source in sources:
             poller.add(source)

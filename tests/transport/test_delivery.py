@@ -11,6 +11,8 @@ from tailrace.transport.context import Context
 from tailrace.transport.poller import Poller
 from tailrace.transport.server import Delivery, Incoming, Server
 
+from ..patience import PATIENCE_S
+
 Wait = Callable[..., None]
 MIB = 1024 * 1024
 
@@ -35,7 +37,7 @@ def wait_done(delivery: Delivery, server: Server) -> None:
     """Nothing reports it, so ask again and again; the server's socket does its part when it is looked at."""
     poller = Poller()
     poller.add(server)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while not delivery.done:
         assert time.monotonic() < deadline
         poller.poll(0.01)

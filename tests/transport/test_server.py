@@ -21,6 +21,8 @@ from tailrace.transport.context import Context
 from tailrace.transport.endpoint import boot_id, split_tcp
 from tailrace.transport.server import COPY_BYTES_MAX, Incoming, Server
 
+from ..patience import PATIENCE_S
+
 Wait = Callable[..., None]
 Connect = Callable[[str], Connection]
 Own = Callable[..., Any]
@@ -116,7 +118,7 @@ def test_send_to_a_peer_that_left_is_false(
     connection.send(b"ask")
     peer = request_of().peer
     connection.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while server.send(peer, b"answer"):  # its socket hears of it in its own time
         assert time.monotonic() < deadline
     assert not server.send(b"never seen", b"answer")
@@ -165,7 +167,7 @@ def test_a_tracked_reply_is_done_when_the_peer_takes_it_or_leaves(
 
 
 def wait_until_done(server: Server, replies: list[Any]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while not all(reply.done for reply in replies):
         assert time.monotonic() < deadline
         assert server.receive() is None  # a socket hears of its peers when it is used

@@ -1,7 +1,7 @@
 """Assignors: complete, even, and moving no more than it takes."""
 
 from collections.abc import Mapping
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -116,9 +116,9 @@ def test_a_thousand_members_join_and_one_leaves_in_seconds() -> None:
     topics = [number.to_bytes(16, "big") for number in range(100)]
     counts = dict.fromkeys(topics, 100)
     wanted = {f"m{n:04}": frozenset(topics[: 50 + n % 50]) for n in range(1_000)}
-    started = perf_counter()
+    started = process_time()
     target = assign(uniform, wanted, counts)
     del wanted["m0007"]
     later = assign(uniform, wanted, counts, target)
-    assert perf_counter() - started < 20
+    assert process_time() - started < 20
     check_complete(later, wanted, dict.fromkeys(topics[:99], 100))
