@@ -13,6 +13,7 @@ from tailrace.protocol.record import TopicPartition
 from .connect import waiting_is_told
 from .offsets import OffsetRange, parse_offsets
 from .options import bootstrap_option, json_option, timeout_option
+from .output import LOOK_AT_READER_MS, check_reader
 from .record_format import BatchFormat, format_string, json_lines, values_only
 from .topic_names import complete_topics, matching, pattern_of, regex_option
 
@@ -195,8 +196,10 @@ def _print_all(
 ) -> None:
     out = sys.stdout.buffer
     left = count
+    look_ms = LOOK_AT_READER_MS if ends is None else LOOK_AT_POSITIONS_MS
     while left != 0 and not _finished(consumer, ends):
-        for batch in consumer.batches(timeout_ms=LOOK_AT_POSITIONS_MS if ends is not None else None):
+        check_reader()
+        for batch in consumer.batches(timeout_ms=look_ms):
             wanted = len(batch) if left is None else min(left, len(batch))
             if ends is not None:
                 end = ends[TopicPartition(batch.topic, batch.partition)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from tailrace.consumer.listener import RebalanceListener
 from tailrace.protocol.record import TopicPartition
 
+from .output import LOOK_AT_READER_MS, check_reader
 from .record_format import BatchFormat
 
 if TYPE_CHECKING:
@@ -127,8 +128,10 @@ def _print(
 ) -> None:
     out = sys.stdout.buffer
     left = count
+    look_ms = LOOK_AT_READER_MS if goal is None else LOOK_AT_GOAL_MS
     while left != 0 and not (goal is not None and goal.reached(printed)):
-        for batch in consumer.batches(timeout_ms=None if goal is None else LOOK_AT_GOAL_MS):
+        check_reader()
+        for batch in consumer.batches(timeout_ms=look_ms):
             wanted = len(batch) if goal is None else goal.wanted(batch)
             if left is not None:
                 wanted = min(left, wanted)

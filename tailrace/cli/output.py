@@ -1,12 +1,19 @@
 """How commands print: JSON lines for programs, aligned columns for people."""
 
+import errno
 import json
 import os
+import select
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import click
+
+LOOK_AT_READER_MS: Final = 1_000
+"""How often who has nothing to print looks whether anybody would still read it."""
+
+STDOUT: Final = 1
 
 _GAP: Final = "  "
 
@@ -14,6 +21,14 @@ _GAP: Final = "  "
 def print_json(fields: Mapping[str, object]) -> None:
     """One object as one line, at once also into a pipe."""
     click.echo(json.dumps(fields, ensure_ascii=False, separators=(",", ":")))
+
+
+def check_reader() -> None:
+    """Raise BrokenPipeError when nobody reads stdout any more, as a write would."""
+    poll = select.poll()
+    poll.register(STDOUT, 0)  # errors are always reported
+    if any(events & select.POLLERR for _, events in poll.poll(0)):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def discard_stdout() -> None:

@@ -17,7 +17,7 @@ from tailrace import Admin, Producer
 from tailrace.protocol.limits import RECORD_BYTES_MAX
 from tailrace.testing import Cluster
 
-from ..patience import BUSY_S
+from ..patience import BUSY_S, PATIENCE_S
 
 COMMAND = (sys.executable, "-P", "-m", "tailrace")
 
@@ -283,6 +283,19 @@ def test_a_reader_that_has_enough_ends_it_quietly(topic: str, cluster: Cluster, 
         assert process.stdout.readline()
         process.stdout.close()
         assert process.wait(10) == 141
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("more", [(), ("-g", "reader-is-gone")])
+def test_a_reader_that_is_gone_ends_it_with_nothing_to_print(
+    topic: str, cluster: Cluster, tailrace: Run, more: tuple[str, ...]
+) -> None:
+    tailrace("produce", topic, given="only\n")
+    command = [*COMMAND, "consume", topic, "-o", "start", *more, "-b", cluster.bootstrap_servers]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"only\n"
+        process.stdout.close()
+        assert process.wait(PATIENCE_S) == 141
         assert process.stderr.read() == b""
 
 

