@@ -18,6 +18,12 @@ def create_topic(coordinator: str, name: str, **config: int) -> None:
         admin.create_topic(name, config=config)
 
 
+def keep_for(coordinator: str, name: str, retention_ms: int) -> None:
+    """Let retention delete what is older."""
+    with Admin(coordinator) as admin:
+        admin.alter_topic(name, config={"retention_ms": retention_ms})
+
+
 class LogClient:
     """Produces to and fetches from partition 0 of a topic, one request at a time."""
 

@@ -16,7 +16,7 @@ from tailrace.protocol.limits import GIB, KIB, MIB
 from ..patience import PATIENCE_S
 from . import recording
 from .cluster import Served, start_node
-from .log_client import LogClient, create_topic
+from .log_client import LogClient, create_topic, keep_for
 
 SYNC_DELAY_MS = 50
 FETCH_P99_MS = 5
@@ -167,7 +167,7 @@ def test_a_full_quota_refuses_writes_until_retention_has_made_room(tmp_path: Pat
         start_node(tmp_path / "node", coordinator, quota_bytes=16 * MIB, reserve_bytes=2 * MIB) as node,
     ):
         create_topic(coordinator.endpoint, "kept")
-        create_topic(coordinator.endpoint, "short", retention_ms=3_000)
+        create_topic(coordinator.endpoint, "short")
         with (
             LogClient(coordinator.endpoint, "kept") as kept,
             LogClient(coordinator.endpoint, "short") as short,
@@ -177,6 +177,7 @@ def test_a_full_quota_refuses_writes_until_retention_has_made_room(tmp_path: Pat
             with pytest.raises(StorageFullError):
                 kept.produce(b"x" * 100 * KIB)
             assert kept.fetch(0) == [b"kept"]
+            keep_for(coordinator.endpoint, "short", 1)
             wait_for_room(kept)
             assert node.process.poll() is None
 
@@ -202,7 +203,7 @@ def test_a_full_disk_refuses_writes_until_there_is_room(tmp_path: Path) -> None:
         start_node(disk / "node", coordinator, **sizes) as node,
     ):
         create_topic(coordinator.endpoint, "kept")
-        create_topic(coordinator.endpoint, "short", retention_ms=4_000)
+        create_topic(coordinator.endpoint, "short")
         with (
             LogClient(coordinator.endpoint, "kept") as kept,
             LogClient(coordinator.endpoint, "short") as short,
@@ -215,6 +216,7 @@ def test_a_full_disk_refuses_writes_until_there_is_room(tmp_path: Path) -> None:
                 while foreign.write(bytes(64 * KIB)):
                     pass
             assert kept.fetch(0) == [b"kept"]
+            keep_for(coordinator.endpoint, "short", 1)
             wait_for_room(kept)
             assert node.process.poll() is None
             (disk / "foreign").unlink()
