@@ -1,6 +1,6 @@
 """What the application hands over, checked: topics, keys, values, headers, timestamps."""
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from contextlib import suppress
 from operator import index
 from typing import Any, Final
@@ -69,7 +69,7 @@ def column_of(name: str, items: Iterable[Any], serializer: Serializer | None) ->
 
     Raises InvalidArgumentError or SerializationError that name the first item that does not fit.
     """
-    if isinstance(items, str | bytes | bytearray | memoryview):
+    if isinstance(items, str | bytes | bytearray | memoryview | Mapping | Set):
         raise InvalidArgumentError(f"{name} is {_described(items)}; it is a sequence of records' {name}")
     if serializer is None and is_array(items):
         from .arrays import packed_of

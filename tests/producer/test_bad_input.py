@@ -88,6 +88,8 @@ def test_send(producer: MakeProducer, topic: MakeTopic, arguments: dict[str, Any
     ("arguments", "message"),
     [
         ({"values": "abc"}, "values is str 'abc'"),
+        ({"values": {"a": 1}}, "values is dict {'a': 1}"),
+        ({"values": [b"v"], "keys": {b"k"}}, "keys is set {b'k'}"),
         ({"values": b"abc"}, "values is bytes"),
         ({"values": 5}, "values is int 5"),
         ({"values": [b"a", 5]}, r"values\[1\] is int 5.*value_serializer="),
