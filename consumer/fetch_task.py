@@ -4,12 +4,13 @@ The fetcher is shared by two threads under `lock`, which is held for microsecond
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
 
 from tailrace.client.engine import Engine
+from tailrace.client.pending import Frame
 from tailrace.protocol.descriptor import ALIGNMENT
 from tailrace.protocol.errors import ClosedError, MalformedRequestError, TailraceError
 from tailrace.protocol.limits import FETCH_SLOT_BYTES
@@ -96,7 +97,7 @@ class FetchTask:
         self._engine.request(plan.node, request, on_reply=partial(self._replied, plan))
 
     def _replied(
-        self, plan: FetchPlan | LookupPlan, reply: Reply | TailraceError, frames: list[bytes]
+        self, plan: FetchPlan | LookupPlan, reply: Reply | TailraceError, frames: Sequence[Frame]
     ) -> None:
         now = monotonic()
         with self._changed:

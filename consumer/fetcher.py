@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.cluster import TopicInfo
+from tailrace.protocol.crc import Buffer
 from tailrace.protocol.errors import (
     BatchTooLargeError,
     ClosedError,
@@ -182,7 +183,7 @@ class Fetcher:
         ]
 
     def replied(
-        self, fetch_id: int, results: Sequence[FetchResult], frames: Sequence[bytes], now: float
+        self, fetch_id: int, results: Sequence[FetchResult], frames: Sequence[Buffer], now: float
     ) -> None:
         """A node has answered a fetch: `frames` are the batches of all `results`, in their order."""
         announced = sum(result.batches for result in results)
@@ -313,7 +314,7 @@ class Fetcher:
             self._idle[partition.key] = partition
 
     def _take(
-        self, partition: AssignedPartition, result: FetchResult, batches: Sequence[bytes], now: float
+        self, partition: AssignedPartition, result: FetchResult, batches: Sequence[Buffer], now: float
     ) -> None:
         if result.error.code != ErrorCode.NONE:
             self._refused(partition, result.error, now)
@@ -331,7 +332,7 @@ class Fetcher:
             self._idle[partition.key] = self._idle.pop(partition.key)
         self._show(partition)
 
-    def _push(self, partition: AssignedPartition, batch: bytes) -> None:
+    def _push(self, partition: AssignedPartition, batch: Buffer) -> None:
         header = parse_header(batch)
         if header.last_offset >= partition.fetch_offset:
             partition.push(RawBatch(batch, header, partition.fetch_offset))

@@ -1,10 +1,11 @@
 """Where a consumer's offsets are kept: what `Commits` asks of a store, and the two that there are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias
 
 from tailrace.client.engine import COORDINATOR, Engine
+from tailrace.client.pending import Frame
 from tailrace.protocol.errors import (
     DataFolderError,
     ErrorCode,
@@ -177,7 +178,7 @@ class GroupOffsets:
         left = len(requests)
         failed: TailraceError | None = None
 
-        def take(keys: list[Key], reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+        def take(keys: list[Key], reply: Reply | TailraceError, _frames: Sequence[Frame]) -> None:
             nonlocal left, failed
             left -= 1
             failed = _refusal(reply, keys) or failed

@@ -10,6 +10,7 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 from tailrace.protocol.batch import BatchHeader, check_crc
+from tailrace.protocol.crc import Buffer
 from tailrace.protocol.decode import Batch, decode
 from tailrace.protocol.errors import BatchTooLargeError, CorruptBatchError
 from tailrace.protocol.record import Record, TopicPartition
@@ -23,7 +24,7 @@ from .sift import Rejected, sift
 class RawBatch(NamedTuple):
     """A whole batch as it came, its header, and the offset from which it is handed over."""
 
-    data: bytes
+    data: Buffer
     header: BatchHeader
     start: int
 
@@ -109,7 +110,7 @@ def rejected_whole(name: TopicPartition, raw: RawBatch, error: CorruptBatchError
         return None
     header = raw.header
     key: bytes | None = None
-    value: bytes | None = raw.data
+    value: bytes | None = bytes(raw.data)
     record = Record(*name, header.base_offset, header.max_timestamp, key, value, ())
     reason = malformed(name, header.base_offset, header.record_count, error.__cause__)
     return Rejected(record, reason, header.record_count)

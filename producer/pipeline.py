@@ -2,11 +2,13 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 from random import Random
 from time import monotonic
 from typing import Final
 
 from tailrace.client.engine import COORDINATOR, Engine
+from tailrace.client.pending import Frame
 from tailrace.protocol.cluster import PartitionInfo, TopicInfo
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.errors import BusyError, ClosedError, ErrorCode, TailraceError
@@ -125,7 +127,7 @@ class Pipeline:
         if asked is None:
             return
 
-        def on_reply(reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+        def on_reply(reply: Reply | TailraceError, _frames: Sequence[Frame]) -> None:
             if isinstance(reply, ProducerReady):
                 identity = Identity(reply.producer_id, reply.producer_epoch)
                 self.sender.identified(identity, monotonic())
@@ -154,7 +156,7 @@ class Pipeline:
         def request(request_id: int) -> Produce:
             return Produce(request_id, acks=acks, entries=entries)
 
-        def on_reply(reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+        def on_reply(reply: Reply | TailraceError, _frames: Sequence[Frame]) -> None:
             self._answered(shipment, reply, now)
 
         if acks != ACKS_NONE:

@@ -5,7 +5,7 @@ The lock is the one that the application's thread waits with, so that news of th
 
 import logging
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 from threading import Lock
@@ -13,6 +13,7 @@ from time import monotonic
 from uuid import uuid4
 
 from tailrace.client.engine import COORDINATOR, Engine
+from tailrace.client.pending import Frame
 from tailrace.protocol.errors import FencedMemberError, MalformedRequestError, TailraceError
 from tailrace.protocol.group_messages import (
     NO_MEMBER,
@@ -117,7 +118,7 @@ class GroupTask:
         )
         self._engine.request(COORDINATOR, self.leave(member_id), on_reply=self._left)
 
-    def _left(self, reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+    def _left(self, reply: Reply | TailraceError, _frames: Sequence[Frame]) -> None:
         if isinstance(reply, TailraceError):
             _log.warning("%s: leaving group %s: %s", self._name, self._group_id, reply)
 
@@ -158,7 +159,9 @@ class GroupTask:
             timeout_s=2 * wait_ms / 1000,
         )
 
-    def _replied(self, plan: Join | Heartbeat, reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+    def _replied(
+        self, plan: Join | Heartbeat, reply: Reply | TailraceError, _frames: Sequence[Frame]
+    ) -> None:
         with self._lock:
             was = self.membership.phase
             if isinstance(reply, GroupAssigned):

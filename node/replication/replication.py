@@ -5,7 +5,7 @@ Belongs to the network thread. `LeadReplica` and `Copier` decide; the writer doe
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import inf
 from random import Random
@@ -35,6 +35,7 @@ from tailrace.protocol.replica_messages import (
 from tailrace.protocol.wire import encode
 from tailrace.transport.connection import Connection
 from tailrace.transport.poller import Poller, Source
+from tailrace.transport.server import Buffer
 
 from ..leaders import Led
 from ..membership import Membership
@@ -267,9 +268,13 @@ class Replication:
             reply_bytes=FETCH_REPLY_BYTES_MAX,
         )
 
-    def _fetch_answered(self, fetch: CopyFetch, reply: Reply | TailraceError, frames: list[bytes]) -> None:
+    def _fetch_answered(
+        self, fetch: CopyFetch, reply: Reply | TailraceError, frames: Sequence[Buffer]
+    ) -> None:
         if isinstance(reply, ReplicaFetched) and sum(r.batches for r in reply.results) == len(frames):
-            steps = self.copier.replied(fetch.fetch_id, reply.results, frames, self._now)
+            # Copies: what the writer checks and stores must not be memory that the leader can write to.
+            batches = list(map(bytes, frames))
+            steps = self.copier.replied(fetch.fetch_id, reply.results, batches, self._now)
             if steps:
                 self._writer.submit(PendingCopy(steps, sum(map(len, frames))))
             return
@@ -318,7 +323,7 @@ class Replication:
             member_epochs=member_epochs,
         )
 
-        def on_reply(reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+        def on_reply(reply: Reply | TailraceError, _frames: Sequence[Buffer]) -> None:
             answers: list[IsrResult | None] = [None] * len(proposals)
             if isinstance(reply, IsrAltered) and len(reply.results) == len(proposals):
                 answers = list(reply.results)

@@ -1,9 +1,12 @@
 """What a thread waits for while the I/O thread works for it."""
 
 import threading
+from collections.abc import Sequence
 
 from tailrace.protocol.errors import TailraceError, TimedOutError
 from tailrace.protocol.messages import Reply
+
+from .pending import Frame
 
 GRACE_S = 5.0
 """The I/O thread reports a time-out itself; when even that does not come, waiting ends after this."""
@@ -17,15 +20,15 @@ class Answer:
     def __init__(self) -> None:
         self._come = threading.Event()
         self._reply: Reply | TailraceError | None = None
-        self._frames: list[bytes] = []
+        self._frames: Sequence[Frame] = ()
 
-    def resolve(self, reply: Reply | TailraceError, frames: list[bytes]) -> None:
+    def resolve(self, reply: Reply | TailraceError, frames: Sequence[Frame]) -> None:
         """A `ReplyHandler`."""
         self._reply = reply
         self._frames = frames
         self._come.set()
 
-    def wait(self, timeout_s: float) -> tuple[Reply, list[bytes]]:
+    def wait(self, timeout_s: float) -> tuple[Reply, Sequence[Frame]]:
         """The reply and its frames. Raises the error that came instead; Ctrl-C interrupts it."""
         self._come.wait(timeout_s + GRACE_S)
         if self._reply is None:

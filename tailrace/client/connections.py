@@ -173,7 +173,7 @@ class Connections:
         if arena is None:
             return
 
-        def on_reply(reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+        def on_reply(reply: Reply | TailraceError, _frames: Sequence[Frame]) -> None:
             if link.path is not path:
                 return
             if isinstance(reply, ArenaOpened):
@@ -229,11 +229,12 @@ class Connections:
             if message is None:
                 break
             received += 1
-            header, frames = message
+            header = message[0]
+            frames: Sequence[Frame] = message[1]
             request_id, reply, readable = _read(header)
             if link.path is not None:
                 try:
-                    frames = link.path.incoming(request_id, frames)
+                    frames = link.path.incoming(request_id, message[1])
                 except TailraceError as error:
                     reply, frames = error, []
             pending = self._pending.get(request_id)

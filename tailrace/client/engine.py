@@ -221,7 +221,7 @@ class Engine:
         *,
         timeout_s: float,
         fatal: tuple[type[TailraceError], ...] = (),
-    ) -> tuple[Reply, list[bytes]]:
+    ) -> tuple[Reply, Sequence[Frame]]:
         """Ask and wait, again and again with growing pauses while the error is retriable.
 
         Raises the last error when `timeout_s` is over, one that is not retriable or of a class in
@@ -277,7 +277,7 @@ class Engine:
     def _no_coordinator(self, error: TailraceError) -> TailraceError:
         return type(error)(f"{self.bootstrap} answered, but not as a coordinator: {error}")
 
-    def _take_snapshot(self, answer: Answer, reply: Reply | TailraceError, frames: list[bytes]) -> None:
+    def _take_snapshot(self, answer: Answer, reply: Reply | TailraceError, frames: Sequence[Frame]) -> None:
         self._loop.follower.take_reply(reply)
         answer.resolve(reply, frames)
 
@@ -313,11 +313,11 @@ class Engine:
         destination: int,
         request: Callable[[int], Request],
         frames: Sequence[Frame],
-        resolve: Callable[[Answer, Reply | TailraceError, list[bytes]], None],
+        resolve: Callable[[Answer, Reply | TailraceError, Sequence[Frame]], None],
         *,
         timeout_s: float,
         fatal: tuple[type[TailraceError], ...] = (),
-    ) -> tuple[Reply, list[bytes]]:
+    ) -> tuple[Reply, Sequence[Frame]]:
         if threading.current_thread() is self._loop.thread:
             raise TailraceError(f"{self.name}: a callback would wait for itself; do this in another thread")
         started = monotonic()

@@ -1,7 +1,7 @@
 """Follows the coordinator: asks it for snapshots and listens to what it publishes."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from tailrace.protocol.cluster import Listener
@@ -16,6 +16,7 @@ from tailrace.transport.publisher import Subscriber
 
 from .connections import Connections
 from .link import COORDINATOR
+from .pending import Frame
 from .retry import Backoff
 
 _log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class Follower:
             now=now,
         )
 
-    def _answered(self, reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+    def _answered(self, reply: Reply | TailraceError, _frames: Sequence[Frame]) -> None:
         self._asked = False
         self.take_reply(reply)
 

@@ -1,8 +1,8 @@
 """One connection's shared memory: payloads that go and come by way of an arena instead of in frames.
 
-The arena belongs to the connection: a node that is cut off can write into no other's slots. A slot is free
-again when the request's reply is there, or the connection is gone, never by time alone: until then the node
-may use it.
+The arena belongs to the connection: a node that is cut off can write into no other's slots. Until the reply
+is there, or the connection is gone, a slot is the node's, however long that takes. With the reply it is free
+again; one with batches in it, when they were decoded or dropped.
 """
 
 from collections.abc import Sequence
@@ -73,18 +73,25 @@ class LocalPath:
         if slot is not None and self.arena is not None:
             self.arena.release(slot)
 
-    def incoming(self, request_id: int, frames: list[bytes]) -> list[bytes]:
-        """The payload of a reply. Raises MalformedRequestError."""
+    def incoming(self, request_id: int, frames: Sequence[bytes]) -> Sequence[Frame]:
+        """The payload of a reply, where it lies: its slot is used until nobody has any of it any more.
+
+        Raises MalformedRequestError.
+        """
         descriptor = descriptor_frame(frames)
-        try:
-            if descriptor is None:
-                return frames
-            slot = self._slots.get(request_id)
-            if slot is None or self.arena is None:
-                raise MalformedRequestError("a descriptor for a request that has no slot")
-            return self.arena.read(slot, decode_descriptor(descriptor))
-        finally:
+        if descriptor is None:
             self.withdraw(request_id)
+            return frames
+        slot = self._slots.get(request_id)
+        if slot is None or self.arena is None:
+            raise MalformedRequestError("a descriptor for a request that has no slot")
+        try:
+            lent = self.arena.lend(slot, decode_descriptor(descriptor))
+        except MalformedRequestError:
+            self.withdraw(request_id)
+            raise
+        del self._slots[request_id]
+        return lent
 
     def close(self) -> None:
         """Give everything back."""

@@ -7,9 +7,9 @@ from typing import TypeAlias
 from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.messages import Reply
 
-ReplyHandler: TypeAlias = Callable[[Reply | TailraceError, list[bytes]], None]
-"""Gets the reply and its payload frames, or the error that came instead: never a `Failed`."""
 Frame: TypeAlias = bytes | bytearray | memoryview
+ReplyHandler: TypeAlias = Callable[[Reply | TailraceError, Sequence[Frame]], None]
+"""Gets the reply and its payload frames, or the error that came instead: never a `Failed`."""
 
 
 class Pending:

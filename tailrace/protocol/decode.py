@@ -6,7 +6,7 @@ from functools import cached_property
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from .batch import MAGIC_COLUMNS, BatchHeader, check_crc, parse_header
+from .batch import MAGIC_COLUMNS, BatchHeader, check_crc_of, parse_header, split
 from .crc import Buffer
 from .read_columns import Columns
 from .record import Headers, Record
@@ -42,15 +42,18 @@ class Body(Protocol):
 def decode(batch: Buffer, *, verify_crc: bool = True) -> "Batch":
     """Check a whole batch, its CRC and every length and offset in it, and give access to its columns.
 
-    Without `verify_crc` the rest is checked all the same: flipped bits in values go unnoticed, no more.
-    Raises CorruptBatchError; BatchTooLargeError if the batch is longer than BATCH_BYTES_MAX.
+    `batch` is copied once. The copy is what is checked and what columns are made of: the memory of `batch`
+    may be used for something else as soon as this returns. Without `verify_crc` the rest is checked all the
+    same: flipped bits in values go unnoticed, no more. Raises CorruptBatchError; BatchTooLargeError if the
+    batch is longer than BATCH_BYTES_MAX.
     """
     header = parse_header(batch)
+    front, body = split(batch, header)
     if verify_crc:
-        check_crc(batch, header)
-    whole = batch if isinstance(batch, bytes) else bytes(batch)
-    body: Body = Columns(whole, header) if header.magic == MAGIC_COLUMNS else Rows(whole, header)
-    return Batch(header, body)
+        check_crc_of(front, body, header)
+    if header.magic == MAGIC_COLUMNS:
+        return Batch(header, Columns(header, front, body))
+    return Batch(header, Rows(header, body))
 
 
 class Batch:

@@ -174,6 +174,8 @@ UPDATES_BUFFERED_MAX: Final = 1_000
 # --- the local path ----------------------------------------------------------
 ARENA_BYTES: Final = 128 * MIB
 """Memory that a client shares with one node at most; it is taken as it is used."""
+ARENA_LENT_BYTES_MAX: Final = ARENA_BYTES // 2
+"""Fetched batches that may wait in an arena to be decoded; what comes on top of that is copied out."""
 ARENA_BYTES_MAX: Final = 1 * GIB
 """What a node takes for an arena."""
 ARENA_TOKEN_BYTES: Final = 16

@@ -34,6 +34,7 @@ from .limits import BATCH_HEADERS_MAX
 from .record import Headers
 
 _LAST_KIND: Final = max(Kind)
+_PADDING: Final = bytes(COLUMNS_AT - HEADER_BYTES)
 _KEY_KINDS: Final = frozenset((Kind.KEY_OFFSETS, Kind.KEY_DATA, Kind.KEY_VALIDITY))
 _HEADER_KINDS: Final = frozenset(kind for kind in Kind if kind.name.startswith("HEADER_"))
 
@@ -105,13 +106,18 @@ class HeaderColumns(NamedTuple):
 
 
 class Columns:
-    """The columns of one batch, all lengths checked. `body` holds the buffers that the spans name."""
+    """The columns of one batch, all lengths checked. `body` holds the buffers that the spans name.
 
-    def __init__(self, batch: bytes, header: BatchHeader) -> None:
+    `front` is the header with its padding, `body` what follows it.
+    """
+
+    def __init__(self, header: BatchHeader, front: bytes, body: bytes) -> None:
         self.header = header
         self.count = header.record_count
-        self.body, start = _plain_body(batch, header)
-        self.spans = spans = _read_directory(self.body, start)
+        if front[HEADER_BYTES:] != _PADDING:
+            raise CorruptBatchError("the header is not padded to 64 bytes with zeros")
+        self.body = _plain(body, header)
+        self.spans = spans = _read_directory(self.body)
         self.value_column = BinaryColumn(self.body, spans, VALUES, self.count)
         self.key_column: BinaryColumn | None = None
         if not spans.keys().isdisjoint(_KEY_KINDS):
@@ -196,26 +202,24 @@ def _check_texts(column: BinaryColumn) -> None:
         raise CorruptBatchError(f"header key: {error}") from None
 
 
-def _plain_body(batch: bytes, header: BatchHeader) -> tuple[bytes, int]:
-    """The bytes that hold the columns, and where the directory starts in them."""
-    if len(batch) < COLUMNS_AT or any(batch[HEADER_BYTES:COLUMNS_AT]):
-        raise CorruptBatchError("the header is not padded to 64 bytes with zeros")
+def _plain(body: bytes, header: BatchHeader) -> bytes:
+    """The body without its compression."""
     codec = header.compression
     if codec is Compression.NONE:
-        return batch, COLUMNS_AT
-    at = COLUMNS_AT + SIZE_PREFIX.size
-    if len(batch) < at:
+        return body
+    at = SIZE_PREFIX.size
+    if len(body) < at:
         raise CorruptBatchError("a compressed body without its size")
-    (size,) = SIZE_PREFIX.unpack_from(batch, COLUMNS_AT)
-    return decompress(codec, memoryview(batch)[at:], size), 0
+    (size,) = SIZE_PREFIX.unpack_from(body)
+    return decompress(codec, memoryview(body)[at:], size)
 
 
-def _read_directory(body: bytes, start: int) -> dict[int, Span]:
+def _read_directory(body: bytes) -> dict[int, Span]:
     """The spans of all buffers: known kinds, ascending, within the body, padded with zeros, to its end."""
-    at = start + DIRECTORY_HEAD.size
+    at = DIRECTORY_HEAD.size
     if len(body) < at:
         raise CorruptBatchError("the column directory is cut off")
-    count, *reserved = DIRECTORY_HEAD.unpack_from(body, start)
+    count, *reserved = DIRECTORY_HEAD.unpack_from(body)
     end = at + count * DIRECTORY_ENTRY.size
     if any(reserved) or count > len(Kind) or end > len(body):
         raise CorruptBatchError(f"a column directory of {count} entries that does not fit")

@@ -12,7 +12,7 @@ that follow it, and -1 stands for null. Offset deltas ascend; a compacted batch 
 from collections.abc import Sequence
 from typing import Final
 
-from .batch import HEADER_BYTES, INT64_MAX, BatchHeader
+from .batch import INT64_MAX, BatchHeader
 from .compression import Compression, decompress_rows
 from .errors import CorruptBatchError
 from .limits import BATCH_HEADERS_MAX
@@ -24,14 +24,13 @@ _VARINT_BITS_MAX: Final = 63
 class Rows:
     """The records of one batch, read into columns."""
 
-    def __init__(self, batch: bytes, header: BatchHeader) -> None:
+    def __init__(self, header: BatchHeader, body: bytes) -> None:
         self._values: list[bytes | None] = []
         self._keys: list[bytes | None] = []
         self._timestamp_deltas: list[int] = []
         self._deltas: list[int] = []
         self._headers: list[Headers] = []
         self._header_room = BATCH_HEADERS_MAX
-        body = batch[HEADER_BYTES:]
         if header.compression is not Compression.NONE:
             body = decompress_rows(header.compression, body)
         try:

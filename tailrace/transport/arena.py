@@ -9,12 +9,15 @@ shrinking, so that neither side can be made to touch bytes that are not there.
 import fcntl
 import os
 import secrets
+from collections import deque
 from collections.abc import Sequence
+from ctypes import c_ubyte
 from mmap import MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 from typing import Final, NamedTuple
+from weakref import finalize
 
 from tailrace.protocol.descriptor import ALIGNMENT, Descriptor, aligned, room_for
-from tailrace.protocol.limits import ARENA_BYTES, ARENA_TOKEN_BYTES, MIB
+from tailrace.protocol.limits import ARENA_BYTES, ARENA_LENT_BYTES_MAX, ARENA_TOKEN_BYTES, MIB
 
 from .server import Buffer
 from .slots import Slots
@@ -25,6 +28,10 @@ RESERVE_STEP_BYTES: Final = 1 * MIB
 would be a SIGBUS, while this is an error."""
 
 assert ARENA_TOKEN_BYTES <= SLOTS_AT
+
+
+_Loan: Final = c_ubyte * ARENA_BYTES
+"""Stands for a slot that was lent: as long as there is a view of its memory, it is there."""
 
 
 class Slot(NamedTuple):
@@ -47,11 +54,15 @@ class Arena:
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
             self._reserved = 0
             self._reserve(SLOTS_AT)
-            self._memory = memoryview(mmap(self.fd, ARENA_BYTES, MAP_SHARED, PROT_READ | PROT_WRITE))
+            self._mapping = mmap(self.fd, ARENA_BYTES, MAP_SHARED, PROT_READ | PROT_WRITE)
+            self._memory = memoryview(self._mapping)
         except BaseException:
             os.close(self.fd)
             raise
         self._memory[: len(self.token)] = self.token
+        self._returned: deque[Slot] = deque()
+        """What was lent and is not used any more."""
+        self._lent_bytes = 0
         self._slots = Slots(SLOTS_AT, ARENA_BYTES)
 
     def place(self, payloads: Sequence[Buffer]) -> tuple[Slot, Descriptor] | None:
@@ -71,21 +82,41 @@ class Arena:
         slot = self._take(aligned(size))
         return None if slot is None else (slot, Descriptor(slot.start, [slot.size]))
 
-    def read(self, slot: Slot, descriptor: Descriptor) -> list[bytes]:
-        """Copies of the payloads in a slot. Raises MalformedRequestError if they do not lie in it."""
-        memory = self._memory
-        return [bytes(memory[a:b]) for a, b in descriptor.spans(slot.start, slot.start + slot.size)]
+    def lend(self, slot: Slot, descriptor: Descriptor) -> list[Buffer]:
+        """The payloads in a slot, where they lie, read-only. The slot is free when nobody has any of them.
+
+        Copies, and a slot that is free at once, while ARENA_LENT_BYTES_MAX are lent. Raises
+        MalformedRequestError if they do not lie in the slot: then that is still in use.
+        """
+        end = slot.start + slot.size
+        spans = descriptor.spans(slot.start, end)
+        used = aligned(spans[-1][1]) - slot.start
+        if self._lent_bytes + used > ARENA_LENT_BYTES_MAX:
+            self._take_back()
+        if self._lent_bytes + used > ARENA_LENT_BYTES_MAX:
+            copies: list[Buffer] = [bytes(self._memory[a:b]) for a, b in spans]
+            self.release(slot)
+            return copies
+        if used < slot.size:
+            self._slots.give(slot.start + used, slot.size - used)
+        loan = _Loan.from_buffer(self._mapping)
+        # Runs in the thread that lets go of the last view: what it does there takes no lock.
+        finalize(loan, self._returned.append, Slot(slot.start, used)).atexit = False
+        self._lent_bytes += used
+        memory = memoryview(loan).cast("B").toreadonly()
+        return [memory[a:b] for a, b in spans]
 
     def release(self, slot: Slot) -> None:
         """Nobody uses the slot any more."""
         self._slots.give(*slot)
 
     def close(self) -> None:
-        """Give the memory back; the node keeps what it has mapped until it notices."""
+        """Give the memory back, but for what is lent; the node keeps what it has mapped until it notices."""
         self._memory.release()
         os.close(self.fd)
 
     def _take(self, size: int) -> Slot | None:
+        self._take_back()
         start = self._slots.take(size)
         if start is None:
             return None
@@ -95,6 +126,13 @@ class Arena:
             self._slots.give(start, size)
             return None
         return Slot(start, size)
+
+    def _take_back(self) -> None:
+        """Slots of which all that was lent is gone are free."""
+        while self._returned:
+            slot = self._returned.popleft()
+            self._lent_bytes -= slot.size
+            self._slots.give(*slot)
 
     def _reserve(self, end: int) -> None:
         if end > self._reserved:

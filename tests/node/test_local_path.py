@@ -70,7 +70,7 @@ def test_batches_in_and_out(peer: Any, topic: Any, arena: Arena) -> None:
     assert isinstance(reply, Fetched)
     frame = descriptor_frame(payload)
     assert frame is not None, "many bytes come by way of the slot"
-    got = arena.read(slot, decode_descriptor(frame))
+    got = arena.lend(slot, decode_descriptor(frame))
     assert [value for data in got for value in decode(data).values] == [VALUE, b"1", b"2", VALUE, b"4"]
     assert got == fetch(peer, topic, ())[1], "as the frames would be"
 
@@ -92,7 +92,7 @@ def test_a_slot_bounds_a_reply(peer: Any, topic: Any, arena: Arena) -> None:
     assert reply.results[0].batches in (2, 3)
     frame = descriptor_frame(payload)
     assert frame is not None
-    assert len(arena.read(slot, decode_descriptor(frame))) == reply.results[0].batches
+    assert len(arena.lend(slot, decode_descriptor(frame))) == reply.results[0].batches
 
 
 def test_a_fetch_that_waits(house: Any, peer: Any, topic: Any, arena: Arena) -> None:
@@ -103,7 +103,7 @@ def test_a_fetch_that_waits(house: Any, peer: Any, topic: Any, arena: Arena) -> 
     reply, payload = peer.receive()
     frame = descriptor_frame(payload)
     assert frame is not None
-    (data,) = arena.read(slot, decode_descriptor(frame))
+    (data,) = arena.lend(slot, decode_descriptor(frame))
     assert decode(data).values == [VALUE]
     assert reply.results[0].high_watermark == 1
 

@@ -11,6 +11,7 @@ import pytest
 from tailrace.protocol.columns import encode
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.decode import Batch, decode
+from tailrace.protocol.read_columns import Columns
 
 VALUES = [b"one", None, b"", b"three"]
 KEYS = [b"k", b"", None, b"key"]
@@ -46,9 +47,10 @@ def test_absent_columns() -> None:
 
 
 def test_plain_columns_are_views_of_the_batch() -> None:
-    data = encode([b"value-1", b"value-2"], KEYS[:2], [1, 2])
-    whole = pa.py_buffer(data)
-    table = check(decode(data))
+    batch = decode(encode([b"value-1", b"value-2"], KEYS[:2], [1, 2]))
+    assert isinstance(batch.body, Columns)
+    whole = pa.py_buffer(batch.body.body)
+    table = check(batch)
     for name in ("timestamp", "key", "value"):
         for buffer in table.column(name).buffers():
             if buffer is not None:

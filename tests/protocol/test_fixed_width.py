@@ -11,6 +11,7 @@ from tailrace.protocol.columns import encode
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.decode import Batch, decode
 from tailrace.protocol.errors import InvalidArgumentError
+from tailrace.protocol.read_columns import Columns
 
 NUMBERS = np.arange(100, dtype="<i8")
 VALUES: list[bytes | None] = [number.tobytes() for number in NUMBERS]
@@ -30,9 +31,10 @@ def test_numbers(codec: Compression) -> None:
 
 @pytest.mark.parametrize("dtype", ["i8", "M8[ms]", "S8", "V8", POINT, ("u2", 4), ("<f4", (2, 1))])
 def test_every_kind_is_a_view(dtype: Any) -> None:
-    data = encode(VALUES, timestamps=list(range(100)))
-    array = decode(data).to_numpy(dtype)
-    assert np.shares_memory(array, np.frombuffer(data, np.uint8))
+    batch = decode(encode(VALUES, timestamps=list(range(100))))
+    assert isinstance(batch.body, Columns)
+    array = batch.to_numpy(dtype)
+    assert np.shares_memory(array, np.frombuffer(batch.body.body, np.uint8))
     assert len(array) == 100
     assert array.tobytes() == NUMBERS.tobytes()
     assert array.flags.aligned

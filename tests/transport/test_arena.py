@@ -7,16 +7,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from tailrace.protocol.descriptor import Descriptor, frames_of
 from tailrace.protocol.errors import LocalPathError, MalformedRequestError
-from tailrace.protocol.limits import ARENA_BYTES, ARENA_BYTES_MAX
+from tailrace.protocol.limits import ARENA_BYTES, ARENA_BYTES_MAX, ARENA_LENT_BYTES_MAX, KIB
 from tailrace.transport import peer_arenas
 from tailrace.transport.arena import SLOTS_AT, Arena
 from tailrace.transport.peer_arenas import Credentials, PeerArenas
+from tailrace.transport.server import Buffer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="shared memory is Linux's")
 
@@ -54,7 +56,7 @@ def test_both_sides_see_the_same_bytes(arena: Arena, arenas: PeerArenas) -> None
     assert there.shared
     assert there.start == slot.start
     there.frames[1][:] = b"B" * 64
-    assert arena.read(slot, descriptor) == [payloads[0], b"B" * 64, b"c"]
+    assert arena.lend(slot, descriptor) == [payloads[0], b"B" * 64, b"c"]
 
 
 def test_slots_are_used_again(arena: Arena) -> None:
@@ -90,7 +92,63 @@ def test_a_reply_outside_of_its_slot(arena: Arena) -> None:
     slot, _ = arena.reserve(128) or pytest.fail("no room")
     for descriptor in (Descriptor(slot.start, [129]), Descriptor(slot.start + 128, [1]), Descriptor(0, [1])):
         with pytest.raises(MalformedRequestError):
-            arena.read(slot, descriptor)
+            arena.lend(slot, descriptor)
+
+
+def lend(arena: Arena, size: int, used: int) -> tuple[int, list[Buffer]]:
+    """Where a slot of `size` bytes begins, of which `used` came back with a payload, and that payload."""
+    slot, _ = arena.reserve(size) or pytest.fail("no room")
+    return slot.start, arena.lend(slot, Descriptor(slot.start, [used]))
+
+
+def test_a_slot_that_is_lent_is_used_until_the_last_view_is_gone(arena: Arena) -> None:
+    slot, descriptor = arena.place([b"one", b"two"]) or pytest.fail("no room")
+    one, two = arena.lend(slot, descriptor)
+    assert (one, two) == (b"one", b"two")
+    assert isinstance(two, memoryview)
+    assert two.readonly
+    part = two[1:]
+    del one, two
+    other, _ = arena.reserve(64) or pytest.fail("no room")
+    assert other.start > slot.start, "it is still looked at"
+    assert part == b"wo"
+    del part
+    again, _ = arena.reserve(64) or pytest.fail("no room")
+    assert again.start == slot.start
+
+
+def test_what_a_payload_does_not_need_of_its_slot_is_free(arena: Arena) -> None:
+    start, held = lend(arena, 64 * KIB, 100)
+    assert lend(arena, 64 * KIB, 64)[0] == start + 128
+    del held
+    assert lend(arena, 64 * KIB, 64)[0] == start
+
+
+def test_views_may_be_dropped_by_another_thread(arena: Arena) -> None:
+    start, held = lend(arena, 64, 64)
+    thread = Thread(target=held.clear)
+    thread.start()
+    thread.join()
+    assert lend(arena, 64, 64)[0] == start
+
+
+def test_copies_when_too_much_is_lent(arena: Arena) -> None:
+    step = ARENA_LENT_BYTES_MAX // 4
+    held = [lend(arena, step, step)[1] for _ in range(4)]
+    start, copies = lend(arena, step, 64)
+    assert isinstance(copies[0], bytes)
+    assert lend(arena, step, 64)[0] == start, "its slot is free at once"
+    del held[1]
+    assert isinstance(lend(arena, step, 64)[1][0], memoryview)
+
+
+def test_what_is_lent_outlives_the_arena() -> None:
+    arena = Arena()
+    slot, descriptor = arena.place([b"kept"]) or pytest.fail("no room")
+    (view,) = arena.lend(slot, descriptor)
+    arena.close()
+    del arena
+    assert view == b"kept"
 
 
 def test_it_cannot_shrink_or_grow(arena: Arena) -> None:
