@@ -11,6 +11,7 @@ import os
 import secrets
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from ctypes import c_ubyte
 from mmap import MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 from typing import Final, NamedTuple
@@ -113,6 +114,8 @@ class Arena:
     def close(self) -> None:
         """Give the memory back, but for what is lent; the node keeps what it has mapped until it notices."""
         self._memory.release()
+        with suppress(BufferError):  # what is lent keeps the mapping, and is its end
+            self._mapping.close()
         os.close(self.fd)
 
     def _take(self, size: int) -> Slot | None:
