@@ -113,7 +113,7 @@ class Consumer(Positions):
         fetch_min_bytes: int = 1,
         fetch_max_wait_ms: int = 500,
         fetch_max_bytes: int = 50 * MIB,
-        max_partition_fetch_bytes: int = MIB,
+        max_partition_fetch_bytes: int = 4 * MIB,
         max_poll_records: int = 500,
         request_timeout_ms: int = 30_000,
         consumer_timeout_ms: float | None = None,

@@ -11,9 +11,7 @@ from time import monotonic
 
 from tailrace.client.engine import Engine
 from tailrace.client.pending import Frame
-from tailrace.protocol.descriptor import ALIGNMENT
 from tailrace.protocol.errors import ClosedError, MalformedRequestError, TailraceError
-from tailrace.protocol.limits import FETCH_SLOT_BYTES
 from tailrace.protocol.messages import Fetch, Fetched, ListOffsets, OffsetsListed, Reply
 
 from .config import ConsumerConfig
@@ -89,7 +87,7 @@ class FetchTask:
             request,
             on_reply=partial(self._replied, plan),
             timeout_s=(config.fetch_max_wait_ms + config.request_timeout_ms) / 1000,
-            reply_bytes=_slot_bytes(plan, config.fetch_max_bytes),
+            reply_bytes=plan.reply_bytes,
         )
 
     def _look_up(self, plan: LookupPlan) -> None:
@@ -174,9 +172,3 @@ class FetchTask:
 
     def _worth_waking(self) -> bool:
         return self._woken or self.cluster_moved or self.group_moved or self._fetcher.has_ready
-
-
-def _slot_bytes(plan: FetchPlan, max_bytes: int) -> int:
-    """The slot for a reply: what its partitions may bring, if that is not too much."""
-    wanted = sum(entry.max_bytes + ALIGNMENT for entry in plan.entries)
-    return min(wanted, max_bytes, FETCH_SLOT_BYTES)

@@ -55,11 +55,15 @@ _log = logging.getLogger(__name__)
 
 
 class FetchPlan(NamedTuple):
-    """A fetch to send to a node. The answer is for `replied` or `failed`."""
+    """A fetch to send to a node. The answer is for `replied` or `failed`.
+
+    `reply_bytes`: room for the batches, in shared memory if there is such.
+    """
 
     fetch_id: int
     node: int
     entries: list[FetchEntry]
+    reply_bytes: int
 
 
 class LookupPlan(NamedTuple):
@@ -193,6 +197,7 @@ class Fetcher:
             return
         flight = self._land(fetch_id)
         self._flights.reached(flight.node_id)
+        self._flights.brought(flight.node_id, sum(map(len, frames)))
         quiet = dict(flight.partitions)
         batches = iter(frames)
         for result in results:
@@ -295,7 +300,8 @@ class Fetcher:
             FetchEntry(*key, partition.leader_epoch, partition.fetch_offset, self._partition_bytes)
             for key, partition in partitions.items()
         ]
-        return FetchPlan(self._depart(node_id, partitions), node_id, entries)
+        room = self._flights.room(node_id)
+        return FetchPlan(self._depart(node_id, partitions), node_id, entries, room)
 
     def _depart(self, node_id: int, partitions: dict[Key, AssignedPartition]) -> int:
         for key in partitions:

@@ -7,13 +7,16 @@ arrives later counts only for the partitions that are still in.
 import logging
 from itertools import count
 from random import Random
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tailrace.client.retry import Backoff
 from tailrace.protocol.errors import TailraceError
-from tailrace.protocol.limits import FETCHES_PER_NODE_MAX
+from tailrace.protocol.limits import FETCH_SLOT_BYTES_FIRST, FETCH_SLOT_BYTES_MAX, FETCHES_PER_NODE_MAX
 
 from .assigned import NO_FETCH, AssignedPartition, Key
+
+ROOM_FACTOR: Final = 4
+"""A reply gets so many times the room that the one before it has used: it costs nothing if it stays free."""
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +32,7 @@ class Flight(NamedTuple):
 class Node:
     """What is known of reaching a node."""
 
-    __slots__ = ("backoff", "failing", "flights", "retry_at")
+    __slots__ = ("backoff", "failing", "flights", "retry_at", "room")
 
     def __init__(self, random: Random) -> None:
         self.flights: set[int] = set()
@@ -37,6 +40,7 @@ class Node:
         self.backoff = Backoff(random)
         self.retry_at = 0.0
         self.failing = False
+        self.room = FETCH_SLOT_BYTES_FIRST
 
 
 class Flights:
@@ -89,6 +93,14 @@ class Flights:
         if node.failing:
             node.failing = False
             _log.info("fetching from node %d goes on", node_id)
+
+    def room(self, node_id: int) -> int:
+        """Bytes to keep free for the node's next reply."""
+        return self._node(node_id).room
+
+    def brought(self, node_id: int, size: int) -> None:
+        """A reply had batches of so many bytes: the next may have more."""
+        self._node(node_id).room = min(max(ROOM_FACTOR * size, FETCH_SLOT_BYTES_FIRST), FETCH_SLOT_BYTES_MAX)
 
     def elected(self, node_id: int) -> None:
         """The node leads something from now on, and so is alive: what it missed before says nothing."""

@@ -184,9 +184,11 @@ ARENAS_MAX: Final = 4_000
 DESCRIPTOR_BYTES_MAX: Final = 16 * KIB
 LOCAL_PAYLOAD_BYTES_MIN: Final = 8 * KIB
 """Smaller payloads travel as frames: that is faster."""
-FETCH_SLOT_BYTES: Final = 2 * MIB
-"""What a fetch gets at most in one reply by way of shared memory: a slot that stays in the processor's
-caches. A batch that is larger comes as a frame."""
+FETCH_SLOT_BYTES_FIRST: Final = 1 * MIB
+FETCH_SLOT_BYTES_MAX: Final = 4 * MIB
+"""What a fetch gets at most in one reply by way of shared memory. Each fetch wakes half a dozen threads, so
+few and large ones are cheap; while records trickle in, a slot of the first size will do. A batch that is
+larger than the slot comes as a frame."""
 
 # --- consumer ----------------------------------------------------------------
 FETCH_BUFFER_BYTES_MAX: Final = 64 * MIB
