@@ -252,7 +252,7 @@ class Fetcher:
 
     def served(self, partition: AssignedPartition) -> None:
         """It had its turn."""
-        if partition.key in self._ready:
+        if len(self._ready) > 1 and partition.key in self._ready:
             self._ready[partition.key] = self._ready.pop(partition.key)
 
     def pop(self, partition: AssignedPartition) -> bool:

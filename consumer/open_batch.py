@@ -42,7 +42,9 @@ class OpenBatch:
         self._name = name
         self._decoding = decoding
         self._batch = _decode(name, raw, decoding.check_crc)
-        self._next = bisect_left(self._batch.offsets, raw.start)
+        self._next = 0
+        if raw.start > self._batch.base_offset:
+            self._next = bisect_left(self._batch.offsets, raw.start)
         self._records: list[Record[Any, Any]] | None = None
         self.rejected: list[Rejected] = []
         if sifted and not decoding.plain:
@@ -118,6 +120,6 @@ def rejected_whole(name: TopicPartition, raw: RawBatch, error: CorruptBatchError
 
 def _decode(name: TopicPartition, raw: RawBatch, verify_crc: bool) -> Batch:
     try:
-        return decode(raw.data, verify_crc=verify_crc)
+        return decode(raw.data, verify_crc=verify_crc, header=raw.header)
     except (CorruptBatchError, BatchTooLargeError) as error:
         raise corrupt_batch(name, raw.start, raw.header.last_offset + 1, error) from error

@@ -42,6 +42,7 @@ ALL_KEYS: Final = 0x100
 
 INT64_MAX: Final = 2**63 - 1
 
+_CODECS: Final = tuple(Compression)
 _LENGTH_END: Final = 12
 _CRC_END: Final = 21
 _HEADER: Final = struct.Struct(">qiibIHiqqqhii")
@@ -55,6 +56,7 @@ _PRODUCER_AT: Final = 43
 _ONE_COPY_FROM: Final = 4 * KIB
 """Bytes a part from which a CRC of each part is cheaper than a second copy of them all."""
 
+assert list(_CODECS) == list(range(len(_CODECS)))
 assert _HEADER.size == HEADER_BYTES
 assert _FRONT.size == _CRC_END
 
@@ -89,7 +91,7 @@ class BatchHeader(NamedTuple):
     @property
     def compression(self) -> Compression:
         """The codec of the body."""
-        return Compression(self.attributes & COMPRESSION_MASK)
+        return _CODECS[self.attributes & COMPRESSION_MASK]
 
     @property
     def log_append_time(self) -> bool:

@@ -39,15 +39,17 @@ class Body(Protocol):
         """Every record's distance from the base offset."""
 
 
-def decode(batch: Buffer, *, verify_crc: bool = True) -> "Batch":
+def decode(batch: Buffer, *, verify_crc: bool = True, header: BatchHeader | None = None) -> "Batch":
     """Check a whole batch, its CRC and every length and offset in it, and give access to its columns.
 
     `batch` is copied once. The copy is what is checked and what columns are made of: the memory of `batch`
-    may be used for something else as soon as this returns. Without `verify_crc` the rest is checked all the
+    may be used for something else as soon as this returns. `header`: what `parse_header` made of it, if it
+    was asked before. Without `verify_crc` the rest is checked all the
     same: flipped bits in values go unnoticed, no more. Raises CorruptBatchError; BatchTooLargeError if the
     batch is longer than BATCH_BYTES_MAX.
     """
-    header = parse_header(batch)
+    if header is None:
+        header = parse_header(batch)
     front, body = split(batch, header)
     if verify_crc:
         check_crc_of(front, body, header)

@@ -2,11 +2,14 @@
 
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, BatchHeader
 from .buffers import (
+    ALIGNMENT,
     check_bitmap,
     check_offsets,
     even_items,
@@ -54,7 +57,7 @@ class Span(NamedTuple):
 class BinaryColumn:
     """A checked column of bytes or nulls; decoded when asked for."""
 
-    def __init__(self, body: bytes, spans: dict[int, Span], kinds: BinaryKinds, count: int) -> None:
+    def __init__(self, body: bytes, spans: Mapping[int, Span], kinds: BinaryKinds, count: int) -> None:
         what = kinds.data.name
         self.offsets = _sized(spans, kinds.offsets, 4 * (count + 1))
         self.data = _sized(spans, kinds.data, None)
@@ -214,7 +217,7 @@ def _plain(body: bytes, header: BatchHeader) -> bytes:
     return decompress(codec, memoryview(body)[at:], size)
 
 
-def _read_directory(body: bytes) -> dict[int, Span]:
+def _read_directory(body: bytes) -> Mapping[int, Span]:
     """The spans of all buffers: known kinds, ascending, within the body, padded with zeros, to its end."""
     at = DIRECTORY_HEAD.size
     if len(body) < at:
@@ -223,25 +226,33 @@ def _read_directory(body: bytes) -> dict[int, Span]:
     end = at + count * DIRECTORY_ENTRY.size
     if any(reserved) or count > len(Kind) or end > len(body):
         raise CorruptBatchError(f"a column directory of {count} entries that does not fit")
-    spans: dict[int, Span] = {}
-    last_kind = 0
-    for kind, zeros, length in DIRECTORY_ENTRY.iter_unpack(body[at:end]):
-        stop = end + length
-        after = stop + padding(length)
-        if not last_kind < kind <= _LAST_KIND or any(zeros):
-            raise CorruptBatchError(f"column kind {kind} after {last_kind}")
-        if after > len(body) or any(body[stop:after]):
-            raise CorruptBatchError(
-                f"column {kind} of {length} bytes does not fit, or is not padded with zeros"
-            )
-        spans[kind] = Span(end, stop)
-        last_kind, end = kind, after
+    spans, end = _spans(body[at:end], end)
     if end != len(body):
-        raise CorruptBatchError(f"{len(body) - end} bytes after the last column")
+        raise CorruptBatchError(f"columns of {end} bytes in a body of {len(body)}")
+    for _, stop in spans.values():
+        if stop % ALIGNMENT and any(body[stop : stop + padding(stop)]):
+            raise CorruptBatchError(f"a column that ends at {stop} is not padded with zeros")
     return spans
 
 
-def _sized(spans: dict[int, Span], kind: Kind, length: int | None) -> Span:
+@lru_cache(maxsize=64)
+def _spans(entries: bytes, end: int) -> tuple[Mapping[int, Span], int]:
+    """The spans of the buffers that lie from `end` on, and the end of them all.
+
+    Kept, since the batches of one producer often have the same.
+    """
+    spans: dict[int, Span] = {}
+    last_kind = 0
+    for kind, zeros, length in DIRECTORY_ENTRY.iter_unpack(entries):
+        if not last_kind < kind <= _LAST_KIND or any(zeros):
+            raise CorruptBatchError(f"column kind {kind} after {last_kind}")
+        stop = end + length
+        spans[kind] = Span(end, stop)
+        last_kind, end = kind, stop + padding(length)
+    return MappingProxyType(spans), end
+
+
+def _sized(spans: Mapping[int, Span], kind: Kind, length: int | None) -> Span:
     """The span of a column that must be there, of this length if one is given."""
     span = spans.get(kind)
     if span is None or (length is not None and span.length != length):
