@@ -15,7 +15,8 @@ from tailrace.protocol.errors import ClosedError, MalformedRequestError, Tailrac
 from tailrace.protocol.messages import Fetch, Fetched, ListOffsets, OffsetsListed, Reply
 
 from .config import ConsumerConfig
-from .fetcher import Fetcher, FetchPlan, LookupPlan
+from .fetch_plans import FetchPlan, LookupPlan
+from .fetcher import Fetcher
 
 
 class FetchTask:
@@ -81,6 +82,8 @@ class FetchTask:
             min_bytes=config.fetch_min_bytes,
             max_bytes=config.fetch_max_bytes,
             entries=plan.entries,
+            session=plan.session,
+            epoch=plan.epoch,
         )
         self._engine.request(
             plan.node,

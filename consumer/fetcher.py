@@ -1,10 +1,10 @@
 """What to fetch next, and what to make of the replies. Pure: time is an argument, nothing is sent here.
 
-A partition is in one fetch in flight at most, and a reply counts only for the partitions that are still
-in that fetch: a seek, a new leader or a new assignment takes its partition out, so that what arrives
-later is dropped. The next fetch goes out as soon as a reply is in, while the buffers have room. A
-partition whose own buffer is full is left out of it, and gets a fetch of its own when there is room
-again, even while the others' fetch waits for records at the node.
+A partition is in one flight at most, and a reply counts only for the partitions that are still in it: a
+seek, a new leader or a new assignment takes its partition out, so that what arrives later is dropped. The
+next fetch goes out as soon as a reply is in, while the buffers have room. Whom the reply speaks of leaves
+the flight, and is back with the next fetch, which names it, unless its buffer is full; then it gets a flight
+of its own when there is room again, even while the others' fetch waits for records at the node.
 
 Fetches name the partitions that were served least recently first: the node fills a reply in that order.
 """
@@ -13,7 +13,7 @@ import logging
 from collections.abc import Container, Mapping, Sequence
 from itertools import islice
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final
 
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.cluster import TopicInfo
@@ -25,13 +25,13 @@ from tailrace.protocol.errors import (
     ErrorCode,
     MalformedRequestError,
     TailraceError,
+    UnknownFetchSessionError,
     UnknownTopicError,
     error_from,
 )
 from tailrace.protocol.limits import (
     FETCH_BUFFER_BYTES_MAX,
     FETCHES_AHEAD,
-    PARTITIONS_PER_REQUEST_MAX,
 )
 from tailrace.protocol.messages import (
     EARLIEST,
@@ -45,6 +45,7 @@ from tailrace.protocol.messages import (
 
 from .assigned import NO_FETCH, AssignedPartition, Key, Reset
 from .failures import corrupt_batch, deleted_topic, out_of_range
+from .fetch_plans import FetchPlan, FetchStatistics, LookupPlan
 from .flights import Flight, Flights
 from .open_batch import RawBatch
 
@@ -52,39 +53,6 @@ _NODE_MAY_NOT_KNOW_YET: Final = (ErrorCode.UNKNOWN_TOPIC, ErrorCode.UNKNOWN_PART
 """From a node these are no verdict: it may hear of a topic later than we do. The cluster state decides."""
 
 _log = logging.getLogger(__name__)
-
-
-class FetchPlan(NamedTuple):
-    """A fetch to send to a node. The answer is for `replied` or `failed`.
-
-    `reply_bytes`: room for the batches, in shared memory if there is such.
-    """
-
-    fetch_id: int
-    node: int
-    entries: list[FetchEntry]
-    reply_bytes: int
-
-
-class LookupPlan(NamedTuple):
-    """Where do the logs start and end? Two queries for each of `keys`. For `located` or `failed`."""
-
-    fetch_id: int
-    node: int
-    keys: list[Key]
-    queries: list[OffsetQuery]
-
-
-class FetchStatistics:
-    """Counts since the consumer was made."""
-
-    __slots__ = ("bytes", "errors", "fetches", "resets")
-
-    def __init__(self) -> None:
-        self.fetches = 0
-        self.bytes = 0
-        self.errors = 0
-        self.resets = 0
 
 
 class Fetcher:
@@ -141,7 +109,7 @@ class Fetcher:
     def pause(self, partition: AssignedPartition) -> None:
         """Neither fetch nor hand over, until `resume`. What is buffered is kept while there is room."""
         partition.paused = True
-        self._ready.pop(partition.key, None)
+        self._halt(partition)
 
     def resume(self, partition: AssignedPartition) -> None:
         """Go on from where it was paused."""
@@ -153,7 +121,7 @@ class Fetcher:
         for key, partition in self.partitions.items():
             if key not in wanted:
                 partition.aside = True
-                self._ready.pop(key, None)
+                self._halt(partition)
 
     def end_aside(self) -> None:
         """All go on, but for those that are paused."""
@@ -179,12 +147,19 @@ class Fetcher:
         for key, partition in self._idle.items():
             if partition.wants_fetch(self._ahead_bytes) and self._may_fetch(partition, now):
                 together = chosen.setdefault((partition.leader, partition.lost), {})
-                if len(together) < PARTITIONS_PER_REQUEST_MAX // 2:
+                if len(together) < self._flights.space(partition.leader):
                     together[key] = partition
-        return [
-            self._look_up(node_id, partitions) if lost else self._fetch(node_id, partitions)
-            for (node_id, lost), partitions in chosen.items()
+        plans: list[FetchPlan | LookupPlan] = [
+            self._resume(flight, chosen.pop((flight.node_id, False), {}))
+            for flight in self.resting
+            if self._is_due(self._flights.retry_at(flight.node_id), now)
         ]
+        for (node_id, lost), partitions in chosen.items():
+            if self._flights.may_depart(node_id):
+                plans.append(
+                    self._look_up(node_id, partitions) if lost else self._depart(node_id, partitions)
+                )
+        return plans
 
     def replied(
         self, fetch_id: int, results: Sequence[FetchResult], frames: Sequence[Buffer], now: float
@@ -195,18 +170,21 @@ class Fetcher:
             error = MalformedRequestError(f"a reply of {len(frames)} frames that speaks of {announced}")
             self.failed(fetch_id, error, now)
             return
-        flight = self._land(fetch_id)
+        flight = self._flights.land(fetch_id)
         self._flights.reached(flight.node_id)
         self._flights.brought(flight.node_id, sum(map(len, frames)))
-        quiet = dict(flight.partitions)
         batches = iter(frames)
         for result in results:
             taken = list(islice(batches, result.batches))
-            partition = quiet.pop((result.topic_id, result.partition), None)
+            partition = flight.partitions.pop((result.topic_id, result.partition), None)
             if partition is not None:
+                partition.fetch = NO_FETCH
+                self._idle[partition.key] = partition
                 self._take(partition, result, taken, now)
-        for partition in quiet.values():
-            partition.clear_backoff()
+        for partition in flight.retried:
+            if partition.fetch == fetch_id:
+                partition.clear_backoff()
+        self._idle.update(self._flights.rest(flight))
 
     def located(self, plan: LookupPlan, results: Sequence[OffsetResult], now: float) -> None:
         """A node has answered where logs start and end, in the order of the queries."""
@@ -232,12 +210,19 @@ class Fetcher:
         if isinstance(error, ClosedError):
             return
         self.statistics.errors += 1
+        if isinstance(error, UnknownFetchSessionError) and flight.epoch:
+            return  # the node has forgotten what the flight waits for: all of it is named again
         if error.retriable:
             self._flights.missed(flight.node_id, error, now)
             self.outdated = True
             return
         for partition in flight.partitions.values():
             self._fail(partition, type(error)(f"{partition}: {error}"))
+
+    @property
+    def resting(self) -> list[Flight]:
+        """The flights that wait for `plan` to go on."""
+        return self._flights.resting()
 
     # --------------------------------------------------------------- hand-over
 
@@ -280,10 +265,12 @@ class Fetcher:
 
     def _may_fetch(self, partition: AssignedPartition, now: float) -> bool:
         due = max(partition.retry_at, self._flights.retry_at(partition.leader))
-        if due > now:
-            self.retry_at = due if self.retry_at is None else min(due, self.retry_at)
-            return False
-        return self._flights.may_depart(partition.leader)
+        return self._is_due(due, now) and self._flights.may_depart(partition.leader)
+
+    def _is_due(self, at: float, now: float) -> bool:
+        if at > now:
+            self.retry_at = at if self.retry_at is None else min(at, self.retry_at)
+        return at <= now
 
     def _look_up(self, node_id: int, partitions: dict[Key, AssignedPartition]) -> LookupPlan:
         queries = [
@@ -292,32 +279,44 @@ class Fetcher:
             for which in (EARLIEST, LATEST)
         ]
         keys = list(partitions)
-        return LookupPlan(self._depart(node_id, partitions), node_id, keys, queries)
+        for key in keys:
+            del self._idle[key]
+        flight = self._flights.depart(node_id, partitions)
+        return LookupPlan(flight.fetch_id, node_id, keys, queries)
 
-    def _fetch(self, node_id: int, partitions: dict[Key, AssignedPartition]) -> FetchPlan:
+    def _depart(self, node_id: int, partitions: dict[Key, AssignedPartition]) -> FetchPlan:
+        return self._fetch(self._flights.depart(node_id, partitions), partitions)
+
+    def _resume(self, flight: Flight, partitions: dict[Key, AssignedPartition]) -> FetchPlan:
+        self._flights.resume(flight, partitions)
+        return self._fetch(flight, partitions)
+
+    def _fetch(self, flight: Flight, partitions: dict[Key, AssignedPartition]) -> FetchPlan:
         self.statistics.fetches += 1
         entries = [
             FetchEntry(*key, partition.leader_epoch, partition.fetch_offset, self._partition_bytes)
             for key, partition in partitions.items()
         ]
-        room = self._flights.room(node_id)
-        return FetchPlan(self._depart(node_id, partitions), node_id, entries, room)
-
-    def _depart(self, node_id: int, partitions: dict[Key, AssignedPartition]) -> int:
         for key in partitions:
             del self._idle[key]
-        return self._flights.depart(node_id, partitions).fetch_id
+        room = self._flights.room(flight.node_id)
+        return FetchPlan(flight.fetch_id, flight.node_id, entries, flight.number, flight.epoch, room)
 
     def _land(self, fetch_id: int) -> Flight:
         flight = self._flights.land(fetch_id)
-        self._idle.update(flight.partitions)
+        self._idle.update(self._flights.dissolve(flight))
         return flight
 
     def _recall(self, partition: AssignedPartition) -> None:
         """What the partition's fetch brings does not count any more."""
         if partition.fetch != NO_FETCH:
-            self._flights.recall(partition)
-            self._idle[partition.key] = partition
+            self._idle.update(self._flights.recall(partition))
+
+    def _halt(self, partition: AssignedPartition) -> None:
+        """Nothing more is fetched of it; what is on its way counts."""
+        self._ready.pop(partition.key, None)
+        if partition.fetch != NO_FETCH:
+            self._idle.update(self._flights.end(partition))
 
     def _take(
         self, partition: AssignedPartition, result: FetchResult, batches: Sequence[Buffer], now: float

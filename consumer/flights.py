@@ -2,16 +2,25 @@
 
 A partition is in one flight at most. Taking it out of its flight is how a reply is made stale: what
 arrives later counts only for the partitions that are still in.
+
+A node remembers the partitions of a flight (`docs/protocol.md`, *Fetch sessions*): the fetch that resumes a
+flight names those alone that have joined it since, and costs nothing for all that it goes on to wait for.
 """
 
 import logging
+from collections.abc import Mapping
 from itertools import count
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final
 
 from tailrace.client.retry import Backoff
 from tailrace.protocol.errors import TailraceError
-from tailrace.protocol.limits import FETCH_SLOT_BYTES_FIRST, FETCH_SLOT_BYTES_MAX, FETCHES_PER_NODE_MAX
+from tailrace.protocol.limits import (
+    FETCH_SLOT_BYTES_FIRST,
+    FETCH_SLOT_BYTES_MAX,
+    FETCHES_PER_NODE_MAX,
+    PARTITIONS_PER_REQUEST_MAX,
+)
 
 from .assigned import NO_FETCH, AssignedPartition, Key
 
@@ -21,22 +30,39 @@ ROOM_FACTOR: Final = 4
 _log = logging.getLogger(__name__)
 
 
-class Flight(NamedTuple):
-    """A fetch in flight, and the partitions that still wait for its reply."""
+class Flight:
+    """A question to a node: a look-up, or the fetches of one session, one after the other.
 
-    fetch_id: int
-    node_id: int
-    partitions: dict[Key, AssignedPartition]
+    `partitions` wait for an answer. When the reply to a fetch is there the flight rests, and the next fetch
+    resumes it; unless it is `over`, as its partitions are not all that the node takes them for any more.
+    """
+
+    __slots__ = ("epoch", "fetch_id", "in_air", "node_id", "number", "over", "partitions", "retried")
+
+    def __init__(self, fetch_id: int, node_id: int, number: int) -> None:
+        self.fetch_id = fetch_id
+        self.node_id = node_id
+        self.number = number
+        """The session's. The node takes a new one with the number of an old one in its place."""
+        self.epoch = 0
+        self.in_air = False
+        self.over = False
+        self.partitions: dict[Key, AssignedPartition] = {}
+        self.retried: list[AssignedPartition] = []
+        """Those that were refused before, and are asked for again."""
 
 
 class Node:
     """What is known of reaching a node."""
 
-    __slots__ = ("backoff", "failing", "flights", "retry_at", "room")
+    __slots__ = ("backoff", "failing", "flights", "numbers", "resting", "retry_at", "room")
 
     def __init__(self, random: Random) -> None:
         self.flights: set[int] = set()
-        """Those that some partition waits for."""
+        """Those in the air that some partition waits for."""
+        self.resting: dict[int, Flight] = {}
+        self.numbers: set[int] = set()
+        """Of all flights, in the air or resting."""
         self.backoff = Backoff(random)
         self.retry_at = 0.0
         self.failing = False
@@ -60,30 +86,83 @@ class Flights:
         """Not before this (monotonic seconds) is the node asked again."""
         return self._node(node_id).retry_at
 
-    def depart(self, node_id: int, partitions: dict[Key, AssignedPartition]) -> Flight:
-        """A fetch for these partitions is sent to the node."""
-        flight = Flight(next(self._fetch_ids), node_id, partitions)
+    def space(self, node_id: int) -> int:
+        """How many partitions may be named to the node next: half of what a request may have, since a look-up
+        has two queries for each, and a flight that is resumed no more in all."""
+        resting = next(iter(self._node(node_id).resting.values()), None)
+        return PARTITIONS_PER_REQUEST_MAX // 2 - (len(resting.partitions) if resting else 0)
+
+    def resting(self) -> list[Flight]:
+        """The flights that can be resumed."""
+        return [flight for node in self._nodes.values() for flight in node.resting.values()]
+
+    def depart(self, node_id: int, partitions: Mapping[Key, AssignedPartition]) -> Flight:
+        """A question about these partitions is sent to the node."""
+        node = self._node(node_id)
+        number = next(number for number in count(1) if number not in node.numbers)
+        node.numbers.add(number)
+        flight = Flight(next(self._fetch_ids), node_id, number)
         self._flights[flight.fetch_id] = flight
-        self._node(node_id).flights.add(flight.fetch_id)
-        for partition in partitions.values():
-            partition.fetch = flight.fetch_id
+        self._send(flight, partitions)
         return flight
 
-    def recall(self, partition: AssignedPartition) -> None:
-        """Take the partition out of its flight. Nobody's flight does not keep another from departing."""
+    def resume(self, flight: Flight, partitions: Mapping[Key, AssignedPartition]) -> None:
+        """The next fetch of its session is sent, which names these partitions."""
+        del self._node(flight.node_id).resting[flight.fetch_id]
+        flight.epoch += 1
+        self._send(flight, partitions)
+
+    def land(self, fetch_id: int) -> Flight:
+        """There is an answer, or there will be none."""
+        flight = self._flights[fetch_id]
+        flight.in_air = False
+        self._node(flight.node_id).flights.discard(fetch_id)
+        return flight
+
+    def rest(self, flight: Flight) -> dict[Key, AssignedPartition]:
+        """The answer was taken in: who has got none goes on waiting. If that cannot be, those who waited."""
+        if flight.over or not flight.partitions:
+            return self.dissolve(flight)
+        self._node(flight.node_id).resting[flight.fetch_id] = flight
+        return {}
+
+    def dissolve(self, flight: Flight) -> dict[Key, AssignedPartition]:
+        """The flight is not resumed. Its partitions, which can be asked for again."""
+        node = self._node(flight.node_id)
+        node.resting.pop(flight.fetch_id, None)
+        node.numbers.discard(flight.number)
+        del self._flights[flight.fetch_id]
+        for partition in flight.partitions.values():
+            partition.fetch = NO_FETCH
+        return flight.partitions
+
+    def recall(self, partition: AssignedPartition) -> dict[Key, AssignedPartition]:
+        """Take the partition out of its flight: what that brings of it does not count.
+
+        Nobody's flight does not keep another from departing. Gives those who can be asked for again.
+        """
         flight = self._flights[partition.fetch]
         partition.fetch = NO_FETCH
         del flight.partitions[partition.key]
         if not flight.partitions:
             self._node(flight.node_id).flights.discard(flight.fetch_id)
+        return {partition.key: partition} | self._end(flight)
 
-    def land(self, fetch_id: int) -> Flight:
-        """The fetch is over, one way or another; its partitions can be fetched again."""
-        flight = self._flights.pop(fetch_id)
-        self._node(flight.node_id).flights.discard(fetch_id)
-        for partition in flight.partitions.values():
-            partition.fetch = NO_FETCH
-        return flight
+    def end(self, partition: AssignedPartition) -> dict[Key, AssignedPartition]:
+        """The next fetch begins without the partition. Gives those who can be asked for again."""
+        return self._end(self._flights[partition.fetch])
+
+    def _end(self, flight: Flight) -> dict[Key, AssignedPartition]:
+        flight.over = True
+        return {} if flight.in_air else self.dissolve(flight)
+
+    def _send(self, flight: Flight, partitions: Mapping[Key, AssignedPartition]) -> None:
+        flight.in_air = True
+        self._node(flight.node_id).flights.add(flight.fetch_id)
+        flight.partitions.update(partitions)
+        flight.retried = [partition for partition in partitions.values() if partition.retry_at]
+        for partition in partitions.values():
+            partition.fetch = flight.fetch_id
 
     def reached(self, node_id: int) -> None:
         """The node has answered."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from tailrace.protocol.limits import UNSENT_REPLY_BYTES_MIN
@@ -11,6 +11,7 @@ from tailrace.protocol.wire import encode
 from tailrace.transport.peer_arenas import PeerArenas
 from tailrace.transport.server import Buffer, Server
 
+from .fetch_sessions import FetchSession, FetchSessions
 from .leaders import Leaders
 from .parked import ParkedFetches
 from .quota import Quota
@@ -27,7 +28,8 @@ logger: Final = logging.getLogger(__name__)
 class Broker:
     """The node's parts, and its wall clock in milliseconds since 1970.
 
-    `parked` waits for the high watermark, `parked_replicas` for the end of the log.
+    `fetches` wait for the high watermark, `parked_replicas` for the end of the log; `reading` are those of
+    `fetches` whose batches the reader thread reads, by connection and request.
     `produce_bytes` counts what waits for the writer, `fetch_slots` the fetches that wait for
     records or for the reader, `unsent` the fetched bytes that nobody has read yet. `arenas` is the memory
     that clients share with the node. `quota_bytes` is the room on disk that the node was given.
@@ -38,7 +40,7 @@ class Broker:
     writer: Writer
     reader: Reader
     leaders: Leaders
-    parked: ParkedFetches
+    fetches: FetchSessions
     parked_replicas: ParkedFetches
     replication: Replication
     produce_bytes: Quota
@@ -47,8 +49,9 @@ class Broker:
     arenas: PeerArenas
     quota_bytes: int
     wall_ms: Callable[[], int]
+    reading: dict[tuple[bytes, int], FetchSession] = field(default_factory=dict)
     turn: int = 0
-    """Goes up with each fetch that is read, so that each starts with another of its partitions."""
+    """Goes up with each fetch that is read: one without a session starts with another partition each time."""
 
     def reply(self, peer: bytes, message: Reply, frames: Sequence[Buffer] = ()) -> None:
         """Send a reply. One to a peer that is gone is dropped: it can ask again."""

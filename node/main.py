@@ -20,6 +20,7 @@ from typing import Final
 from tailrace.protocol.cluster import Listener
 from tailrace.protocol.errors import NotLeaderError, ShuttingDownError, StorageFaultError, TailraceError
 from tailrace.protocol.limits import (
+    FETCH_SESSIONS_MAX,
     FETCHES_PER_CLIENT_MAX,
     IN_FLIGHT_BYTES_MAX,
     IN_FLIGHT_BYTES_PER_CLIENT_MAX,
@@ -43,6 +44,7 @@ from .chores import Chores
 from .config import NodeConfig
 from .coordinator_link import CoordinatorLink
 from .dispatch import Dispatch
+from .fetch_sessions import FetchSessions
 from .following import Following
 from .handlers import fetch, produce, replica_fetch
 from .identity import Identity
@@ -184,7 +186,7 @@ class Loop:
         self._server = server
         self._writer = writer
         self._mailbox = mailbox
-        self._parked = ParkedFetches(fetches_max=PARKED_FETCHES_MAX, waits_max=PARKED_PARTITIONS_MAX)
+        self._fetches = FetchSessions(sessions_max=FETCH_SESSIONS_MAX, entries_max=PARKED_PARTITIONS_MAX)
         self._parked_replicas = ParkedFetches(fetches_max=PARKED_FETCHES_MAX, waits_max=PARKED_PARTITIONS_MAX)
         self._poller = poller
         self._membership = Membership(
@@ -210,7 +212,7 @@ class Loop:
             writer=writer,
             reader=reader,
             leaders=Leaders(),
-            parked=self._parked,
+            fetches=self._fetches,
             parked_replicas=self._parked_replicas,
             replication=self._replication,
             produce_bytes=Quota(total_max=IN_FLIGHT_BYTES_MAX, peer_max=IN_FLIGHT_BYTES_PER_CLIENT_MAX),
@@ -272,10 +274,12 @@ class Loop:
             self._open(letter, now)
         if self._server in ready:
             self._receive_burst(now)
-            self._broker.arenas.close(self._server.take_gone())
+            gone = self._server.take_gone()
+            self._broker.arenas.close(gone)
+            self._fetches.gone(gone)
         self._link.step(ready, now)
         self._following.tick(now)
-        fetch.unpark(self._broker, self._parked.expired(now), now)
+        fetch.unpark(self._broker, self._fetches.expired(now), now)
         replica_fetch.unpark(self._broker, self._parked_replicas.expired(now), now)
         self._replication.step(ready, now)
         self._settle(now)
@@ -285,7 +289,7 @@ class Loop:
         return min(
             self._membership.next_tick(),
             self._following.next_tick(),
-            self._parked.next_deadline() or inf,
+            self._fetches.next_deadline() or inf,
             self._parked_replicas.next_deadline() or inf,
             self._replication.next_tick(now),
             self._end_at,
@@ -321,7 +325,7 @@ class Loop:
         for key, produces in self._replication.take_moved():
             for waited in produces:
                 produce.reply(self._broker, waited)
-            fetch.unpark(self._broker, self._parked.changed([key]), now)
+            fetch.unpark(self._broker, self._fetches.changed([key]), now)
 
     def _open(self, letter: Letter, now: float) -> None:
         broker = self._broker
@@ -329,7 +333,7 @@ class Loop:
             case Committed(produces, grown, copies):
                 produce.committed(broker, produces, now)
                 alone = self._replication.grown(grown)
-                fetch.unpark(broker, self._parked.appended(alone), now)
+                fetch.unpark(broker, self._fetches.appended(alone), now)
                 replica_fetch.unpark(broker, self._parked_replicas.appended(grown), now)
                 self._replication.copied(copies, now)
             case ReadDone(peer, reply, frames):
@@ -338,7 +342,7 @@ class Loop:
                 begun = self._following.prepared(letter, now)
                 self._replication.lead(begun.led, now)
                 self._replication.copy(begun.followed)
-                fetch.unpark(broker, self._parked.changed(begun.led), now)
+                fetch.unpark(broker, self._fetches.changed(begun.led), now)
                 self._link.applied(version, now)
             case Drained():
                 self._drained = True
@@ -354,14 +358,14 @@ class Loop:
         gone = NotLeaderError("this node does not lead the partition any more; the records may be stored")
         produce.given_up(broker, self._replication.resign(plan.resign), gone)
         self._replication.follow_state(action.touched, now)
-        fetch.unpark(broker, self._parked.changed(plan.resign), now)
+        fetch.unpark(broker, self._fetches.changed(plan.resign), now)
         replica_fetch.unpark(broker, self._parked_replicas.changed(plan.resign), now)
 
     def _close(self, now: float) -> None:
         """Refuse what is new, finish what was accepted, leave the cluster."""
         self._closing = True
         self._dispatch.refusal = ShuttingDownError("this node is stopping")
-        fetch.release(self._broker, self._parked.remove_all(), None)
+        fetch.release(self._broker, self._fetches.remove_all(), None)
         replica_fetch.release(self._broker, self._parked_replicas.remove_all(), None)
         self._writer.submit(Drain())
         self._link.leave(now)
@@ -373,7 +377,7 @@ class Loop:
         self._closing = True
         self._dispatch.refusal = error
         produce.faulted(self._broker, self._writer.unanswered(), error)
-        fetch.release(self._broker, self._parked.remove_all(), error)
+        fetch.release(self._broker, self._fetches.remove_all(), error)
         replica_fetch.release(self._broker, self._parked_replicas.remove_all(), error)
         produce.given_up(self._broker, self._replication.waiting.give_up_all(), error)
         self._link.leave(now)

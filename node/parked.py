@@ -1,4 +1,4 @@
-"""Fetches that wait for records: which of them an append wakes, and which have waited enough.
+"""Followers' fetches that wait for records: which of them an append wakes, and which have waited enough.
 
 Pure: time is an argument, in seconds of any monotonic clock. A commit costs in proportion to the
 fetches that wait for the partitions it moved, not to all that wait.
@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tailrace.protocol.messages import Fetch
 from tailrace.protocol.replica_messages import ReplicaFetch
 
 from .fetch_reply import Slot
@@ -26,7 +25,7 @@ class ParkedFetch:
     """
 
     peer: bytes
-    request: Fetch | ReplicaFetch
+    request: ReplicaFetch
     deadline: float
     slot: Slot | None = None
     missing_bytes: int = 0

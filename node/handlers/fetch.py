@@ -4,10 +4,11 @@
   what the log holds) is answered at once, with what the other partitions have;
 - answered with batches as they are stored, below the high watermark, at least one whole batch,
   then up to the bounds of the partition, of the fetch, and of a reply;
-- each fetch is read from another of its partitions on, so that no partition starves the others;
+- partitions take turns, in a session and from one fetch without a session to the next, so that none starves;
 - less than `min_bytes` of data: the fetch is parked until enough was appended, or its wait is over;
 - what is surely in the page cache is read here; if any partition needs older data, the whole
   fetch is read by the reader thread;
+- in a session a fetch names only what has changed since the one before it (`fetch_sessions.py`);
 - a fetch over shared memory names a slot, and gets its batches there if they are many bytes;
 - only partitions with batches or errors are in the reply, with the high watermark unless the leader is too
   new to know it;
@@ -17,15 +18,17 @@
 import logging
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import Final, NamedTuple
 
 from tailrace.protocol.errors import (
     BusyError,
     LeaderNotAvailableError,
+    MalformedRequestError,
     OffsetOutOfRangeError,
     TailraceError,
 )
-from tailrace.protocol.limits import FETCH_REPLY_BYTES_MAX
+from tailrace.protocol.limits import FETCH_READINGS_MAX, FETCH_REPLY_BYTES_MAX
 from tailrace.protocol.messages import OK, Fetch, Fetched, FetchEntry, FetchResult, Reply
 from tailrace.protocol.wire import error_info, failure
 from tailrace.transport.peer_arenas import Payload
@@ -33,9 +36,10 @@ from tailrace.transport.server import Buffer
 
 from ..broker import Broker
 from ..fetch_reply import FetchReply, slot_of
-from ..parked import ParkedFetch
+from ..fetch_sessions import FetchSession
+from ..reader import Work
 from ..storage.environment import Storage
-from ..storage.partition_log import PartitionLog
+from ..storage.partition_log import PartitionKey, PartitionLog
 
 logger: Final = logging.getLogger(__name__)
 
@@ -53,37 +57,59 @@ class Reading(NamedTuple):
 
 def handle(broker: Broker, peer: bytes, request: Fetch, payload: Payload, now: float) -> None:
     """Answer, park, or hand to the reader."""
-    serve(broker, ParkedFetch(peer, request, now + request.max_wait_ms / 1_000, slot_of(payload)), now)
+    if not (request.entries or request.epoch):
+        raise MalformedRequestError("a fetch that names no partition")
+    session = broker.fetches.ask(
+        peer,
+        request,
+        deadline=now + request.max_wait_ms / 1_000,
+        slot=slot_of(payload),
+        has_news=partial(_has_news, broker),
+    )
+    try:
+        serve(broker, session, request, now)
+    except BaseException:
+        broker.fetches.end(session)
+        raise
 
 
-def serve(broker: Broker, fetch: ParkedFetch, now: float) -> None:
+def _has_news(broker: Broker, entry: FetchEntry) -> bool:
+    """Is there something to read, or to complain about?"""
+    try:
+        return entry.offset != broker.leaders.find(*_place(entry), entry.leader_epoch).high_watermark
+    except TailraceError:
+        return True
+
+
+def serve(broker: Broker, session: FetchSession, request: Fetch, now: float) -> None:
     """A fetch that is new, or was woken, or has waited enough. It holds no slot now."""
-    request = fetch.request
-    assert isinstance(request, Fetch)
-    if not broker.unsent.allows(fetch.peer):
-        _unread(broker, fetch.peer, request.request_id)
+    if not broker.unsent.allows(session.peer):
+        _give_up(broker, session, _unread(broker, session.peer))
         return
-    failed, readings = _sort(broker, request.entries)
-    broker.turn += 1
+    failed, readings = _sort(broker, session)
+    reply = FetchReply(request.max_bytes, session.slot)
+    read = partial(_read, broker.storage, request.request_id, failed, readings, reply)
     if any(reading.entry.offset < reading.log.hot_offset for reading in readings):
-        _read_later(broker, fetch, failed, readings)
+        _read_later(broker, session, read)
         return
-    reply = FetchReply(request.max_bytes, fetch.slot)
-    results = read_all(broker.storage, readings, broker.turn, reply)
+    answer, frames = read()
     wanted = min(request.min_bytes, request.max_bytes, FETCH_REPLY_BYTES_MAX)
-    if failed or reply.full or reply.size >= wanted or now >= fetch.deadline:
-        broker.reply(fetch.peer, Fetched(request.request_id, results=[*failed, *results]), reply.frames())
-        return
-    fetch.missing_bytes = wanted - reply.size
-    _park(broker, fetch)
+    more = len(session.ready) > len(readings)
+    if failed or more or reply.full or reply.size >= wanted or now >= session.deadline:
+        _answer(broker, session, answer, frames)
+    elif broker.fetch_slots.take(session.peer, 1):
+        broker.fetches.park(session, wanted - reply.size)
+    else:
+        _give_up(broker, session, _busy(broker, session.peer))
 
 
-def _sort(broker: Broker, entries: Sequence[FetchEntry]) -> tuple[list[FetchResult], list[Reading]]:
-    """Errors, and the partitions that have something to read."""
+def _sort(broker: Broker, session: FetchSession) -> tuple[list[FetchResult], list[Reading]]:
+    """Errors, and the partitions to read, in their order. Those that have nothing are not ready any more."""
     failed: list[FetchResult] = []
     readings: list[Reading] = []
     find = broker.leaders.find
-    for entry in entries:
+    for key in _in_turn(broker, session):
+        entry = session.entries[key]
         try:
             log = find(entry.topic_id, entry.partition, entry.leader_epoch)
             high_watermark = log.high_watermark
@@ -96,9 +122,21 @@ def _sort(broker: Broker, entries: Sequence[FetchEntry]) -> tuple[list[FetchResu
                         f"offset {entry.offset} of {log.name}, which holds {start} to {high_watermark}"
                     )
                 readings.append(Reading(entry, log, high_watermark))
+            else:
+                del session.ready[key]
         except TailraceError as error:
             failed.append(_failed(entry, error))
     return failed, readings
+
+
+def _in_turn(broker: Broker, session: FetchSession) -> Sequence[PartitionKey]:
+    """The partitions to look at: those of a session stand in line, else each fetch begins with another."""
+    if session.number:
+        return tuple(islice(session.ready, FETCH_READINGS_MAX))
+    keys = tuple(session.ready)
+    broker.turn += 1
+    first = broker.turn % len(keys) if keys else 0
+    return (*keys[first:], *keys[:first])
 
 
 def refuse_unsettled(log: PartitionLog) -> None:
@@ -110,13 +148,10 @@ def refuse_unsettled(log: PartitionLog) -> None:
         raise LeaderNotAvailableError(f"the new leader of {log.name} finds out what is committed")
 
 
-def read_all(
-    storage: Storage, readings: Sequence[Reading], turn: int, reply: FetchReply
-) -> list[FetchResult]:
-    """Read one partition after the other into the reply, from the one whose turn it is. Any thread."""
+def read_all(storage: Storage, readings: Sequence[Reading], reply: FetchReply) -> list[FetchResult]:
+    """Read one partition after the other into the reply. Any thread."""
     results: list[FetchResult] = []
-    first = turn % len(readings) if readings else 0
-    for reading in (*readings[first:], *readings[:first]):
+    for reading in readings:
         if reply.full:
             break
         entry, log, high_watermark = reading
@@ -134,80 +169,89 @@ def read_all(
     return results
 
 
-def _read_later(
-    broker: Broker, fetch: ParkedFetch, failed: list[FetchResult], readings: list[Reading]
-) -> None:
-    slots = broker.fetch_slots
-    read = partial(_read_and_reply, broker.storage, fetch, failed, readings, broker.turn)
-    if not slots.take(fetch.peer, 1):
-        _busy(broker, fetch)
-    elif not broker.reader.submit(fetch.peer, fetch.request.request_id, read):
-        slots.release(fetch.peer, 1)
-        _busy(broker, fetch)
-
-
-def _read_and_reply(
-    storage: Storage, fetch: ParkedFetch, failed: list[FetchResult], readings: list[Reading], turn: int
+def _read(
+    storage: Storage,
+    request_id: int,
+    failed: list[FetchResult],
+    readings: list[Reading],
+    reply: FetchReply,
 ) -> tuple[Fetched, Sequence[Buffer]]:
-    request = fetch.request
-    assert isinstance(request, Fetch)
-    reply = FetchReply(request.max_bytes, fetch.slot)
-    results = read_all(storage, readings, turn, reply)
-    return Fetched(request.request_id, results=[*failed, *results]), reply.frames()
+    results = read_all(storage, readings, reply)
+    return Fetched(request_id, results=[*failed, *results]), reply.frames()
 
 
-def _park(broker: Broker, fetch: ParkedFetch) -> None:
-    slots = broker.fetch_slots
-    if not slots.take(fetch.peer, 1):
-        _busy(broker, fetch)
-    elif not broker.parked.park(fetch):
-        slots.release(fetch.peer, 1)
-        _busy(broker, fetch)
+def _read_later(broker: Broker, session: FetchSession, read: Work) -> None:
+    assert session.request is not None
+    peer, request_id = session.peer, session.request.request_id
+    if not broker.fetch_slots.take(peer, 1):
+        _give_up(broker, session, _busy(broker, peer))
+    elif broker.reader.submit(peer, request_id, read):
+        broker.reading[peer, request_id] = session
+    else:
+        broker.fetch_slots.release(peer, 1)
+        _give_up(broker, session, _busy(broker, peer))
 
 
-def _busy(broker: Broker, fetch: ParkedFetch) -> None:
-    slots = broker.fetch_slots
-    error = BusyError(_TOO_MANY.format(slots.held(fetch.peer), slots.total))
-    broker.reply(fetch.peer, failure(fetch.request.request_id, error))
+def _answer(broker: Broker, session: FetchSession, reply: Reply, frames: Sequence[Buffer]) -> None:
+    if isinstance(reply, Fetched):
+        broker.fetches.answered(session, map(_place, reply.results))
+    else:
+        broker.fetches.end(session)
+    broker.reply(session.peer, reply, frames)
 
 
-def _unread(broker: Broker, peer: bytes, request_id: int) -> None:
-    error = BusyError(_UNREAD.format(broker.unsent.held(peer), broker.unsent.total))
-    broker.reply(peer, failure(request_id, error))
+def _give_up(broker: Broker, session: FetchSession, error: TailraceError) -> None:
+    """Answer with an error; the client begins its session anew."""
+    assert session.request is not None
+    _answer(broker, session, failure(session.request.request_id, error), ())
+
+
+def _busy(broker: Broker, peer: bytes) -> BusyError:
+    return BusyError(_TOO_MANY.format(broker.fetch_slots.held(peer), broker.fetch_slots.total))
+
+
+def _unread(broker: Broker, peer: bytes) -> BusyError:
+    return BusyError(_UNREAD.format(broker.unsent.held(peer), broker.unsent.total))
 
 
 def was_read(broker: Broker, peer: bytes, reply: Reply, frames: Sequence[Buffer]) -> None:
     """The reader thread is done with a request, a fetch or another."""
     broker.fetch_slots.release(peer, 1)
     if frames and not broker.unsent.allows(peer):
-        _unread(broker, peer, reply.request_id)
-    else:
+        reply, frames = failure(reply.request_id, _unread(broker, peer)), ()
+    session = broker.reading.pop((peer, reply.request_id), None)
+    if session is None:
         broker.reply(peer, reply, frames)
+    else:
+        _answer(broker, session, reply, frames)
 
 
-def unpark(broker: Broker, fetches: Sequence[ParkedFetch], now: float) -> None:
+def unpark(broker: Broker, sessions: Sequence[FetchSession], now: float) -> None:
     """These were woken, or have waited enough. One that fails hurts no other, as in `dispatch`."""
-    for fetch in fetches:
-        broker.fetch_slots.release(fetch.peer, 1)
+    for session in sessions:
+        broker.fetch_slots.release(session.peer, 1)
+        assert session.request is not None
         try:
-            serve(broker, fetch, now)
+            serve(broker, session, session.request, now)
         except Exception as error:
-            logger.exception("a parked fetch of peer %s failed", fetch.peer.hex())
-            internal = TailraceError(f"internal error: {error!r}")
-            broker.reply(fetch.peer, failure(fetch.request.request_id, internal))
+            logger.exception("a parked fetch of peer %s failed", session.peer.hex())
+            _give_up(broker, session, TailraceError(f"internal error: {error!r}"))
 
 
-def release(broker: Broker, fetches: Sequence[ParkedFetch], error: TailraceError | None) -> None:
+def release(broker: Broker, sessions: Sequence[FetchSession], error: TailraceError | None) -> None:
     """The node stops: answer with nothing, or with why."""
-    for fetch in fetches:
-        broker.fetch_slots.release(fetch.peer, 1)
-        request_id = fetch.request.request_id
-        broker.reply(fetch.peer, Fetched(request_id) if error is None else failure(request_id, error))
+    for session in sessions:
+        broker.fetch_slots.release(session.peer, 1)
+        assert session.request is not None
+        if error is None:
+            _answer(broker, session, Fetched(session.request.request_id), ())
+        else:
+            _give_up(broker, session, error)
 
 
 def _failed(entry: FetchEntry, error: TailraceError) -> FetchResult:
     return FetchResult(*_place(entry), error_info(error), -1, -1, 0)
 
 
-def _place(entry: FetchEntry) -> tuple[bytes, int]:
+def _place(entry: FetchEntry | FetchResult) -> tuple[bytes, int]:
     return entry.topic_id, entry.partition

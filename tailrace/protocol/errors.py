@@ -4,64 +4,9 @@ An error is a code, whether a retry can help, and a message that says what to do
 the code and the message (`ErrorInfo`); `error_from` makes the exception again on the other side.
 """
 
-from enum import IntEnum
 from typing import ClassVar, Final
 
-
-class ErrorCode(IntEnum):
-    """Codes on the wire. A number never changes its meaning."""
-
-    NONE = 0
-    UNKNOWN = 1
-    MALFORMED_REQUEST = 2
-    UNSUPPORTED_VERSION = 3
-    REQUEST_TOO_LARGE = 4
-    BUSY = 5
-    SHUTTING_DOWN = 6
-    TIMED_OUT = 7
-    CORRUPT_BATCH = 10
-    BATCH_TOO_LARGE = 11
-    INVALID_TIMESTAMP = 12
-    INVALID_RECORD = 13
-    UNKNOWN_TOPIC = 20
-    UNKNOWN_PARTITION = 21
-    TOPIC_EXISTS = 22
-    INVALID_TOPIC = 23
-    INVALID_CONFIG = 24
-    NOT_ENOUGH_NODES = 25
-    LIMIT_EXCEEDED = 26
-    NOT_LEADER = 30
-    FENCED_LEADER_EPOCH = 31
-    UNKNOWN_LEADER_EPOCH = 32
-    LEADER_NOT_AVAILABLE = 33
-    NOT_ENOUGH_REPLICAS = 34
-    STALE_PARTITION_EPOCH = 35
-    OFFSET_OUT_OF_RANGE = 40
-    OUT_OF_ORDER_SEQUENCE = 50
-    FENCED_PRODUCER = 51
-    UNKNOWN_PRODUCER_ID = 52
-    STORAGE_FULL = 60
-    STORAGE_FAULT = 61
-    STALE_CONTROLLER_EPOCH = 70  # reserved: nothing sends it yet, so it has no class
-    STALE_NODE_EPOCH = 71
-    UNKNOWN_NODE = 72
-    NODE_ID_IN_USE = 73
-    LOCAL_PATH = 75
-    UNKNOWN_GROUP = 80
-    INVALID_GROUP = 81
-    GROUP_NOT_EMPTY = 82
-    UNKNOWN_MEMBER = 83
-    FENCED_MEMBER = 84
-    INSTANCE_ID_IN_USE = 85
-    CONNECTION_FAILED = 100
-    CLOSED = 101
-    BUFFER_FULL = 102
-    DELIVERY_FAILED = 103
-    INVALID_ARGUMENT = 104
-    DATA_FOLDER = 105
-    SERIALIZATION = 106
-    CONCURRENT_USE = 107
-    WORKER_FAILED = 108
+from .error_codes import ErrorCode as ErrorCode
 
 
 class TailraceError(Exception):
@@ -226,6 +171,13 @@ class OffsetOutOfRangeError(TailraceError):
     """The offset lies outside what the partition holds."""
 
     code = ErrorCode.OFFSET_OUT_OF_RANGE
+
+
+class UnknownFetchSessionError(TailraceError):
+    """The node has forgotten the fetch session, or it is not where the fetch takes it to be: begin anew."""
+
+    code = ErrorCode.UNKNOWN_FETCH_SESSION
+    retriable = True
 
 
 class OutOfOrderSequenceError(TailraceError):

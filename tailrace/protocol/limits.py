@@ -64,7 +64,12 @@ IN_FLIGHT_BYTES_MAX: Final = 256 * MIB
 PARKED_FETCHES_MAX: Final = 10_000
 """Fetches that wait for records or for the reader thread."""
 PARKED_PARTITIONS_MAX: Final = 200_000
-"""Partitions that parked fetches wait for, summed over the fetches."""
+"""Partitions that fetch sessions, or fetches of followers, wait for, summed over them."""
+FETCH_SESSIONS_MAX: Final = 20_000
+"""Fetch sessions of all connections. Partitions of one: PARTITIONS_PER_REQUEST_MAX, of all:
+PARKED_PARTITIONS_MAX."""
+FETCH_READINGS_MAX: Final = 64
+"""Partitions of a session that one reply is made of at most, so that a fetch costs what it brings."""
 FETCHES_PER_CLIENT_MAX: Final = 256
 """Fetches of one connection that wait."""
 FETCH_REPLY_BYTES_MAX: Final = 8 * MIB
@@ -212,7 +217,7 @@ assert RECORD_BYTES_MAX < BATCH_BYTES_MAX <= BATCH_BODY_BYTES_MAX <= FETCH_BYTES
 assert BATCH_BYTES_MAX <= GROUP_COMMIT_BYTES_MAX <= IN_FLIGHT_BYTES_PER_CLIENT_MAX <= IN_FLIGHT_BYTES_MAX
 assert PRODUCE_BATCHES_MAX < FRAMES_PER_MESSAGE_MAX
 assert PRODUCE_IN_FLIGHT_BYTES_MAX + BATCH_BYTES_MAX <= IN_FLIGHT_BYTES_PER_CLIENT_MAX
-assert FETCHES_PER_CLIENT_MAX <= PARKED_FETCHES_MAX
+assert FETCHES_PER_CLIENT_MAX <= PARKED_FETCHES_MAX <= FETCH_SESSIONS_MAX
 assert FRAMES_PER_MESSAGE_MAX * 9 < DESCRIPTOR_BYTES_MAX
 assert PRODUCE_IN_FLIGHT_BYTES_MAX + BATCH_BYTES_MAX < ARENA_BYTES <= ARENA_BYTES_MAX
 assert BATCH_BYTES_MAX + FETCH_REPLY_BYTES_MAX <= UNSENT_BYTES_PER_CLIENT_MAX <= UNSENT_BYTES_MAX

@@ -92,12 +92,17 @@ class FetchEntry(Struct, frozen=True, array_like=True):
 
 
 class Fetch(Message, frozen=True, kw_only=True, tag=2):
-    """Read many partitions; waits up to `max_wait_ms` until `min_bytes` are there or an entry fails."""
+    """Read many partitions; waits up to `max_wait_ms` until `min_bytes` are there or an entry fails.
+
+    In a `session` the fetch of `epoch` 0 names all partitions, the next ones what has changed.
+    """
 
     max_wait_ms: Annotated[int, Meta(ge=0, le=FETCH_WAIT_MS_MAX)] = 0
     min_bytes: Annotated[int, Meta(ge=0, le=FETCH_BYTES_MAX)] = 1
     max_bytes: Annotated[int, Meta(ge=1, le=FETCH_BYTES_MAX)] = FETCH_BYTES_MAX
-    entries: Annotated[list[FetchEntry], Meta(min_length=1, max_length=PARTITIONS_PER_REQUEST_MAX)]
+    entries: Annotated[list[FetchEntry], Meta(max_length=PARTITIONS_PER_REQUEST_MAX)]
+    session: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    epoch: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
 
 
 class FetchResult(Struct, frozen=True, array_like=True):

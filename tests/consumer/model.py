@@ -4,12 +4,13 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tailrace.consumer.fetcher import FetchPlan, LookupPlan
+from tailrace.consumer.fetch_plans import FetchPlan, LookupPlan
+from tailrace.node.fetch_sessions import FetchSessions
 from tailrace.protocol.batch import parse_header, stamp
 from tailrace.protocol.cluster import PartitionInfo, TopicConfig, TopicInfo
 from tailrace.protocol.columns import encode
 from tailrace.protocol.errors import ErrorCode
-from tailrace.protocol.messages import EARLIEST, OK, ErrorInfo, FetchResult, OffsetResult
+from tailrace.protocol.messages import EARLIEST, OK, ErrorInfo, Fetch, FetchEntry, FetchResult, OffsetResult
 
 TOPIC_ID = bytes(range(16))
 TOPIC = "orders"
@@ -72,16 +73,43 @@ class ModelCluster:
 
     def __init__(self, partitions: int) -> None:
         self.logs = [ModelLog(index) for index in range(partitions)]
+        self.sessions: dict[int, FetchSessions] = {}
+        self.restart(1)
+        self.restart(2)
+
+    def restart(self, node: int) -> None:
+        """The node forgets all fetch sessions. It has room for few of them anyway."""
+        self.sessions[node] = FetchSessions(sessions_max=3, entries_max=4)
+
+    def crowd(self, node: int) -> None:
+        """Another client begins a session at the node, which may cost others theirs."""
+        sessions = self.sessions[node]
+        entries = [FetchEntry(TOPIC_ID, index, 0, 0, 1) for index in range(3)]
+        session = sessions.ask(
+            b"other", Fetch(1, entries=entries, session=1), deadline=0.0, slot=None, has_news=lambda _: True
+        )
+        sessions.answered(session, [])
 
     def topic(self) -> TopicInfo:
         partitions = tuple(PartitionInfo((1, 2), log.leader, log.epoch, 0, (1, 2)) for log in self.logs)
         return TopicInfo(TOPIC_ID, TOPIC, TopicConfig(), partitions)
 
     def fetch(self, plan: FetchPlan, bytes_max: int) -> tuple[list[FetchResult], list[bytes]]:
+        """Raises UnknownFetchSessionError."""
+        request = Fetch(plan.fetch_id, entries=plan.entries, session=plan.session, epoch=plan.epoch)
+        sessions = self.sessions[plan.node]
+        session = sessions.ask(b"", request, deadline=0.0, slot=None, has_news=lambda _: True)
+        results, frames = self._read(plan.node, list(session.entries.values()), bytes_max)
+        sessions.answered(session, [(result.topic_id, result.partition) for result in results])
+        return results, frames
+
+    def _read(
+        self, node: int, entries: list[FetchEntry], bytes_max: int
+    ) -> tuple[list[FetchResult], list[bytes]]:
         results, frames = [], []
-        for entry in plan.entries:
+        for entry in entries:
             log = self.logs[entry.partition]
-            error = log.error(plan.node, entry.leader_epoch)
+            error = log.error(node, entry.leader_epoch)
             if error is OK and not log.start <= entry.offset <= log.end:
                 error = ErrorInfo(ErrorCode.OFFSET_OUT_OF_RANGE, "outside")
             batches = log.read(entry.offset, bytes_max) if error is OK else []

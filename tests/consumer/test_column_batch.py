@@ -20,6 +20,7 @@ from tailrace.producer import Producer
 from tailrace.protocol.columns import encode
 from tailrace.protocol.decode import decode
 from tailrace.protocol.errors import InvalidArgumentError
+from tailrace.protocol.read_columns import Columns
 from tailrace.protocol.record import TopicPartition
 
 from .conftest import Feeder
@@ -32,9 +33,16 @@ def handed_over(data: bytes, start: int = 0, **decoding: Any) -> ColumnBatch:
     return ColumnBatch(NAME, decode(data), start, Decoding(**decoding))
 
 
-def inside(data: bytes, address: int) -> bool:
-    whole = np.frombuffer(data, np.uint8)
-    return 0 <= address - whole.ctypes.data < len(data)
+def memory_of(batch: ColumnBatch) -> Any:
+    """What the batch's columns lie in."""
+    body = batch._batch.body
+    assert isinstance(body, Columns)
+    return np.frombuffer(body.body, np.uint8)
+
+
+def inside(batch: ColumnBatch, address: int) -> bool:
+    whole = memory_of(batch)
+    return 0 <= address - whole.ctypes.data < len(whole)
 
 
 def test_numpy_from_the_first_record_on() -> None:
@@ -43,30 +51,32 @@ def test_numpy_from_the_first_record_on() -> None:
     array = batch.to_numpy("S3")
     assert array.tolist() == [b"%03d" % number for number in range(4, 10)]
     assert batch.to_numpy(column="key").tolist() == [b"k"] * 6
-    assert np.shares_memory(array, np.frombuffer(data, np.uint8))
+    assert np.shares_memory(array, memory_of(batch))
     assert batch.values == [4, 5, 6, 7, 8, 9]
 
 
 def test_pandas_has_views() -> None:
     data = encode(LONG, LONG[::-1], list(range(100)))
-    frame = handed_over(data, 1).to_pandas()
+    batch = handed_over(data, 1)
+    frame = batch.to_pandas()
     assert frame["value"].tolist() == LONG[1:]
     assert frame["offset"].tolist() == list(range(1, 100))
     assert frame["timestamp"][1] == pd.Timestamp(2, unit="ms", tz="UTC")
     for name in ("timestamp", "key", "value"):
         for buffer in pa.array(frame[name]).buffers():
-            assert buffer is None or inside(data, buffer.address), name
+            assert buffer is None or inside(batch, buffer.address), name
 
 
 def test_polars_has_views_of_what_is_long() -> None:
     data = encode(LONG, [b"k", None] * 50, list(range(100)))
-    frame = handed_over(data, 1).to_polars()
+    batch = handed_over(data, 1)
+    frame = batch.to_polars()
     assert frame["value"].to_list() == LONG[1:]
     assert frame["key"].to_list() == [None, *([b"k", None] * 49)]
     assert frame["timestamp"].dtype == pl.Datetime("ms", "UTC")
     viewed = frame["value"].to_arrow(compat_level=pl.CompatLevel.newest())
     assert viewed.type == pa.binary_view()
-    assert any(inside(data, buffer.address) for buffer in viewed.buffers()[2:])
+    assert any(inside(batch, buffer.address) for buffer in viewed.buffers()[2:])
 
 
 def test_frames_of_records_without_anything() -> None:
@@ -82,7 +92,7 @@ def test_what_was_sifted() -> None:
     assert batch.to_numpy("S1").tolist() == [b"1", b"3"]
     assert batch.to_pandas()["value"].tolist() == [b"1", b"3"]
     whole, _ = handed_over(data, 1).sifted(None, None)
-    assert np.shares_memory(whole.to_numpy(), np.frombuffer(data, np.uint8))
+    assert np.shares_memory(whole.to_numpy(), memory_of(whole))
     assert whole.to_numpy().tolist() == whole.to_arrow().column("value").to_pylist() == [b"x", b"3"]
 
 
@@ -113,6 +123,7 @@ from tailrace.consumer.column_batch import ColumnBatch
 from tailrace.consumer.decoding import Decoding
 from tailrace.protocol.columns import encode
 from tailrace.protocol.decode import decode
+from tailrace.protocol.read_columns import Columns
 batch = ColumnBatch(None, decode(encode([b"v", b"long"])), 0, Decoding())
 assert batch.values == [b"v", b"long"]
 try:

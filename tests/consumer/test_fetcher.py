@@ -5,8 +5,10 @@ from random import Random
 import pytest
 
 from tailrace.consumer import fetcher as fetcher_module
+from tailrace.consumer import flights as flights_module
 from tailrace.consumer.assigned import AssignedPartition, Reset
-from tailrace.consumer.fetcher import Fetcher, FetchPlan, LookupPlan
+from tailrace.consumer.fetch_plans import FetchPlan, LookupPlan
+from tailrace.consumer.fetcher import Fetcher
 from tailrace.protocol.errors import (
     ConnectionFailedError,
     CorruptBatchError,
@@ -15,9 +17,15 @@ from tailrace.protocol.errors import (
     OffsetOutOfRangeError,
     RequestTooLargeError,
     TailraceError,
+    UnknownFetchSessionError,
     UnknownTopicError,
 )
-from tailrace.protocol.limits import FETCHES_AHEAD, FETCHES_PER_NODE_MAX
+from tailrace.protocol.limits import (
+    FETCH_SLOT_BYTES_FIRST,
+    FETCH_SLOT_BYTES_MAX,
+    FETCHES_AHEAD,
+    FETCHES_PER_NODE_MAX,
+)
 from tailrace.protocol.messages import OK, ErrorInfo, FetchResult
 from tailrace.protocol.record import TopicPartition
 
@@ -85,18 +93,97 @@ def test_a_full_partition_is_left_out_and_gets_a_fetch_of_its_own_when_there_is_
     world.answer(world.plan())
     assert world.partitions[0].buffered_bytes >= FETCHES_AHEAD * PARTITION_BYTES
     waiting = world.plan()
-    assert asked(waiting) == [(1, 0)]
+    assert (asked(waiting), waiting.epoch) == ([], 1), "the other goes on waiting"
     assert world.fetcher.pop(world.partitions[0]), "popping makes room: a fetch can go out"
-    assert asked(world.plan()) == [(0, 50)]
+    alone = world.plan()
+    assert asked(alone) == [(0, 50)]
+    assert alone.session != waiting.session
+    world.cluster.logs[1].append(1)
     world.answer(waiting)
-    assert asked(world.plan()) == [(1, 0)]
+    assert asked(world.plan()) == [(1, 1)]
 
 
-def test_those_that_brought_records_are_asked_for_last() -> None:
+def test_those_that_brought_records_are_read_last() -> None:
     world = World(3)
     world.cluster.logs[0].append(1)
     world.answer(world.plan())
-    assert [partition for partition, _ in asked(world.plan())] == [1, 2, 0]
+    for log in world.cluster.logs:
+        log.append(1)
+    results, _ = world.cluster.fetch(world.plan(), 1_000)
+    assert [result.partition for result in results] == [1, 2, 0]
+
+
+# -------------------------------------------------------------------- fetch sessions
+
+
+def test_a_fetch_names_only_what_has_changed() -> None:
+    world = World(3)
+    first = world.plan()
+    assert (len(first.entries), first.epoch) == (3, 0)
+    world.answer(first)
+    assert (asked(world.plan()), world.fetcher.plan(0.0)) == ([], []), "one fetch, which names nothing"
+
+
+def test_a_session_that_the_node_has_forgotten_is_begun_anew_at_once() -> None:
+    world = World(2)
+    world.answer(world.plan())
+    world.cluster.restart(1)
+    with pytest.raises(UnknownFetchSessionError) as forgotten:
+        world.answer(lost := world.plan())
+    world.fetcher.failed(lost.fetch_id, forgotten.value, 0.0)
+    anew = world.plan()
+    assert (len(anew.entries), anew.epoch) == (2, 0)
+    world.fetcher.failed(anew.fetch_id, forgotten.value, 0.0)
+    assert world.fetcher.plan(0.0) == [], "but not in a circle"
+
+
+def test_a_lost_reply_ends_a_session() -> None:
+    world = World(2)
+    world.answer(world.plan())
+    world.fetcher.failed(world.plan().fetch_id, ConnectionFailedError("lost"), 0.0)
+    anew = world.plan(10.0)
+    assert (len(anew.entries), anew.epoch) == (2, 0)
+
+
+@pytest.mark.parametrize("resting", [False, True])
+def test_who_leaves_a_flight_ends_its_session(resting: bool) -> None:
+    world = World(3)
+    world.answer(world.plan())
+    waiting = None if resting else world.plan()
+    world.fetcher.revoke(world.partitions[0])
+    world.fetcher.pause(world.partitions[1])
+    if waiting is not None:
+        world.cluster.logs[0].append(1)
+        world.cluster.logs[1].append(1)
+        world.answer(waiting)
+        assert not world.partitions[0].buffer, "revoked"
+        assert world.partitions[1].buffer, "what was on its way to a paused one counts"
+    anew = world.plan()
+    assert (asked(anew), anew.epoch, anew.session) == ([(2, 0)], 0, 1), "in the place of the old one"
+
+
+def test_a_session_has_no_more_partitions_than_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flights_module, "PARTITIONS_PER_REQUEST_MAX", 4)
+    world = World(3)
+    world.answer(world.plan())
+    named = [asked(plan) for plan in (world.plan(), world.plan()) if isinstance(plan, FetchPlan)]
+    assert named == [[], [(2, 0)]], "the third has a flight of its own"
+
+
+def test_the_room_for_a_reply_follows_what_the_last_one_brought() -> None:
+    world = World()
+    assert world.plan().reply_bytes == FETCH_SLOT_BYTES_FIRST
+    result = FetchResult(TOPIC_ID, 0, OK, 1, 0, 1)
+    batch = batch_of([bytes(FETCH_SLOT_BYTES_MAX // 2)], 0)
+    world.fetcher.replied(1, [result], [batch], 0.0)
+    world.fetcher.pop(world.partitions[0])
+    following = world.plan()
+    assert following.reply_bytes == FETCH_SLOT_BYTES_MAX
+    world.fetcher.replied(following.fetch_id, [], [], 0.0)
+    assert world.plan().reply_bytes == FETCH_SLOT_BYTES_FIRST
+
+
+# ------------------------------------------------------------------------- bounds
 
 
 def test_no_fetch_above_the_bound_of_all_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +194,7 @@ def test_no_fetch_above_the_bound_of_all_buffers(monkeypatch: pytest.MonkeyPatch
     assert world.fetcher.buffered_bytes > 200
     assert world.fetcher.plan(0.0) == []
     assert world.fetcher.pop(world.partitions[0])
-    assert len(world.plan().entries) == 2
+    assert asked(world.plan()) == [(0, 20)]
 
 
 def test_paused_partitions_give_up_their_buffers_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +203,7 @@ def test_paused_partitions_give_up_their_buffers_to_the_others(monkeypatch: pyte
     world.cluster.logs[0].append(20)
     world.answer(world.plan())
     world.fetcher.pause(world.partitions[0])
-    assert asked(world.plan()) == [(1, 0)]
+    assert asked(world.plan()) == [], "the other goes on waiting"
     assert world.fetcher.buffered_bytes == 0
     world.fetcher.resume(world.partitions[0])
     assert asked(world.plan()) == [(0, 0)]
@@ -171,7 +258,8 @@ def test_what_may_pass_is_retried_with_growing_pauses_and_a_fresh_cluster_state(
     assert pauses[0] <= 0.010
     assert pauses[-1] > 4 * pauses[0]
     world.answer(world.plan(now), now=now)
-    assert len(world.plan(now).entries) == 1
+    assert world.partitions[0].retry_at == 0
+    assert asked(world.plan(now)) == []
 
 
 def test_a_node_that_cannot_be_reached_is_left_alone_for_a_while() -> None:
@@ -276,7 +364,7 @@ def test_what_a_retry_cannot_mend_is_raised_for_the_partition() -> None:
     world.fail(1, ErrorCode.INVALID_RECORD)
     assert isinstance(world.partitions[1].failure, TailraceError)
     assert str(world.partitions[1].failure) == "orders-1: the node says so"
-    assert asked(world.plan()) == [(0, 0)]
+    assert world.plan().epoch == 1, "the other goes on waiting"
 
 
 def test_a_fetch_that_is_refused_as_a_whole_fails_its_partitions() -> None:

@@ -1,9 +1,12 @@
 """The fetcher and the hand-over against a model log: leaders change, replies are lost, retention deletes.
 
-Whatever happens, each partition's records come in order, and only what retention deleted is left out.
+The model's nodes keep real fetch sessions, few of them, and lose them: what comes is what whole lists of
+partitions would have brought. Whatever happens, each partition's records come in order, and only what
+retention deleted is left out.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from random import Random
 from threading import Lock
@@ -15,9 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tailrace.consumer.assigned import NO_FETCH, AssignedPartition
 from tailrace.consumer.decoding import Decoding
-from tailrace.consumer.fetcher import Fetcher, FetchPlan, LookupPlan
+from tailrace.consumer.fetch_plans import FetchPlan, LookupPlan
+from tailrace.consumer.fetcher import Fetcher
 from tailrace.consumer.hand_over import AnyRecord, HandOver
-from tailrace.protocol.errors import ConnectionFailedError
+from tailrace.protocol.errors import BusyError, ConnectionFailedError, UnknownFetchSessionError
 from tailrace.protocol.limits import FETCHES_PER_NODE_MAX
 from tailrace.protocol.record import TopicPartition
 
@@ -84,16 +88,35 @@ class Fetching(RuleBasedStateMachine):
         if self.plans:
             self._answer(which % len(self.plans), bytes_max)
 
-    @rule(which=st.integers(0, 3))
-    def lose(self, which: int) -> None:
+    @rule(which=st.integers(0, 3), arrives=st.booleans())
+    def lose(self, which: int, arrives: bool) -> None:
+        """The request, or the reply to it."""
         if self.plans:
             plan = self.plans.pop(which % len(self.plans))
+            if arrives and isinstance(plan, FetchPlan):
+                with suppress(UnknownFetchSessionError, BusyError):
+                    self.cluster.fetch(plan, 1_000)
             self.fetcher.failed(plan.fetch_id, ConnectionFailedError("lost"), self.now)
+
+    @rule(node=st.integers(1, 2))
+    def restart(self, node: int) -> None:
+        """It has no fetch session any more."""
+        self.cluster.restart(node)
+
+    @rule(node=st.integers(1, 2))
+    def crowd(self, node: int) -> None:
+        """Other clients begin sessions, for which those that rest have to go."""
+        self.cluster.crowd(node)
 
     def _answer(self, which: int, bytes_max: int) -> None:
         plan = self.plans.pop(which)
         if isinstance(plan, FetchPlan):
-            self.fetcher.replied(plan.fetch_id, *self.cluster.fetch(plan, bytes_max), self.now)
+            try:
+                answer = self.cluster.fetch(plan, bytes_max)
+            except (UnknownFetchSessionError, BusyError) as error:
+                self.fetcher.failed(plan.fetch_id, error, self.now)
+            else:
+                self.fetcher.replied(plan.fetch_id, *answer, self.now)
         else:
             self.fetcher.located(plan, self.cluster.look_up(plan), self.now)
 
@@ -179,6 +202,7 @@ class Fetching(RuleBasedStateMachine):
     def each_partition_is_awaited_once(self) -> None:
         awaited = [partition.fetch for partition in self.partitions if partition.fetch != NO_FETCH]
         in_flight = {plan.fetch_id: plan.node for plan in self.plans}
+        in_flight |= {flight.fetch_id: flight.node_id for flight in self.fetcher.resting}
         assert set(awaited) <= set(in_flight)
         for node in (1, 2):
             assert sum(in_flight[fetch] == node for fetch in set(awaited)) <= FETCHES_PER_NODE_MAX
@@ -214,8 +238,9 @@ TestFetching.settings = settings(
 )
 
 WEIGHTS = {
-    "send": 3, "answer": 4, "lose": 1, "hear_of_leaders": 2, "append": 2, "retain": 1, "elect": 1,
-    "poll": 2, "begin_loop": 1, "go_on_with_loop": 2, "take_batch": 1, "seek": 1, "pause": 1, "resume": 2,
+    "send": 3, "answer": 4, "lose": 1, "restart": 1, "crowd": 1, "hear_of_leaders": 2, "append": 2,
+    "retain": 1, "elect": 1, "poll": 2, "begin_loop": 1, "go_on_with_loop": 2, "take_batch": 1, "seek": 1,
+    "pause": 1, "resume": 2,
 }  # fmt: skip
 
 
@@ -241,7 +266,9 @@ def test_long_histories(seed: int) -> None:
     arguments = {
         "send": lambda: [random.choice([0.0, 0.01, 2.0])],
         "answer": lambda: [random.randint(0, 3), random.choice([1, 600, 5_000])],
-        "lose": lambda: [random.randint(0, 3)],
+        "lose": lambda: [random.randint(0, 3), random.random() < 0.5],
+        "restart": lambda: [random.randint(1, 2)],
+        "crowd": lambda: [random.randint(1, 2)],
         "poll": lambda: [random.randint(1, 8)],
         "begin_loop": lambda: [random.randint(1, 8), random.randint(0, 8)],
         "go_on_with_loop": lambda: [random.randint(0, 8)],

@@ -12,7 +12,8 @@ import pytest
 
 from tailrace.consumer.assigned import AssignedPartition
 from tailrace.consumer.decoding import Decoding
-from tailrace.consumer.fetcher import Fetcher, FetchPlan
+from tailrace.consumer.fetch_plans import FetchPlan
+from tailrace.consumer.fetcher import Fetcher
 from tailrace.consumer.hand_over import HandOver
 from tailrace.consumer.on_error import RAISE, SKIP, OnError
 from tailrace.protocol.errors import CorruptBatchError, SerializationError

@@ -5,15 +5,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tailrace.node.parked import ParkedFetch, ParkedFetches
-from tailrace.protocol.messages import Fetch, FetchEntry
+from tailrace.protocol.replica_messages import ReplicaFetch, ReplicaFetchEntry
 
 TOPIC = bytes(16)
 KEYS = st.integers(0, 3)
 
 
 def fetch(partitions: list[int], deadline: float, missing: int = 1) -> ParkedFetch:
-    entries = [FetchEntry(TOPIC, partition, 0, 0, 1) for partition in partitions]
-    return ParkedFetch(b"peer", Fetch(1, entries=entries), deadline, missing_bytes=missing)
+    entries = [ReplicaFetchEntry(TOPIC, partition, 0, 0, 0, 0) for partition in partitions]
+    return ParkedFetch(
+        b"peer", ReplicaFetch(1, node_id=2, node_epoch=1, entries=entries), deadline, missing_bytes=missing
+    )
 
 
 class ParkedModel(RuleBasedStateMachine):

@@ -16,7 +16,7 @@ def test_a_fetch_tells_it_only_once_it_is_known(epoch_start: int, told: int) -> 
     log: Any = SimpleNamespace(log_start_offset=0, high_watermark=5, epoch_start=epoch_start, name="t-0")
     storage: Any = SimpleNamespace(read=lambda *_: [b"a batch"])
     reading = Reading(FetchEntry(bytes(16), 0, 3, 2, 1_000), log, 5)
-    [result] = read_all(storage, [reading], 0, FetchReply(1_000, None))
+    [result] = read_all(storage, [reading], FetchReply(1_000, None))
     assert (result.high_watermark, result.batches) == (told, 1)
 
 
