@@ -4,8 +4,9 @@
                                 [--seconds 4] [--write docs/performance.md]
 
 One node, one producer (`send_many`, 100 B, an fsync before every acknowledgement), then one consumer of
-everything (`batches()`), and 1,000 records/s one by one for the latency. `--write` puts tables and plots into
-that page, the plots as files beside it. 50 GB of log take some minutes, and the room on the disk.
+everything (`batches()`), 1,000 records/s one by one for the latency, and single records that a consumer of
+all partitions waits for. `--write` puts tables and plots into that page, the plots as files beside it. 50 GB
+of log take some minutes, and the room on the disk.
 """
 
 import argparse
@@ -26,6 +27,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 CHUNK = [b"x" * 100] * 20_000
 RATE = 1_000
 LATENCY_RECORDS = 2_000
+TRICKLE_RECORDS = 1_000
 LARGE = [os.urandom(100_000) for _ in range(10)]
 GIGABYTE = 10**9
 BEGIN, END = "<!-- growth: begin -->", "<!-- growth: end -->"
@@ -89,6 +91,19 @@ def latencies_us(cluster: Cluster, topic: str) -> list[float]:
     return sorted(found)
 
 
+def trickle_cpu_us(cluster: Cluster, pid: int, topic: str, partitions: int) -> float:
+    """CPU of the node for a record that is stored, and fetched by a consumer of all partitions."""
+    options: Any = {"bootstrap_servers": cluster.bootstrap_servers, "auto_offset_reset": "latest"}
+    with Producer(cluster.bootstrap_servers, linger_ms=0) as producer, Consumer(**options) as consumer:
+        consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
+        consumer.poll(timeout_ms=1_000)
+        cpu = cpu_s(pid)
+        for number in range(TRICKLE_RECORDS):
+            producer.send(topic, CHUNK[0], partition=number % partitions)
+            assert consumer.poll(timeout_ms=10_000), "the record has not come"
+        return (cpu_s(pid) - cpu) / TRICKLE_RECORDS * 1e6
+
+
 def measure(cluster: Cluster, pid: int, topic: str, partitions: int, seconds: float) -> Row:
     """Everything, for the cluster as it is."""
     cpu, started = cpu_s(pid), time.monotonic()
@@ -105,6 +120,7 @@ def measure(cluster: Cluster, pid: int, topic: str, partitions: int, seconds: fl
         "read_cpu_s_per_m": read_cpu / sent * 1e6,
         "ack_p50_us": statistics.median(late),
         "ack_p99_us": late[int(len(late) * 0.99)],
+        "trickle_cpu_us": trickle_cpu_us(cluster, pid, topic, partitions),
         "rss_mb": rss_anon_mb(pid),
     }
 
@@ -176,6 +192,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "read_cpu_s_per_m": ("node CPU, s/M read", ".3f"),
     "ack_p50_us": ("ack p50, µs", ",.0f"),
     "ack_p99_us": ("ack p99, µs", ",.0f"),
+    "trickle_cpu_us": ("node CPU a single record, µs", ",.0f"),
     "rss_mb": ("node RssAnon, MB", ".0f"),
     "restart_s": ("ready after kill -9, s", ".2f"),
     "idle_cores": ("node at rest, cores", ".4f"),
