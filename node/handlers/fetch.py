@@ -183,7 +183,9 @@ def _read(
 def _read_later(broker: Broker, session: FetchSession, read: Work) -> None:
     assert session.request is not None
     peer, request_id = session.peer, session.request.request_id
-    if not broker.fetch_slots.take(peer, 1):
+    if (peer, request_id) in broker.reading:
+        _give_up(broker, session, MalformedRequestError(f"request {request_id} waits for the disk already"))
+    elif not broker.fetch_slots.take(peer, 1):
         _give_up(broker, session, _busy(broker, peer))
     elif broker.reader.submit(peer, request_id, read):
         broker.reading[peer, request_id] = session
