@@ -11,7 +11,9 @@ import pytest
 
 from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.testing import Cluster
-from tests.system.conftest import MakeTopic, wait_until
+
+from ..conftest import MakeTopic
+from .conftest import wait_until
 
 WRITER = """
 import sys
