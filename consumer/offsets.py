@@ -89,8 +89,7 @@ class LocalOffsets:
 
     def write(self, offsets: Offsets, timeout_s: float) -> None:
         """One transaction a partition."""
-        for key, offset in offsets.items():
-            self._store.write(key, offset)
+        self._store.write(offsets)
 
     def write_later(self, offsets: Offsets, done: Done) -> None:
         """At once."""

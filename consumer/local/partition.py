@@ -83,6 +83,11 @@ class PartitionStore:
                 self._database = self._find_database()
             opened.pop_all()
 
+    @property
+    def is_new(self) -> bool:
+        """Was no offset ever written?"""
+        return self._database is None
+
     def read(self) -> StoredOffset | None:
         """The offset that was written last, None if there is none. Raises StorageFaultError."""
         if self._database is None:

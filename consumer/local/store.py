@@ -8,7 +8,7 @@ old one are never applied to it.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tailrace.protocol.record import TopicPartition
 
 from ..stored_offset import StoredOffset
 from .access import folder_access
+from .beside import beside
 from .buffered import BufferedKeys
 from .partition import PartitionStore
 from .transaction import LocalTransaction
@@ -49,10 +50,15 @@ class LocalStore:
             self._partitions[key] = PartitionStore(folder, name, topic_id, self._owner)
         return self._partitions[key].read()
 
-    def write(self, key: tuple[bytes, int], offset: StoredOffset) -> None:
-        """Store the offset of a partition (topic id, number) that is held; durable on return."""
+    def write(self, offsets: Mapping[tuple[bytes, int], StoredOffset]) -> None:
+        """Store offsets of partitions (topic id, number) that are held; all are durable on return.
+
+        The first offsets of partitions come before all others, which may tell that there are so many.
+        """
         self._sync_folder()
-        self._partitions[key].write(offset)
+        new = {key for key in offsets if self._partitions[key].is_new}
+        for keys in (new, offsets.keys() - new):
+            beside(lambda key: self._partitions[key].write(offsets[key]), keys)
 
     def transaction(
         self, key: tuple[bytes, int], offset: Callable[[], StoredOffset]

@@ -30,8 +30,8 @@ def folder_of(root: Path, topic_id: bytes = ID, partition: int = 0) -> Path:
 def test_a_written_offset_is_read_back_by_the_next_holder(tmp_path: Path) -> None:
     first = LocalStore(tmp_path / "offsets", "first")
     assert first.hold(ORDERS, ID) is None
-    first.write(KEY, StoredOffset(17, leader_epoch=3, partition_count=4))
-    first.write(KEY, StoredOffset(18, leader_epoch=3, partition_count=4))
+    first.write({KEY: StoredOffset(17, leader_epoch=3, partition_count=4)})
+    first.write({KEY: StoredOffset(18, leader_epoch=3, partition_count=4)})
     first.close()
     second = LocalStore(tmp_path / "offsets", "second")
     assert second.hold(ORDERS, ID) == StoredOffset(18, 3, 4)
@@ -67,7 +67,7 @@ def test_a_second_holder_is_refused_and_told_who_holds(tmp_path: Path) -> None:
 def test_a_recreated_topic_does_not_get_the_old_offsets(tmp_path: Path) -> None:
     store = LocalStore(tmp_path, "test")
     store.hold(ORDERS, ID)
-    store.write(KEY, StoredOffset(17))
+    store.write({KEY: StoredOffset(17)})
     store.release(KEY)
     assert store.hold(ORDERS, bytes(16)) is None
     store.close()
@@ -88,7 +88,7 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
 def test_a_renamed_folder_is_refused(tmp_path: Path) -> None:
     store = LocalStore(tmp_path, "test")
     store.hold(ORDERS, ID)
-    store.write(KEY, StoredOffset(1))
+    store.write({KEY: StoredOffset(1)})
     store.close()
     folder_of(tmp_path).rename(folder_of(tmp_path, partition=5))
     with pytest.raises(DataFolderError, match="belongs to orders-0"):
@@ -136,7 +136,7 @@ CHILD = """
     store = LocalStore(Path(sys.argv[1]), "child")
     store.hold(TopicPartition("orders", 0), bytes(range(16)))
     for offset in range(1_000_000):
-        store.write((bytes(range(16)), 0), StoredOffset(offset))
+        store.write({(bytes(range(16)), 0): StoredOffset(offset)})
         print(offset, flush=True)
 """
 
@@ -214,10 +214,10 @@ def test_many_partitions_cost_one_sync_of_the_folder_and_two_each(
     assert not synced
     for _ in range(2):
         for number in range(10):
-            store.write((ID, number), StoredOffset(number))
+            store.write({(ID, number): StoredOffset(number)})
     assert len(synced) == 1 + 10
     store.hold(TopicPartition("orders", 10), ID)
-    store.write((ID, 10), StoredOffset(0))
+    store.write({(ID, 10): StoredOffset(0)})
     assert len(synced) == 1 + 10 + 2
     store.close()
 
@@ -225,7 +225,7 @@ def test_many_partitions_cost_one_sync_of_the_folder_and_two_each(
 def test_a_folder_of_another_machine_is_refused(tmp_path: Path) -> None:
     store = LocalStore(tmp_path, "test")
     store.hold(ORDERS, ID)
-    store.write(KEY, StoredOffset(1))
+    store.write({KEY: StoredOffset(1)})
     store.close()
     here = msgspec.msgpack.decode(get(folder_of(tmp_path), b"identity"), type=Identity)
     there = msgspec.structs.replace(here, host="another")
