@@ -154,21 +154,40 @@ class Replication:
     def refuse_unwritable(self, log: PartitionLog, acks: int, now: float) -> None:
         """Raises NotEnoughReplicasError, BusyError, LeaderNotAvailableError, if nothing may be appended now.
 
-        A node that has not heard of the coordinator for its lease may have been replaced (RELIABILITY R13).
+        What only the leader has is safe only while it surely leads (RELIABILITY R13).
         """
         if log.sole_replica:
             return
         led = self._led.get(log.key)
         if led is None:
             raise NotLeaderError(f"{log.name} is not led here")
-        if acks == ACKS_ALL:
+        if acks != ACKS_ALL:
+            self._refuse_past_lease(log, now)
+        else:
             if not led[1].enough:
                 raise NotEnoughReplicasError(f"{log.name}: fewer than min_insync_replicas are in sync")
             if self.waiting.count >= WAITING_PRODUCES_MAX:
                 raise BusyError(
                     f"{WAITING_PRODUCES_MAX} requests wait for other replicas already; retry later"
                 )
-        elif now > self._membership.lease_until:
+
+    def refuse_end(self, log: PartitionLog, now: float) -> None:
+        """Raises LeaderNotAvailableError, if nobody may be told where the log ends, or that nothing is there.
+
+        Until its high watermark has reached the start of its own epoch, a new leader may be behind what was
+        read before (R8); an old one that is cut off may be behind its successor (R13).
+        """
+        if log.high_watermark < log.epoch_start:
+            raise LeaderNotAvailableError(f"the new leader of {log.name} finds out what is committed")
+        if not log.sole_replica:
+            self._refuse_past_lease(log, now)
+
+    def past_lease(self, now: float) -> bool:
+        """A node that has not heard of the coordinator for its lease may have been replaced."""
+        return now > self._membership.lease_until
+
+    def _refuse_past_lease(self, log: PartitionLog, now: float) -> None:
+        if self.past_lease(now):
             raise LeaderNotAvailableError(f"{log.name}: this node has not heard of the coordinator for long")
 
     def is_replica(self, key: PartitionKey, node_id: int) -> bool:

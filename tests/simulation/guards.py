@@ -12,10 +12,11 @@ from tailrace.coordinator import election
 from tailrace.coordinator.handlers import alter_isr, leave_cluster, register_node
 from tailrace.coordinator.service import Service
 from tailrace.node import writer as writer_module
-from tailrace.node.handlers import fetch, list_offsets, produce, replica_fetch
+from tailrace.node.handlers import fetch, produce, replica_fetch
 from tailrace.node.leaders import Leaders
 from tailrace.node.replication.copying import Copier
 from tailrace.node.replication.leading import LeadReplica
+from tailrace.node.replication.replication import Replication
 from tailrace.node.storage import truncation
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.errors import NotLeaderError
@@ -278,8 +279,7 @@ def says_not_durable() -> list[Patch]:
 @_guard("R8", "a new leader says what is committed only once it knows", node_crash=0.7)
 def settled_before_answering() -> list[Patch]:
     return [
-        (fetch, "refuse_unsettled", lambda _: None),
-        (list_offsets, "refuse_unsettled", lambda _: None),
+        (Replication, "refuse_end", lambda *_: None),
     ]
 
 
