@@ -7,9 +7,9 @@ _BOOTTIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def uptime_s() -> float:
-    """Seconds, monotonic. On Linux they count while the machine is suspended, as they do for everybody else:
+    """Seconds, monotonic; on Linux they count while the machine is suspended, too.
 
-    a node that was away for long finds its lease over (RELIABILITY R13).
+    They did for everybody else: a node that was away for long finds its lease over (RELIABILITY R13).
     """
     return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 

@@ -157,6 +157,7 @@ def _identity(config: NodeConfig, listener: Listener, storage: Storage) -> Ident
         config.rack,
         clean=storage.clean,
         durable=config.flush == "commit" and not config.ephemeral,
+        openings=storage.openings,
     )
 
 
@@ -278,6 +279,7 @@ class Loop:
         fetch.unpark(self._broker, self._fetches.expired(now), now)
         replica_fetch.unpark(self._broker, self._parked_replicas.expired(now), now)
         self._replication.step(ready, now)
+        self._renew_faulty()
         self._settle(now)
 
     def next_step(self, now: float) -> float:
@@ -322,6 +324,13 @@ class Loop:
             for waited in produces:
                 produce.reply(self._broker, waited)
             fetch.unpark(self._broker, self._fetches.changed([key]), now)
+
+    def _renew_faulty(self) -> None:
+        faulty = self._replication.faulty
+        if faulty.out:
+            renewed = self._following.renew(faulty.out)
+            faulty.renewed(renewed)
+            self._replication.leave(renewed)
 
     def _open(self, letter: Letter, now: float) -> None:
         broker = self._broker

@@ -40,6 +40,7 @@ from ..fetch_sessions import FetchSession
 from ..reader import Work
 from ..storage.environment import Storage
 from ..storage.partition_log import PartitionKey, PartitionLog
+from . import faults
 
 logger: Final = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ def serve(broker: Broker, session: FetchSession, request: Fetch, now: float) -> 
         _read_later(broker, session, read)
         return
     answer, frames = read()
+    answer = faults.noted(broker, answer)
     wanted = min(request.min_bytes, request.max_bytes, FETCH_REPLY_BYTES_MAX)
     more = len(session.ready) > len(readings)
     if failed or more or reply.full or reply.size >= wanted or now >= session.deadline:
@@ -225,6 +227,7 @@ def _unread(broker: Broker, peer: bytes) -> BusyError:
 def was_read(broker: Broker, peer: bytes, reply: Reply, frames: Sequence[Buffer]) -> None:
     """The reader thread is done with a request, a fetch or another."""
     broker.fetch_slots.release(peer, 1)
+    reply = faults.noted(broker, reply)
     if frames and not broker.unsent.allows(peer):
         reply, frames = failure(reply.request_id, _unread(broker, peer)), ()
     session = broker.reading.pop((peer, reply.request_id), None)
