@@ -12,7 +12,7 @@ from tailrace.protocol.limits import COORDINATOR_BURST_BYTES_MAX, COORDINATOR_BU
 from tailrace.transport.context import new_context
 from tailrace.transport.endpoint import choose
 from tailrace.transport.poller import Poller
-from tailrace.transport.probe import Probe
+from tailrace.transport.probe import Names, Probe
 from tailrace.transport.publisher import Publisher
 from tailrace.transport.server import Incoming, Server
 from tailrace.transport.wakeup import Wakeup
@@ -68,7 +68,8 @@ class Coordinator:
             stack.callback(publisher.close)
             machine = self._take_over(store, group_store, publisher.listener)
             service = Service(machine, store, group_store, publisher.send, server.send)
-            probing = Probing(lambda listener: Probe(choose(listener)))
+            names = Names()
+            probing = Probing(lambda listener: Probe(choose(listener), names))
             stack.callback(probing.close)
             on_ready(server.listener)
             self._loop(server, service, machine, probing, parent_fd)

@@ -2,26 +2,69 @@
 
 import errno
 import socket
+import threading
+import time
 from contextlib import suppress
+from typing import Final
 
 from tailrace.protocol.errors import InvalidArgumentError
 
 from .endpoint import split_tcp
 
+NAME_KEPT_S: Final = 10.0
+"""How long the address of a host's name is taken for its address."""
+
+
+class Names:
+    """Addresses of hosts by name: IPv4, as ZeroMQ looks them up. It may take seconds: in a thread each."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[float, str]] = {}
+        self._sought: set[str] = set()
+
+    def address(self, host: str) -> str | None:
+        """The address of a host, at once; None: it is being looked up, ask again. Any thread."""
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with suppress(OSError):
+                socket.inet_pton(family, host)
+                return host
+        found_at, address = self._found.get(host, (-NAME_KEPT_S, ""))
+        if time.monotonic() - found_at < NAME_KEPT_S:
+            return address
+        if host not in self._sought:
+            self._sought.add(host)
+            threading.Thread(target=self._look_up, args=(host,), name=f"look up {host}", daemon=True).start()
+        return None
+
+    def _look_up(self, host: str) -> None:
+        try:
+            with suppress(OSError):  # then nobody can say that it refuses; the next probe looks again
+                self._found[host] = time.monotonic(), socket.gethostbyname(host)
+        finally:
+            self._sought.discard(host)
+
 
 class Probe:
-    """One attempt to connect. Waits for nothing: a host's name is not looked up, and so is not tried."""
+    """One attempt to connect, which waits for nothing. While a name is looked up there is none."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, names: Names) -> None:
         self._socket: socket.socket | None = None
         self._refused = False
         with suppress(OSError, InvalidArgumentError):
-            self._connect(endpoint)
+            self._connect(endpoint, names)
 
-    def _connect(self, endpoint: str) -> None:
-        family, address = _address(endpoint)
+    def _connect(self, endpoint: str, names: Names) -> None:
+        place: str | tuple[str, int]
+        if endpoint.startswith("ipc://"):
+            family, place = socket.AF_UNIX, endpoint.removeprefix("ipc://")
+        else:
+            host, port = split_tcp(endpoint)
+            address = names.address(host)
+            if address is None:
+                return
+            family, place = socket.AF_INET6 if ":" in address else socket.AF_INET, (address, port)
         self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        self._refused = self._socket.connect_ex(address) == errno.ECONNREFUSED
+        self._refused = self._socket.connect_ex(place) == errno.ECONNREFUSED
 
     @property
     def refused(self) -> bool:
@@ -35,13 +78,3 @@ class Probe:
         """End the attempt."""
         if self._socket is not None:
             self._socket.close()
-
-
-def _address(endpoint: str) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
-    """Raises OSError for a host that is no number, InvalidArgumentError."""
-    if endpoint.startswith("ipc://"):
-        return socket.AF_UNIX, endpoint.removeprefix("ipc://")
-    host, port = split_tcp(endpoint)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    socket.inet_pton(family, host)
-    return family, (host, port)
