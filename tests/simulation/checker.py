@@ -54,8 +54,10 @@ class Checker:
         """An unclean election has made what was there void."""
         self.starts: dict[Key, int] = {}
         """The highest log start anywhere: what retention may have deleted lies below it."""
-        self._dead_since: dict[int, float] = {}
+        self._dead: set[int] = set()
         """Nodes that the coordinator has declared dead, and that have not registered since."""
+        self._led_since: dict[Key, tuple[int, float]] = {}
+        """Who leads each partition by what the coordinator has decided, and since when."""
         self._returned = NO_LEADER
         self._log_ends: dict[tuple[int, Key], int] = {}
         self.tokens = 0
@@ -101,6 +103,8 @@ class Checker:
             f"{self.name(key)}: leader {after.leader} epoch {after.leader_epoch}"
             f" isr {after.isr} elr {after.elr}"
         )
+        if after.leader != before.leader:
+            self._led_since[key] = (after.leader, self._schedule.now)
         if after.leader_epoch > before.leader_epoch:
             self._check_election(state, key, after)
         self._check_entry(state, key, set(after.isr).difference(before.isr))
@@ -117,21 +121,21 @@ class Checker:
     def _check_lease(self, state: State, info: NodeInfo) -> None:
         """A node that takes itself for a member surely is not declared dead (R13)."""
         if info.alive:
-            self._dead_since.pop(info.node_id, None)
+            self._dead.discard(info.node_id)
             return
         now, node = self._schedule.now, self.nodes[info.node_id]
         self._schedule.note(f"{node.name} counts as dead")
-        self._dead_since.setdefault(info.node_id, now)
+        self._dead.add(info.node_id)
         if self._is_known(state, node) and node.loop._membership.phase not in {Phase.LEAVING, Phase.LEFT}:
             left = node.loop._membership.lease_until - now
             if left > 0:
                 self.fail("R13", f"{node.name} is declared dead {left:.3f} s before its lease ends")
 
-    def said_alone(self, node_id: int, asked_at: float, what: str) -> None:
+    def said_alone(self, node_id: int, key: Key, asked_at: float, what: str) -> None:
         """A leader has answered what it has asked no other replica about."""
-        dead_since = self._dead_since.get(node_id)
-        if dead_since is not None and dead_since <= asked_at:
-            self.fail("R13", f"node {node_id} says {what}, and may have had a successor before it was asked")
+        leader, led_since = self._led_since.get(key, (NO_LEADER, asked_at))
+        if node_id in self._dead and leader not in (node_id, NO_LEADER) and led_since < asked_at:
+            self.fail("R13", f"{self.name(key)}: node {node_id} tells {what}, and node {leader} led before")
 
     def _check_election(self, state: State, key: Key, after: PartitionInfo) -> None:
         topic = state.cluster.topics[key[0]]

@@ -240,8 +240,8 @@ class Producer(Client):
                 stream.unacked.remove(batch)
                 self.checker.acked(self, key, batch.token, info.leader_epoch, result.base_offset)
                 if self.acks == ACKS_LEADER:
-                    what = f"that batch {batch.token} of {self.checker.name(key)} is stored"
-                    self.checker.said_alone(info.leader, asked_at, what)
+                    what = f"that batch {batch.token} is stored"
+                    self.checker.said_alone(info.leader, key, asked_at, what)
                 return
             code: Any = ErrorCode(result.error.code)
         else:
@@ -293,7 +293,7 @@ class Consumer(Client):
     ) -> None:
         if isinstance(reply, OffsetsListed) and reply.results[0].error.code == ErrorCode.NONE:
             self.checker.told_end(self, key, reply.results[0].offset, floor)
-            self.checker.said_alone(node_id, asked_at, f"where {self.checker.name(key)} ends")
+            self.checker.said_alone(node_id, key, asked_at, "where it ends")
 
     def _go_on(self, key: Key, now: float) -> None:
         info = self.leader(key)
