@@ -10,7 +10,8 @@
   One that was never in the ISR, to which the partition is only moving, has nothing, and never is.
 - Members leave the ISR when they die; while fewer than `min_insync` are left they go to the
   ELR, since nothing is committed without them. It clears when there are enough again.
-- The leader epoch counts elections (losing a leader is none), the partition epoch all changes.
+- The leader epoch counts elections (losing a leader is none), the partition epoch all changes. Who leaves for
+  a fault of its log begins a new one too, so that what its leader knows of it is void.
 """
 
 from collections.abc import Iterable, Set
@@ -92,6 +93,19 @@ def change_isr(partition: PartitionInfo, isr: Set[int], rules: Rules) -> Partiti
     if set(ordered) == set(partition.isr):
         return partition
     return _finish_move(partition, _with_isr(partition, ordered, rules), rules)
+
+
+def leave(partition: PartitionInfo, node_id: int, rules: Rules) -> PartitionInfo:
+    """The partition in a new leader epoch, with `node_id` in neither ISR nor ELR; others must be."""
+    isr = tuple(n for n in partition.isr if n != node_id)
+    elr = tuple(n for n in partition.elr if n != node_id)
+    without = replace(partition, isr=isr, elr=elr)
+    after = without if partition.leader == NO_LEADER else _with_isr(without, isr, rules)
+    return replace(
+        after,
+        leader_epoch=partition.leader_epoch + (partition.leader != NO_LEADER),
+        partition_epoch=partition.partition_epoch + 1,
+    )
 
 
 def move(partition: PartitionInfo, target: tuple[int, ...], rules: Rules, throttle: int = 0) -> PartitionInfo:

@@ -7,6 +7,7 @@ answer. The caller stores before it publishes, and publishes before it answers.
 
 from collections.abc import Iterable
 from itertools import accumulate
+from math import inf
 from typing import NamedTuple, TypeAlias
 
 from msgspec.structs import replace
@@ -39,7 +40,7 @@ from tailrace.protocol.messages import (
     RegisterNode,
     Update,
 )
-from tailrace.protocol.replica_messages import AlterIsr
+from tailrace.protocol.replica_messages import AlterIsr, LeaveIsr
 from tailrace.protocol.text import plural
 from tailrace.protocol.wire import failure
 
@@ -58,11 +59,12 @@ from .handlers import (
     heartbeat,
     init_producer,
     leave_cluster,
+    leave_isr,
     move_partitions,
     register_node,
     remove_node,
 )
-from .node_connections import RECONNECT_GRACE_S, NodeConnections
+from .node_connections import NodeConnections
 from .openings import Answer, Openings
 from .preferred import SLICE_MAX, PreferredLeaders, next_slice
 from .private_state import PrivateChange
@@ -79,6 +81,7 @@ ClusterRequest: TypeAlias = (
     | AlterTopic
     | InitProducer
     | AlterIsr
+    | LeaveIsr
     | AdminRequest
     | Ping
 )
@@ -111,6 +114,8 @@ def decide(state: State, settings: Settings, request: ClusterRequest, new_id: by
             decision = heartbeat.decide(state, request)
         case AlterIsr():
             decision = alter_isr.decide(state, request)
+        case LeaveIsr():
+            decision = leave_isr.decide(state, request)
         case InitProducer():
             decision = init_producer.decide(state, request)
         case GetSnapshot():
@@ -203,10 +208,19 @@ class Machine:
             update, decision.private, (), tuple(answers), warnings=decision.warnings, notes=decision.notes
         )
 
-    def gone(self, peers: Iterable[bytes], now: float) -> None:
+    def gone(self, peers: Iterable[bytes]) -> None:
         """Connections have ended."""
         self._groups.gone(peers)
-        self._connections.gone(peers, now)
+        self._connections.gone(peers)
+
+    def missing(self) -> dict[int, Listener]:
+        """The nodes whose connection has ended and that have not been heard since, with their addresses."""
+        nodes = self.state.cluster.nodes
+        return {node_id: nodes[node_id].listener for node_id in self._connections.missing}
+
+    def refused(self, node_ids: Iterable[int]) -> None:
+        """No process listens at the addresses of these: who of them is missing dies with the next tick."""
+        self._connections.refused(node_ids)
 
     def settle(self, now: float, wall_ms: int) -> Outcome:
         """What the events since the last call mean for groups."""
@@ -221,18 +235,18 @@ class Machine:
         return outcome._replace(answers=(*late, *outcome.answers), notes=(*notes, *outcome.notes))
 
     def _bury(self, now: float) -> Outcome | None:
-        """Declare nodes dead whose connection has ended for good, or that are silent for too long."""
-        cut_off = self._connections.expired(now)
+        """Declare nodes dead whose process has ended, or that are silent for too long."""
+        ended = self._connections.dead()
         silent = self._sessions.expired(now)
-        dead = self._together(sorted({*cut_off, *silent}))
+        dead = self._together(sorted({*ended, *silent}))
         if not dead:
             return None
         decision = leave_cluster.die(self.state, dead)
         update, answers = self._apply(decision, now)
-        grace_ms, timeout_ms = round(RECONNECT_GRACE_S * 1000), self._settings.session_timeout_ms
+        timeout_ms = self._settings.session_timeout_ms
         reasons = (
-            f"its connection ended, and no other came within {grace_ms} ms"
-            if node_id in cut_off
+            "its connection ended, and its address refuses another"
+            if node_id in ended
             else f"not heard of for {timeout_ms} ms"
             for node_id in dead
         )
@@ -260,7 +274,7 @@ class Machine:
         """When `tick` must be called at the latest, however many requests come."""
         times = (
             self._sessions.next_look(),
-            self._connections.next_look(),
+            -inf if self._connections.dead() else None,
             self._preferred.next_look(self.state),
             self._openings.next_deadline(),
             self._groups.next_tick(),

@@ -10,7 +10,9 @@ from typing import Final
 from tailrace.protocol.cluster import Listener
 from tailrace.protocol.limits import COORDINATOR_BURST_BYTES_MAX, COORDINATOR_BURST_MAX
 from tailrace.transport.context import new_context
+from tailrace.transport.endpoint import choose
 from tailrace.transport.poller import Poller
+from tailrace.transport.probe import Names, Probe
 from tailrace.transport.publisher import Publisher
 from tailrace.transport.server import Incoming, Server
 from tailrace.transport.wakeup import Wakeup
@@ -18,6 +20,7 @@ from tailrace.transport.wakeup import Wakeup
 from .config import CoordinatorConfig
 from .machine import Machine, Settings
 from .private_state import ControllerEpochRaised
+from .probing import Probing
 from .service import Service
 from .store.group_store import LmdbGroupStore
 from .store.interface import GroupStore, Store
@@ -65,8 +68,11 @@ class Coordinator:
             stack.callback(publisher.close)
             machine = self._take_over(store, group_store, publisher.listener)
             service = Service(machine, store, group_store, publisher.send, server.send)
+            names = Names()
+            probing = Probing(lambda listener: Probe(choose(listener), names))
+            stack.callback(probing.close)
             on_ready(server.listener)
-            self._loop(server, service, machine, parent_fd)
+            self._loop(server, service, machine, probing, parent_fd)
             service.stop()
 
     def _take_over(self, store: Store, group_store: GroupStore, publisher: Listener) -> Machine:
@@ -85,7 +91,9 @@ class Coordinator:
         settings = Settings(publisher, self._config.session_timeout_ms, self._config.offsets_retention_ms)
         return Machine(state, group_store.load(), settings, time.monotonic())
 
-    def _loop(self, server: Server, service: Service, machine: Machine, parent_fd: int | None) -> None:
+    def _loop(
+        self, server: Server, service: Service, machine: Machine, probing: Probing, parent_fd: int | None
+    ) -> None:
         poller = Poller()
         poller.add(server)
         poller.add(self._wakeup)
@@ -94,9 +102,10 @@ class Coordinator:
         beat_s = self._config.beat_interval_ms / 1000
         next_beat = time.monotonic()
         while not self._stopping:
-            next_tick = machine.next_tick()
-            wake = next_beat if next_tick is None else min(next_beat, next_tick)
-            ready = poller.poll(max(0.0, wake - time.monotonic()))
+            next_tick, now = machine.next_tick(), time.monotonic()
+            times = (next_beat, next_tick, probing.next_look(now))
+            wake = min(due for due in times if due is not None)
+            ready = poller.poll(max(0.0, wake - now))
             if self._wakeup in ready:
                 self._wakeup.clear()
             if parent_fd is not None and parent_fd in ready and not os.read(parent_fd, 4096):
@@ -109,6 +118,7 @@ class Coordinator:
             if gone := server.take_gone():
                 service.gone(gone, time.monotonic(), _wall_ms())
             now = time.monotonic()
+            machine.refused(probing.refused(machine.missing(), now))
             if next_tick is not None and now >= next_tick:
                 service.tick(now, _wall_ms())
             if now >= next_beat:

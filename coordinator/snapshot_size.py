@@ -6,7 +6,7 @@ elections and epochs never make it larger than what is counted here.
 
 from tailrace.protocol.cluster import NodeInfo, PartitionInfo, TopicInfo
 
-_NODE_FIXED_BYTES = 49
+_NODE_FIXED_BYTES = 58
 _TOPIC_FIXED_BYTES = 64
 _PARTITION_FIXED_BYTES = 23
 _REPLICA_BYTES = 11  # 5 in `replicas`, 5 in `isr` or `elr`, and a share of a long list's header

@@ -6,6 +6,7 @@ leader epoch. Logs that the state does not know are left alone.
 """
 
 import logging
+from collections.abc import Iterable
 from math import inf
 from typing import Final, NamedTuple
 
@@ -104,6 +105,18 @@ class Following:
             self._writer.submit(
                 Prepare(membership.cluster.version, membership.controller_epoch, [], roles, {})
             )
+
+    def renew(self, keys: Iterable[PartitionKey]) -> list[PartitionKey]:
+        """Delete the logs of these and make them anew, as far as they are followed by now; these."""
+        membership, role = self._membership, self._assignment.role
+        roles = {key: r for key in sorted(keys) if (r := role(key)) is not None and r.source is not None}
+        if roles:
+            topics = membership.cluster.topics
+            configs = {topic_id: topics[topic_id].config for topic_id, _ in roles if topic_id in topics}
+            self._writer.submit(
+                Prepare(membership.cluster.version, membership.controller_epoch, [], roles, configs, [*roles])
+            )
+        return [*roles]
 
     def _log_unknown(self, known: set[bytes]) -> None:
         unknown = sorted({topic_id.hex() for topic_id, _ in self._storage.logs if topic_id not in known})

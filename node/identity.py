@@ -9,14 +9,18 @@ from tailrace.protocol.messages import Heartbeat, LeaveCluster, RegisterNode
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`clean`: the node's last stop left nothing to doubt. `durable`: no stop does (`flush: commit`)."""
+    """`clean`: the node's last stop left nothing to doubt. `durable`: no stop does (`flush: commit`).
+
+    `openings`: the marks of the last openings of its storage, this process's at the end.
+    """
 
     node_id: int
     listener: Listener
     storage_id: str
     rack: str
     clean: bool
-    durable: bool = True
+    durable: bool
+    openings: tuple[int, ...]
 
     def register(self, request_id: int, *, was_member: bool, topic_ids: Iterable[bytes]) -> RegisterNode:
         """Registers the node. One that was a member before has not stopped since."""
@@ -29,6 +33,7 @@ class Identity:
             clean=self.clean or was_member,
             topic_ids=sorted(topic_ids),
             durable=self.durable,
+            openings=list(self.openings),
         )
 
     def beat(self, request_id: int, node_epoch: int, applied_version: int) -> Heartbeat:

@@ -10,7 +10,6 @@ mailbox, which wakes the network thread when it sleeps.
 
 import logging
 import os
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
@@ -41,6 +40,7 @@ from tailrace.transport.wakeup import Wakeup
 from .actions import Follow
 from .broker import Broker
 from .chores import Chores
+from .clock import uptime_s, wall_ms
 from .config import NodeConfig
 from .coordinator_link import CoordinatorLink
 from .dispatch import Dispatch
@@ -68,10 +68,6 @@ FAREWELL_S: Final = 0.05
 connection ends is lost to it."""
 
 logger: Final = logging.getLogger(__name__)
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class Node:
@@ -125,7 +121,7 @@ class Node:
             try:
                 mailbox: Mailbox[Letter] = Mailbox(self._wakeup)
                 chores = Chores(retention_check_s=self._config.retention_check_ms / 1_000)
-                writer = Writer(storage, mailbox, chores, wall_ms=_wall_ms)
+                writer = Writer(storage, mailbox, chores, wall_ms=wall_ms)
                 reader = Reader(mailbox)
                 writer.start()
                 reader.start()
@@ -161,6 +157,7 @@ def _identity(config: NodeConfig, listener: Listener, storage: Storage) -> Ident
         config.rack,
         clean=storage.clean,
         durable=config.flush == "commit" and not config.ephemeral,
+        openings=storage.openings,
     )
 
 
@@ -179,7 +176,7 @@ class Loop:
         writer: Writer,
         reader: Reader,
         mailbox: Mailbox[Letter],
-        wall_ms: Callable[[], int] = _wall_ms,
+        wall_ms: Callable[[], int] = wall_ms,
         new_random: Callable[[], Random] = Random,
     ) -> None:
         self._now = 0.0
@@ -249,10 +246,10 @@ class Loop:
         if parent_fd is not None:
             self._poller.add(parent_fd)
         told = orphaned = False
-        now = time.monotonic()
+        now = uptime_s()
         while now < self._end_at:
             ready = self._sleep()
-            now = time.monotonic()
+            now = uptime_s()
             if wakeup in ready:
                 wakeup.clear()
             orphaned = orphaned or self._parent_is_gone(ready, parent_fd)
@@ -282,6 +279,7 @@ class Loop:
         fetch.unpark(self._broker, self._fetches.expired(now), now)
         replica_fetch.unpark(self._broker, self._parked_replicas.expired(now), now)
         self._replication.step(ready, now)
+        self._renew_faulty()
         self._settle(now)
 
     def next_step(self, now: float) -> float:
@@ -308,8 +306,8 @@ class Loop:
         try:
             if self._mailbox.waits:
                 return self._poller.poll(0)
-            wake = self.next_step(time.monotonic())
-            return self._poller.poll(None if wake == inf else wake - time.monotonic())
+            wake = self.next_step(uptime_s())
+            return self._poller.poll(None if wake == inf else wake - uptime_s())
         finally:
             self._mailbox.asleep = False
 
@@ -326,6 +324,13 @@ class Loop:
             for waited in produces:
                 produce.reply(self._broker, waited)
             fetch.unpark(self._broker, self._fetches.changed([key]), now)
+
+    def _renew_faulty(self) -> None:
+        faulty = self._replication.faulty
+        if faulty.out:
+            renewed = self._following.renew(faulty.out)
+            faulty.renewed(renewed)
+            self._replication.leave(renewed)
 
     def _open(self, letter: Letter, now: float) -> None:
         broker = self._broker

@@ -54,13 +54,17 @@ class Role(NamedTuple):
 
 
 class Prepare(NamedTuple):
-    """Make the storage ready for one version of the cluster state, in the order of the fields."""
+    """Make the storage ready for one version of the cluster state.
+
+    First the logs of `drop` topics go, and those of `renew`, which are faulty and are to be made anew.
+    """
 
     version: int
     controller_epoch: int
     drop: list[bytes]
     roles: dict[PartitionKey, Role]
     configs: dict[bytes, TopicConfig]
+    renew: Sequence[PartitionKey] = ()
 
 
 class Drain(NamedTuple):

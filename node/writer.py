@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Final
 
 from tailrace.protocol.errors import (
+    BusyError,
     CorruptBatchError,
     FencedLeaderEpochError,
     LimitExceededError,
@@ -203,7 +204,8 @@ class Writer:
             storage.see_controller_epoch(prepare.controller_epoch)
         except StorageFullError as error:
             refused = dict.fromkeys(prepare.roles, error)
-        self._remove(set(prepare.drop))
+        self._remove([key for key in storage.logs if key[0] in set(prepare.drop)])
+        self._remove([*prepare.renew])
         self._chores.configure(prepare.configs, now)
         roles = {key: role for key, role in prepare.roles.items() if key not in refused}
         self._create(roles, refused)
@@ -211,8 +213,7 @@ class Writer:
         followed = self._follow([key for key, role in roles.items() if role.source is not None])
         self._mailbox.post(Prepared(prepare.version, led, followed, refused))
 
-    def _remove(self, topic_ids: set[bytes]) -> None:
-        keys = [key for key in self._storage.logs if key[0] in topic_ids]
+    def _remove(self, keys: list[PartitionKey]) -> None:
         try:
             self._storage.remove(keys)
         except StorageFullError as error:
@@ -221,10 +222,12 @@ class Writer:
         self._chores.delete(keys)
 
     def _create(self, keys: Iterable[PartitionKey], refused: dict[PartitionKey, TailraceError]) -> None:
-        """Logs for these partitions; those that fail go to `refused`."""
+        """Logs for these partitions; those that fail go to `refused`, or whose old log is not gone yet."""
         storage = self._storage
+        waiting = BusyError("the log that was there is being deleted")
+        refused.update((key, waiting) for key in keys if key in storage.removed)
         try:
-            storage.create(list(keys))
+            storage.create([key for key in keys if key not in storage.removed])
         except (StorageFullError, LimitExceededError) as error:
             refused.update((key, error) for key in keys if key not in storage.logs)
 

@@ -4,25 +4,36 @@
 - The same storage under the same id: the session is taken over at once, whatever it was.
 - Other storage while the registered node is alive: refused, NODE_ID_IN_USE.
 - Other storage for a dead node: accepted; what only the old one held is reported as lost.
-- A node with other storage, or one that was killed in a mode in which it may lack what it acknowledged
-  then (`durable` and `clean` are both false), leaves ISR and ELR of whatever it is not the sole replica
-  of, until it has caught up. What it may have lost as the sole replica is reported.
+- A node with other storage, or with an older copy of its own, or one that was killed in a mode in which it
+  may lack what it acknowledged then (`durable` and `clean` are both false), leaves ISR and ELR of whatever
+  it is not the sole replica of, until it has caught up. What it may have lost as a sole replica is reported.
 - What the node led, it leads again in a new epoch (or another in-sync replica does).
 - A node that was draining is draining still.
 - The reply tells which of the node's logs belong to deleted topics. Logs of topics that nobody
   knows are kept and reported: the coordinator may have lost its store, the node has not.
 """
 
+from typing import NamedTuple
+
 from tailrace.protocol.cluster import NO_LEADER, NodeChanged, NodeInfo, PartitionChanged, PartitionInfo
 from tailrace.protocol.errors import InvalidArgumentError, LimitExceededError, NodeIdInUseError
 from tailrace.protocol.limits import NODES_MAX, SNAPSHOT_BYTES_MAX
 from tailrace.protocol.messages import NodeRegistered, RegisterNode
+from tailrace.protocol.text import plural
 
 from ..decision import Decision
 from ..election import Rules, is_sole_replica, return_node
 from ..partition_changes import changed, named, partition_name, unclean, unclean_warnings
 from ..snapshot_size import node_bytes
 from ..state import State
+
+
+class Doubt(NamedTuple):
+    """Why a node may lack what it acknowledged, and what of it. `strange`: not a mere crash."""
+
+    cause: str
+    loss: str = "the last records"
+    strange: bool = True
 
 
 def decide(state: State, request: RegisterNode, session_timeout_ms: int) -> Decision:
@@ -40,9 +51,10 @@ def decide(state: State, request: RegisterNode, session_timeout_ms: int) -> Deci
         True,
         request.rack,
         known is not None and known.draining,
+        request.openings[-1] if request.openings else 0,
     )
-    same_storage = known is None or known.storage_id == request.storage_id
-    intact = same_storage and (request.clean or request.durable)
+    doubt = _doubt(request, known)
+    intact = doubt is None
     elections = _elections(state, node.node_id, intact=intact)
     risked = _risked(state, node.node_id, elections, intact=intact)
     unknown = [
@@ -59,7 +71,7 @@ def decide(state: State, request: RegisterNode, session_timeout_ms: int) -> Deci
         ),
         changes=(NodeChanged(node), *elections),
         warnings=(
-            *([] if intact else _lost(state, node, same_storage=same_storage)),
+            *([] if doubt is None else _lost(state, node.node_id, doubt)),
             *_leaderless(state, node.node_id, elections),
             *unclean_warnings(state, risked),
             *_orphaned(node, unknown),
@@ -70,6 +82,18 @@ def decide(state: State, request: RegisterNode, session_timeout_ms: int) -> Deci
         ),
         unclean=len(risked),
     )
+
+
+def _doubt(request: RegisterNode, known: NodeInfo | None) -> Doubt | None:
+    """None: the node has all that it ever acknowledged."""
+    if known is not None and known.storage_id != request.storage_id:
+        storage = f"{request.storage_id}, before {known.storage_id}"
+        return Doubt(f"came back with other storage ({storage})", "all records")
+    if known is not None and known.opening and known.opening not in request.openings:
+        return Doubt("came back with an older copy of its storage")
+    if not (request.clean or request.durable):
+        return Doubt("was killed before all that it had acknowledged was on its disk", strange=False)
+    return None
 
 
 def _check(state: State, request: RegisterNode, known: NodeInfo | None) -> None:
@@ -108,24 +132,17 @@ def _risked(
     ]
 
 
-def _lost(state: State, node: NodeInfo, *, same_storage: bool) -> list[str]:
+def _lost(state: State, node_id: int, doubt: Doubt) -> list[str]:
     """A possible loss is never silent."""
     lost = []
-    for topic_id, indexes in state.index.held_by(node.node_id):
+    for topic_id, indexes in state.index.held_by(node_id):
         partitions = state.cluster.topics[topic_id].partitions
-        sole = (i for i in indexes if is_sole_replica(partitions[i], node.node_id))
+        sole = (i for i in indexes if is_sole_replica(partitions[i], node_id))
         lost += [partition_name(state, topic_id, i) for i in sole]
-    if not same_storage:
-        old = state.cluster.nodes[node.node_id].storage_id
-        message = f"node {node.node_id} came back with other storage ({node.storage_id}, before {old})"
-        loss = f"the records of {len(lost)} partitions were only on the old one: {named(lost)}"
-        return [f"{message}: {loss}" if lost else message]
-    if not lost:
-        return []
-    return [
-        f"node {node.node_id} was killed before all that it had acknowledged was on its disk: the last "
-        f"records of {len(lost)} partitions that only it holds may be lost: {named(lost)}"
-    ]
+    if lost:
+        which = f"{plural(len(lost), 'partition')} that only it holds"
+        return [f"node {node_id} {doubt.cause}: {doubt.loss} of {which} may be lost: {named(lost)}"]
+    return [f"node {node_id} {doubt.cause}"] if doubt.strange else []
 
 
 def _leaderless(state: State, node_id: int, elections: list[PartitionChanged]) -> list[str]:

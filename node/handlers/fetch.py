@@ -5,7 +5,8 @@
 - answered with batches as they are stored, below the high watermark, at least one whole batch,
   then up to the bounds of the partition, of the fetch, and of a reply;
 - partitions take turns, in a session and from one fetch without a session to the next, so that none starves;
-- less than `min_bytes` of data: the fetch is parked until enough was appended, or its wait is over;
+- less than `min_bytes` of data: the fetch is parked until enough was appended, or its wait is over; past its
+  lease a leader does not say then that nothing came, since a successor may have more;
 - what is surely in the page cache is read here; if any partition needs older data, the whole
   fetch is read by the reader thread;
 - in a session a fetch names only what has changed since the one before it (`fetch_sessions.py`);
@@ -23,7 +24,6 @@ from typing import Final, NamedTuple
 
 from tailrace.protocol.errors import (
     BusyError,
-    LeaderNotAvailableError,
     MalformedRequestError,
     OffsetOutOfRangeError,
     TailraceError,
@@ -40,6 +40,7 @@ from ..fetch_sessions import FetchSession
 from ..reader import Work
 from ..storage.environment import Storage
 from ..storage.partition_log import PartitionKey, PartitionLog
+from . import faults
 
 logger: Final = logging.getLogger(__name__)
 
@@ -86,13 +87,16 @@ def serve(broker: Broker, session: FetchSession, request: Fetch, now: float) -> 
     if not broker.unsent.allows(session.peer):
         _give_up(broker, session, _unread(broker, session.peer))
         return
-    failed, readings = _sort(broker, session)
+    failed, readings = _sort(broker, session, now)
+    if now >= session.deadline and broker.replication.past_lease(now):
+        failed += _doubts(broker, session, now)
     reply = FetchReply(request.max_bytes, session.slot)
     read = partial(_read, broker.storage, request.request_id, failed, readings, reply)
     if any(reading.entry.offset < reading.log.hot_offset for reading in readings):
         _read_later(broker, session, read)
         return
     answer, frames = read()
+    answer = faults.noted(broker, answer)
     wanted = min(request.min_bytes, request.max_bytes, FETCH_REPLY_BYTES_MAX)
     more = len(session.ready) > len(readings)
     if failed or more or reply.full or reply.size >= wanted or now >= session.deadline:
@@ -103,7 +107,7 @@ def serve(broker: Broker, session: FetchSession, request: Fetch, now: float) -> 
         _give_up(broker, session, _busy(broker, session.peer))
 
 
-def _sort(broker: Broker, session: FetchSession) -> tuple[list[FetchResult], list[Reading]]:
+def _sort(broker: Broker, session: FetchSession, now: float) -> tuple[list[FetchResult], list[Reading]]:
     """Errors, and the partitions to read, in their order. Those that have nothing are not ready any more."""
     failed: list[FetchResult] = []
     readings: list[Reading] = []
@@ -116,7 +120,7 @@ def _sort(broker: Broker, session: FetchSession) -> tuple[list[FetchResult], lis
             if entry.offset != high_watermark:
                 start = log.log_start_offset
                 if entry.offset > high_watermark:
-                    refuse_unsettled(log)
+                    broker.replication.refuse_end(log, now)
                 if not start <= entry.offset < high_watermark:
                     raise OffsetOutOfRangeError(
                         f"offset {entry.offset} of {log.name}, which holds {start} to {high_watermark}"
@@ -139,13 +143,17 @@ def _in_turn(broker: Broker, session: FetchSession) -> Sequence[PartitionKey]:
     return (*keys[first:], *keys[:first])
 
 
-def refuse_unsettled(log: PartitionLog) -> None:
-    """Raises LeaderNotAvailableError while a new leader does not know yet what was committed before it.
-
-    Until its high watermark has reached the start of its own epoch, it may be below what was read (R8).
-    """
-    if log.high_watermark < log.epoch_start:
-        raise LeaderNotAvailableError(f"the new leader of {log.name} finds out what is committed")
+def _doubts(broker: Broker, session: FetchSession, now: float) -> list[FetchResult]:
+    """Errors for what has been read to its end, as far as it is known here."""
+    failed = []
+    for key, entry in session.entries.items():
+        if key not in session.ready:
+            try:
+                log = broker.leaders.find(*key, entry.leader_epoch)
+                broker.replication.refuse_end(log, now)
+            except TailraceError as error:
+                failed.append(_failed(entry, error))
+    return failed
 
 
 def read_all(storage: Storage, readings: Sequence[Reading], reply: FetchReply) -> list[FetchResult]:
@@ -219,6 +227,7 @@ def _unread(broker: Broker, peer: bytes) -> BusyError:
 def was_read(broker: Broker, peer: bytes, reply: Reply, frames: Sequence[Buffer]) -> None:
     """The reader thread is done with a request, a fetch or another."""
     broker.fetch_slots.release(peer, 1)
+    reply = faults.noted(broker, reply)
     if frames and not broker.unsent.allows(peer):
         reply, frames = failure(reply.request_id, _unread(broker, peer)), ()
     session = broker.reading.pop((peer, reply.request_id), None)

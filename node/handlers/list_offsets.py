@@ -3,14 +3,21 @@
 - each query stands alone, its error too;
 - EARLIEST and LATEST are answered at once; with any other timestamp in it, the whole request goes
   to the reader thread, since an index lookup may wait for the disk;
-- no record at or after the time: offset -1, timestamp -1, no error.
+- no record at or after the time: offset -1, timestamp -1, no error;
+- where the log ends, or that it has no such record, is told only by a leader who surely still is the leader,
+  and knows what is committed.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from tailrace.protocol.errors import BusyError, MalformedRequestError, TailraceError
+from tailrace.protocol.errors import (
+    BusyError,
+    LeaderNotAvailableError,
+    MalformedRequestError,
+    TailraceError,
+)
 from tailrace.protocol.messages import (
     EARLIEST,
     LATEST,
@@ -26,21 +33,23 @@ from tailrace.transport.peer_arenas import Payload
 from ..broker import Broker
 from ..storage.environment import Storage
 from ..storage.partition_log import PartitionLog
-from .fetch import refuse_unsettled
+
+NO_SUCH_RECORD: Final = OffsetResult(OK, -1, -1)
 
 
 class Lookup(NamedTuple):
-    """A query with its log, or why there is none."""
+    """A query with its log, or why there is none; `unsure`: why nothing can be said of its end."""
 
     query: OffsetQuery
     log: PartitionLog | TailraceError
+    unsure: TailraceError | None = None
 
 
 def handle(broker: Broker, peer: bytes, request: ListOffsets, payload: Payload, now: float) -> None:
     """Answer, or hand to the reader."""
     if payload.frames:
         raise MalformedRequestError(f"a request for offsets with {len(payload.frames)} payload frames")
-    lookups = [_lookup(broker, query) for query in request.queries]
+    lookups = [_lookup(broker, query, now) for query in request.queries]
     look = partial(_look_all, broker.storage, request.request_id, lookups)
     if all(query.timestamp in (EARLIEST, LATEST) for query in request.queries):
         broker.reply(peer, look()[0])
@@ -51,11 +60,16 @@ def handle(broker: Broker, peer: bytes, request: ListOffsets, payload: Payload, 
         raise BusyError("too many reads wait for the disk; retry later")
 
 
-def _lookup(broker: Broker, query: OffsetQuery) -> Lookup:
+def _lookup(broker: Broker, query: OffsetQuery, now: float) -> Lookup:
     try:
-        return Lookup(query, broker.leaders.find(query.topic_id, query.partition, query.leader_epoch))
+        log = broker.leaders.find(query.topic_id, query.partition, query.leader_epoch)
     except TailraceError as error:
         return Lookup(query, error)
+    try:
+        broker.replication.refuse_end(log, now)
+    except LeaderNotAvailableError as error:
+        return Lookup(query, log, error)
+    return Lookup(query, log)
 
 
 def _look_all(
@@ -64,16 +78,17 @@ def _look_all(
     return OffsetsListed(request_id, results=[_look(storage, *lookup) for lookup in lookups]), []
 
 
-def _look(storage: Storage, query: OffsetQuery, log: PartitionLog | TailraceError) -> OffsetResult:
+def _look(
+    storage: Storage, query: OffsetQuery, log: PartitionLog | TailraceError, unsure: TailraceError | None
+) -> OffsetResult:
     if isinstance(log, TailraceError):
         return OffsetResult(error_info(log), -1, -1)
     if query.timestamp == EARLIEST:
         return OffsetResult(OK, log.log_start_offset, -1)
+    at_end = OffsetResult(OK, log.high_watermark, -1) if query.timestamp == LATEST else NO_SUCH_RECORD
     try:
-        if query.timestamp == LATEST:
-            refuse_unsettled(log)
-            return OffsetResult(OK, log.high_watermark, -1)
-        found = storage.offset_for_timestamp(log, query.timestamp)
+        if query.timestamp != LATEST and (found := storage.offset_for_timestamp(log, query.timestamp)):
+            return OffsetResult(OK, *found)
     except TailraceError as error:
         return OffsetResult(error_info(error), -1, -1)
-    return OffsetResult(OK, *(found or (-1, -1)))
+    return at_end if unsure is None else OffsetResult(error_info(unsure), -1, -1)

@@ -24,6 +24,7 @@ from ..broker import Broker
 from ..storage.partition_log import PartitionKey, PartitionLog
 from ..storage.planner import Append, Appended
 from ..work import PendingProduce
+from . import faults
 
 _BUSY: Final = "too many bytes wait for this node's disk: {} of this connection, {} of all; retry later"
 
@@ -84,7 +85,8 @@ def committed(
                 else:
                     result = _replicated(broker, produce, log, outcome, needs=needs, now=now)
             else:
-                result = _refused(outcome)
+                faulty = isinstance(outcome, StorageFaultError)
+                result = _refused(faults.found(broker, append.log, outcome) if faulty else outcome)
             produce.results[place] = result
         produce.appends = []  # their memory is not needed any more
         if needs:

@@ -4,8 +4,9 @@
 - a follower whose log is not a part of the leader's is told where they part (KIP-595), and gets nothing else;
 - its offset counts as what it has on disk: the high watermark may move, replicas come into sync;
 - with nothing to bring the fetch is parked until something is appended, or its wait is over;
-- where there is nothing to bring, a high watermark that the follower does not know of goes with what is
-  answered (KIP-1166): else a follower would not hear how far the last records before a rest were committed;
+- where there is nothing to bring, a high watermark or a log start that the follower does not know of goes
+  with what is answered (KIP-1166): else it would not hear how far the last records before a rest were
+  committed, and keep what retention has deleted since;
 - older records, which may have to come from the disk, are read by the reader thread.
 """
 
@@ -36,6 +37,7 @@ from ..fetch_reply import FetchReply, slot_of
 from ..parked import ParkedFetch
 from ..storage.environment import Storage
 from ..storage.partition_log import PartitionLog
+from . import faults
 
 
 class _Reading(NamedTuple):
@@ -70,7 +72,7 @@ def serve(broker: Broker, fetch: ParkedFetch, request: ReplicaFetch, now: float)
     if not results and not readings and now < fetch.deadline:
         _park(broker, fetch)
         return
-    results += _watermarks(broker, quiet)
+    results += _ends(broker, quiet)
     broker.turn += 1
     work = partial(_read_all, broker.storage, fetch, request, results, readings=readings, turn=broker.turn)
     if any(reading.entry.offset < reading.log.hot_offset for reading in readings):
@@ -81,7 +83,7 @@ def serve(broker: Broker, fetch: ParkedFetch, request: ReplicaFetch, now: float)
             raise BusyError("too many reads wait for the disk; retry later")
     else:
         reply, frames = work()
-        broker.reply(fetch.peer, reply, frames)
+        broker.reply(fetch.peer, faults.noted(broker, reply), frames)
 
 
 def _park(broker: Broker, fetch: ParkedFetch) -> None:
@@ -136,12 +138,12 @@ def _look(
     return _Reading(entry, log, end_offset) if entry.offset < end_offset else None
 
 
-def _watermarks(broker: Broker, quiet: Sequence[ReplicaFetchEntry]) -> list[ReplicaFetchResult]:
-    """For followers that have everything: how far it is committed, if they do not know."""
+def _ends(broker: Broker, quiet: Sequence[ReplicaFetchEntry]) -> list[ReplicaFetchResult]:
+    """For followers that have everything: how far it is committed, and where it starts, if that is news."""
     results = []
     for entry in quiet:
         log = broker.leaders.find(entry.topic_id, entry.partition, entry.leader_epoch)
-        if log.high_watermark > entry.high_watermark:
+        if log.high_watermark > entry.high_watermark or log.log_start_offset > entry.log_start_offset:
             results.append(ReplicaFetchResult(*log.key, OK, log.high_watermark, log.log_start_offset))
     return results
 

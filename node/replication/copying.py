@@ -187,9 +187,8 @@ class Copier:
             del self._idle[key]
             log = copied.log
             epoch = copied.source.leader_epoch
-            entries.append(
-                ReplicaFetchEntry(*key, epoch, log.log_end_offset, self._last_epoch(log), log.high_watermark)
-            )
+            ends = (log.log_end_offset, self._last_epoch(log), log.high_watermark, log.log_start_offset)
+            entries.append(ReplicaFetchEntry(*key, epoch, *ends))
         return CopyFetch(self._fetches, leader, entries)
 
     def _land(self, fetch_id: int) -> _Flight:

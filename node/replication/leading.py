@@ -39,6 +39,8 @@ class LeadReplica:
         """Told to the coordinator, with an outcome that is not known yet."""
         self._asked = False
         """Is the proposal on its way?"""
+        self._replaced = False
+        """Has the coordinator told of a later epoch? Nothing can be committed in this one any more."""
         self._node_id = node_id
         self._since = now
         self._followers: dict[int, Follower] = {}
@@ -85,7 +87,7 @@ class LeadReplica:
 
     def high_watermark(self, current: int, end_offset: int) -> int:
         """What is committed by now; never below `current`. `end_offset` is what the leader has on disk."""
-        if not self.enough:
+        if self._replaced or not self.enough:
             return current
         ends = [end_offset]
         for node_id in (self.proposed or frozenset()).union(self._info.isr):
@@ -101,7 +103,7 @@ class LeadReplica:
 
         One thing at a time; what was not answered is asked for again, since it may have been done.
         """
-        if self._asked:
+        if self._asked or self._replaced:
             return None
         wanted = self.proposed
         if wanted is None:
@@ -118,9 +120,16 @@ class LeadReplica:
         return {node_id: followers[node_id].node_epoch for node_id in members if node_id in followers}
 
     def answered(self, info: PartitionInfo | None) -> None:
-        """The coordinator has decided on the proposal; `info` is the partition as it is now."""
+        """The coordinator has decided on the proposal; `info` is the partition as it is now.
+
+        It may have made the leader another one with that: who was proposed may be in sync without this one.
+        """
         self.proposed, self._asked = None, False
-        if info is not None and info.leader_epoch == self.leader_epoch:
+        if info is None:
+            return
+        if info.leader_epoch > self.leader_epoch:
+            self._replaced = True
+        else:
             self.follow(info, self._min_insync)
 
     def unanswered(self) -> None:

@@ -20,6 +20,7 @@ from tailrace.protocol.errors import (
     MalformedRequestError,
     NotEnoughReplicasError,
     NotLeaderError,
+    StorageFaultError,
     TailraceError,
 )
 from tailrace.protocol.limits import FETCH_REPLY_BYTES_MAX, REPLICA_FETCH_WAIT_MS, WAITING_PRODUCES_MAX
@@ -29,6 +30,7 @@ from tailrace.protocol.replica_messages import (
     IsrAltered,
     IsrProposal,
     IsrResult,
+    LeaveIsr,
     ReplicaFetch,
     ReplicaFetched,
 )
@@ -45,7 +47,9 @@ from ..work import PendingCopy, PendingProduce
 from ..writer import Writer
 from .copying import Copier, CopyFetch, CopyStep
 from .copying import Source as CopySource
+from .faulty import FaultyLogs
 from .leading import LeadReplica
+from .leaving import OnReply, leave_isr
 from .waiting import WaitingProduces
 
 LOOK_S: Final = 0.5
@@ -81,9 +85,12 @@ class Replication:
         self._looks: dict[PartitionKey, None] = {}
         """Both in their order, so that one run is as another."""
         self._look_at = inf
+        self._unheard = False
+        """Did the coordinator not answer the last time? Then that was logged."""
         self._now = 0.0
         self._actions: deque[Callable[[], None]] = deque()
         self.waiting = WaitingProduces()
+        self.faulty = FaultyLogs()
         self.copier = Copier(end_of_epoch=storage.end_of_epoch, last_epoch=storage.last_epoch, random=random)
         self._connections = Connections(
             poller=poller,
@@ -154,21 +161,40 @@ class Replication:
     def refuse_unwritable(self, log: PartitionLog, acks: int, now: float) -> None:
         """Raises NotEnoughReplicasError, BusyError, LeaderNotAvailableError, if nothing may be appended now.
 
-        A node that has not heard of the coordinator for its lease may have been replaced (RELIABILITY R13).
+        What only the leader has is safe only while it surely leads (RELIABILITY R13).
         """
         if log.sole_replica:
             return
         led = self._led.get(log.key)
         if led is None:
             raise NotLeaderError(f"{log.name} is not led here")
-        if acks == ACKS_ALL:
+        if acks != ACKS_ALL:
+            self._refuse_past_lease(log, now)
+        else:
             if not led[1].enough:
                 raise NotEnoughReplicasError(f"{log.name}: fewer than min_insync_replicas are in sync")
             if self.waiting.count >= WAITING_PRODUCES_MAX:
                 raise BusyError(
                     f"{WAITING_PRODUCES_MAX} requests wait for other replicas already; retry later"
                 )
-        elif now > self._membership.lease_until:
+
+    def refuse_end(self, log: PartitionLog, now: float) -> None:
+        """Raises LeaderNotAvailableError, if nobody may be told where the log ends, or that nothing is there.
+
+        Until its high watermark has reached the start of its own epoch, a new leader may be behind what was
+        read before (R8); an old one that is cut off may be behind its successor (R13).
+        """
+        if log.high_watermark < log.epoch_start:
+            raise LeaderNotAvailableError(f"the new leader of {log.name} finds out what is committed")
+        if not log.sole_replica:
+            self._refuse_past_lease(log, now)
+
+    def past_lease(self, now: float) -> bool:
+        """A node that has not heard of the coordinator for its lease may have been replaced."""
+        return now > self._membership.lease_until
+
+    def _refuse_past_lease(self, log: PartitionLog, now: float) -> None:
+        if self.past_lease(now):
             raise LeaderNotAvailableError(f"{log.name}: this node has not heard of the coordinator for long")
 
     def is_replica(self, key: PartitionKey, node_id: int) -> bool:
@@ -205,8 +231,10 @@ class Replication:
     # ----------------------------------------------------------------- following
 
     def copy(self, logs: Mapping[PartitionKey, tuple[PartitionLog, CopySource]]) -> None:
-        """These are followed from now on."""
-        self.copier.copy(logs)
+        """These are followed from now on, but for logs that are faulty."""
+        self.copier.copy(
+            {key: (log, source) for key, (log, source) in logs.items() if not self.faulty.holds(log)}
+        )
 
     def leave(self, keys: Iterable[PartitionKey]) -> None:
         """These are not followed any more, or not from the same leader."""
@@ -218,6 +246,16 @@ class Replication:
             if error is not None:
                 logger.warning("following %s: %s", step.log.name, error)
             self.copier.done(step, error, now)
+            if isinstance(error, StorageFaultError):
+                self.found_faulty(step.log)
+
+    # ------------------------------------------------------------------- faults
+
+    def found_faulty(self, log: PartitionLog) -> None:
+        """This log cannot be written or read: others have to lead it, and it is made anew."""
+        if self.faulty.found(log):
+            logger.error("the log of %s is faulty; it is to be copied anew from another node", log.name)
+            self.copier.stop([log.key])
 
     # ------------------------------------------------------------------ the loop
 
@@ -233,13 +271,19 @@ class Replication:
         for fetch in self.copier.plan(now):
             self._fetch(fetch)
         self._propose(now)
+        node_epoch = self._membership.node_epoch
+        if now >= self.faulty.next_tick() and node_epoch is not None:
+            request_id = self._connections.next_id()
+            leave_isr(self.faulty, self._ask, request_id, self._node_id, node_epoch=node_epoch, now=now)
 
     def next_tick(self, now: float) -> float:
         """When `step` has something to do at the latest."""
         if self._actions:
             return now
         due = self._connections.due(now)
-        return min(inf if due is None else due, self.copier.next_tick(), self._look_at)
+        return min(
+            inf if due is None else due, self.copier.next_tick(), self._look_at, self.faulty.next_tick()
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -313,10 +357,8 @@ class Replication:
         member_epochs: dict[int, int],
         now: float,
     ) -> None:
-        connections = self._connections
-        request_id = connections.next_id()
         request = AlterIsr(
-            request_id,
+            self._connections.next_id(),
             node_id=self._node_id,
             node_epoch=self._membership.node_epoch or 0,
             proposals=[proposal for _, proposal in proposals.values()],
@@ -327,7 +369,9 @@ class Replication:
             answers: list[IsrResult | None] = [None] * len(proposals)
             if isinstance(reply, IsrAltered) and len(reply.results) == len(proposals):
                 answers = list(reply.results)
-            else:
+                self._unheard = False
+            elif not self._unheard:
+                self._unheard = True
                 logger.warning("the coordinator was asked for other in-sync replicas: %s", reply)
             for (key, (replica, _)), answer in zip(proposals.items(), answers, strict=True):
                 if answer is None:
@@ -337,9 +381,12 @@ class Replication:
                 if key in self._led and self._led[key][1] is replica:
                     self._moved[key] = self._led[key][0]
 
-        connections.request(
+        self._ask(request, on_reply, now)
+
+    def _ask(self, request: AlterIsr | LeaveIsr, on_reply: OnReply, now: float) -> None:
+        self._connections.request(
             COORDINATOR,
-            request_id,
+            request.request_id,
             encode(request),
             (),
             on_reply=on_reply,

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable
 
 from tailrace.protocol.batch import parse_header
-from tailrace.protocol.errors import NotLeaderError, StorageFaultError, TailraceError
+from tailrace.protocol.errors import CorruptBatchError, NotLeaderError, StorageFaultError, TailraceError
 
 from ..storage.environment import Storage
 from ..storage.log_plan import Replicated
@@ -30,9 +30,10 @@ class CopyWriter:
         outcomes: list[Outcome] = []
         for step in steps:
             try:
-                self._cut(step)
-                appends += _appends(step, now_ms)
-                outcomes.append((step, None))
+                fault = self._cut(step)
+                if fault is None:
+                    appends += _appends(step, now_ms)
+                outcomes.append((step, fault))
             except StorageFaultError:
                 raise
             except TailraceError as error:
@@ -49,7 +50,15 @@ class CopyWriter:
             if error is None and step.log_start_offset > step.log.log_start_offset:
                 self._storage.advance_start(step.log, step.log_start_offset)
 
-    def _cut(self, step: CopyStep) -> None:
+    def _cut(self, step: CopyStep) -> StorageFaultError | None:
+        """Returns a fault of this log alone."""
+        try:
+            self._cut_log(step)
+        except CorruptBatchError as error:
+            return StorageFaultError(f"cutting {step.log.name}: {error}")
+        return None
+
+    def _cut_log(self, step: CopyStep) -> None:
         log = step.log
         if log.removed:
             raise NotLeaderError(f"{log.name} was removed")

@@ -52,6 +52,7 @@ class Storage:
         self._writer = PlanWriter(tables, self._producers)
         self._fault: StorageFaultError | None = None
         self.storage_id = tables.storage_id
+        self.openings = tables.openings
         self.clean = tables.clean
         """Was the last stop clean? True for new storage."""
         loaded = partitions.load(tables)

@@ -12,6 +12,7 @@ from tailrace.protocol.errors import (
     CorruptBatchError,
     OffsetOutOfRangeError,
     StorageFaultError,
+    TailraceError,
     UnknownPartitionError,
 )
 
@@ -161,7 +162,10 @@ def _first_record(log: PartitionLog, batch: bytes, timestamp: int) -> tuple[int,
     return None
 
 
-def _read_error(log: PartitionLog, error: lmdb.Error) -> StorageFaultError | UnknownPartitionError:
+def _read_error(log: PartitionLog, error: lmdb.Error) -> TailraceError:
+    """Pages that do not fit are a fault of this log; anything else is none that is known of it."""
     if log.removed:
         return UnknownPartitionError(f"partition {log.name} was removed")
+    if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError):
+        return CorruptBatchError(f"reading partition {log.name}: {error}")
     return StorageFaultError(f"reading partition {log.name}: {error}")

@@ -16,6 +16,7 @@ a number of this environment alone: it is given once and never again. The gramma
 fields is in `docs/storage.md`.
 """
 
+from collections.abc import Sequence
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -35,6 +36,8 @@ NODE_STORAGE_ID: Final = b"storage_id"
 """UTF-8 text, a new UUID for each new environment."""
 NODE_CLEAN: Final = b"clean"
 """u64: 1 after a clean stop, 0 while a process has the storage open."""
+NODE_OPENINGS: Final = b"openings"
+"""u64[]: random marks of the last openings, the newest at the end: they tell an older copy (R7)."""
 NODE_NEXT_PARTITION_ID: Final = b"next_partition_id"
 """u64."""
 NODE_CONTROLLER_EPOCH: Final = b"controller_epoch"
@@ -152,6 +155,16 @@ def read_epoch_key(key: bytes | memoryview) -> tuple[int, int]:
 def read_number(value: bytes | memoryview) -> int:
     """An unsigned 64-bit value: an offset, or a number of the node table."""
     return int(_NUMBER.unpack(value)[0])
+
+
+def pack_numbers(numbers: Sequence[int]) -> bytes:
+    """An array of them."""
+    return b"".join(map(pack_number, numbers))
+
+
+def read_numbers(value: bytes) -> list[int]:
+    """As `pack_numbers` packed them."""
+    return [number for (number,) in _NUMBER.iter_unpack(value)]
 
 
 def read_partition_row(value: bytes | memoryview) -> PartitionRow:

@@ -1,6 +1,7 @@
 """Opens the LMDB environment and its tables."""
 
 import os
+import secrets
 import uuid
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -8,7 +9,7 @@ import lmdb
 
 from tailrace.durable import FILE_MODE
 from tailrace.protocol.errors import DataFolderError, InvalidConfigError, StorageFaultError
-from tailrace.protocol.limits import PARTITIONS_PER_NODE_MAX
+from tailrace.protocol.limits import OPENINGS_KEPT_MAX, PARTITIONS_PER_NODE_MAX
 
 from . import schema
 from .faults import storage_error
@@ -42,7 +43,7 @@ class Tables:
             folder.begin_ephemeral()
         self.environment: Final = _open(folder, space.quota_bytes, flush, ephemeral)
         try:
-            self.storage_id, self.clean = self._start()
+            self.storage_id, self.clean, self.openings = self._start()
             folder.complete()
             if not ephemeral:
                 folder.end_ephemeral()
@@ -53,7 +54,7 @@ class Tables:
             self.environment.close()
             raise
 
-    def _start(self) -> tuple[str, bool]:
+    def _start(self) -> tuple[str, bool, tuple[int, ...]]:
         with self.environment.begin(write=True) as transaction:
             if transaction.stat()["entries"] == 0:
                 self._open_tables(transaction, create=True)
@@ -67,8 +68,11 @@ class Tables:
             clean = self.number(transaction, schema.NODE_CLEAN) == 1
             self.controller_epoch = self.number(transaction, schema.NODE_CONTROLLER_EPOCH)
             self.put_number(transaction, schema.NODE_CLEAN, 0)
+            before = schema.read_numbers(transaction.get(schema.NODE_OPENINGS, b"", db=self.node))
+            openings = (*before[1 - OPENINGS_KEPT_MAX :], secrets.randbits(63))
+            transaction.put(schema.NODE_OPENINGS, schema.pack_numbers(openings), db=self.node)
             self.measure(transaction)
-        return storage_id.decode("ascii"), clean
+        return storage_id.decode("ascii"), clean, openings
 
     def _refuse_foreign(self, transaction: "Transaction[bytes]") -> None:
         if transaction.get(schema.NODE) is None:

@@ -49,10 +49,11 @@ class Running:
 class Step:
     """One thing to do; `changes` are settings with their old and new values. No `node_id`: the coordinator.
 
-    `forget` is for a node that was drained and stopped already.
+    `keep` ends the draining of a node that the file names again; `forget` is for one that was drained and
+    stopped already.
     """
 
-    action: Literal["restart", "start", "remove", "forget"]
+    action: Literal["restart", "start", "keep", "remove", "forget"]
     node_id: int | None
     changes: tuple[tuple[str, Any, Any], ...] = ()
 
@@ -64,6 +65,8 @@ class Step:
             return f"start {name}"
         if self.action == "remove":
             return f"remove {name}: move everything off it, stop it, forget it"
+        if self.action == "keep":
+            return f"keep {name}, which is draining: nothing more moves off it"
         if self.action == "forget":
             return f"forget {name}, which was emptied and stopped"
         changes = ", ".join(f"{key} {_shown(old)} -> {_shown(new)}" for key, old, new in self.changes)
@@ -84,7 +87,9 @@ def settings_of(config: NodeConfig | CoordinatorConfig) -> Settings:
 
 
 def make_plan(running: Running, wanted: ClusterConfig) -> Plan:
-    """First the coordinator, then new nodes, which those that go need, then changed ones one by one."""
+    """First the coordinator, then new nodes and those that stay, since those that go need them; then changed
+    ones one by one.
+    """
     refused: list[str] = []
     steps: list[Step] = []
     nodes = {node.node_id: settings_of(node) for node in wanted.nodes}
@@ -96,6 +101,7 @@ def make_plan(running: Running, wanted: ClusterConfig) -> Plan:
         if node_id in running.known and running.known[node_id].alive:
             refused.append(f"node {node_id} runs already, but not under this `tailrace up`: stop it first")
     steps += [Step("start", node_id) for node_id in nodes if node_id not in running.nodes]
+    steps += [Step("keep", n) for n in nodes if n in running.known and running.known[n].draining]
     for node_id, settings in nodes.items():
         changes = _changes(running.nodes.get(node_id, settings), settings)
         refused += _fixed(f"node {node_id}", changes, _FIXED_OF_NODE)

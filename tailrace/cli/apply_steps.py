@@ -38,6 +38,8 @@ class Steps:
             self._remove(step.node_id)
         elif step.action == "forget" and step.node_id is not None:
             self._admin.remove_node(step.node_id)
+        elif step.action == "keep" and step.node_id is not None:
+            self._admin.drain_node(step.node_id, cancel=True)
         elif step.action == "start":
             ask(self._layout, op="start", node_id=step.node_id)
             self._wait_until_ready(step.node_id)

@@ -1,8 +1,9 @@
 """`tailrace cluster`: look at the cluster, wait for it, and move what its nodes hold (`moving.py`)."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -66,7 +67,7 @@ def ready(nodes: int, bootstrap_servers: str, timeout_s: float, *, as_json: bool
 @timeout_option
 @json_option
 def status(bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> None:
-    """Show the nodes, whether they are alive, what they hold, and the topics."""
+    """Show the nodes, whether they are alive or draining, what they hold, the topics, and what moves."""
     with admin_of(bootstrap_servers, timeout_s) as admin:
         described = admin.describe_cluster()
         topics = admin.describe_topics()
@@ -118,7 +119,7 @@ def _print_text(
     for node in described.nodes:
         held = logs.get(node.node_id)
         if held is None:
-            state, space = "dead", ("-", "-", "-")
+            state, space = "dead, draining" if node.draining else "dead", ("-", "-", "-")
         elif isinstance(held, TailraceError):
             state, space = "no answer", ("-", "-", "-")
         else:
@@ -135,6 +136,36 @@ def _print_text(
         offline = sum(part.leader is None for part in each.partitions)
         topic_rows.append((each.name, len(each.partitions), offline, records, human_bytes(size)))
     print_table(("TOPIC", "PARTITIONS", "OFFLINE", "RECORDS", "SIZE"), topic_rows)
+    if moves := _moves(topics):
+        click.echo()
+        columns = ("target", "adding", "removing")
+        move_rows = [(_name(move), *(_ids(move[column]) for column in columns)) for move in moves]
+        print_table(("MOVES", "TO", "ADDING", "REMOVING"), move_rows)
+        click.echo("how far they are: tailrace cluster moves")
+
+
+def _moves(topics: list["TopicDescription"]) -> list[dict[str, Any]]:
+    """The partitions that move: `adding` are not in sync yet, `removing` go once those are."""
+    return [
+        {
+            "topic": each.name,
+            "partition": part.partition,
+            "target": part.target,
+            "adding": tuple(n for n in part.target if n not in part.isr),
+            "removing": tuple(n for n in part.replicas if n not in part.target),
+        }
+        for each in topics
+        for part in each.partitions
+        if part.target
+    ]
+
+
+def _name(move: dict[str, Any]) -> str:
+    return f"{move['topic']}-{move['partition']}"
+
+
+def _ids(node_ids: Iterable[int]) -> str:
+    return ",".join(map(str, node_ids)) or "-"
 
 
 def _fields(
@@ -167,4 +198,5 @@ def _fields(
             }
             for each in topics
         ],
+        "moves": _moves(topics),
     }

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
-from time import monotonic
 from typing import Final
 
 from tailrace.protocol.errors import (
@@ -113,7 +112,7 @@ class Connections:
             self._fail_later(pending, self._closed)
             return
         link = self._link(destination)
-        if not (link.ready and not link.unsent and self._transmit(link, pending)):
+        if not (link.ready and not link.unsent and self._transmit(link, pending, now)):
             self._enqueue(link, pending, now)
 
     def tell(self, destination: int, header: bytes, frames: Sequence[Frame], now: float) -> bool:
@@ -143,22 +142,22 @@ class Connections:
         if link.connection is None and now >= link.reopen_at:
             self._open(link, now)
 
-    def _flush(self, link: Link) -> None:
+    def _flush(self, link: Link, now: float) -> None:
         """Send what waits, in its order, until the connection takes no more."""
         while link.connection is not None and link.ready and link.unsent:
             pending = self._pending.get(link.unsent[0])
-            if pending is not None and not pending.sent and not self._transmit(link, pending):
+            if pending is not None and not pending.sent and not self._transmit(link, pending, now):
                 return
             link.unsent.popleft()
 
-    def _transmit(self, link: Link, pending: Pending) -> bool:
+    def _transmit(self, link: Link, pending: Pending, now: float) -> bool:
         """Hand a request to its connection, if that takes it."""
         connection, path, frames = link.connection, link.path, pending.frames
         if connection is None or pending.header is None:
             return False
         if path is not None and (frames or pending.reply_bytes) and path.worth(pending):
             if path.untried:
-                self._open_path(link, path)
+                self._open_path(link, path, now)
             frames = path.outgoing(pending)
         if not connection.send(pending.header, frames):
             if path is not None:
@@ -167,7 +166,7 @@ class Connections:
         pending.mark_sent()
         return True
 
-    def _open_path(self, link: Link, path: LocalPath) -> None:
+    def _open_path(self, link: Link, path: LocalPath, now: float) -> None:
         """Ask the node to share memory; what is sent meanwhile goes in frames."""
         arena = path.prepare()
         if arena is None:
@@ -192,7 +191,7 @@ class Connections:
             (),
             on_reply=on_reply,
             timeout_s=OPEN_TIMEOUT_S,
-            now=monotonic(),
+            now=now,
         )
 
     def paths(self) -> dict[int, str]:
@@ -220,7 +219,7 @@ class Connections:
             return
         self._receive_replies(link, connection, RECEIVE_BURST_MESSAGES)
         if link.unsent:
-            self._flush(link)
+            self._flush(link, now)
 
     def _receive_replies(self, link: Link, connection: Connection, at_most: int) -> None:
         received = 0
@@ -300,7 +299,7 @@ class Connections:
             if now >= link.patient_until:
                 self._try_elsewhere(link, now)
         elif link.unsent:
-            self._flush(link)
+            self._flush(link, now)
 
     def _link_due(self, link: Link, now: float) -> float | None:
         if link.connection is None:

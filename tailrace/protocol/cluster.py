@@ -43,7 +43,8 @@ class Listener(Struct, frozen=True, array_like=True):
 class NodeInfo(Struct, frozen=True, array_like=True):
     """A registered node. `node_epoch` is new at each registration (KIP-380).
 
-    `draining`: it gets no new partitions, and leads only what nobody else can.
+    `draining`: it gets no new partitions, and leads only what nobody else can. `opening`: the mark of the
+    last opening of its storage, 0 if it is not known.
     """
 
     node_id: Int32
@@ -53,6 +54,7 @@ class NodeInfo(Struct, frozen=True, array_like=True):
     alive: bool
     rack: Name = ""
     draining: bool = False
+    opening: Int64 = 0
 
 
 class TopicConfig(Struct, frozen=True, array_like=True):

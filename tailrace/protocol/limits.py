@@ -90,6 +90,9 @@ DELETED_TOPICS_REMEMBERED_MAX: Final = 10_000
 """Topic ids of which a node can say that they were deleted."""
 PARTITIONS_PER_NODE_MAX: Final = 4_000
 """LMDB named databases cost 10 us a read transaction at this number."""
+OPENINGS_KEPT_MAX: Final = 128
+"""Openings of its storage that a node remembers: after more without a registration it counts as one with an
+older copy of it."""
 STORAGE_RESERVE_BYTES: Final = 64 * MIB
 """Kept free below the quota and on the disk, so that retention can always work."""
 BALLAST_BYTES: Final = 16 * MIB

@@ -28,6 +28,7 @@ from .limits import (
     ARENA_TOKEN_BYTES,
     FETCH_BYTES_MAX,
     FETCH_WAIT_MS_MAX,
+    OPENINGS_KEPT_MAX,
     PARTITIONS_MAX,
     PARTITIONS_PER_REQUEST_MAX,
     PRODUCE_BATCHES_MAX,
@@ -38,7 +39,7 @@ from .message import PROTOCOL_VERSION as PROTOCOL_VERSION
 from .message import ErrorInfo as ErrorInfo
 from .message import Message as Message
 from .message import Text as Text
-from .replica_messages import AlterIsr, ReplicaFetch, ReplicaReply
+from .replica_messages import AlterIsr, LeaveIsr, ReplicaFetch, ReplicaReply
 
 EARLIEST: Final = -2
 """In place of a timestamp in `ListOffsets`: the log start offset."""
@@ -212,6 +213,7 @@ class RegisterNode(Message, frozen=True, tag=21):
     """A node starts. `topic_ids` are the topics it has logs of.
 
     `durable`: what it acknowledged is on its disk, whatever has ended it before (`flush: commit`).
+    `openings`: the random marks of the last openings of its storage, this process's at the end.
     """
 
     node_id: Int32 = 0
@@ -221,6 +223,7 @@ class RegisterNode(Message, frozen=True, tag=21):
     clean: bool = True
     topic_ids: Annotated[list[TopicId], Meta(max_length=TOPICS_MAX)] = []
     durable: bool = True
+    openings: Annotated[list[Int64], Meta(max_length=OPENINGS_KEPT_MAX)] = []
 
 
 class NodeRegistered(Message, frozen=True, tag=121):
@@ -350,6 +353,7 @@ CoordinatorRequest: TypeAlias = (
     | AlterTopic
     | InitProducer
     | AlterIsr
+    | LeaveIsr
     | Ping
     | AdminRequest
     | GroupRequest

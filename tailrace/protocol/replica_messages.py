@@ -17,7 +17,8 @@ from .message import ErrorInfo, Message
 class ReplicaFetchEntry(Struct, frozen=True, array_like=True):
     """One partition: the follower has everything below `offset` on disk, the last of it from `last_epoch`.
 
-    `last_epoch` is -1 for an empty log. `high_watermark` is the one that the follower knows of.
+    `last_epoch` is -1 for an empty log. `high_watermark` is the one that the follower knows of,
+    `log_start_offset` where its log starts.
     """
 
     topic_id: TopicId
@@ -26,6 +27,7 @@ class ReplicaFetchEntry(Struct, frozen=True, array_like=True):
     offset: Int64
     last_epoch: Int32
     high_watermark: Int64
+    log_start_offset: Int64 = 0
 
 
 class ReplicaFetch(Message, frozen=True, kw_only=True, tag=7):
@@ -81,6 +83,24 @@ class AlterIsr(Message, frozen=True, kw_only=True, tag=28):
     member_epochs: Annotated[dict[Int32, Int64], Meta(max_length=1_000)] = {}
 
 
+class ReplicaPlace(Struct, frozen=True, array_like=True):
+    """A partition that the sender has a replica of."""
+
+    topic_id: TopicId
+    partition: PartitionIndex
+
+
+class LeaveIsr(Message, frozen=True, kw_only=True, tag=29):
+    """A node has a fault in its logs of these partitions: its replicas must not count as in sync, nor lead.
+
+    Answered by `IsrAltered`, in the order of `replicas`.
+    """
+
+    node_id: Int32
+    node_epoch: Int64
+    replicas: Annotated[list[ReplicaPlace], Meta(min_length=1, max_length=PARTITIONS_PER_REQUEST_MAX)]
+
+
 class IsrResult(Struct, frozen=True, array_like=True):
     """What became of one proposal, and the partition as it is now (None: there is no such partition)."""
 
@@ -89,7 +109,7 @@ class IsrResult(Struct, frozen=True, array_like=True):
 
 
 class IsrAltered(Message, frozen=True, tag=128):
-    """Results in the order of the proposals."""
+    """Results in the order of the proposals, or of the replicas."""
 
     results: Annotated[list[IsrResult], Meta(max_length=PARTITIONS_PER_REQUEST_MAX)] = []
 

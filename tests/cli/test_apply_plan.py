@@ -70,6 +70,16 @@ def test_nodes_that_partitions_need_stay(tmp_path: Path) -> None:
         assert len(make_plan(running, new).refused) == refused
 
 
+def test_a_draining_node_that_the_file_names_stays(tmp_path: Path) -> None:
+    draining = Known(alive=True, draining=True)
+    plan = planned(tmp_path, BEFORE.replace("rack: a", "rack: b"), n2=draining)
+    assert [(step.action, step.node_id) for step in plan.steps] == [("keep", 2), ("restart", 2)]
+    assert plan.steps[0].text == "keep node 2, which is draining: nothing more moves off it"
+    text = BEFORE.replace("rack: a}", "rack: a}, {id: 3}")
+    plan = planned(tmp_path, text, n3=Known(alive=False, draining=True))
+    assert plan.steps == (Step("start", 3), Step("keep", 3))
+
+
 def test_what_was_interrupted_goes_on(tmp_path: Path) -> None:
     plan = planned(tmp_path, BEFORE, n3=Known(alive=False, draining=True))
     assert plan.steps == (Step("forget", 3),)

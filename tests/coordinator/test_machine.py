@@ -7,6 +7,7 @@ the histories of replicas.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 import pytest
@@ -548,10 +549,17 @@ def beat_all(machine: Machine, now: float) -> None:
         machine.ask(PEER, request, b"", now, WALL_MS)
 
 
-def test_a_node_whose_connection_ends_is_dead_after_the_grace() -> None:
+def test_a_node_whose_connection_ends_is_dead_once_its_address_refuses_another() -> None:
     machine = machine_with(1)
-    machine.gone([b"other"], 1.0)
-    machine.gone([PEER], 1.0)
-    outcomes = [machine.tick(1.0 + step / 8, WALL_MS) for step in range(3)]
-    assert [outcome.update is not None for outcome in outcomes] == [False, False, True]
-    assert outcomes[2].warnings == ("node 1 is dead: its connection ended, and no other came within 250 ms",)
+    machine.refused([1])
+    machine.gone([b"other"])
+    assert machine.missing() == {}
+    machine.gone([PEER])
+    assert machine.missing() == {1: machine.state.cluster.nodes[1].listener}
+    assert machine.tick(1.0, WALL_MS).update is None
+    machine.refused([1])
+    assert machine.next_tick() == -inf
+    outcome = machine.tick(1.0, WALL_MS)
+    assert outcome.update is not None
+    assert outcome.warnings == ("node 1 is dead: its connection ended, and its address refuses another",)
+    assert machine.missing() == {}

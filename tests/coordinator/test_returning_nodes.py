@@ -60,7 +60,28 @@ def test_a_sole_replica_leads_on_and_the_risk_is_told(state: State) -> None:
     create(state, "t")
     [warning] = register(state, 1, clean=False, durable=False).warnings
     assert warning.startswith("node 1 was killed before all that it had acknowledged was on its disk")
-    assert warning.endswith("1 partitions that only it holds may be lost: t-0")
+    assert warning.endswith("1 partition that only it holds may be lost: t-0")
+    assert partition(state).leader == 1
+
+
+def test_an_older_copy_of_its_storage_does_not_lead(state: State) -> None:
+    create(state, "t", replication_factor=2)
+    kill(state, 1)
+    for openings in ([1], [1], [1, 2, 3]):  # one in between was not registered
+        assert register(state, 2, openings=openings).warnings == ()
+        assert partition(state).leader == 2
+    warning, leaderless = register(state, 2, openings=[1, 2, 4, 5]).warnings
+    assert warning == "node 2 came back with an older copy of its storage"
+    assert leaderless.startswith("node 2 was the last that could have led 1 partitions without loss")
+    assert (partition(state).leader, partition(state).isr) == (NO_LEADER, ())
+
+
+def test_an_older_copy_of_a_sole_replica_leads_and_the_risk_is_told(state: State) -> None:
+    create(state, "t")
+    register(state, 1, openings=[1, 2])
+    [warning] = register(state, 1, openings=[1, 3]).warnings
+    assert "older copy" in warning
+    assert warning.endswith("the last records of 1 partition that only it holds may be lost: t-0")
     assert partition(state).leader == 1
 
 

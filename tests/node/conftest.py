@@ -191,10 +191,10 @@ class House:
         self._peers.append(peer)
         return peer
 
-    def create(self, name: str = "t", partitions: int = 1, **config: int) -> "Topic":
+    def create(self, name: str = "t", partitions: int = 1, replicas: int = 1, **config: int) -> "Topic":
         """A topic, ready to be written."""
         reply, _ = self.peer(self.coordinator_ipc).ask(
-            CreateTopic, name=name, partitions=partitions, config=config
+            CreateTopic, name=name, partitions=partitions, replication_factor=replicas, config=config
         )
         assert isinstance(reply, TopicCreated), reply
         return Topic(reply.topic)

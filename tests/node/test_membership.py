@@ -50,7 +50,7 @@ from tailrace.protocol.wire import failure
 
 WALL_MS = 1_700_000_000_000
 SETTINGS = Settings(Listener("tcp://pub:1"), 6_000)
-IDENTITY = Identity(1, Listener("tcp://node:1"), "storage", "", True)
+IDENTITY = Identity(1, Listener("tcp://node:1"), "storage", "", clean=True, durable=True, openings=(7,))
 
 
 def membership(epoch: int = 0, held: Any = (), endpoints: Any = ("tcp://c:1",)) -> Membership:

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from tailrace.node.fetch_reply import FetchReply
-from tailrace.node.handlers.fetch import Reading, read_all, refuse_unsettled
-from tailrace.protocol.errors import LeaderNotAvailableError
+from tailrace.node.handlers.fetch import Reading, read_all
 from tailrace.protocol.messages import FetchEntry
 
 
@@ -18,9 +17,3 @@ def test_a_fetch_tells_it_only_once_it_is_known(epoch_start: int, told: int) -> 
     reading = Reading(FetchEntry(bytes(16), 0, 3, 2, 1_000), log, 5)
     [result] = read_all(storage, [reading], FetchReply(1_000, None))
     assert (result.high_watermark, result.batches) == (told, 1)
-
-
-def test_beyond_it_nothing_is_said_until_it_is_known() -> None:
-    log: Any = SimpleNamespace(high_watermark=5, epoch_start=9, name="t-0")
-    with pytest.raises(LeaderNotAvailableError):
-        refuse_unsettled(log)

@@ -2,20 +2,25 @@
 
 `committed` is, for each partition, what has ever been below a leader's high watermark: batch by batch,
 from offset 0 on. Everything that is acknowledged to all, or read, must be a part of it (1, 3), in its place
-(2) and once (6); whoever leads must have all of it (1). Where a topic allows an unclean election and there
-was one, nothing is promised of what was there before.
+(2) and once (6); whoever leads must have all of it (1), but for what retention has deleted at its start.
+Where a topic allows an unclean election and there was one, nothing is promised of what was there before,
+but that those in sync end up with the same.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
 
+from tailrace.coordinator.election import is_sole_replica
 from tailrace.coordinator.state import State
+from tailrace.node.membership import Phase
 from tailrace.node.storage.schema import WINDOW_ENTRY
 from tailrace.protocol.batch import BatchHeader, parse_header
 from tailrace.protocol.cluster import (
     NO_LEADER,
     Change,
     NodeChanged,
+    NodeInfo,
     PartitionChanged,
     PartitionInfo,
     TopicChanged,
@@ -47,6 +52,12 @@ class Checker:
         self.elected: dict[tuple[Key, int], int] = {}
         self.loose: set[Key] = set()
         """An unclean election has made what was there void."""
+        self.starts: dict[Key, int] = {}
+        """The highest log start anywhere: what retention may have deleted lies below it."""
+        self._dead: set[int] = set()
+        """Nodes that the coordinator has declared dead, and that have not registered since."""
+        self._led_since: dict[Key, tuple[int, float]] = {}
+        """Who leads each partition by what the coordinator has decided, and since when."""
         self._returned = NO_LEADER
         self._log_ends: dict[tuple[int, Key], int] = {}
         self.tokens = 0
@@ -55,7 +66,8 @@ class Checker:
         self.elections = 0
         self._told: dict[tuple[Any, Key], int] = {}
 
-    def fail(self, invariant: int, text: str) -> None:
+    def fail(self, invariant: int | str, text: str) -> None:
+        """`invariant`: of DESIGN section 8, or a rule of RELIABILITY."""
         self._schedule.note(f"VIOLATION of invariant {invariant}: {text}")
         raise Violation(f"invariant {invariant}: {text}")
 
@@ -75,9 +87,13 @@ class Checker:
                 self.committed.setdefault((change.topic.topic_id, index), [])
                 self.places.setdefault((change.topic.topic_id, index), {})
                 self.ends.setdefault((change.topic.topic_id, index), 0)
+                self.starts.setdefault((change.topic.topic_id, index), 0)
         if isinstance(change, NodeChanged):
             # Whether it is elected as one that lacks nothing only the coordinator knows.
             self._returned = change.node.node_id if change.node.alive else NO_LEADER
+            self._check_lease(state, change.node)
+            if change.node.alive:
+                self._registered(state, self.nodes[change.node.node_id])
         if not isinstance(change, PartitionChanged):
             return
         key, after = (change.topic_id, change.index), change.partition
@@ -87,9 +103,39 @@ class Checker:
             f"{self.name(key)}: leader {after.leader} epoch {after.leader_epoch}"
             f" isr {after.isr} elr {after.elr}"
         )
+        if after.leader != before.leader:
+            self._led_since[key] = (after.leader, self._schedule.now)
         if after.leader_epoch > before.leader_epoch:
             self._check_election(state, key, after)
         self._check_entry(state, key, set(after.isr).difference(before.isr))
+
+    def _registered(self, state: State, node: NodeProcess) -> None:
+        """What only this node had is gone if it comes back without its disk: that is told, no more."""
+        has_lost, node.has_lost = node.has_lost, False
+        for topic_id, indexes in state.index.held_by(node.node_id) if has_lost else ():
+            partitions = state.cluster.topics[topic_id].partitions
+            self.loose.update(
+                (topic_id, index) for index in indexes if is_sole_replica(partitions[index], node.node_id)
+            )
+
+    def _check_lease(self, state: State, info: NodeInfo) -> None:
+        """A node that takes itself for a member surely is not declared dead (R13)."""
+        if info.alive:
+            self._dead.discard(info.node_id)
+            return
+        now, node = self._schedule.now, self.nodes[info.node_id]
+        self._schedule.note(f"{node.name} counts as dead")
+        self._dead.add(info.node_id)
+        if self._is_known(state, node) and node.loop._membership.phase not in {Phase.LEAVING, Phase.LEFT}:
+            left = node.loop._membership.lease_until - now
+            if left > 0:
+                self.fail("R13", f"{node.name} is declared dead {left:.3f} s before its lease ends")
+
+    def said_alone(self, node_id: int, key: Key, asked_at: float, what: str) -> None:
+        """A leader has answered what it has asked no other replica about."""
+        leader, led_since = self._led_since.get(key, (NO_LEADER, asked_at))
+        if node_id in self._dead and leader not in (node_id, NO_LEADER) and led_since < asked_at:
+            self.fail("R13", f"{self.name(key)}: node {node_id} tells {what}, and node {leader} led before")
 
     def _check_election(self, state: State, key: Key, after: PartitionInfo) -> None:
         topic = state.cluster.topics[key[0]]
@@ -99,6 +145,9 @@ class Checker:
         if known != after.leader:
             self.fail(4, f"{self.name(key)}: nodes {known} and {after.leader} in epoch {after.leader_epoch}")
         unclean = topic.config.unclean_leader_election
+        led = before.leader != NO_LEADER and state.cluster.nodes[before.leader].alive
+        if led and after.leader in after.isr and (before.leader in after.isr or before.target):
+            return  # handed over by who led, with this change, in which it may have come into sync
         if after.leader not in {*before.isr, *before.elr} or (unclean and after.leader == self._returned):
             if not unclean:
                 self.fail(5, f"{self.name(key)}: node {after.leader} was elected, which may lack records")
@@ -130,6 +179,8 @@ class Checker:
         if not node.alive:
             return
         for key, log in node.storage.logs.items():
+            if log.log_start_offset > self.starts[key]:
+                self._check_start(node, key, log.log_start_offset)
             if log.log_end_offset < self._log_ends.get((node.node_id, key), 0):
                 self._check_rolled_back(node, key, log)
             self._log_ends[node.node_id, key] = log.log_end_offset
@@ -142,6 +193,16 @@ class Checker:
                 self._advanced(node, key, log)
             if log.high_watermark > log.log_end_offset:
                 self.fail(3, f"{self.name(key)}: the high watermark of {node.name} is above the log's end")
+
+    def _check_start(self, node: NodeProcess, key: Key, start: int) -> None:
+        """Records go at a log's start only where they may, and only once they were committed."""
+        self.starts[key] = start
+        if key in self.loose:
+            return
+        if start > self.ends[key]:
+            self.fail(1, f"{self.name(key)}: {node.name} begins at {start}, committed is {self.ends[key]}")
+        if self.cluster.cluster.topics[key[0]].config.retention_bytes < 0:
+            self.fail(2, f"{self.name(key)}: {node.name} begins at {start}, and nothing is to be deleted")
 
     def _check_rolled_back(self, node: NodeProcess, key: Key, log: Any) -> None:
         """A log was cut: nothing that was cut off is taken for a duplicate when it is sent again."""
@@ -164,10 +225,15 @@ class Checker:
             self.check_has_committed(node, key, "leads")
 
     def check_has_committed(self, node: NodeProcess, key: Key, what: str) -> None:
-        """Everything that was ever committed is in this node's log."""
-        log = node.storage.logs[key]
-        has = self.batches(node, log, 0, self.ends[key])
-        wanted = self.committed[key]
+        """Everything that was ever committed is in this node's log, from its start on."""
+        log = node.storage.logs.get(key)
+        if log is None:
+            if self.ends[key] > 0:
+                self.fail(1, f"{self.name(key)}: {node.name} {what} and has no log of it")
+            return
+        has = self.batches(node, log, log.log_start_offset, self.ends[key])
+        committed = self.committed[key]
+        wanted = committed[bisect_left(committed, (log.log_start_offset,)) :]
         if has != wanted:
             first = next((i for i, (a, b) in enumerate(zip(has, wanted, strict=False)) if a != b), len(has))
             self.fail(
@@ -250,7 +316,7 @@ class Checker:
         token = header.base_timestamp - 1_600_000_000_000
         if key in self.loose:
             return
-        if header.base_offset != position:
+        if header.base_offset != position and position >= self.starts[key]:
             self.fail(2, f"{self.name(key)}: {consumer.name} reads {header.base_offset} at {position}")
         if header.last_offset >= end >= 0:
             self.fail(3, f"{self.name(key)}: {consumer.name} reads {header.last_offset}, committed is {end}")
@@ -276,7 +342,7 @@ class Checker:
         self._told[consumer, key] = max(end, self.floor(consumer, key))
 
     def out_of_range(self, consumer: Any, key: Key, position: int) -> None:
-        if key not in self.loose:
+        if key not in self.loose and position >= self.starts[key]:
             self.fail(
                 3, f"{self.name(key)}: {consumer.name} has read up to {position}, which is out of range"
             )
@@ -284,12 +350,20 @@ class Checker:
     # ------------------------------------------------------------------ the end
 
     def check_end(self, nodes: Iterable[NodeProcess]) -> None:
-        """All is healed: who leads has everything, and so have those in sync."""
+        """All is healed: who leads has everything, and so have those in sync; all have the same."""
         for key in self.committed:
             info = self.cluster.cluster.topics[key[0]].partitions[key[1]]
-            for node in nodes:
-                if node.alive and node.node_id in info.isr and key not in self.loose:
+            in_sync = [n for n in nodes if n.node_id in info.isr and self._is_known(self.cluster, n)]
+            if key not in self.loose:
+                for node in in_sync:
                     self.check_has_committed(node, key, "is in sync")
+            in_sync = [node for node in in_sync if key in node.storage.logs]
+            logs = [node.storage.logs[key] for node in in_sync]
+            start = max((log.log_start_offset for log in logs), default=0)
+            end = min((log.high_watermark for log in logs), default=0)
+            contents = [self.batches(n, log, start, end) for n, log in zip(in_sync, logs, strict=True)]
+            if any(content != contents[0] for content in contents):
+                self.fail(2, f"{self.name(key)}: those in sync differ: {contents}")
 
 
 def _keeper(found: list[Entry]) -> Any:

@@ -16,6 +16,8 @@ from tailrace.protocol.cluster_copy import ClusterCopy
 from tailrace.protocol.columns import encode as encode_batch
 from tailrace.protocol.errors import ConnectionFailedError, ErrorCode, TailraceError
 from tailrace.protocol.messages import (
+    ACKS_LEADER,
+    EARLIEST,
     LATEST,
     Fetch,
     Fetched,
@@ -156,6 +158,7 @@ class Producer(Client):
         super().__init__(*args)
         self.acks = acks
         self._pause_s = pause_s
+        self.lull_until = 0.0
         self.streams = {key: Stream() for key in keys}
 
     @property
@@ -164,16 +167,17 @@ class Producer(Client):
 
     def work(self, now: float) -> float:
         due = now + 0.2
+        silent = self.quiet or now < self.lull_until
         for key, stream in self.streams.items():
             if stream.id < 0:
                 self._init(stream)
                 continue
-            if now >= stream.next_at and len(stream.unacked) < 3 and not self.quiet:
+            if now >= stream.next_at and len(stream.unacked) < 3 and not silent:
                 count = self.schedule.random.randint(1, 3)
                 stream.unacked.append(Batch(self.checker.new_token(self.acks), count, stream.sequence))
                 stream.sequence += count
                 stream.next_at = now + self.schedule.between(0, 2 * self._pause_s)
-            if len(stream.unacked) < 3 and not self.quiet:
+            if len(stream.unacked) < 3 and not silent:
                 due = min(due, stream.next_at)
             for batch in stream.unacked:
                 if not batch.asked and now >= batch.retry_at:
@@ -215,12 +219,17 @@ class Producer(Client):
         sent_as = (stream.id, stream.epoch, batch is stream.unacked[0])
         entry = ProduceEntry(*key, info.leader_epoch)
         request = Produce(self.next_id(), acks=self.acks, entries=[entry])
-        self.ask(
-            info.leader, request, (data,), partial(self._answered, key, batch, sent_as, info.leader_epoch)
-        )
+        self.ask(info.leader, request, (data,), partial(self._answered, key, batch, sent_as, info, now))
 
     def _answered(
-        self, key: Key, batch: Batch, sent_as: tuple[int, int, bool], epoch: int, reply: Any, _frames: Any
+        self,
+        key: Key,
+        batch: Batch,
+        sent_as: tuple[int, int, bool],
+        info: PartitionInfo,
+        asked_at: float,
+        reply: Any,
+        _frames: Any,
     ) -> None:
         batch.asked = False
         stream = self.streams[key]
@@ -229,7 +238,10 @@ class Producer(Client):
             [result] = reply.results
             if result.error.code == ErrorCode.NONE:
                 stream.unacked.remove(batch)
-                self.checker.acked(self, key, batch.token, epoch, result.base_offset)
+                self.checker.acked(self, key, batch.token, info.leader_epoch, result.base_offset)
+                if self.acks == ACKS_LEADER:
+                    what = f"that batch {batch.token} is stored"
+                    self.checker.said_alone(info.leader, key, asked_at, what)
                 return
             code: Any = ErrorCode(result.error.code)
         else:
@@ -242,12 +254,18 @@ class Producer(Client):
 
 
 class Consumer(Client):
-    """Reads each partition from the start; sometimes asks where it ends."""
+    """Reads each partition from the start; sometimes asks where it ends.
 
-    def __init__(self, *args: Any, keys: list[Key]) -> None:
+    With `again_s` it reads one batch in so many seconds, and begins anew at each end that it is told.
+    """
+
+    def __init__(self, *args: Any, keys: list[Key], again_s: float = 0.0) -> None:
         super().__init__(*args)
         self.positions = dict.fromkeys(keys, 0)
+        self._again_s = again_s
         self._busy: set[Key] = set()
+        self._lost: set[Key] = set()
+        """Their positions are out of range: where do they start?"""
         self._retry_at = dict.fromkeys(keys, 0.0)
         self._ask_end_at = 0.0
 
@@ -256,35 +274,51 @@ class Consumer(Client):
         for key in self.positions:
             if key not in self._busy:
                 if now >= self._retry_at[key]:
-                    self._fetch(key, now)
+                    self._go_on(key, now)
                 due = min(due, self._retry_at[key])
         if now >= self._ask_end_at:
             self._ask_end_at = now + self.schedule.between(0.02, 0.2)
             key = self.schedule.random.choice(list(self.positions))
             if (info := self.leader(key)) is not None:
-                request = ListOffsets(self.next_id(), queries=[OffsetQuery(*key, info.leader_epoch, LATEST)])
-                self.ask(
-                    info.leader, request, (), partial(self._told_end, key, self.checker.floor(self, key))
-                )
+                floor = self.checker.floor(self, key)
+                self._look_up(key, info, LATEST, partial(self._told_end, key, floor, info.leader, now))
         return min(due, self._ask_end_at)
 
-    def _told_end(self, key: Key, floor: int, reply: Any, _frames: Any) -> None:
+    def _look_up(self, key: Key, info: PartitionInfo, which: int, on_reply: Callable[..., None]) -> None:
+        request = ListOffsets(self.next_id(), queries=[OffsetQuery(*key, info.leader_epoch, which)])
+        self.ask(info.leader, request, (), on_reply)
+
+    def _told_end(
+        self, key: Key, floor: int, node_id: int, asked_at: float, reply: Any, _frames: Any
+    ) -> None:
         if isinstance(reply, OffsetsListed) and reply.results[0].error.code == ErrorCode.NONE:
             self.checker.told_end(self, key, reply.results[0].offset, floor)
+            self.checker.said_alone(node_id, key, asked_at, "where it ends")
 
-    def _fetch(self, key: Key, now: float) -> None:
+    def _go_on(self, key: Key, now: float) -> None:
         info = self.leader(key)
         self._retry_at[key] = now + RETRY_S
         if info is None:
             self.refresh()
             return
         self._busy.add(key)
+        if key in self._lost:
+            self._look_up(key, info, EARLIEST, partial(self._told_start, key))
+            return
         request_id = self.next_id()
         # One batch at a time, mostly: it is behind the high watermark that it was told.
-        max_bytes = 1 if request_id % 3 else 1 << 20
+        max_bytes = 1 if self._again_s or request_id % 3 else 1 << 20
         entry = FetchEntry(*key, info.leader_epoch, self.positions[key], max_bytes)
         request = Fetch(request_id, max_wait_ms=200, entries=[entry])
         self.ask(info.leader, request, (), partial(self._fetched, key, self.checker.floor(self, key)))
+
+    def _told_start(self, key: Key, reply: Any, _frames: Any) -> None:
+        self._busy.discard(key)
+        if isinstance(reply, OffsetsListed) and reply.results[0].error.code == ErrorCode.NONE:
+            self._lost.discard(key)
+            self.positions[key] = max(self.positions[key], reply.results[0].offset)
+        else:
+            self.refresh()
 
     def _fetched(self, key: Key, floor: int, reply: Any, frames: list[bytes]) -> None:
         self._busy.discard(key)
@@ -293,7 +327,9 @@ class Consumer(Client):
             self._retry_at[key] = now + RETRY_S
             self.refresh()
             return
-        self._retry_at[key] = now
+        self._retry_at[key] = now + self._again_s
+        if self._again_s and not reply.results:
+            self.positions[key] = 0
         for result in reply.results:
             code = ErrorCode(result.error.code)
             if code is not ErrorCode.NONE:
@@ -301,6 +337,7 @@ class Consumer(Client):
                 self.refresh()
                 if code is ErrorCode.OFFSET_OUT_OF_RANGE:
                     self.checker.out_of_range(self, key, self.positions[key])
+                    self._lost.add(key)
                 continue
             if result.high_watermark >= 0:
                 self.checker.told_end(self, key, result.high_watermark, floor)

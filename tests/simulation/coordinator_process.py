@@ -1,19 +1,23 @@
 """The coordinator of production on simulated sockets and time, with a store that is a list of events."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from tailrace.coordinator.groups.state import GroupsState
 from tailrace.coordinator.machine import Machine, Settings
 from tailrace.coordinator.private_state import ControllerEpochRaised, PrivateChange
+from tailrace.coordinator.probing import Probing
 from tailrace.coordinator.service import Service
 from tailrace.coordinator.state import State
+from tailrace.coordinator.store.lmdb_store import LOCK_FILE
+from tailrace.durable import LockFile, LockHeldError
 from tailrace.protocol.cluster import Change
 from tailrace.protocol.messages import Update
 
 from .node_process import COORDINATOR
-from .schedule import Process, Schedule
-from .sockets import Network, SimPublisher, SimServer
+from .schedule import Process, Schedule, Violation
+from .sockets import Network, SimProbe, SimPublisher, SimServer
 
 SESSION_MS = 1_000
 BEAT_S = 0.25
@@ -26,7 +30,8 @@ class Crash(Exception):  # noqa: N818
 class EventStore:
     """What the coordinator has made durable. `stored` is told of each change with the state before it."""
 
-    def __init__(self, stored: Callable[[State, Change], None]) -> None:
+    def __init__(self, folder: Path, stored: Callable[[State, Change], None]) -> None:
+        self._folder = folder
         self._events: list[tuple[Sequence[Update], Sequence[PrivateChange]]] = []
         self._stored = stored
         self._mirror = State("cluster")
@@ -37,6 +42,10 @@ class EventStore:
     def state(self) -> State:
         """What is durable, for those who check."""
         return self._mirror
+
+    def open(self) -> LockFile:
+        """As `LmdbStore` does it. Raises LockHeldError."""
+        return LockFile(self._folder / LOCK_FILE)
 
     def load(self) -> State:
         state = State("cluster")
@@ -55,6 +64,8 @@ class EventStore:
         for secret in private:
             self._mirror.apply_private(secret)
         for update in updates:
+            if update.version != self._mirror.cluster.version + 1:
+                raise Violation(f"two coordinators write to one store, both version {update.version}")
             for change in update.changes:
                 self._stored(self._mirror, change)
             self._mirror.apply(update)
@@ -73,13 +84,22 @@ class _NoGroups:
 class CoordinatorProcess(Process):
     """As `coordinator.main.Coordinator` runs it."""
 
-    def __init__(self, schedule: Schedule, network: Network, stored: Callable[[State, Change], None]) -> None:
+    def __init__(self, schedule: Schedule, network: Network, store: EventStore) -> None:
         super().__init__("coordinator", schedule)
-        self.store = EventStore(stored)
+        self.store = store
         self._network = network
+
+    def another(self) -> "CoordinatorProcess":
+        """One more on the same store."""
+        return CoordinatorProcess(self.schedule, self._network, self.store)
 
     def start(self) -> None:
         schedule = self.schedule
+        try:
+            self._lock = self.store.open()
+        except LockHeldError:
+            schedule.note("another coordinator has the store")
+            return
         self.store.dies = ""
         state = self.store.load()
         raised = ControllerEpochRaised(state.cluster.controller_epoch + 1)
@@ -97,6 +117,7 @@ class CoordinatorProcess(Process):
             self._server.send,
             new_id=lambda: schedule.random.randbytes(16),
         )
+        self._probing = Probing(lambda listener: SimProbe(self._network, self, listener.tcp))
         self._next_beat = schedule.now
         schedule.note(f"the coordinator starts, controller epoch {raised.controller_epoch}")
         self.begin()
@@ -116,17 +137,19 @@ class CoordinatorProcess(Process):
             self.service.serve(burst, now, wall_ms)
         if gone := self._server.take_gone():
             self.service.gone(gone, now, wall_ms)
+        self.machine.refused(self._probing.refused(self.machine.missing(), now))
         next_tick = self.machine.next_tick()
         if next_tick is not None and now >= next_tick:
             self.service.tick(now, wall_ms)
         if now >= self._next_beat:
             self.service.beat()
             self._next_beat = now + BEAT_S
-        next_tick = self.machine.next_tick()
-        self.wake(self._next_beat if next_tick is None else min(self._next_beat, next_tick))
+        times = (self._next_beat, self.machine.next_tick(), self._probing.next_look(now))
+        self.wake(min(due for due in times if due is not None))
 
     def crash(self) -> None:
         if self.alive:
             self.schedule.note("the coordinator stops")
             self.end()
             self._server.close()
+            self._lock.release()

@@ -1,4 +1,4 @@
-"""The guards of RELIABILITY R1 to R9, each removable by name: what production is without it."""
+"""The guards of RELIABILITY R1 to R9, R13, R14, each removable by name: what production is without it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,18 +8,24 @@ from unittest.mock import patch
 
 from msgspec.structs import replace as replace_fields
 
+from tailrace import durable
 from tailrace.coordinator import election
 from tailrace.coordinator.handlers import alter_isr, leave_cluster, register_node
+from tailrace.coordinator.node_connections import NodeConnections
 from tailrace.coordinator.service import Service
 from tailrace.node import writer as writer_module
-from tailrace.node.handlers import fetch, list_offsets, produce, replica_fetch
+from tailrace.node.handlers import fetch, produce, replica_fetch
 from tailrace.node.leaders import Leaders
+from tailrace.node.replication import replication
 from tailrace.node.replication.copying import Copier
 from tailrace.node.replication.leading import LeadReplica
+from tailrace.node.replication.replication import Replication
 from tailrace.node.storage import truncation
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.errors import NotLeaderError
 from tailrace.protocol.messages import OK, ProduceResult
+
+from .sockets import Weather
 
 Patch = tuple[Any, str, Any]
 
@@ -32,7 +38,7 @@ class Guard:
     says: str
     patches: Callable[[], list[Patch]]
     focus: dict[str, Any]
-    """Faults that bring it out soon."""
+    """The faults that bring it out soon, in place of those that a seed draws, and other parts of the plan."""
 
 
 GUARDS: Final[dict[str, Guard]] = {}
@@ -147,6 +153,23 @@ def all_in_sync() -> list[Patch]:
     return [(LeadReplica, "high_watermark", lambda self, current, end_offset: max(current, end_offset))]
 
 
+@_guard(
+    "R3",
+    "a leader that is told of its successor commits nothing more",
+    topics=((2, 1, False, -1),) * 3,
+    node_crash=0.7,
+    operator_pause_s=0.15,
+    weather=Weather(latency_s=0.02, publishes_late=0.9),
+)
+def replaced_leader_stops() -> list[Patch]:
+    original = LeadReplica.answered
+
+    def goes_on(self: Any, info: Any) -> None:
+        original(self, None if info is not None and info.leader_epoch > self.leader_epoch else info)
+
+    return [(LeadReplica, "answered", goes_on)]
+
+
 @_guard("R3", "nothing is committed with fewer than min_insync_replicas")
 def min_insync() -> list[Patch]:
     return [(LeadReplica, "enough", property(lambda _: True))]
@@ -192,8 +215,7 @@ def caught_up_to_enter() -> list[Patch]:
 @_guard(
     "R4",
     "a follower is in sync only in the node epoch in which it was seen (KIP-841, KIP-903)",
-    node_wipe=1.0,
-    node_power=0.7,
+    node_replaced=1.5,
 )
 def node_epoch_to_enter() -> list[Patch]:
     ready = LeadReplica._ready
@@ -227,7 +249,7 @@ def sequences_rolled_back() -> list[Patch]:
     return [(truncation, "_roll_back", lambda *_: ({}, []))]
 
 
-@_guard("R6", "only a member of ISR or ELR is elected", node_crash=1.0)
+@_guard("R6", "only a member of ISR or ELR is elected", node_crash=2.0)
 def elect_in_sync() -> list[Patch]:
     original = election.settle
 
@@ -240,7 +262,7 @@ def elect_in_sync() -> list[Patch]:
     ]
 
 
-@_guard("R6", "the ELR is empty while enough replicas are in sync", node_crash=1.0, cut=0.5)
+@_guard("R6", "the ELR is empty while enough replicas are in sync", node_crash=2.0, cut=1.0)
 def elr_clears() -> list[Patch]:
     original = election._with_isr
 
@@ -253,8 +275,9 @@ def elr_clears() -> list[Patch]:
 @_guard(
     "R7",
     "a node whose disk was replaced, or that may lack what it acknowledged, is not in sync",
-    node_wipe=1.0,
-    coordinator_crash=0.5,
+    node_wipe=2.0,
+    node_crash=0.7,
+    coordinator_crash=0.7,
 )
 def intact_to_stay() -> list[Patch]:
     original = election.return_node
@@ -275,15 +298,33 @@ def says_not_durable() -> list[Patch]:
     return [(register_node, "decide", durable)]
 
 
+@_guard("R7", "a node with an older copy of its disk is not in sync", node_restore=2.0, node_crash=1.5)
+def older_copy_to_stay() -> list[Patch]:
+    decide = register_node.decide
+
+    def forgetful(state: Any, request: Any, timeout_ms: int) -> Any:
+        return decide(state, replace_fields(request, openings=[]), timeout_ms)
+
+    return [(register_node, "decide", forgetful)]
+
+
+@_guard("R7", "a faulty log is out of sync before it is made anew", log_broken=2.0)
+def out_before_renewed() -> list[Patch]:
+    def at_once(faulty: Any, *_: Any, now: float, **__: Any) -> None:
+        for key in faulty.ask(now):
+            faulty.answered(key, out=True, ask_at=now)
+
+    return [(replication, "leave_isr", at_once)]
+
+
 @_guard("R8", "a new leader says what is committed only once it knows", node_crash=0.7)
 def settled_before_answering() -> list[Patch]:
     return [
-        (fetch, "refuse_unsettled", lambda _: None),
-        (list_offsets, "refuse_unsettled", lambda _: None),
+        (Replication, "refuse_end", lambda *_: None),
     ]
 
 
-@_guard("R8", "a new leader's fetch replies leave out a high watermark that may be behind", node_crash=0.7)
+@_guard("R8", "a new leader's fetch replies leave out a high watermark that may be behind", node_crash=1.5)
 def fetch_tells_settled() -> list[Patch]:
     original = fetch.read_all
 
@@ -299,7 +340,7 @@ def fetch_tells_settled() -> list[Patch]:
     return [(fetch, "read_all", tell_anything)]
 
 
-@_guard("R9", "a request in another leader epoch is refused", node_pause=1.0, node_crash=0.7)
+@_guard("R9", "a request in another leader epoch is refused", node_pause=2.0, node_crash=1.5)
 def leader_epoch_matches() -> list[Patch]:
     def find(self: Any, topic_id: bytes, partition: int, _: int) -> Any:
         led = self._led.get((topic_id, partition))
@@ -308,3 +349,25 @@ def leader_epoch_matches() -> list[Patch]:
         return led.log
 
     return [(Leaders, "find", find), (writer_module, "_refusal", lambda *_: None)]
+
+
+@_guard(
+    "R13", "past its lease a leader answers nothing that a successor may answer otherwise", node_exile=1.0
+)
+def lease_to_speak_alone() -> list[Patch]:
+    return [(Replication, "_refuse_past_lease", lambda *_: None)]
+
+
+@_guard(
+    "R13",
+    "a node whose connection has ended is dead before its lease is over only if its process is gone",
+    reset=2.0,
+    node_pause=1.0,
+)
+def refused_to_be_dead() -> list[Patch]:
+    return [(NodeConnections, "dead", lambda self: sorted(self.missing))]
+
+
+@_guard("R14", "one coordinator has the store", coordinator_twice=2.0, node_crash=1.0)
+def one_coordinator() -> list[Patch]:
+    return [(durable.fcntl, "flock", lambda *_: None)]

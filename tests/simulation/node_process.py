@@ -15,6 +15,7 @@ from tailrace.node.config import NodeConfig
 from tailrace.node.mailbox import Mailbox
 from tailrace.node.main import Loop
 from tailrace.node.reader import Reader
+from tailrace.node.storage import schema
 from tailrace.node.storage.environment import Storage
 from tailrace.node.writer import Writer
 from tailrace.protocol.errors import TailraceError
@@ -24,6 +25,7 @@ from .schedule import Process, Schedule
 from .sockets import Network, SimConnection, SimPoller, SimServer, SimSubscriber
 
 COORDINATOR = "sim://coordinator"
+RETENTION_CHECK_S = 0.3
 META_BYTES = 2 * 4096
 """LMDB's two meta pages: the older of them is the state before the last commit."""
 
@@ -72,12 +74,17 @@ class NodeProcess(Process):
         flush: str,
         slow: float,
         stepped: Callable[["NodeProcess"], None],
+        keeps_copies: bool,
     ) -> None:
         super().__init__(f"node {node_id}", schedule)
         self.node_id = node_id
         self.flush = flush
         self.stepped = stepped
+        self.has_lost = False
+        """Some of what was on its disk is gone, and the coordinator has not heard of it since."""
         self.wipes = 0
+        """How often it lost some or all of its disk."""
+        self._keeps_copies = keeps_copies
         self._slow = slow
         self._network = network
         self._folder = folder
@@ -89,17 +96,20 @@ class NodeProcess(Process):
         config = NodeConfig(
             node_id=self.node_id, data_dir=self._folder, coordinator=(COORDINATOR,), flush=self.flush
         )
+        data = self._folder / "data.mdb"
+        if self._keeps_copies and data.exists():
+            shutil.copyfile(data, self._copy)
         self.storage = storage = Storage.open(
             self._folder, quota_bytes=16 * MIB, reserve_bytes=0, flush=self.flush
         )
-        self.disk = Disk(storage._tables.environment, self._folder / "data.mdb")
+        self.disk = Disk(storage._tables.environment, data)
         storage._tables.environment = self.disk
         self._mailbox = mailbox = Mailbox(_Wakeup(self.wake))
         mailbox.asleep = True
         self._writer = Writer(
             storage,
             mailbox,
-            Chores(retention_check_s=1e9),
+            Chores(retention_check_s=RETENTION_CHECK_S),
             monotonic=lambda: schedule.now,
             wall_ms=schedule.wall_ms,
         )
@@ -161,11 +171,18 @@ class NodeProcess(Process):
             self._work(thread)
         self.stepped(self)
 
-    def crash(self, *, power: bool = False, wipe: bool = False) -> None:
-        """Killed; or its machine loses its power, or its disk."""
+    @property
+    def _copy(self) -> Path:
+        """Its data as they were before it was started last."""
+        return self._folder.with_name(f"{self.node_id}.copy")
+
+    def crash(self, *, power: bool = False, wipe: bool = False, restore: bool = False) -> None:
+        """Killed; or its machine loses its power, or its disk, or gets an older copy of that."""
         if not self.alive:
             return
-        self.schedule.note(f"{self.name} {'loses its power' if power else 'stops'}{' and disk' * wipe}")
+        restore = restore and self._copy.exists()
+        lost = " and its disk" if wipe else " and gets an older disk" if restore else ""
+        self.schedule.note(f"{self.name} {'loses its power' if power else 'stops'}{lost}")
         self.end()
         self.ends = {key: log.log_end_offset for key, log in self.storage.logs.items()}
         self.loop.close()
@@ -175,11 +192,23 @@ class NodeProcess(Process):
         if power and self.flush == "relaxed" and before:
             with (self._folder / "data.mdb").open("r+b") as file:
                 file.write(before)
+            self.has_lost = True
             self.ends.clear()
         if wipe:
             shutil.rmtree(self._folder)
+        elif restore:
+            (self._folder / "lock.mdb").unlink()
+            self._copy.replace(self._folder / "data.mdb")
+        if wipe or restore:
             self.wipes += 1
+            self.has_lost = True
             self.ends.clear()
+
+    def spoil(self, key: tuple[bytes, int]) -> None:
+        """Behind the storage's back there is something beyond the end of a log: nothing can be appended."""
+        log = self.storage.logs[key]
+        with self.disk.begin(write=True) as transaction:
+            transaction.put(schema.offset_key(log.log_end_offset + 5), b"?", db=log.database)
 
     def end_of(self, key: tuple[bytes, int]) -> int | None:
         """What is on its disk of a log; None: nobody knows."""

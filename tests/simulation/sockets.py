@@ -31,6 +31,8 @@ class Weather:
     late: float = 0.0
     """The chance of a message to come up to `late_s` later."""
     late_s: float = 1.0
+    publishes_late: float = 0.0
+    """As `late`, of what is published."""
 
 
 class Network:
@@ -48,14 +50,21 @@ class Network:
     def reaches(self, source: str, target: str) -> bool:
         return (source, target) not in self.cut
 
-    def carry(self, source: str, target: str, line: dict[str, float], deliver: Callable[[], None]) -> None:
+    def carry(
+        self,
+        source: str,
+        target: str,
+        line: dict[str, float],
+        deliver: Callable[[], None],
+        late: float | None = None,
+    ) -> None:
         """Deliver once, or as the weather is. `line`: when the last message of this direction comes."""
         schedule, weather = self.schedule, self.weather
         if not self.reaches(source, target) or schedule.happens(weather.drop):
             return
         for _ in range(1 + schedule.happens(weather.duplicate)):
             at = schedule.now + schedule.between(1e-4, weather.latency_s)
-            if schedule.happens(weather.late):
+            if schedule.happens(weather.late if late is None else late):
                 at += schedule.between(0, weather.late_s)
             elif schedule.happens(weather.reorder):
                 at += schedule.between(0, 10 * weather.latency_s)
@@ -137,6 +146,18 @@ class SimServer:
         self.peers.clear()
         if self._network.servers.get(self.listener.tcp) is self:
             del self._network.servers[self.listener.tcp]
+
+
+class SimProbe:
+    """As `transport.probe.Probe`: nobody listens there, and the machine can say so."""
+
+    def __init__(self, network: Network, owner: Process, endpoint: str) -> None:
+        target = endpoint.removeprefix("sim://")
+        there = network.reaches(owner.name, target) and network.reaches(target, owner.name)
+        self.refused = there and endpoint not in network.servers
+
+    def close(self) -> None:
+        pass
 
 
 class _Delivered:
@@ -267,7 +288,9 @@ class SimSubscriber:
 
     def publish(self, source: str, data: bytes) -> None:
         if self._network.schedule.now >= self.since:
-            self._network.carry(source, self._owner.name, self.line, lambda: self._take(data))
+            network = self._network
+            late = network.weather.publishes_late
+            network.carry(source, self._owner.name, self.line, lambda: self._take(data), late)
 
     def _take(self, data: bytes) -> None:
         if not self.closed:

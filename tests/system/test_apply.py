@@ -94,7 +94,10 @@ def test_nodes_come_change_and_go_under_load(up: Up, apply: Callable[..., Any]) 
             assert up.event("restarted")["node_id"] == 2
             load.wait_for_traffic()
             up.config["nodes"] = [{"id": 2, "flush": "relaxed"}, {"id": 3}]
+            admin.drain_node(2)
+            assert apply().out.splitlines()[0] == "keep node 2, which is draining: nothing more moves off it"
             assert "done: remove node 1" in apply("--execute", "--throttle", "100MiB").out
+            assert not any(node.draining for node in admin.describe_cluster().nodes)
             assert up.event("removed")["node_id"] == 1
             assert [node.node_id for node in admin.describe_cluster().nodes] == [2, 3]
             load.wait_for_traffic()

@@ -13,7 +13,7 @@ import pytest
 
 from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.node.storage import Storage
-from tailrace.protocol.cluster import PartitionInfo
+from tailrace.protocol.cluster import NO_LEADER, PartitionInfo
 from tailrace.protocol.errors import NotEnoughReplicasError, TimedOutError
 from tailrace.testing import Cluster
 
@@ -175,6 +175,36 @@ def test_a_replica_without_its_disk_is_made_anew(three: Cluster, admin: Admin) -
         three.start(follower)
         load.wait_for_traffic()
         whole(admin, topic)
+
+
+def test_a_replica_with_an_older_copy_of_its_disk_does_not_lead() -> None:
+    with Cluster(nodes=2, session_timeout_ms=1_000) as cluster, Admin(cluster.bootstrap_servers) as admin:
+        admin.create_topic("t", partitions=1, replication_factor=2, config={"min_insync_replicas": 2})
+        with Producer(cluster.bootstrap_servers, linger_ms=0) as producer:
+            producer.send("t", b"before").result(5)
+            (info,) = partitions(admin, "t")
+            follower = next(n for n in info.replicas if n != info.leader)
+            folder = node_folder(cluster, follower)
+            cluster.kill(follower)
+            shutil.copytree(folder, folder.with_name("copy"))
+            cluster.start(follower)
+            wait_until(lambda: len(partitions(admin, "t")[0].isr) == 2, "both are in sync")
+            producer.send("t", b"after").result(10)
+        cluster.kill(info.leader)
+        wait_until(lambda: partitions(admin, "t")[0].leader == follower, "the follower leads")
+        cluster.kill(follower)
+        shutil.rmtree(folder)
+        folder.with_name("copy").rename(folder)
+        cluster.start(follower)
+        (back,) = partitions(admin, "t")
+        assert (back.leader, back.isr, back.elr) == (NO_LEADER, (), (info.leader,))
+        assert "older copy of its storage" in (cluster.log_folder / "coordinator.log").read_text()
+        cluster.start(info.leader)
+        wait_until(lambda: len(partitions(admin, "t")[0].isr) == 2, "both are in sync")
+        with Consumer(bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest") as consumer:
+            consumer.assign([TopicPartition("t", 0)])
+            records = iter(consumer)
+            assert [next(records).value, next(records).value] == [b"before", b"after"]
 
 
 def node_folder(cluster: Cluster, node_id: int) -> Path:

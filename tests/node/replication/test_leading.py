@@ -58,6 +58,17 @@ def test_it_waits_for_those_that_were_proposed_too() -> None:
     assert replica.high_watermark(90, 100) == 100
 
 
+def test_it_stands_once_the_answer_tells_of_another_leader() -> None:
+    """With the proposed one in sync somebody else may lead: the successor of a draining node, say."""
+    replica = leader(replace(INFO, isr=(1, 2)))
+    fetch(replica, 2, 100, 100)
+    fetch(replica, 3, 90, 90)
+    assert replica.propose(80, EPOCHS, 0.0) == (1, 2, 3)
+    replica.answered(replace(INFO, leader=3, leader_epoch=5, partition_epoch=8))
+    assert replica.high_watermark(90, 100) == 90
+    assert replica.propose(90, EPOCHS, 0.0) is None
+
+
 def test_who_lags_is_put_out_and_is_waited_for_until_that_is_decided() -> None:
     replica = leader()
     fetch(replica, 2, 100, 100, now=LAG_S_MAX)

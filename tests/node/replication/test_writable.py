@@ -1,4 +1,4 @@
-"""When a leader with followers takes a batch, and when it says why not."""
+"""When a leader with followers takes a batch or tells where its log ends, and when it says why not."""
 
 from random import Random
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ def topic(*isr: int, partition_epoch: int = 0) -> TopicInfo:
 
 @pytest.fixture
 def log() -> Any:
-    return SimpleNamespace(key=KEY, name="t-0", sole_replica=False, epoch_start=0)
+    return SimpleNamespace(key=KEY, name="t-0", sole_replica=False, epoch_start=0, high_watermark=5)
 
 
 @pytest.fixture
@@ -79,8 +79,23 @@ def test_with_too_few(replication: Replication, log: Any, cluster: ClusterState)
 
 
 def test_past_the_lease(replication: Replication, log: Any) -> None:
+    replication.refuse_end(log, LEASE_S)
     with pytest.raises(LeaderNotAvailableError):
         replication.refuse_unwritable(log, ACKS_LEADER, LEASE_S + 1)
+    with pytest.raises(LeaderNotAvailableError):
+        replication.refuse_end(log, LEASE_S + 1)
+
+
+def test_a_sole_replica_needs_no_lease(replication: Replication, log: Any) -> None:
+    log.sole_replica = True
+    replication.refuse_unwritable(log, ACKS_LEADER, LEASE_S + 1)
+    replication.refuse_end(log, LEASE_S + 1)
+
+
+def test_a_new_leader_that_does_not_know_what_is_committed_yet(replication: Replication, log: Any) -> None:
+    log.epoch_start = 9
+    with pytest.raises(LeaderNotAvailableError):
+        replication.refuse_end(log, 0.0)
 
 
 def test_too_many_wait(replication: Replication, log: Any, monkeypatch: pytest.MonkeyPatch) -> None:

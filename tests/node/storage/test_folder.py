@@ -166,8 +166,12 @@ def test_a_lost_data_file_is_noticed(house: Any) -> None:
 
 
 def test_the_storage_id_stays_and_another_folder_has_another(house: Any, tmp_path: Path) -> None:
-    first = house.open().storage_id
-    assert house.reopen().storage_id == first
+    storage = house.open()
+    first, openings = storage.storage_id, storage.openings
+    again = house.reopen()
+    assert again.storage_id == first
+    assert len(openings) == 1
+    assert (again.openings[:-1], len(set(again.openings))) == (openings, 2)
     other = open_storage(tmp_path / "node-2")
     assert other.storage_id != first
     other.close(clean=True)

@@ -1,0 +1,39 @@
+"""Asks the coordinator to go on without the logs of this node that are faulty."""
+
+import logging
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from tailrace.protocol.errors import ErrorCode, TailraceError
+from tailrace.protocol.messages import Reply
+from tailrace.protocol.replica_messages import IsrAltered, IsrResult, LeaveIsr, ReplicaPlace
+
+from .faulty import ASK_AGAIN_S, FaultyLogs
+
+logger: Final = logging.getLogger(__name__)
+
+OnReply: TypeAlias = Callable[[Reply | TailraceError, list[bytes]], None]
+Ask: TypeAlias = Callable[[LeaveIsr, OnReply, float], None]
+"""(request, what is called with its answer, now): sends a request to the coordinator."""
+
+
+def leave_isr(
+    faulty: FaultyLogs, ask: Ask, request_id: int, node_id: int, *, node_epoch: int, now: float
+) -> None:
+    """Ask for all for which that is due."""
+    keys = faulty.ask(now)
+    if not keys:
+        return
+
+    def on_reply(reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+        answers: list[IsrResult | None] = [None] * len(keys)
+        if isinstance(reply, IsrAltered) and len(reply.results) == len(keys):
+            answers = list(reply.results)
+        else:
+            logger.debug("the coordinator was asked to go on without faulty logs: %s", reply)
+        for key, answer in zip(keys, answers, strict=True):
+            out = answer is not None and answer.error.code == ErrorCode.NONE
+            faulty.answered(key, out=out, ask_at=now + ASK_AGAIN_S)
+
+    replicas = [ReplicaPlace(*key) for key in keys]
+    ask(LeaveIsr(request_id, node_id=node_id, node_epoch=node_epoch, replicas=replicas), on_reply, now)
