@@ -3,7 +3,7 @@
 Who asked is told to try again, since that one will have an answer; of a sole replica, what is wrong.
 """
 
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from msgspec.structs import replace
 
@@ -15,7 +15,8 @@ from tailrace.protocol.wire import error_info
 from ..broker import Broker
 from ..storage.partition_log import PartitionLog
 
-R = TypeVar("R", FetchResult, ReplicaFetchResult)
+A = TypeVar("A", bound=Reply)
+Result: TypeAlias = FetchResult | ReplicaFetchResult
 
 
 def found(broker: Broker, log: PartitionLog, error: TailraceError) -> TailraceError:
@@ -26,7 +27,7 @@ def found(broker: Broker, log: PartitionLog, error: TailraceError) -> TailraceEr
     return LeaderNotAvailableError(f"another replica of {log.name} is to lead: {error}")
 
 
-def noted(broker: Broker, reply: Reply) -> Reply:
+def noted(broker: Broker, reply: A) -> A:
     """What was read of logs: the same reply, but for results that show a fault of what is stored."""
     if not isinstance(reply, Fetched | ReplicaFetched):
         return reply
@@ -35,7 +36,7 @@ def noted(broker: Broker, reply: Reply) -> Reply:
     return replace(reply, results=[_noted(broker, result) for result in reply.results])
 
 
-def _noted(broker: Broker, result: R) -> R:
+def _noted(broker: Broker, result: Result) -> Result:
     log = broker.storage.logs.get((result.topic_id, result.partition))
     if result.error.code != ErrorCode.CORRUPT_BATCH or log is None:
         return result

@@ -1,18 +1,19 @@
 """Asks the coordinator to go on without the logs of this node that are faulty."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from tailrace.protocol.errors import ErrorCode, TailraceError
 from tailrace.protocol.messages import Reply
 from tailrace.protocol.replica_messages import IsrAltered, IsrResult, LeaveIsr, ReplicaPlace
+from tailrace.transport.server import Buffer
 
 from .faulty import ASK_AGAIN_S, FaultyLogs
 
 logger: Final = logging.getLogger(__name__)
 
-OnReply: TypeAlias = Callable[[Reply | TailraceError, list[bytes]], None]
+OnReply: TypeAlias = Callable[[Reply | TailraceError, Sequence[Buffer]], None]
 Ask: TypeAlias = Callable[[LeaveIsr, OnReply, float], None]
 """(request, what is called with its answer, now): sends a request to the coordinator."""
 
@@ -25,7 +26,7 @@ def leave_isr(
     if not keys:
         return
 
-    def on_reply(reply: Reply | TailraceError, _frames: list[bytes]) -> None:
+    def on_reply(reply: Reply | TailraceError, _frames: Sequence[Buffer]) -> None:
         answers: list[IsrResult | None] = [None] * len(keys)
         if isinstance(reply, IsrAltered) and len(reply.results) == len(keys):
             answers = list(reply.results)
