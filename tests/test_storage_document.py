@@ -70,7 +70,7 @@ def test_offsets_of_a_consumer(tmp_path: Path) -> None:
 
     store = LocalStore(tmp_path, "test")
     store.hold(TopicPartition("t", 3), bytes(16))
-    store.write((bytes(16), 3), StoredOffset(1))
+    store.write({(bytes(16), 3): StoredOffset(1)})
     store.close()
     (made,) = tmp_path.iterdir()
     assert made.name == f"{bytes(16).hex()}-3"
