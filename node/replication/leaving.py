@@ -1,20 +1,28 @@
 """Asks the coordinator to go on without the logs of this node that are faulty."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from tailrace.protocol.errors import ErrorCode, TailraceError
 from tailrace.protocol.messages import Reply
 from tailrace.protocol.replica_messages import IsrAltered, IsrResult, LeaveIsr, ReplicaPlace
+from tailrace.transport.server import Buffer
 
 from .faulty import ASK_AGAIN_S, FaultyLogs
 
 logger: Final = logging.getLogger(__name__)
 
-OnReply: TypeAlias = Callable[[Reply | TailraceError, list[bytes]], None]
+OnReply: TypeAlias = Callable[[Reply | TailraceError, Sequence[Buffer]], None]
 Ask: TypeAlias = Callable[[LeaveIsr, OnReply, float], None]
 """(request, what is called with its answer, now): sends a request to the coordinator."""
+
+
+def answers_of(reply: Reply | TailraceError, count: int) -> list[IsrResult | None]:
+    """The results of a request for `count` partitions; None for each if it was not answered."""
+    if isinstance(reply, IsrAltered) and len(reply.results) == count:
+        return [*reply.results]
+    return [None] * count
 
 
 def leave_isr(
@@ -25,13 +33,9 @@ def leave_isr(
     if not keys:
         return
 
-    def on_reply(reply: Reply | TailraceError, _frames: list[bytes]) -> None:
-        answers: list[IsrResult | None] = [None] * len(keys)
-        if isinstance(reply, IsrAltered) and len(reply.results) == len(keys):
-            answers = list(reply.results)
-        else:
-            logger.debug("the coordinator was asked to go on without faulty logs: %s", reply)
-        for key, answer in zip(keys, answers, strict=True):
+    def on_reply(reply: Reply | TailraceError, _frames: Sequence[Buffer]) -> None:
+        logger.debug("the coordinator was asked to go on without faulty logs: %s", reply)
+        for key, answer in zip(keys, answers_of(reply, len(keys)), strict=True):
             out = answer is not None and answer.error.code == ErrorCode.NONE
             faulty.answered(key, out=out, ask_at=now + ASK_AGAIN_S)
 
