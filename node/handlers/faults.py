@@ -3,8 +3,6 @@
 Who asked is told to try again, since that one will have an answer; of a sole replica, what is wrong.
 """
 
-from typing import TypeAlias, TypeVar
-
 from msgspec.structs import replace
 
 from tailrace.protocol.errors import CorruptBatchError, ErrorCode, LeaderNotAvailableError, TailraceError
@@ -14,9 +12,6 @@ from tailrace.protocol.wire import error_info
 
 from ..broker import Broker
 from ..storage.partition_log import PartitionLog
-
-A = TypeVar("A", bound=Reply)
-Result: TypeAlias = FetchResult | ReplicaFetchResult
 
 
 def found(broker: Broker, log: PartitionLog, error: TailraceError) -> TailraceError:
@@ -33,10 +28,11 @@ def noted(broker: Broker, reply: A) -> A:
         return reply
     if all(result.error.code != ErrorCode.CORRUPT_BATCH for result in reply.results):
         return reply
-    return replace(reply, results=[_noted(broker, result) for result in reply.results])
+    results: list[FetchResult | ReplicaFetchResult] = [*reply.results]
+    return replace(reply, results=[_noted(broker, result) for result in results])
 
 
-def _noted(broker: Broker, result: Result) -> Result:
+def _noted(broker: Broker, result: FetchResult | ReplicaFetchResult) -> FetchResult | ReplicaFetchResult:
     log = broker.storage.logs.get((result.topic_id, result.partition))
     if result.error.code != ErrorCode.CORRUPT_BATCH or log is None:
         return result

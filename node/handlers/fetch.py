@@ -95,8 +95,8 @@ def serve(broker: Broker, session: FetchSession, request: Fetch, now: float) -> 
     if any(reading.entry.offset < reading.log.hot_offset for reading in readings):
         _read_later(broker, session, read)
         return
-    answer, frames = read()
-    answer = faults.noted(broker, answer)
+    read_now, frames = read()
+    answer = faults.noted(broker, read_now)
     wanted = min(request.min_bytes, request.max_bytes, FETCH_REPLY_BYTES_MAX)
     more = len(session.ready) > len(readings)
     if failed or more or reply.full or reply.size >= wanted or now >= session.deadline:

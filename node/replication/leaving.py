@@ -18,6 +18,13 @@ Ask: TypeAlias = Callable[[LeaveIsr, OnReply, float], None]
 """(request, what is called with its answer, now): sends a request to the coordinator."""
 
 
+def answers_of(reply: Reply | TailraceError, count: int) -> list[IsrResult | None]:
+    """The results of a request for `count` partitions; None for each if it was not answered."""
+    if isinstance(reply, IsrAltered) and len(reply.results) == count:
+        return [*reply.results]
+    return [None] * count
+
+
 def leave_isr(
     faulty: FaultyLogs, ask: Ask, request_id: int, node_id: int, *, node_epoch: int, now: float
 ) -> None:
@@ -27,12 +34,8 @@ def leave_isr(
         return
 
     def on_reply(reply: Reply | TailraceError, _frames: Sequence[Buffer]) -> None:
-        answers: list[IsrResult | None] = [None] * len(keys)
-        if isinstance(reply, IsrAltered) and len(reply.results) == len(keys):
-            answers = list(reply.results)
-        else:
-            logger.debug("the coordinator was asked to go on without faulty logs: %s", reply)
-        for key, answer in zip(keys, answers, strict=True):
+        logger.debug("the coordinator was asked to go on without faulty logs: %s", reply)
+        for key, answer in zip(keys, answers_of(reply, len(keys)), strict=True):
             out = answer is not None and answer.error.code == ErrorCode.NONE
             faulty.answered(key, out=out, ask_at=now + ASK_AGAIN_S)
 

@@ -27,9 +27,7 @@ from tailrace.protocol.limits import FETCH_REPLY_BYTES_MAX, REPLICA_FETCH_WAIT_M
 from tailrace.protocol.messages import ACKS_ALL, Reply
 from tailrace.protocol.replica_messages import (
     AlterIsr,
-    IsrAltered,
     IsrProposal,
-    IsrResult,
     LeaveIsr,
     ReplicaFetch,
     ReplicaFetched,
@@ -49,7 +47,7 @@ from .copying import Copier, CopyFetch, CopyStep
 from .copying import Source as CopySource
 from .faulty import FaultyLogs
 from .leading import LeadReplica
-from .leaving import OnReply, leave_isr
+from .leaving import OnReply, answers_of, leave_isr
 from .waiting import WaitingProduces
 
 LOOK_S: Final = 0.5
@@ -249,8 +247,6 @@ class Replication:
             if isinstance(error, StorageFaultError):
                 self.found_faulty(step.log)
 
-    # ------------------------------------------------------------------- faults
-
     def found_faulty(self, log: PartitionLog) -> None:
         """This log cannot be written or read: others have to lead it, and it is made anew."""
         if self.faulty.found(log):
@@ -366,12 +362,9 @@ class Replication:
         )
 
         def on_reply(reply: Reply | TailraceError, _frames: Sequence[Buffer]) -> None:
-            answers: list[IsrResult | None] = [None] * len(proposals)
-            if isinstance(reply, IsrAltered) and len(reply.results) == len(proposals):
-                answers = list(reply.results)
-                self._unheard = False
-            elif not self._unheard:
-                self._unheard = True
+            answers = answers_of(reply, len(proposals))
+            was_unheard, self._unheard = self._unheard, None in answers
+            if self._unheard and not was_unheard:
                 logger.warning("the coordinator was asked for other in-sync replicas: %s", reply)
             for (key, (replica, _)), answer in zip(proposals.items(), answers, strict=True):
                 if answer is None:
@@ -384,15 +377,8 @@ class Replication:
         self._ask(request, on_reply, now)
 
     def _ask(self, request: AlterIsr | LeaveIsr, on_reply: OnReply, now: float) -> None:
-        self._connections.request(
-            COORDINATOR,
-            request.request_id,
-            encode(request),
-            (),
-            on_reply=on_reply,
-            timeout_s=REQUEST_TIMEOUT_S,
-            now=now,
-        )
+        ask = partial(self._connections.request, COORDINATOR, request.request_id, encode(request), ())
+        ask(on_reply=on_reply, timeout_s=REQUEST_TIMEOUT_S, now=now)
 
     def _locate(self, destination: int) -> Location | TailraceError:
         if destination == COORDINATOR:
