@@ -7,18 +7,17 @@ room for it, and when someone flushes; while the pipeline is busy it fills up in
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from time import monotonic, time_ns
 from typing import Final
 
 from tailrace.protocol.cluster import TopicInfo
-from tailrace.protocol.compression import Compression
 from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.limits import KIB
 from tailrace.protocol.record import Headers
 
 from .batch import RECORD_OVERHEAD_BYTES, UNSTAMPED, Batch, Stamp, advance
 from .delivery import Delivery, Outcome
+from .encoder import Encoder
 from .lane import deleted
 from .ledger import Failures, Ledger
 from .refusals import memory_full, no_partition, too_large
@@ -63,7 +62,6 @@ class Accumulator:
         self._linger_s = linger_s
         self._delivery_timeout_s = delivery_timeout_s
         self._max_block_s = max_block_s
-        self.encodes_early = not compresses
         self._wake = wake
         self._woken = False
         self._wakes_at = float("inf")
@@ -76,6 +74,7 @@ class Accumulator:
         self._waiting = 0
         self._watcher: Callable[[], None] | None = None
         self._generation = 0
+        self.encoder = Encoder(batch_bytes, compresses=compresses)
         self._ledger = Ledger()
         self._error: TailraceError | None = None
 
@@ -131,7 +130,7 @@ class Accumulator:
             self.check_size(size - RECORD_OVERHEAD_BYTES)
             if batch.packed or (batch.filled and batch.filled + size > self.batch_bytes):
                 self.seal(batch, topic)
-                self.encode_early(batch)
+                self.encoder.encode_early(batch, self.used_bytes)
                 continue
             free = self.memory_bytes - self.used_bytes
             short = size - max(batch.room, 0)
@@ -200,16 +199,6 @@ class Accumulator:
             self._sealed += [batch]
         else:
             self.used_bytes -= batch.size
-
-    def encode_early(self, batch: Batch) -> None:
-        """Encode a batch that was just filled and sealed, while its records are in the processor's caches.
-
-        Later costs two to three times as much. But compression lets other threads run meanwhile, so that
-        it is left to the I/O thread.
-        """
-        if self.encodes_early:
-            with suppress(TailraceError):  # the I/O thread meets it again, and fails the batch
-                batch.encode(Compression.NONE, batch.foreseen)
 
     def stamp(self, batch: Batch, index: int, now: float) -> None:
         """Record `index`, the one being added, is of now. Due at `batch.tick`; the lock is held."""

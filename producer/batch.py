@@ -4,13 +4,14 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import chain, repeat
 from operator import sub
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 
 from tailrace.protocol.batch import with_producer
-from tailrace.protocol.buffers import PackedItems, PackedTimestamps
-from tailrace.protocol.columns import Items, encode
+from tailrace.protocol.buffers import PackedItems, PackedTimestamps, even_offsets
+from tailrace.protocol.columns import Items, encode_parts
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.parts import Parts
 from tailrace.protocol.record import Headers
 
 from .delivery import Outcome
@@ -18,6 +19,7 @@ from .delivery import Outcome
 if TYPE_CHECKING:
     from .packed_columns import PackedColumns
 
+T = TypeVar("T")
 _Columns: TypeAlias = tuple[
     Items | PackedItems,
     Items | PackedItems | None,
@@ -29,6 +31,8 @@ _Columns: TypeAlias = tuple[
 RECORD_OVERHEAD_BYTES: Final = 21
 """At most what the columns add to a record's key and value: two offsets, two validity bits, a timestamp,
 the count of its headers."""
+BATCH_OVERHEAD_BYTES: Final = 512
+"""At most what a batch has besides its records: header, directory, and what aligns its buffers."""
 HEADER_OVERHEAD_BYTES: Final = 17
 """At most what the columns add to a header's name and value, rounded up so that a full batch stays below
 BATCH_HEADERS_MAX."""
@@ -59,6 +63,14 @@ def advance(sequence: int, count: int) -> int:
     return (sequence + count) % SEQUENCES
 
 
+def _extended(column: list[T], items: Sequence[T] | None, count: int, missing: T) -> list[T]:
+    """The column with `count` more items; `missing` in their place if there are none."""
+    if not column and isinstance(items, list):
+        return items
+    column.extend(repeat(missing, count) if items is None else items)
+    return column
+
+
 class Batch:
     """One batch, from its first record to its answer.
 
@@ -74,12 +86,14 @@ class Batch:
         "count",
         "deadline",
         "encoded_size",
+        "even",
         "foreseen",
         "generation",
         "headers",
         "keys",
         "last_error",
         "maybe_stored",
+        "memory",
         "number",
         "opened",
         "outcome",
@@ -127,6 +141,8 @@ class Batch:
         self.generation = 0
         self.foreseen = UNSTAMPED
         """The stamp that it will probably get, so that it can be encoded under it ahead of time."""
+        self.even = (0, 0)
+        """The size of each of the first so many values; 0 if they differ."""
         # The sender's.
         self.number = 0
         self.attempts = 0
@@ -136,7 +152,9 @@ class Batch:
         self.resolved = False
         self.last_error: TailraceError | None = None
         self.encoded_size = 0
-        self._frame: bytes | None = None
+        self.memory: memoryview | None = None
+        """What it was encoded into."""
+        self._frame: Parts | None = None
         self._frame_stamp = UNSTAMPED
 
     # ------------------------------------------------------------------ filling
@@ -173,8 +191,12 @@ class Batch:
         keys: Sequence[bytes | None] | None,
         headers: Sequence[Headers] | None,
         timestamps: int | Sequence[int],
+        width: int = 0,
     ) -> None:
-        """Add records in columns."""
+        """Add records in columns, which the batch takes over: lists may become its own.
+
+        `width` is the size of each value; 0: they differ, or it is not known.
+        """
         index, count = len(self.values), len(values)
         if isinstance(timestamps, int):
             if timestamps != self.time_ms:
@@ -186,12 +208,14 @@ class Batch:
         self.tick = 0.0
         self.wide = self.wide or keys is not None or headers is not None
         if keys is not None or self.keys is not None:
-            self.keys = [None] * index if self.keys is None else self.keys
-            self.keys.extend(repeat(None, count) if keys is None else keys)
+            self.keys = _extended([None] * index if self.keys is None else self.keys, keys, count, None)
         if headers is not None or self.headers is not None:
-            self.headers = [()] * index if self.headers is None else self.headers
-            self.headers.extend(repeat((), count) if headers is None else headers)
-        self.values.extend(values)
+            self.headers = _extended(
+                [()] * index if self.headers is None else self.headers, headers, count, ()
+            )
+        if self.even == (width, index) or not index:
+            self.even = (width, index + count)
+        self.values = _extended(self.values, values, count, None)
 
     def add_part(self, part: "PackedColumns") -> None:
         """Add records in buffers, to a batch that has no others."""
@@ -208,6 +232,7 @@ class Batch:
         del self.outcome.stamps[runs:]
         self.time_ms = self.outcome.stamps[-1] if runs else -1
         self.tick = 0.0
+        self.even = (0, 0)
         columns: list[list[bytes | None] | list[Headers] | None] = [self.values, self.keys, self.headers]
         for column in columns:
             if column is not None:
@@ -215,50 +240,59 @@ class Batch:
 
     # ------------------------------------------------------------------ sending
 
-    def encode(self, compression: Compression, stamp: Stamp) -> None:
-        """Turn the columns into bytes under this identity and sequence.
+    def encode(self, compression: Compression, stamp: Stamp, memory: memoryview | None = None) -> None:
+        """Turn the columns into bytes under this identity and sequence; in `memory`, if they fit into it.
 
         Raises InvalidArgumentError or BatchTooLargeError for what no check found before.
         """
-        columns: _Columns = (self.values, self.keys, self._timestamps(), self.headers)
+        columns: _Columns = (self._values(), self.keys, self._timestamps(), self.headers)
         if self.parts:
             from .packed_columns import body_columns
 
             columns = body_columns(self.parts)
-        self._frame = encode(
+        self._frame = encode_parts(
             *columns,
             compression=compression,
             producer_id=stamp.identity.producer_id,
             producer_epoch=stamp.identity.producer_epoch,
             base_sequence=stamp.sequence,
+            room=memory,
         )
+        self.memory = memory
         self._frame_stamp = stamp
         self.encoded_size = len(self._frame)
         self._drop_columns()
 
-    def frame(self, compression: Compression) -> bytes:
-        """The batch as it travels. Encoded if it is not yet; a copy if its stamp has changed since.
+    @property
+    def encoded(self) -> bool:
+        """Is it bytes already?"""
+        return self._frame is not None
 
-        Raises like `encode`.
-        """
-        if self._frame is None:
-            self.encode(compression, self.stamp)
-        elif self._frame_stamp != self.stamp:
+    def frame(self) -> Parts:
+        """The batch as it travels, once encoded; under another stamp, if that has changed since."""
+        assert self._frame is not None
+        if self._frame_stamp != self.stamp:
             self._frame = with_producer(self._frame, *self.stamp.identity, self.stamp.sequence)
             self._frame_stamp = self.stamp
-        assert self._frame is not None
         return self._frame
 
     def drop_records(self) -> None:
         """Let go of everything but the outcome."""
         self._drop_columns()
         self._frame = None
+        self.memory = None
 
     def _drop_columns(self) -> None:
         self.parts = []
         self.values = []
         self.keys = None
         self.headers = None
+
+    def _values(self) -> Items | PackedItems:
+        """With their offsets, where all came in calls that found them to be of one size."""
+        width, count = self.even
+        offsets = even_offsets(count, width) if width and count == len(self.values) else None
+        return self.values if offsets is None else PackedItems(count, offsets, self.values, count * width)
 
     def _timestamps(self) -> int | Sequence[int]:
         starts, stamps, count = self.outcome.starts, self.outcome.stamps, len(self.values)

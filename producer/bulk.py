@@ -122,7 +122,7 @@ def pour(
         mixed = batch is not NOWHERE and (batch.packed > 0) != columns.packed
         if mixed or (stop == start and batch.filled):
             accumulator.seal(batch, topic)
-            accumulator.encode_early(batch)
+            accumulator.encoder.encode_early(batch, accumulator.used_bytes)
             continue
         stop = max(stop, start + 1)
         if batch is NOWHERE:
@@ -132,7 +132,7 @@ def pour(
         first = batch.length
         try:
             columns.cut(start, stop).pour(
-                batch, accumulator.time_ms, kept=stop == count or not accumulator.encodes_early
+                batch, accumulator.time_ms, kept=stop == count or not accumulator.encoder.early
             )
         except BaseException:
             batch.trim(first)

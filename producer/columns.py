@@ -66,6 +66,7 @@ class Columns(NamedTuple):
 
     `bounds` are the bytes of keys, values and headers before each record and behind the last, from any
     number on: a range if all records have one size, so that counting costs nothing in any part of them.
+    `width` is the size of each value, 0 if they differ.
     """
 
     values: Sequence[bytes | None]
@@ -73,6 +74,7 @@ class Columns(NamedTuple):
     headers: Sequence[Headers] | None
     timestamps: int | Sequence[int] | None
     bounds: Sequence[int]
+    width: int = 0
 
     @property
     def record_count(self) -> int:
@@ -115,6 +117,7 @@ class Columns(NamedTuple):
             None if self.headers is None else self.headers[start:stop],
             stamps if stamps is None or isinstance(stamps, int) else stamps[start:stop],
             self.bounds[start : stop + 1],
+            self.width,
         )
 
     def dealt(
@@ -137,6 +140,7 @@ class Columns(NamedTuple):
                     None if headers is None else headers[place],
                     stamps if times is None else times[place],
                     bounds[place],
+                    self.width,
                 ),
             )
             for place in range(count + 1)
@@ -146,7 +150,7 @@ class Columns(NamedTuple):
     def pour(self, batch: Batch, time_ms: int, *, kept: bool) -> None:
         """Add all to a batch, by `time_ms` if they have no timestamps. None of them can change any more."""
         stamps = self.timestamps
-        batch.extend(self.values, self.keys, self.headers, time_ms if stamps is None else stamps)
+        batch.extend(self.values, self.keys, self.headers, time_ms if stamps is None else stamps, self.width)
 
 
 def columns_of(
@@ -174,9 +178,13 @@ def columns_of(
         check_length("keys", key_column, count)
     header_column, header_sizes = (None, None) if headers is None else header_column_of(headers, count)
     stamps = timestamps_of(timestamps_ms, count)
-    return Columns(
-        value_column, key_column, header_column, stamps, _bounds(value_column, key_column, header_sizes)
-    )
+    sizes = _lengths(value_column)
+    width = _width(sizes)
+    if key_column is not None:
+        sizes = list(map(add, sizes, _lengths(key_column)))
+    if header_sizes is not None:
+        sizes = list(map(add, sizes, header_sizes))
+    return Columns(value_column, key_column, header_column, stamps, _summed(sizes), width)
 
 
 def _places(columns: Columns, partitioner: Partitioner, count: int, available: Sequence[int]) -> list[int]:
@@ -199,25 +207,15 @@ def _dealt(items: Sequence[T], places: Sequence[int], count: int) -> list[list[T
     return buckets
 
 
-def _bounds(
-    values: Sequence[bytes | None],
-    keys: Sequence[bytes | None] | None,
-    header_sizes: Sequence[int] | None,
-) -> Sequence[int]:
-    """Where each record would begin and the last one end, if all of them lay one after the other."""
-    sizes = _lengths(values)
-    if keys is not None:
-        sizes = list(map(add, sizes, _lengths(keys)))
-    if header_sizes is not None:
-        sizes = list(map(add, sizes, header_sizes))
-    return _summed(sizes)
-
-
 def _summed(sizes: list[int]) -> Sequence[int]:
-    count = len(sizes)
-    if count and sizes[0] and sizes.count(sizes[0]) == count:
-        return _even_bounds(sizes[0], count)
-    return list(accumulate(sizes, initial=0))
+    """Where each record would begin and the last one end, if all of them lay one after the other."""
+    width = _width(sizes)
+    return _even_bounds(width, len(sizes)) if width else list(accumulate(sizes, initial=0))
+
+
+def _width(sizes: list[int]) -> int:
+    """The size that all have; 0 if they differ."""
+    return sizes[0] if sizes and sizes.count(sizes[0]) == len(sizes) else 0
 
 
 def _even_bounds(size: int, count: int) -> range:

@@ -15,6 +15,8 @@ from .partitioner import Partitioner, PartitionerOption
 
 BATCH_SIZE_MAX: Final = BATCH_BYTES_MAX - MIB
 """Leaves room for what a batch has besides its records."""
+BATCH_SIZE_DEFAULT: Final = 256 * KIB
+"""What fits into a processor's second cache, here and in the node, beside what it is copied from."""
 _MS_MAX: Final = 2**31
 _BOUNDS: Final = {
     "batch_size": (1, BATCH_SIZE_MAX),
@@ -38,7 +40,7 @@ class ProducerConfig:
     acks: str | int = "all"
     enable_idempotence: bool | None = None
     linger_ms: float = 5
-    batch_size: int = 128 * KIB
+    batch_size: int = BATCH_SIZE_DEFAULT
     compression_type: str | None = None
     key_serializer: str | Serializer | None = None
     value_serializer: str | Serializer | None = None

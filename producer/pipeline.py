@@ -20,6 +20,7 @@ from tailrace.protocol.messages import (
     ProducerReady,
     Reply,
 )
+from tailrace.protocol.parts import Parts
 
 from .accumulator import Accumulator
 from .batch import Batch, Identity
@@ -166,14 +167,15 @@ class Pipeline:
         else:
             self.sender.lost(shipment, BusyError(f"no connection to node {shipment.node_id}"), now)
 
-    def _encode(self, shipment: Shipment, now: float) -> list[bytes]:
+    def _encode(self, shipment: Shipment, now: float) -> list[Parts]:
         """The batches as frames. What cannot be encoded fails alone."""
-        frames: list[bytes] = []
+        frames: list[Parts] = []
         for lane, batch in tuple(zip(shipment.lanes, shipment.batches, strict=True)):
             if batch.stamp != batch.foreseen:
                 self._unforeseen[lane] = batch
             try:
-                frames.append(batch.frame(self._compression))
+                self._accumulator.encoder.encode(batch, self._compression)
+                frames.append(batch.frame())
             except TailraceError as error:
                 self.sender.refused(shipment, batch, error, now)
         return frames
@@ -210,6 +212,8 @@ class Pipeline:
                 counters.bytes_acked += batch.encoded_size
             else:
                 counters.records_failed += batch.count
+            if error is None:  # after an error, a request that still waits to be sent may need it
+                self._accumulator.encoder.reuse_memory(batch)
             batch.drop_records()
             batch.outcome.resolve(base_offset, error)
         self._accumulator.settle([(batch, error) for batch, _, error in resolved])

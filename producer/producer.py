@@ -19,7 +19,7 @@ from tailrace.protocol.errors import (
     TailraceError,
     TimedOutError,
 )
-from tailrace.protocol.limits import KIB, MIB, RECORD_BYTES_MAX
+from tailrace.protocol.limits import MIB, RECORD_BYTES_MAX
 from tailrace.protocol.record import Headers
 
 from . import at_exit
@@ -35,7 +35,7 @@ from .arguments import (
 from .batch import RECORD_OVERHEAD_BYTES
 from .bulk import accept
 from .columns import columns_of
-from .config import OPTIONS, ProducerConfig
+from .config import BATCH_SIZE_DEFAULT, OPTIONS, ProducerConfig
 from .delivery import Delivery, ManyDelivery
 from .metrics import metrics_of
 from .partitioner import Partitioner, PartitionerOption
@@ -100,7 +100,7 @@ class Producer:
         acks: str | int = "all",
         enable_idempotence: bool | None = None,
         linger_ms: float = 5,
-        batch_size: int = 128 * KIB,
+        batch_size: int = BATCH_SIZE_DEFAULT,
         compression_type: str | None = None,
         key_serializer: str | Serializer | None = None,
         value_serializer: str | Serializer | None = None,

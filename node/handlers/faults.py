@@ -22,7 +22,7 @@ def found(broker: Broker, log: PartitionLog, error: TailraceError) -> TailraceEr
     return LeaderNotAvailableError(f"another replica of {log.name} is to lead: {error}")
 
 
-def noted(broker: Broker, reply: A) -> A:
+def noted(broker: Broker, reply: Reply) -> Reply:
     """What was read of logs: the same reply, but for results that show a fault of what is stored."""
     if not isinstance(reply, Fetched | ReplicaFetched):
         return reply

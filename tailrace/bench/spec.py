@@ -57,7 +57,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     acks: Literal["all", "1", "0"] = "all"
     compression: str | None = None
     keys: int = 0
-    batch_bytes: int = 128 * KIB
+    batch_bytes: int = 256 * KIB
     linger_ms: float = 5.0
     local: bool = True
     verify: bool = False

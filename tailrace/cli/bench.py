@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
-from tailrace.protocol.limits import KIB, NODES_MAX
+from tailrace.protocol.limits import NODES_MAX
 
 from . import exit_codes
 from .bench_output import print_results, reporting
@@ -68,7 +68,7 @@ _COMMON: Final[tuple[Option, ...]] = (
         help="So many different keys, which choose the partitions; 0 for none.",
     ),
     click.option(
-        "--batch-size", "batch_bytes", metavar="SIZE", default=f"{128 * KIB // KIB}KiB", show_default=True,
+        "--batch-size", "batch_bytes", metavar="SIZE", default="256KiB", show_default=True,
         callback=_size, help="When a batch is full.",
     ),
     click.option(

@@ -26,6 +26,7 @@ from tailrace.protocol.limits import (
     UNSENT_REQUESTS_MAX,
 )
 from tailrace.protocol.messages import ArenaOpened, Failed, OpenArena, Reply
+from tailrace.protocol.parts import Payload, joined
 from tailrace.protocol.wire import decode_reply, encode, request_id_of
 from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.poller import Poller
@@ -89,7 +90,7 @@ class Connections:
         destination: int,
         request_id: int,
         header: bytes,
-        frames: Sequence[Frame],
+        frames: Sequence[Payload],
         *,
         on_reply: ReplyHandler,
         timeout_s: float,
@@ -115,12 +116,12 @@ class Connections:
         if not (link.ready and not link.unsent and self._transmit(link, pending, now)):
             self._enqueue(link, pending, now)
 
-    def tell(self, destination: int, header: bytes, frames: Sequence[Frame], now: float) -> bool:
+    def tell(self, destination: int, header: bytes, frames: Sequence[Payload], now: float) -> bool:
         """Send what gets no reply, if that can be done at once. If not, a connection is made: try again."""
         link = self._link(destination)
         if link.ready and not link.unsent and link.connection is not None:
             link.told = True
-            return link.connection.send(header, frames)
+            return link.connection.send(header, list(map(joined, frames)))
         if link.connection is None and now >= link.reopen_at and self._closed is None:
             self._open(link, now)
         return False
@@ -159,7 +160,7 @@ class Connections:
             if path.untried:
                 self._open_path(link, path, now)
             frames = path.outgoing(pending)
-        if not connection.send(pending.header, frames):
+        if not connection.send(pending.header, list(map(joined, frames))):
             if path is not None:
                 path.withdraw(pending.request_id)
             return False

@@ -25,6 +25,7 @@ from tailrace.protocol.errors import (
     UnsupportedVersionError,
 )
 from tailrace.protocol.messages import GetSnapshot, Reply, Request
+from tailrace.protocol.parts import Payload
 from tailrace.protocol.wire import encode
 
 from . import lifecycle
@@ -204,7 +205,7 @@ class Engine:
         self,
         destination: int,
         request: Callable[[int], Request],
-        frames: Sequence[Frame] = (),
+        frames: Sequence[Payload] = (),
         *,
         timeout_s: float,
     ) -> Answer:
@@ -217,7 +218,7 @@ class Engine:
         self,
         destination: int,
         request: Callable[[int], Request],
-        frames: Sequence[Frame] = (),
+        frames: Sequence[Payload] = (),
         *,
         timeout_s: float,
         fatal: tuple[type[TailraceError], ...] = (),
@@ -236,7 +237,7 @@ class Engine:
         self,
         destination: int,
         request: Callable[[int], Request],
-        frames: Sequence[Frame] = (),
+        frames: Sequence[Payload] = (),
         *,
         on_reply: ReplyHandler,
         timeout_s: float | None = None,
@@ -262,7 +263,9 @@ class Engine:
             reply_bytes=reply_bytes,
         )
 
-    def tell(self, destination: int, request: Callable[[int], Request], frames: Sequence[Frame] = ()) -> bool:
+    def tell(
+        self, destination: int, request: Callable[[int], Request], frames: Sequence[Payload] = ()
+    ) -> bool:
         """Send a request that gets no reply (acks=0). Only in the I/O thread.
 
         False when there is no connection yet, or its queue is full: try again in a later `step`.
@@ -285,7 +288,7 @@ class Engine:
         self,
         destination: int,
         request: Callable[[int], Request],
-        frames: Sequence[Frame],
+        frames: Sequence[Payload],
         *,
         timeout_s: float,
         on_reply: ReplyHandler,
@@ -312,7 +315,7 @@ class Engine:
         self,
         destination: int,
         request: Callable[[int], Request],
-        frames: Sequence[Frame],
+        frames: Sequence[Payload],
         resolve: Callable[[Answer, Reply | TailraceError, Sequence[Frame]], None],
         *,
         timeout_s: float,

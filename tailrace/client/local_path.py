@@ -11,6 +11,7 @@ from typing import Final
 from tailrace.protocol.descriptor import decode_descriptor, descriptor_frame, frames_of
 from tailrace.protocol.errors import MalformedRequestError
 from tailrace.protocol.limits import LOCAL_PAYLOAD_BYTES_MIN
+from tailrace.protocol.parts import Payload
 from tailrace.transport.arena import Arena, Slot
 
 from .pending import Frame, Pending
@@ -56,8 +57,8 @@ class LocalPath:
         self.close()
         self.state = f"frames: {reason}"
 
-    def outgoing(self, pending: Pending) -> Sequence[Frame]:
-        """The frames to send: a descriptor if the arena has room, else what there is."""
+    def outgoing(self, pending: Pending) -> Sequence[Payload]:
+        """What to send: a descriptor if the arena has room, else what there is."""
         if self.arena is None or not self.open:
             return pending.frames
         frames = pending.frames

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.messages import Reply
+from tailrace.protocol.parts import Payload
 
 Frame: TypeAlias = bytes | bytearray | memoryview
 ReplyHandler: TypeAlias = Callable[[Reply | TailraceError, Sequence[Frame]], None]
@@ -34,7 +35,7 @@ class Pending:
         request_id: int,
         destination: int,
         header: bytes,
-        frames: Sequence[Frame],
+        frames: Sequence[Payload],
         *,
         on_reply: ReplyHandler,
         since: float,

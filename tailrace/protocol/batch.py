@@ -19,13 +19,15 @@ Storage, replication and idempotence read this header only, never the records.
 """
 
 import struct
-from contextlib import suppress
+from collections.abc import Iterable
+from itertools import chain
 from typing import Final, NamedTuple
 
 from .compression import Compression
-from .crc import Buffer, crc32c_from, crc32c_of_parts
+from .crc import Buffer, crc32c_extended, crc32c_from, crc32c_of_parts
 from .errors import BatchTooLargeError, CorruptBatchError, InvalidArgumentError
 from .limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, KIB
+from .parts import Parts
 
 HEADER_BYTES: Final = 61
 COLUMNS_AT: Final = 64
@@ -53,8 +55,8 @@ _EPOCH: Final = struct.Struct(">i")
 _EPOCH_AT: Final = 12
 _PRODUCER: Final = struct.Struct(">qhi")
 _PRODUCER_AT: Final = 43
-_ONE_COPY_FROM: Final = 4 * KIB
-"""Bytes a part from which a CRC of each part is cheaper than a second copy of them all."""
+SMALL_PART_BYTES: Final = 4 * KIB
+"""Parts that are smaller than this on average are joined: a copy costs less than each part by itself."""
 
 assert list(_CODECS) == list(range(len(_CODECS)))
 assert _HEADER.size == HEADER_BYTES
@@ -178,10 +180,10 @@ def stamp(batch: memoryview, base_offset: int, leader_epoch: int) -> None:
     _EPOCH.pack_into(batch, _EPOCH_AT, leader_epoch)
 
 
-def with_producer(batch: bytes, producer_id: int, producer_epoch: int, base_sequence: int) -> bytes:
-    """A copy of the batch under another producer id, epoch and sequence, with its new CRC.
+def with_producer(batch: Parts, producer_id: int, producer_epoch: int, base_sequence: int) -> Parts:
+    """The batch under another producer id, epoch and sequence, with its new CRC. Only its header is copied.
 
-    Raises InvalidArgumentError for a number that its field cannot hold.
+    `batch` is what `seal` gave. Raises InvalidArgumentError for a number that its field cannot hold.
     """
     try:
         producer = _PRODUCER.pack(producer_id, producer_epoch, base_sequence)
@@ -189,23 +191,23 @@ def with_producer(batch: bytes, producer_id: int, producer_epoch: int, base_sequ
         raise InvalidArgumentError(
             f"producer {producer_id}, {producer_epoch}, {base_sequence}: {error}"
         ) from None
-    tail = b"".join(
-        (
-            memoryview(batch)[_CRC_END:_PRODUCER_AT],
-            producer,
-            memoryview(batch)[_PRODUCER_AT + _PRODUCER.size :],
-        )
-    )
-    base_offset, length, leader_epoch, magic, _ = _FRONT.unpack_from(batch)
-    return _FRONT.pack(base_offset, length, leader_epoch, magic, crc32c_of_parts((tail,))) + tail
+    first, *others = batch.parts
+    base_offset, length, leader_epoch, magic, _ = _FRONT.unpack_from(first)
+    header = bytes(first[:HEADER_BYTES])
+    head = header[_CRC_END:_PRODUCER_AT] + producer + header[_PRODUCER_AT + _PRODUCER.size :]
+    others.insert(0, memoryview(first)[HEADER_BYTES:])
+    front = _FRONT.pack(base_offset, length, leader_epoch, magic, crc32c_of_parts((head, *others)))
+    return Parts((front + head, *others))
 
 
-def seal(magic: int, fields: tuple[int, ...], body: list[bytes], size: int) -> bytes:
-    """One whole batch of base offset 0: the header around the parts of a body.
+def seal(
+    magic: int, fields: tuple[int, ...], body: Iterable[bytes], size: int, room: memoryview | None = None
+) -> Parts:
+    """One whole batch of base offset 0: the header around the parts of a body, of `size` bytes together.
 
-    `fields` are the header's from the attributes on; `size` is what the body's parts add up to.
-    Raises BatchTooLargeError; InvalidArgumentError for a field out of its range; TypeError when a
-    part is no bytes-like object, or its length was counted in something other than bytes.
+    `fields` are the header's from the attributes on. The first part of the batch holds all of its header;
+    with `room`, it lies in there. Raises BatchTooLargeError; InvalidArgumentError for a field out of its
+    range; TypeError when the parts have another size.
     """
     if HEADER_BYTES + size > BATCH_BYTES_MAX:
         raise BatchTooLargeError(f"a batch of {HEADER_BYTES + size} bytes, at most {BATCH_BYTES_MAX}")
@@ -214,14 +216,33 @@ def seal(magic: int, fields: tuple[int, ...], body: list[bytes], size: int) -> b
     except struct.error as error:
         raise InvalidArgumentError(f"batch header: {error}") from None
     length = HEADER_BYTES - _LENGTH_END + size
+    if room is not None:
+        crc = _write(chain((back,), body), room[_CRC_END : HEADER_BYTES + size])
+        _FRONT.pack_into(room, 0, 0, length, -1, magic, crc)
+        return Parts((room[: HEADER_BYTES + size],))
     parts = [back, *body]
-    batch = b""
-    if size >= _ONE_COPY_FROM * len(parts):
-        with suppress(TypeError):  # bytes and numpy's arrays can be summed as they are, views cannot
-            batch = b"".join((_FRONT.pack(0, length, -1, magic, crc32c_of_parts(parts)), *parts))
-    if not batch:
-        tail = b"".join(parts)
-        batch = _FRONT.pack(0, length, -1, magic, crc32c_of_parts((tail,))) + tail
-    if len(batch) != HEADER_BYTES + size:
-        raise TypeError(f"parts of {len(batch) - HEADER_BYTES} bytes that were counted as {size}")
+    if size < SMALL_PART_BYTES * len(parts):
+        parts = [b"".join(parts)]
+    parts[0] = _FRONT.pack(0, length, -1, magic, crc32c_of_parts(parts)) + parts[0]
+    batch = Parts(parts)
+    if batch.size != HEADER_BYTES + size:
+        raise TypeError(f"parts of {batch.size - HEADER_BYTES} bytes that were counted as {size}")
     return batch
+
+
+def _write(parts: Iterable[bytes], room: memoryview) -> int:
+    """Fill `room` with the parts, and sum each while it is in the processor's caches. The CRC-32C of all.
+
+    Raises TypeError if they have another size.
+    """
+    crc = at = end = 0
+    for part in parts:
+        crc = crc32c_extended(crc, part)
+        end = at + len(part)
+        if end > len(room):
+            break
+        room[at:end] = part
+        at = end
+    if end != len(room):
+        raise TypeError(f"parts of at least {end} bytes for {len(room)}")
+    return crc

@@ -31,13 +31,13 @@ Whatever deviates is corrupt, unknown kinds included: an extension needs another
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from itertools import accumulate, chain, repeat
 from operator import add, is_not, itemgetter, length_hint, sub
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
-from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, MAGIC_COLUMNS, seal
+from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, MAGIC_COLUMNS, SMALL_PART_BYTES, seal
 from .buffers import PackedItems, PackedTimestamps, pack_bitmap, pack_offsets, padding
 from .compression import Compression, compress
 from .errors import BatchTooLargeError, InvalidArgumentError
@@ -46,8 +46,10 @@ from .limits import (
     BATCH_HEADERS_MAX,
     BATCH_RECORDS_MAX,
     HEADERS_PER_RECORD_MAX,
+    KIB,
     RECORD_BYTES_MAX,
 )
+from .parts import Parts
 from .record import Headers
 
 
@@ -91,8 +93,11 @@ SIZE_PREFIX: Final = struct.Struct("<Q")
 
 T = TypeVar("T")
 Items: TypeAlias = Sequence[bytes | None]
-_Buffer: TypeAlias = tuple[Kind, int, Iterable[Any]]
+_Buffer: TypeAlias = tuple[Kind, int, Sequence[Any]]
 """Its kind, its length, and the bytes-like objects that make it up."""
+
+JOINED_BYTES: Final = 32 * KIB
+"""Small items are joined to parts of this size, which stay in caches, and in the allocator's own memory."""
 
 _GAP: Final = bytes(COLUMNS_AT - HEADER_BYTES)
 _NULLABLE_BYTES: Final = (bytes, bytearray, memoryview, type(None))
@@ -121,11 +126,37 @@ def encode(
     producer_epoch: int = -1,
     base_sequence: int = -1,
 ) -> bytes:
+    """`encode_parts`, joined."""
+    return encode_parts(
+        values,
+        keys,
+        timestamps,
+        headers,
+        compression=compression,
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+        base_sequence=base_sequence,
+    ).joined()
+
+
+def encode_parts(
+    values: Items | PackedItems,
+    keys: Items | PackedItems | None = None,
+    timestamps: int | Sequence[int] | PackedTimestamps = 0,
+    headers: Sequence[Headers] | None = None,
+    *,
+    compression: Compression = Compression.NONE,
+    producer_id: int = -1,
+    producer_epoch: int = -1,
+    base_sequence: int = -1,
+    room: memoryview | None = None,
+) -> Parts:
     """One whole native batch of at least one record, base offset 0.
 
-    Values and keys are bytes (or bytes-like objects, whose bytes are copied) or None; `timestamps` are
-    milliseconds since 1970, one for all or one for each. What is packed is taken as it is. A body that its
-    codec does not make smaller is stored plain. Raises InvalidArgumentError, BatchTooLargeError.
+    Values and keys are bytes or None, or bytes-like objects, whose bytes are copied; large bytes are not.
+    `timestamps` are milliseconds since 1970, one for all or one for each. A body that its codec does not
+    make smaller is stored plain. A batch that fits is written into `room`, if there is one. Raises
+    InvalidArgumentError, BatchTooLargeError.
     """
     values, count = _items("values", values), len(values)
     keys = None if keys is None else _items("keys", keys, count)
@@ -140,16 +171,17 @@ def encode(
 
     attributes = ALL_KEYS if key_column is not None and not key_column.has_nulls else 0
     columns = [column for column in (key_column, value_column, stamps, header_column) if column is not None]
-    pieces, size = _body(columns)
     try:
+        parts, size = _body(columns)
         if compression is not Compression.NONE:
-            compression, pieces, size = _compressed(compression, pieces, size)
+            compression, parts, size = _compressed(compression, parts, size)
         return seal(
             MAGIC_COLUMNS,
             (attributes | compression, count - 1, base_timestamp, max_timestamp,
              producer_id, producer_epoch, base_sequence, count),
-            [_GAP, *pieces],
+            chain((_GAP,), parts),
             len(_GAP) + size,
+            room if room is not None and COLUMNS_AT + size <= len(room) else None,
         )  # fmt: skip
     except TypeError:
         for name, items in (("values", values), ("keys", keys or ())):
@@ -296,19 +328,42 @@ def _texts(names: list[str]) -> _Column:
     return _Column(buffers, lengths, False)
 
 
-def _body(columns: list[_Column]) -> tuple[list[bytes], int]:
-    """The pieces of an uncompressed body, and its size."""
+def _body(columns: list[_Column]) -> tuple[Iterable[bytes], int]:
+    """The parts of an uncompressed body, made when asked for (TypeError may come then), and their size."""
     buffers = list(chain.from_iterable(column.buffers for column in columns))
-    pieces = [DIRECTORY_HEAD.pack(len(buffers), 0, 0)]
-    pieces += (DIRECTORY_ENTRY.pack(kind, b"", length) for kind, length, _ in buffers)
     size = DIRECTORY_HEAD.size + DIRECTORY_ENTRY.size * len(buffers)
-    for _, length, parts in buffers:
-        pieces += parts
-        pieces.append(bytes(padding(length)))
-        size += length + padding(length)
+    size += sum(length + padding(length) for _, length, _ in buffers)
     if size > RECORD_BYTES_MAX:
         _check_sizes(size, [column for column in columns if column.lengths or column.packed])
-    return pieces, size
+    return _parts(buffers), size
+
+
+def _parts(buffers: list[_Buffer]) -> Iterator[bytes]:
+    directory = [DIRECTORY_HEAD.pack(len(buffers), 0, 0)]
+    directory += (DIRECTORY_ENTRY.pack(kind, b"", length) for kind, length, _ in buffers)
+    yield b"".join(directory)
+    for _, length, items in buffers:
+        yield from _large(items) if length >= SMALL_PART_BYTES * len(items) else _joined(items, length)
+        if padding(length):
+            yield bytes(padding(length))
+
+
+def _joined(items: Sequence[Any], length: int) -> Iterator[bytes]:
+    """Items of `length` bytes together, in parts of about JOINED_BYTES."""
+    step = max(1, len(items) * JOINED_BYTES // max(1, length))
+    for start in range(0, len(items), step):
+        yield b"".join(items[start : start + step])
+
+
+def _large(items: Sequence[Any]) -> Iterator[bytes]:
+    """Bytes as they are; of what else there is, and could change, copies in parts of JOINED_BYTES."""
+    for item in items:
+        if type(item) is bytes:
+            yield item
+        else:
+            view = memoryview(item)
+            for start in range(0, len(view), JOINED_BYTES):
+                yield bytes(view[start : start + JOINED_BYTES])
 
 
 def _check_sizes(size: int, columns: list[_Column]) -> None:
@@ -331,9 +386,11 @@ def _record_lengths(column: _Column) -> Sequence[int]:
     return list(map(sub, marks[1:], marks))
 
 
-def _compressed(codec: Compression, pieces: list[bytes], size: int) -> tuple[Compression, list[bytes], int]:
+def _compressed(
+    codec: Compression, parts: Iterable[bytes], size: int
+) -> tuple[Compression, Iterable[bytes], int]:
     """The compressed body, or the plain one where that is not larger."""
-    plain = b"".join(pieces)
+    plain = b"".join(parts)
     packed = compress(codec, plain)
     if SIZE_PREFIX.size + len(packed) >= size:
         return Compression.NONE, [plain], size

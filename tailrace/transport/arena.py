@@ -19,6 +19,7 @@ from weakref import finalize
 
 from tailrace.protocol.descriptor import ALIGNMENT, Descriptor, aligned, room_for
 from tailrace.protocol.limits import ARENA_BYTES, ARENA_LENT_BYTES_MAX, ARENA_TOKEN_BYTES, MIB
+from tailrace.protocol.parts import Payload, parts_of
 
 from .server import Buffer
 from .slots import Slots
@@ -66,16 +67,19 @@ class Arena:
         self._lent_bytes = 0
         self._slots = Slots(SLOTS_AT, ARENA_BYTES)
 
-    def place(self, payloads: Sequence[Buffer]) -> tuple[Slot, Descriptor] | None:
+    def place(self, payloads: Sequence[Payload]) -> tuple[Slot, Descriptor] | None:
         """Copy payloads into a slot; None when there is no room for them."""
         lengths = list(map(len, payloads))
         slot = self._take(room_for(lengths))
         if slot is None:
             return None
         memory, at = self._memory, slot.start
-        for payload, length in zip(payloads, lengths, strict=True):
-            memory[at : at + length] = payload
-            at += aligned(length)
+        for payload in payloads:
+            for part in parts_of(payload):
+                end = at + len(part)
+                memory[at:end] = part
+                at = end
+            at = aligned(at)
         return slot, Descriptor(slot.start, lengths)
 
     def reserve(self, size: int) -> tuple[Slot, Descriptor] | None:

@@ -8,12 +8,13 @@ import pytest
 
 from tailrace.client.engine import Engine
 from tailrace.client.local_path import SHARED_MEMORY, LocalPath
-from tailrace.client.pending import Frame, Pending
+from tailrace.client.pending import Pending
 from tailrace.protocol.cluster import NodeChanged
 from tailrace.protocol.descriptor import Descriptor, decode_descriptor, descriptor_frame, frames_of
 from tailrace.protocol.errors import LocalPathError, MalformedRequestError
 from tailrace.protocol.limits import LOCAL_PAYLOAD_BYTES_MIN, MIB
 from tailrace.protocol.messages import OpenArena, Ping, Pong, Request
+from tailrace.protocol.parts import Payload
 from tailrace.transport import arena as arenas
 from tests.client.conftest import Answer, StandIn, StandInCoordinator, make_node
 
@@ -30,7 +31,7 @@ def path(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPath]:
     path.close()
 
 
-def pending(request_id: int, frames: tuple[Frame, ...] = (), reply_bytes: int = 0) -> Pending:
+def pending(request_id: int, frames: tuple[Payload, ...] = (), reply_bytes: int = 0) -> Pending:
     return Pending(
         request_id,
         1,

@@ -19,6 +19,7 @@ from tailrace.protocol.errors import (
     UnknownTopicError,
 )
 from tailrace.protocol.limits import RECORD_BYTES_MAX
+from tailrace.protocol.parts import Parts
 from tailrace.protocol.record import Record, TopicPartition
 
 from .conftest import Feeder
@@ -52,7 +53,7 @@ def malformed() -> bytes:
     """A batch of three whose directory is nonsense, under a checksum that holds."""
     batch = bytearray(encode([b"1", b"2", b"3"], timestamps=1_000))
     struct.pack_into("<H", batch, COLUMNS_AT, 77)
-    return with_producer(bytes(batch), -1, -1, -1)
+    return with_producer(Parts([bytes(batch)]), -1, -1, -1).joined()
 
 
 def by_loop(consumer: Consumer, count: int) -> list[Any]:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
+from tailrace.producer import encoder
 from tailrace.producer.accumulator import Accumulator
 from tailrace.producer.batch import RECORD_OVERHEAD_BYTES, Batch, Identity, Stamp
 from tailrace.producer.delivery import Delivery
 from tailrace.producer.topics import TopicBuffers
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.cluster import NO_LEADER, PartitionInfo, TopicConfig, TopicInfo
-from tailrace.protocol.compression import Compression
 from tailrace.protocol.errors import (
     BatchTooLargeError,
     BufferFullError,
@@ -39,7 +39,12 @@ class Senders:
     """The application's side of an accumulator, and a count of how often the I/O thread was woken."""
 
     def __init__(
-        self, partitions: int = 1, *, batch: int = 1_000, memory: int = 100_000, block_s: float = 0.0
+        self,
+        partitions: int = 1,
+        *,
+        batch: int = 1_000,
+        memory: int = 100_000,
+        block_s: float = 0.0,
     ):
         self.wakes = 0
         self.accumulator = Accumulator(
@@ -93,8 +98,49 @@ def test_a_full_batch_is_encoded_under_the_stamp_that_is_foreseen() -> None:
     for batch, sequence in zip(senders.collect(0.0), (5, 15), strict=True):
         batch.stamp = batch.foreseen
         assert batch.values == []
-        header = parse_header(batch.frame(Compression.NONE))
+        header = parse_header(batch.frame().joined())
         assert (header.producer_id, header.producer_epoch, header.base_sequence) == (7, 1, sequence)
+
+
+def test_full_batches_lie_in_memory_that_is_used_again() -> None:
+    senders = Senders(batch=64_000, memory=1_000_000)
+    for _ in range(641):
+        senders.send(100)
+    (batch,) = senders.collect(0.0)
+    assert batch.memory is not None
+    assert parse_header(batch.frame().joined()).record_count == 640
+    assert batch.frame().parts[0].obj is batch.memory.obj  # type: ignore[union-attr]
+    memory = batch.memory
+    senders.accumulator.encoder.reuse_memory(batch)
+    for _ in range(640):
+        senders.send(100)
+    (following,) = senders.collect(0.0)
+    assert following.memory is memory
+
+
+def test_what_has_to_wait_is_not_encoded_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "EARLY_BYTES_MAX", 130_000)
+    senders = Senders(batch=64_000, memory=1_000_000)
+    for _ in range(640 * 4 + 1):
+        senders.send(100)
+    batches = senders.collect(0.0)
+    assert [batch.encoded for batch in batches] == [True, True, False, False]
+    senders.resolve(*batches)
+    for _ in range(640):
+        senders.send(100)
+    assert [batch.encoded for batch in senders.collect(0.0)] == [True]
+
+
+def test_small_batches_and_large_records_need_none() -> None:
+    senders = Senders(batch=64_000, memory=1_000_000)
+    for _ in range(13):
+        senders.send(5_000)
+    senders.accumulator.flush(0.0)
+    senders.send(100)
+    batches = senders.collect(NEVER)
+    assert [batch.count for batch in batches] == [12, 1, 1]
+    assert [batch.memory for batch in batches] == [None] * 3
+    assert [len(batch.values) for batch in batches] == [0, 1, 1]  # the first was full, and encoded at once
 
 
 def test_linger_counts_from_the_first_record() -> None:

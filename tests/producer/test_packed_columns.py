@@ -57,7 +57,9 @@ def collected(accumulator: Accumulator) -> list[Batch]:
 
 
 def stored(batch: Batch) -> list[Row]:
-    read = decode(batch.frame(Compression.NONE))
+    if not batch.encoded:
+        batch.encode(Compression.NONE, batch.stamp)
+    read = decode(batch.frame().joined())
     return list(zip(read.values, read.keys, read.timestamps, map(tuple, read.headers), strict=True))
 
 
@@ -191,13 +193,13 @@ def test_lists_and_arrays_side_by_side() -> None:
     arrays = columns(np.array([b"a", b"b"]), ["k", None], times=[1, 2])
     assert arrays.keys.items() == [b"k", None]
     lists = columns(["a", b"b"], np.array([b"k", b"l"]), times=np.array([1, 2]))
-    assert lists == Columns([b"a", b"b"], [b"k", b"l"], None, [1, 2], range(0, 5, 2))
+    assert lists == Columns([b"a", b"b"], [b"k", b"l"], None, [1, 2], range(0, 5, 2), 1)
 
 
 def test_serializers_are_applied_to_arrays_one_by_one() -> None:
     serializers = (str.encode, lambda number: b"%d" % number)
     made = columns_of(np.array([1, 2]), pa.array(["a", "b"]), None, None, serializers=serializers)
-    assert made == Columns([b"1", b"2"], [b"a", b"b"], None, None, range(0, 5, 2))
+    assert made == Columns([b"1", b"2"], [b"a", b"b"], None, None, range(0, 5, 2), 1)
 
 
 @pytest.mark.parametrize(

@@ -361,11 +361,30 @@ def test_a_deleted_topic_is_noticed_and_its_successor_too(
 def test_metrics(producer: MakeProducer, topic: MakeTopic) -> None:
     name = topic()
     writer = producer()
-    writer.send_many(name, [b"x" * 100] * 2_000)
+    writer.send_many(name, [b"x" * 100] * 4_000)
     writer.flush()
     metrics = writer.metrics()
-    assert metrics["records_acked"] == 2_000
+    assert metrics["records_acked"] == 4_000
     assert metrics["records_failed"] == metrics["batches_in_flight"] == metrics["buffer_used_bytes"] == 0
-    assert metrics["bytes_acked"] > 200_000
-    assert metrics["batch_records_mean"] == 1_000
+    assert metrics["bytes_acked"] > 400_000
+    assert metrics["batch_records_mean"] == 2_000
     assert 0 < metrics["request_latency_ms_mean"] <= metrics["request_latency_ms_max"]
+
+
+@pytest.mark.parametrize("size", [100, 64 * 1024])
+def test_each_batch_is_stored_as_it_was_sent_whatever_memory_it_was_made_in(
+    producer: MakeProducer, topic: MakeTopic, read: Read, size: int
+) -> None:
+    name = topic()
+    writer = producer()
+    sent: list[bytes] = []
+    for turn in range(6):
+        values = [b"%d %0*d" % (turn, size, number) for number in range(400_000 // size + 40)]
+        writer.send_many(name, values)
+        for value in values:
+            writer.send(name, value)
+        sent += values + values
+        if turn % 2:
+            writer.flush()
+    writer.flush()
+    assert [record.value for record in read(name)[0]] == sent

@@ -23,6 +23,7 @@ from tailrace.protocol.compression import Compression
 from tailrace.protocol.crc import crc32c_from, crc32c_of_parts
 from tailrace.protocol.decode import decode
 from tailrace.protocol.errors import BatchTooLargeError, CorruptBatchError, InvalidArgumentError
+from tailrace.protocol.parts import Parts
 
 # Two records: key "a", value "one"; no key, value null, one header. Written out by hand from the grammar.
 GOLDEN = bytes.fromhex(
@@ -138,7 +139,7 @@ def test_stamp_lies_outside_the_crc() -> None:
 def test_with_producer_changes_three_fields_and_the_crc() -> None:
     stamped = bytearray(GOLDEN)
     stamp(memoryview(stamped), 5, 6)
-    batch = with_producer(bytes(stamped), 2**50, 12, 345)
+    batch = with_producer(Parts([bytes(stamped)]), 2**50, 12, 345).joined()
     header = parse_header(batch)
     check_crc(batch, header)
     expected = parse_header(stamped)._replace(producer_id=2**50, producer_epoch=12, base_sequence=345)
@@ -149,7 +150,7 @@ def test_with_producer_changes_three_fields_and_the_crc() -> None:
 @pytest.mark.parametrize("producer", [(2**63, 0, 0), (0, 2**15, 0), (0, 0, 2**31)])
 def test_producer_numbers_that_do_not_fit(producer: tuple[int, int, int]) -> None:
     with pytest.raises(InvalidArgumentError):
-        with_producer(GOLDEN, *producer)
+        with_producer(Parts([GOLDEN]), *producer)
     with pytest.raises(InvalidArgumentError):
         encode([b"v"], producer_id=producer[0], producer_epoch=producer[1], base_sequence=producer[2])
 

@@ -13,6 +13,7 @@ from tailrace.protocol.batch import MAGIC_ROWS, parse_header, stamp, with_produc
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.decode import decode
 from tailrace.protocol.errors import CorruptBatchError
+from tailrace.protocol.parts import Parts
 
 with warnings.catch_warnings():  # it reads its own resources in a deprecated way
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -85,7 +86,7 @@ def test_every_library_with_every_codec(library: str, codec: Compression) -> Non
 def test_stamped_rows_and_another_producer() -> None:
     batch = bytearray(build("aiokafka, C", [(BASE, b"k", b"v", [])] * 3))
     stamp(memoryview(batch), 1_000, 4)
-    decoded = decode(with_producer(bytes(batch), 1, 2, 3))
+    decoded = decode(with_producer(Parts([bytes(batch)]), 1, 2, 3).joined())
     assert list(decoded.offsets) == [1_000, 1_001, 1_002]
     assert (decoded.header.producer_id, decoded.header.leader_epoch) == (1, 4)
     assert [record.offset for record in decoded.records("t", 0, start_offset=1_002)] == [1_002]
