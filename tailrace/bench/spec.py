@@ -26,9 +26,9 @@ BYTES_DEFAULT: Final = GIB
 """Without `records` and `duration_s`, no more than this is sent."""
 LATENCY_S_DEFAULT: Final = 10.0
 LATENCY_RATE_DEFAULT: Final = 1_000.0
-CHUNK_BYTES: Final = 256 * KIB
+CHUNK_BYTES: Final = MIB
 """About so much goes into one call of `send_many`, and no more than CHUNK_RECORDS."""
-CHUNK_RECORDS: Final = 4_096
+CHUNK_RECORDS: Final = 8_192
 KEYS_MAX: Final = 1_000_000
 """All are made before the start."""
 BATCH_SIZE_MAX: Final = BATCH_BYTES_MAX - MIB
@@ -57,7 +57,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     acks: Literal["all", "1", "0"] = "all"
     compression: str | None = None
     keys: int = 0
-    batch_bytes: int = 256 * KIB
+    batch_bytes: int = 512 * KIB
     linger_ms: float = 5.0
     local: bool = True
     verify: bool = False

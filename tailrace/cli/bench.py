@@ -68,7 +68,7 @@ _COMMON: Final[tuple[Option, ...]] = (
         help="So many different keys, which choose the partitions; 0 for none.",
     ),
     click.option(
-        "--batch-size", "batch_bytes", metavar="SIZE", default="256KiB", show_default=True,
+        "--batch-size", "batch_bytes", metavar="SIZE", default="512KiB", show_default=True,
         callback=_size, help="When a batch is full.",
     ),
     click.option(
