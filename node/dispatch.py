@@ -16,14 +16,23 @@ from tailrace.protocol.messages import (
     Ping,
     Produce,
 )
-from tailrace.protocol.replica_messages import ReplicaFetch
+from tailrace.protocol.replica_messages import ReplicaAck, ReplicaFetch
 from tailrace.protocol.wire import decode_node_request, failure, request_id_of
 from tailrace.transport.complaints import Complaints
 from tailrace.transport.peer_arenas import Payload
 from tailrace.transport.server import Incoming
 
 from .broker import Broker
-from .handlers import describe_logs, fetch, list_offsets, open_arena, ping, produce, replica_fetch
+from .handlers import (
+    describe_logs,
+    fetch,
+    list_offsets,
+    open_arena,
+    ping,
+    produce,
+    replica_ack,
+    replica_fetch,
+)
 
 logger: Final = logging.getLogger(__name__)
 
@@ -35,6 +44,7 @@ HANDLERS: Final[dict[type, Handler]] = {
     DescribeLogs: describe_logs.handle,
     Ping: ping.handle,
     ReplicaFetch: replica_fetch.handle,
+    ReplicaAck: replica_ack.handle,
 }
 
 
@@ -77,7 +87,10 @@ class Dispatch:
         HANDLERS[type(request)](self._broker, peer, request, payload, now)
 
     def _refuse(self, peer: bytes, request: NodeRequest, error: TailraceError) -> None:
-        if not (isinstance(request, Produce) and request.acks == ACKS_NONE):
+        unanswered = isinstance(request, ReplicaAck) or (
+            isinstance(request, Produce) and request.acks == ACKS_NONE
+        )
+        if not unanswered:
             self._broker.reply(peer, failure(request.request_id, error))
 
     def _complain(self, peer: bytes, error: TailraceError) -> None:

@@ -336,10 +336,11 @@ class Loop:
         broker = self._broker
         match letter:
             case Committed(produces, grown, copies):
+                # Followers first: what has come in is answered once they have it.
+                replica_fetch.unpark(broker, self._parked_replicas.appended(grown), now)
                 produce.committed(broker, produces, now)
                 alone = self._replication.grown(grown)
                 fetch.unpark(broker, self._fetches.appended(alone), now)
-                replica_fetch.unpark(broker, self._parked_replicas.appended(grown), now)
                 self._replication.copied(copies, now)
             case ReadDone(peer, reply, frames):
                 fetch.was_read(broker, peer, reply, frames)

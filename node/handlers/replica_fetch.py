@@ -2,7 +2,8 @@
 
 - each partition stands alone; one that is led in another epoch, or has no such replica, gets an error;
 - a follower whose log is not a part of the leader's is told where they part (KIP-595), and gets nothing else;
-- its offset counts as what it has on disk: the high watermark may move, replicas come into sync;
+- its offset counts as what it has on disk: the high watermark may move, replicas come into sync; it reads on
+  from its fetch offset, below which it has, on disk or on the way there, what this leader brought;
 - with nothing to bring the fetch is parked until something is appended, or its wait is over;
 - where there is nothing to bring, a high watermark or a log start that the follower does not know of goes
   with what is answered (KIP-1166): else it would not hear how far the last records before a rest were
@@ -41,8 +42,8 @@ from . import faults
 
 
 class _Reading(NamedTuple):
-    entry: ReplicaFetchEntry
     log: PartitionLog
+    offset: int
     end_offset: int
 
 
@@ -75,7 +76,7 @@ def serve(broker: Broker, fetch: ParkedFetch, request: ReplicaFetch, now: float)
     results += _ends(broker, quiet)
     broker.turn += 1
     work = partial(_read_all, broker.storage, fetch, request, results, readings=readings, turn=broker.turn)
-    if any(reading.entry.offset < reading.log.hot_offset for reading in readings):
+    if any(reading.offset < reading.log.hot_offset for reading in readings):
         if not broker.fetch_slots.take(fetch.peer, 1):
             raise BusyError("too many fetches of this connection wait; retry later")
         if not broker.reader.submit(fetch.peer, request.request_id, work):
@@ -124,18 +125,19 @@ def _look(
     if not broker.replication.is_replica(log.key, request.node_id):
         raise NotLeaderError(f"node {request.node_id} is no replica of {log.name}")
     end_offset = log.log_end_offset
+    offset = max(entry.offset, entry.fetch_offset)
     if entry.last_epoch >= 0:
         epoch, end = broker.storage.end_of_epoch(log, entry.last_epoch)
-        if epoch != entry.last_epoch or end < entry.offset:
+        if epoch != entry.last_epoch or end < offset:
             return ReplicaFetchResult(
                 *log.key, OK, log.high_watermark, log.log_start_offset, 0, epoch, max(end, 0)
             )
-    if not log.log_start_offset <= entry.offset <= end_offset:
+    if not log.log_start_offset <= offset <= end_offset:
         raise OffsetOutOfRangeError(
-            f"offset {entry.offset} of {log.name}, which holds {log.log_start_offset} to {end_offset}"
+            f"offset {offset} of {log.name}, which holds {log.log_start_offset} to {end_offset}"
         )
     broker.replication.fetched(log.key, request.node_id, request.node_epoch, entry.offset, now)
-    return _Reading(entry, log, end_offset) if entry.offset < end_offset else None
+    return _Reading(log, offset, end_offset) if offset < end_offset else None
 
 
 def _ends(broker: Broker, quiet: Sequence[ReplicaFetchEntry]) -> list[ReplicaFetchResult]:
@@ -161,12 +163,12 @@ def _read_all(
     reply = FetchReply(request.max_bytes, fetch.slot)
     read = list(results)
     first = turn % len(readings) if readings else 0
-    for entry, log, end_offset in (*readings[first:], *readings[:first]):
+    for log, offset, end_offset in (*readings[first:], *readings[:first]):
         if reply.full:
             break
         before = len(reply)
         try:
-            found = storage.read(log, entry.offset, FETCH_REPLY_BYTES_MAX, end_offset, reply.keep)
+            found = storage.read(log, offset, FETCH_REPLY_BYTES_MAX, end_offset, reply.keep)
         except TailraceError as error:
             reply.cut(before)
             read.append(ReplicaFetchResult(*log.key, error_info(error), -1, -1))

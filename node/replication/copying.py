@@ -1,9 +1,19 @@
 """What a follower fetches next, and what it makes of the answers. Pure: time is an argument.
 
-A partition is in one step at a time: idle, in a fetch, or with the writer, who appends to its log
-or cuts it. So the offset of the next fetch is always what is on disk (RELIABILITY R2), and what an
-answer says is about the log as it still is. A leader gets several fetches, each with the partitions
-that are idle by then: a busy partition does not wait for quiet ones.
+A partition is in one fetch at a time. Its next fetch goes out once the writer has brought the last answer to
+disk and so says, by its offset, that it did (RELIABILITY R2). After a large answer, as while a follower
+catches up, it reads ahead: the next fetch goes out at once, with one offset that says what is on disk, and
+one where to read on; what comes to disk while it is out is told by an acknowledgement.
+
+Only batches are read ahead. An answer of any other kind, that the logs part for one, is about the log on
+disk: it counts while the writer has nothing of that log. After a step that cuts the log or fails, the
+partition settles: what is on its way is dropped, and it goes on from what is on disk in the end.
+
+The writer gets large steps only once it has none, and no more than fit into one fetch. So what else it has to
+do waits for no more than these, and has its turn before the next.
+
+A leader gets several fetches, each with the partitions that are in none by then: a busy partition does not
+wait for quiet ones.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,9 +23,16 @@ from random import Random
 from typing import NamedTuple
 
 from tailrace.client.retry import Backoff
+from tailrace.protocol.batch import parse_header
 from tailrace.protocol.errors import ErrorCode, TailraceError
-from tailrace.protocol.limits import PARTITIONS_PER_REQUEST_MAX, REPLICA_FETCHES_PER_NODE_MAX
-from tailrace.protocol.replica_messages import ReplicaFetchEntry, ReplicaFetchResult
+from tailrace.protocol.limits import (
+    COPY_AHEAD_BYTES_MAX,
+    LARGE_COPY_BYTES_MIN,
+    PARTITIONS_PER_REQUEST_MAX,
+    REPLICA_FETCH_BYTES_MAX,
+    REPLICA_FETCHES_PER_NODE_MAX,
+)
+from tailrace.protocol.replica_messages import ReplicaAckEntry, ReplicaFetchEntry, ReplicaFetchResult
 
 from ..storage.partition_log import PartitionKey, PartitionLog
 from .throttle import Throttle
@@ -44,6 +61,11 @@ class CopyStep(NamedTuple):
     high_watermark: int = -1
     log_start_offset: int = -1
 
+    @property
+    def size(self) -> int:
+        """Bytes of the batches."""
+        return sum(map(len, self.batches))
+
 
 class CopyFetch(NamedTuple):
     """A fetch to send."""
@@ -60,6 +82,15 @@ class _Copied:
     source: Source
     backoff: Backoff
     retry_at: float = 0.0
+    fetching: bool = False
+    steps: int = 0
+    """That the writer is not through with."""
+    ahead: tuple[int, int] | None = None
+    """(offset, leader epoch) where the batches of these steps end, if it may be read on there."""
+    settling: bool = False
+    """Nothing is fetched until the writer is through with all steps and the last fetch has landed."""
+    told: int = -1
+    """What the leader was told to be on disk."""
 
 
 @dataclass(slots=True)
@@ -87,6 +118,14 @@ class Copier:
         self._random = random
         self._copied: dict[PartitionKey, _Copied] = {}
         self._idle: dict[PartitionKey, _Copied] = {}
+        """Those that may be fetched."""
+        self._unacknowledged: dict[PartitionKey, _Copied] = {}
+        self._steps: list[CopyStep] = []
+        """That the writer has not got yet."""
+        self._large_steps = 0
+        """That the writer has."""
+        self._ahead_bytes = 0
+        """Of all steps that the writer is not through with."""
         self._flights: dict[int, _Flight] = {}
         self._in_flight: dict[int, int] = {}
         self._fetches = 0
@@ -102,14 +141,19 @@ class Copier:
             before = self._copied.get(key)
             if before is not None and before.source == source and before.log is log:
                 continue
+            self.stop([key])
             copied = _Copied(key, log, source, Backoff(self._random))
             self._copied[key] = self._idle[key] = copied
 
     def stop(self, keys: Iterable[PartitionKey]) -> None:
         """Follow these no more; what is on its way does not count."""
-        for key in keys:
+        stopped = set(keys)
+        for key in stopped:
             self._copied.pop(key, None)
             self._idle.pop(key, None)
+            self._unacknowledged.pop(key, None)
+        self._ahead_bytes -= sum(step.size for step in self._steps if step.key in stopped)
+        self._steps = [step for step in self._steps if step.key not in stopped]
 
     def plan(self, now: float) -> list[CopyFetch]:
         """What to send now."""
@@ -118,6 +162,8 @@ class Copier:
         for key, copied in self._idle.items():
             leader = copied.source.leader
             if self._in_flight.get(leader, 0) >= REPLICA_FETCHES_PER_NODE_MAX:
+                continue
+            if copied.steps and self._ahead_bytes >= COPY_AHEAD_BYTES_MAX:
                 continue
             due = copied.retry_at
             if due <= now and key in self.throttle:
@@ -130,16 +176,27 @@ class Copier:
                 together[key] = copied
         return [self._depart(leader, partitions) for leader, partitions in chosen.items()]
 
+    def take_acks(self) -> dict[int, list[ReplicaAckEntry]]:
+        """After `plan`, which tells as well: what leaders have not been told of what came to disk."""
+        acks: dict[int, list[ReplicaAckEntry]] = {}
+        for key, copied in self._unacknowledged.items():
+            end_offset = copied.log.log_end_offset
+            if end_offset > copied.told:
+                copied.told = end_offset
+                entry = ReplicaAckEntry(*key, copied.source.leader_epoch, end_offset)
+                acks.setdefault(copied.source.leader, []).append(entry)
+        self._unacknowledged.clear()
+        return acks
+
     def next_tick(self) -> float:
         """When `plan` has more to send, if nothing happens before."""
         return self._retry_at
 
     def replied(
         self, fetch_id: int, results: list[ReplicaFetchResult], frames: list[bytes], now: float
-    ) -> list[CopyStep]:
-        """A leader has answered: what the writer has to do. `frames`: the batches of all results in a row."""
+    ) -> None:
+        """A leader has answered. `frames`: the batches of all results in a row."""
         flight = self._land(fetch_id)
-        steps = []
         at = 0
         for result in results:
             batches = tuple(frames[at : at + result.batches])
@@ -149,15 +206,35 @@ class Copier:
                 continue
             if copied.key in self.throttle:
                 self.throttle.spend(copied.key, sum(map(len, batches)), now)
-            step = self._step(copied, result, batches, now)
-            if step is None:
-                self._rest(copied)
-            else:
-                steps.append(step)
+            step = None if copied.settling else self._step(copied, result, batches, now)
+            if step is not None:
+                copied.steps += 1
+                self._ahead_bytes += step.size
+                self._steps.append(step)
+            self._rest(copied)
         for copied in flight.partitions.values():
             copied.backoff.reset()
             self._rest(copied)
-        return steps
+
+    def take_steps(self) -> list[CopyStep]:
+        """What the writer has to do now: each partition's in their order, large ones once it has none."""
+        taken: list[CopyStep] = []
+        left: list[CopyStep] = []
+        waiting: set[PartitionKey] = set()
+        room = 0 if self._large_steps else REPLICA_FETCH_BYTES_MAX
+        for step in self._steps:
+            size = step.size
+            large = size >= LARGE_COPY_BYTES_MIN
+            if step.key in waiting or (large and room <= 0):
+                waiting.add(step.key)
+                left.append(step)
+                continue
+            taken.append(step)
+            if large:
+                room -= size
+                self._large_steps += 1
+        self._steps = left
+        return taken
 
     def failed(self, fetch_id: int, _error: TailraceError, now: float) -> None:
         """A fetch got no answer."""
@@ -167,13 +244,20 @@ class Copier:
 
     def done(self, step: CopyStep, error: TailraceError | None, now: float) -> None:
         """The writer is through with a step. One that failed is tried again later, from the log as it is."""
+        size = step.size
+        self._ahead_bytes -= size
+        self._large_steps -= size >= LARGE_COPY_BYTES_MIN
         copied = self._copied.get(step.key)
         if copied is None or copied.log is not step.log or copied.source.leader_epoch != step.leader_epoch:
             return
+        copied.steps -= 1
         if error is not None:
+            copied.settling = True
             copied.retry_at = now + copied.backoff.pause()
         else:
             copied.backoff.reset()
+            if step.batches:
+                self._unacknowledged[step.key] = copied
         self._rest(copied)
 
     # ------------------------------------------------------------------ inside
@@ -185,38 +269,61 @@ class Copier:
         entries = []
         for key, copied in partitions.items():
             del self._idle[key]
+            copied.fetching = True
             log = copied.log
-            epoch = copied.source.leader_epoch
-            ends = (log.log_end_offset, self._last_epoch(log), log.high_watermark, log.log_start_offset)
-            entries.append(ReplicaFetchEntry(*key, epoch, *ends))
+            copied.told = log.log_end_offset
+            offset, last_epoch = copied.ahead or (copied.told, self._last_epoch(log))
+            ends = (copied.told, last_epoch, log.high_watermark, log.log_start_offset, offset)
+            entries.append(ReplicaFetchEntry(*key, copied.source.leader_epoch, *ends))
         return CopyFetch(self._fetches, leader, entries)
 
     def _land(self, fetch_id: int) -> _Flight:
         flight = self._flights.pop(fetch_id)
         self._in_flight[flight.leader] -= 1
+        for copied in flight.partitions.values():
+            copied.fetching = False
         return flight
 
     def _rest(self, copied: _Copied) -> None:
-        if self._copied.get(copied.key) is copied:
+        """It may be fetched next, unless it is or has to settle."""
+        if copied.steps == 0:
+            copied.ahead = None
+            copied.settling = copied.settling and copied.fetching
+        if self._copied.get(copied.key) is not copied:
+            return
+        if copied.fetching or copied.settling:
+            self._idle.pop(copied.key, None)
+        else:
             self._idle[copied.key] = copied
 
     def _step(
         self, copied: _Copied, result: ReplicaFetchResult, batches: tuple[bytes, ...], now: float
     ) -> CopyStep | None:
         log, epoch = copied.log, copied.source.leader_epoch
+        parts = result.diverging_epoch >= 0 or result.diverging_end >= 0
+        if copied.steps and (parts or result.error.code != ErrorCode.NONE):
+            copied.settling = True
+            return None
         if (
             result.error.code == ErrorCode.OFFSET_OUT_OF_RANGE
             and result.log_start_offset > log.log_end_offset
         ):
+            copied.settling = True
             return CopyStep(copied.key, log, epoch, reset_to=result.log_start_offset)
         if result.error.code != ErrorCode.NONE:
             copied.retry_at = now + copied.backoff.pause()
             return None
-        if result.diverging_epoch >= 0 or result.diverging_end >= 0:
+        if parts:
+            copied.settling = True
             _, own_end = self._end_of_epoch(log, result.diverging_epoch)
             end = min(own_end, result.diverging_end, log.log_end_offset)
             return CopyStep(copied.key, log, epoch, truncate_to=end)
-        known = min(result.high_watermark, log.log_end_offset) <= log.high_watermark
+        if batches:
+            large = sum(map(len, batches)) >= LARGE_COPY_BYTES_MIN
+            copied.ahead = _end_of(batches[-1]) if large else None
+            copied.settling = copied.ahead is None
+        end = log.log_end_offset if copied.ahead is None else copied.ahead[0]
+        known = min(result.high_watermark, end) <= log.high_watermark
         if not batches and known and result.log_start_offset <= log.log_start_offset:
             copied.backoff.reset()
             return None
@@ -228,3 +335,12 @@ class Copier:
             high_watermark=result.high_watermark,
             log_start_offset=result.log_start_offset,
         )
+
+
+def _end_of(batch: bytes) -> tuple[int, int] | None:
+    """(offset behind it, its leader epoch); None: the writer will say what is wrong with it."""
+    try:
+        header = parse_header(batch)
+    except TailraceError:
+        return None
+    return header.last_offset + 1, header.leader_epoch

@@ -85,6 +85,16 @@ class LeadReplica:
                 before.caught_up_at = max(before.caught_up_at, before.fetched_at)
             before.end_offset, before.fetched_at, before.leader_end = offset, now, end_offset
 
+    def acknowledged(
+        self, node_id: int, node_epoch: int, offset: int, *, end_offset: int, now: float
+    ) -> bool:
+        """As `fetched`, between two fetches of a follower that is known by them. False: it is nothing new."""
+        known = self._followers.get(node_id)
+        if known is None or known.node_epoch != node_epoch or not known.end_offset < offset <= end_offset:
+            return False
+        self.fetched(node_id, node_epoch, offset, end_offset=end_offset, now=now)
+        return True
+
     def high_watermark(self, current: int, end_offset: int) -> int:
         """What is committed by now; never below `current`. `end_offset` is what the leader has on disk."""
         if self._replaced or not self.enough:

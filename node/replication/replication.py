@@ -23,13 +23,12 @@ from tailrace.protocol.errors import (
     StorageFaultError,
     TailraceError,
 )
-from tailrace.protocol.limits import FETCH_REPLY_BYTES_MAX, REPLICA_FETCH_WAIT_MS, WAITING_PRODUCES_MAX
+from tailrace.protocol.limits import WAITING_PRODUCES_MAX
 from tailrace.protocol.messages import ACKS_ALL, Reply
 from tailrace.protocol.replica_messages import (
     AlterIsr,
     IsrProposal,
     LeaveIsr,
-    ReplicaFetch,
     ReplicaFetched,
 )
 from tailrace.protocol.wire import encode
@@ -46,6 +45,7 @@ from ..writer import Writer
 from .copying import Copier, CopyFetch, CopyStep
 from .copying import Source as CopySource
 from .faulty import FaultyLogs
+from .fetching import send_acks, send_fetch
 from .leading import LeadReplica
 from .leaving import OnReply, answers_of, leave_isr
 from .waiting import WaitingProduces
@@ -206,6 +206,14 @@ class Replication:
         replica.fetched(node_id, node_epoch, offset, end_offset=log.log_end_offset, now=now)
         self._moved[key] = log
 
+    def acknowledged(self, key: PartitionKey, node_id: int, node_epoch: int, offset: int, now: float) -> None:
+        """A follower that has fetched has more on disk."""
+        led = self._led.get(key)
+        if led is not None and led[1].acknowledged(
+            node_id, node_epoch, offset, end_offset=led[0].log_end_offset, now=now
+        ):
+            self._moved[key] = led[0]
+
     def grown(self, sizes: Mapping[PartitionKey, int]) -> dict[PartitionKey, int]:
         """These were appended to, by so many bytes. Returns those that wait for no other replica."""
         self._moved.update((key, self._led[key][0]) for key in sizes if key in self._led)
@@ -264,13 +272,21 @@ class Replication:
         for _ in range(len(self._actions)):
             self._actions.popleft()()
         self._connections.advance(now)
-        for fetch in self.copier.plan(now):
-            self._fetch(fetch)
-        self._propose(now)
         node_epoch = self._membership.node_epoch
+        node = (self._node_id, node_epoch or 0)
+        for fetch in self.copier.plan(now):
+            on_reply = partial(self._fetch_answered, fetch)
+            send_fetch(
+                self._connections, fetch, node, on_reply=on_reply, timeout_s=REQUEST_TIMEOUT_S, now=now
+            )
+        send_acks(self._connections, self.copier.take_acks(), node, now)
+        self._propose(now)
         if now >= self.faulty.next_tick() and node_epoch is not None:
             request_id = self._connections.next_id()
             leave_isr(self.faulty, self._ask, request_id, self._node_id, node_epoch=node_epoch, now=now)
+        steps = self.copier.take_steps()
+        if steps:  # last: the writer, once woken, takes the interpreter from this thread
+            self._writer.submit(PendingCopy(steps, sum(step.size for step in steps)))
 
     def next_tick(self, now: float) -> float:
         """When `step` has something to do at the latest."""
@@ -287,36 +303,13 @@ class Replication:
 
     # ------------------------------------------------------------------ inside
 
-    def _fetch(self, fetch: CopyFetch) -> None:
-        connections = self._connections
-        request_id = connections.next_id()
-        request = ReplicaFetch(
-            request_id,
-            node_id=self._node_id,
-            node_epoch=self._membership.node_epoch or 0,
-            max_wait_ms=REPLICA_FETCH_WAIT_MS,
-            entries=fetch.entries,
-        )
-        connections.request(
-            fetch.leader,
-            request_id,
-            encode(request),
-            (),
-            on_reply=partial(self._fetch_answered, fetch),
-            timeout_s=REQUEST_TIMEOUT_S,
-            now=self._now,
-            reply_bytes=FETCH_REPLY_BYTES_MAX,
-        )
-
     def _fetch_answered(
         self, fetch: CopyFetch, reply: Reply | TailraceError, frames: Sequence[Buffer]
     ) -> None:
         if isinstance(reply, ReplicaFetched) and sum(r.batches for r in reply.results) == len(frames):
             # Copies: what the writer checks and stores must not be memory that the leader can write to.
             batches = list(map(bytes, frames))
-            steps = self.copier.replied(fetch.fetch_id, reply.results, batches, self._now)
-            if steps:
-                self._writer.submit(PendingCopy(steps, sum(map(len, frames))))
+            self.copier.replied(fetch.fetch_id, reply.results, batches, self._now)
             return
         if not isinstance(reply, TailraceError):
             reply = MalformedRequestError(f"got {reply!r:.200} with {len(frames)} frames")

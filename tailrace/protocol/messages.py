@@ -39,7 +39,7 @@ from .message import PROTOCOL_VERSION as PROTOCOL_VERSION
 from .message import ErrorInfo as ErrorInfo
 from .message import Message as Message
 from .message import Text as Text
-from .replica_messages import AlterIsr, LeaveIsr, ReplicaFetch, ReplicaReply
+from .replica_messages import AlterIsr, LeaveIsr, ReplicaReply, ReplicaRequest
 
 EARLIEST: Final = -2
 """In place of a timestamp in `ListOffsets`: the log start offset."""
@@ -342,7 +342,7 @@ class Beat(Struct, frozen=True, array_like=True, tag=201):
     version: Int64
 
 
-NodeRequest: TypeAlias = Produce | Fetch | ListOffsets | DescribeLogs | Ping | OpenArena | ReplicaFetch
+NodeRequest: TypeAlias = Produce | Fetch | ListOffsets | DescribeLogs | Ping | OpenArena | ReplicaRequest
 CoordinatorRequest: TypeAlias = (
     GetSnapshot
     | RegisterNode

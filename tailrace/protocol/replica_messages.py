@@ -1,8 +1,8 @@
 """What replicas of a partition say to each other, and to the coordinator about each other.
 
-A follower is a consumer of its leader that also reads past the high watermark, and whose next fetch offset
-says what it has on disk (RELIABILITY R2). Where the logs part is found with the fetch itself, by leader
-epochs, as in KIP-595; the in-sync replicas are changed by compare-and-set, as in KIP-497.
+A follower is a consumer of its leader that also reads past the high watermark, and ahead of its disk: a fetch
+says what it has on disk (RELIABILITY R2), and where to read on. Where the logs part is found with the fetch
+itself, by leader epochs, as in KIP-595; the in-sync replicas are changed by compare-and-set, as in KIP-497.
 """
 
 from typing import Annotated, TypeAlias
@@ -15,10 +15,11 @@ from .message import ErrorInfo, Message
 
 
 class ReplicaFetchEntry(Struct, frozen=True, array_like=True):
-    """One partition: the follower has everything below `offset` on disk, the last of it from `last_epoch`.
+    """One partition: the follower has everything below `offset` on disk, and reads on at `fetch_offset`.
 
-    `last_epoch` is -1 for an empty log. `high_watermark` is the one that the follower knows of,
-    `log_start_offset` where its log starts.
+    What lies between the two, it got in this leader epoch, and writes now; -1 for `fetch_offset` is `offset`.
+    `last_epoch` is that of the batch before `fetch_offset`, -1 for an empty log. `high_watermark` is the one
+    that the follower knows of, `log_start_offset` where its log starts.
     """
 
     topic_id: TopicId
@@ -28,6 +29,7 @@ class ReplicaFetchEntry(Struct, frozen=True, array_like=True):
     last_epoch: Int32
     high_watermark: Int64
     log_start_offset: Int64 = 0
+    fetch_offset: Int64 = -1
 
 
 class ReplicaFetch(Message, frozen=True, kw_only=True, tag=7):
@@ -62,6 +64,23 @@ class ReplicaFetched(Message, frozen=True, tag=107):
     """Only partitions with news, then their batches, as they are stored."""
 
     results: Annotated[list[ReplicaFetchResult], Meta(max_length=PARTITIONS_PER_REQUEST_MAX)] = []
+
+
+class ReplicaAckEntry(Struct, frozen=True, array_like=True):
+    """One partition: the follower has everything below `offset` on disk."""
+
+    topic_id: TopicId
+    partition: PartitionIndex
+    leader_epoch: Int32
+    offset: Int64
+
+
+class ReplicaAck(Message, frozen=True, kw_only=True, tag=8):
+    """More has come to a follower's disk while its fetch waits. Not answered: the next fetch says it too."""
+
+    node_id: Int32
+    node_epoch: Int64
+    entries: Annotated[list[ReplicaAckEntry], Meta(min_length=1, max_length=PARTITIONS_PER_REQUEST_MAX)]
 
 
 class IsrProposal(Struct, frozen=True, array_like=True):
@@ -114,5 +133,5 @@ class IsrAltered(Message, frozen=True, tag=128):
     results: Annotated[list[IsrResult], Meta(max_length=PARTITIONS_PER_REQUEST_MAX)] = []
 
 
-ReplicaRequest: TypeAlias = ReplicaFetch
+ReplicaRequest: TypeAlias = ReplicaFetch | ReplicaAck
 ReplicaReply: TypeAlias = ReplicaFetched | IsrAltered

@@ -102,7 +102,7 @@ def test_tags_are_unique_and_fixed() -> None:
         1: "Produce", 2: "Fetch", 3: "ListOffsets", 4: "DescribeLogs", 5: "Ping", 6: "OpenArena",
         20: "GetSnapshot", 21: "RegisterNode", 22: "Heartbeat", 23: "LeaveCluster",
         24: "CreateTopic", 25: "DeleteTopic", 26: "InitProducer", 27: "AlterTopic", 28: "AlterIsr",
-        7: "ReplicaFetch", 107: "ReplicaFetched", 29: "LeaveIsr", 128: "IsrAltered",
+        7: "ReplicaFetch", 8: "ReplicaAck", 107: "ReplicaFetched", 29: "LeaveIsr", 128: "IsrAltered",
         40: "ElectLeaders", 41: "MovePartitions", 42: "DrainNode", 43: "RemoveNode",
         140: "LeadersElected", 141: "PartitionsMoving", 142: "NodeDraining", 143: "NodeForgotten",
         30: "JoinGroup", 31: "GroupHeartbeat", 32: "LeaveGroup", 33: "CommitOffsets", 34: "FetchOffsets",

@@ -21,7 +21,6 @@ from tailrace.node.replication.copying import Copier
 from tailrace.node.replication.leading import LeadReplica
 from tailrace.node.replication.replication import Replication
 from tailrace.node.storage import truncation
-from tailrace.protocol.batch import parse_header
 from tailrace.protocol.errors import NotLeaderError
 from tailrace.protocol.messages import OK, ProduceResult
 
@@ -85,53 +84,17 @@ def durable_before_published() -> list[Patch]:
     return [(Service, "_finish", publish_first)]
 
 
-class _Ahead:
-    """A Copier whose next fetch counts batches that are still with the writer."""
-
-    depart, step, done, copy = Copier._depart, Copier._step, Copier.done, Copier.copy
-
-    @staticmethod
-    def ends(copier: Any) -> dict[Any, tuple[int, int]]:
-        return copier.__dict__.setdefault("ahead", {})
-
-    def depart_ahead(self: Any, leader: int, partitions: Any) -> Any:
-        sent = _Ahead.depart(self, leader, partitions)
-        entries = []
-        for entry in sent.entries:
-            end, epoch = _Ahead.ends(self).get((entry.topic_id, entry.partition), (-1, -1))
-            ahead = replace_fields(entry, offset=end, last_epoch=epoch) if end > entry.offset else entry
-            entries.append(ahead)
-        return sent._replace(entries=entries)
-
-    def step_ahead(self: Any, copied: Any, result: Any, batches: Any, now: float) -> Any:
-        made = _Ahead.step(self, copied, result, batches, now)
-        if made is not None and batches:
-            header = parse_header(batches[-1])
-            _Ahead.ends(self)[copied.key] = (header.last_offset + 1, header.leader_epoch)
-            self._rest(copied)
-        elif made is not None:
-            _Ahead.ends(self).pop(copied.key, None)
-        return made
-
-    def done_ahead(self: Any, made: Any, error: Any, now: float) -> None:
-        if error is not None or not made.batches:
-            _Ahead.ends(self).pop(made.key, None)
-            _Ahead.done(self, made, error, now)
-
-    def copy_ahead(self: Any, logs: Any) -> None:
-        for key in logs:
-            _Ahead.ends(self).pop(key, None)
-        _Ahead.copy(self, logs)
-
-
-@_guard("R2", "a follower's fetch offset is what it has on disk")
+@_guard("R2", "a follower says that it has what is on its disk, not what is on its way there")
 def durable_fetch_offset() -> list[Patch]:
-    return [
-        (Copier, "_depart", _Ahead.depart_ahead),
-        (Copier, "_step", _Ahead.step_ahead),
-        (Copier, "done", _Ahead.done_ahead),
-        (Copier, "copy", _Ahead.copy_ahead),
-    ]
+    depart = Copier._depart
+
+    def say_all_that_came(self: Any, leader: int, partitions: Any) -> Any:
+        sent = depart(self, leader, partitions)
+        return sent._replace(
+            entries=[replace_fields(entry, offset=entry.fetch_offset) for entry in sent.entries]
+        )
+
+    return [(Copier, "_depart", say_all_that_came)]
 
 
 @_guard("R3", "the high watermark waits for the proposed members too (KIP-497)")

@@ -164,7 +164,8 @@ class Model:
             return
         flight, node.flight = node.flight, None
         frames = [pickle.dumps(record) for record in records]
-        for step in node.copier.replied(flight.fetch_id, [result], frames, 0.0):
+        node.copier.replied(flight.fetch_id, [result], frames, 0.0)
+        for step in node.copier.take_steps():
             if step.truncate_to is not None:
                 node.log.truncate(step.truncate_to)
             node.log.copy([pickle.loads(batch) for batch in step.batches])

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from tailrace.coordinator import preferred
 from tailrace.node import membership
-from tailrace.node.replication import leading, replication
+from tailrace.node.replication import copying, leading, replication
 from tailrace.protocol.cluster import PartitionInfo, TopicChanged, TopicConfig, TopicInfo
 from tailrace.protocol.messages import Update
 
@@ -33,8 +33,9 @@ PATIENCE = (
     (replication, "REQUEST_TIMEOUT_S", 0.8),
     (membership, "REPLY_S_MAX", 0.8),
     (preferred, "QUIET_S", 1.0),
+    (copying, "LARGE_COPY_BYTES_MIN", 112),
 )
-"""Production's waits, shortened, so that more happens in a run."""
+"""Production's waits, shortened, so that more happens in a run; about every second answer counts as large."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.node.storage import Storage
 from tailrace.protocol.cluster import NO_LEADER, PartitionInfo
 from tailrace.protocol.errors import NotEnoughReplicasError, TimedOutError
+from tailrace.protocol.limits import MIB, REPLICA_FETCH_BYTES_MAX
 from tailrace.testing import Cluster
 
 from ..patience import BUSY_S, PATIENCE_S
@@ -161,6 +162,30 @@ def test_too_few_in_sync(three: Cluster, admin: Admin) -> None:
         producer.send(topic, b"again").result(10)
         with pytest.raises(Exception, match="1 records were not stored"):
             producer.close()
+
+
+def test_a_follower_that_was_far_behind_has_all_of_it_in_order(three: Cluster, admin: Admin) -> None:
+    """It reads ahead of its disk while it catches up."""
+    topic = create(admin, partitions=1, min_insync=1)
+    (info,) = partitions(admin, topic)
+    follower = next(n for n in info.replicas if n != info.leader)
+    three.kill(follower)
+    values = [number.to_bytes(4) * (MIB // 16) for number in range(8 * REPLICA_FETCH_BYTES_MAX * 4 // MIB)]
+    with Producer(three.bootstrap_servers) as producer:
+        producer.send_many(topic, values)
+    three.start(follower)
+    whole(admin, topic)
+    others = [node_id for node_id in info.replicas if node_id != follower]
+    for node_id in others:
+        three.kill(node_id)
+    wait_until(lambda: partitions(admin, topic)[0].leader == follower, "the follower leads")
+    with Consumer(bootstrap_servers=three.bootstrap_servers, auto_offset_reset="earliest") as consumer:
+        consumer.assign([TopicPartition(topic, 0)])
+        records = iter(consumer)
+        assert [next(records).value for _ in values] == values
+    for node_id in others:
+        three.start(node_id)
+    whole(admin, topic)
 
 
 def test_a_replica_without_its_disk_is_made_anew(three: Cluster, admin: Admin) -> None:

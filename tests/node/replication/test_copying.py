@@ -7,10 +7,17 @@ from typing import Any
 import pytest
 
 from tailrace.node.replication.copying import Copier, CopyFetch, CopyStep, Source
-from tailrace.protocol.errors import ErrorCode, StorageFullError, TimedOutError
-from tailrace.protocol.limits import REPLICA_FETCHES_PER_NODE_MAX
+from tailrace.protocol.batch import stamp
+from tailrace.protocol.columns import encode
+from tailrace.protocol.errors import CorruptBatchError, ErrorCode, StorageFullError, TimedOutError
+from tailrace.protocol.limits import (
+    COPY_AHEAD_BYTES_MAX,
+    LARGE_COPY_BYTES_MIN,
+    REPLICA_FETCH_BYTES_MAX,
+    REPLICA_FETCHES_PER_NODE_MAX,
+)
 from tailrace.protocol.message import OK, ErrorInfo
-from tailrace.protocol.replica_messages import ReplicaFetchResult
+from tailrace.protocol.replica_messages import ReplicaAckEntry, ReplicaFetchResult
 
 TOPIC = bytes(16)
 
@@ -45,6 +52,12 @@ def start(copier: Copier, *logs: Any, leader: int = 2, epoch: int = 3) -> CopyFe
     return fetch
 
 
+def answer(copier: Copier, *reply: Any) -> list[CopyStep]:
+    """What the writer gets for it."""
+    copier.replied(*reply)
+    return copier.take_steps()
+
+
 def test_a_fetch_says_what_is_on_disk(copier: Copier) -> None:
     fetch = start(copier, log(10), log(20, epoch=-1))
     assert fetch.leader == 2
@@ -58,7 +71,7 @@ def test_a_fetch_says_what_is_on_disk(copier: Copier) -> None:
 def test_batches_go_to_the_writer_and_nothing_is_fetched_meanwhile(copier: Copier) -> None:
     one = log(10)
     fetch = start(copier, one, log(20))
-    steps = copier.replied(fetch.fetch_id, [result(batches=2, high_watermark=8)], [b"x", b"y"], 0.0)
+    steps = answer(copier, fetch.fetch_id, [result(batches=2, high_watermark=8)], [b"x", b"y"], 0.0)
     assert steps == [CopyStep(key(), one, 3, (b"x", b"y"), None, None, 8, 0)]
     (other,) = copier.plan(0.0)
     assert [entry.partition for entry in other.entries] == [1], (
@@ -72,26 +85,26 @@ def test_batches_go_to_the_writer_and_nothing_is_fetched_meanwhile(copier: Copie
 
 def test_where_the_logs_part(copier: Copier) -> None:
     fetch = start(copier, log(10))
-    (step,) = copier.replied(fetch.fetch_id, [result(diverging_epoch=2, diverging_end=9)], [], 0.0)
+    (step,) = answer(copier, fetch.fetch_id, [result(diverging_epoch=2, diverging_end=9)], [], 0.0)
     assert step.truncate_to == 7, "to the end of the epoch in the own log, if that is lower"
     copier.done(step, None, 0.0)
     (fetch,) = copier.plan(0.0)
-    (step,) = copier.replied(fetch.fetch_id, [result(diverging_epoch=2, diverging_end=4)], [], 0.0)
+    (step,) = answer(copier, fetch.fetch_id, [result(diverging_epoch=2, diverging_end=4)], [], 0.0)
     assert step.truncate_to == 4
 
 
 def test_a_leader_that_has_no_older_records(copier: Copier) -> None:
     fetch = start(copier, log(10))
     error = ErrorInfo(ErrorCode.OFFSET_OUT_OF_RANGE, "too old")
-    (step,) = copier.replied(fetch.fetch_id, [result(error=error, log_start_offset=50)], [], 0.0)
+    (step,) = answer(copier, fetch.fetch_id, [result(error=error, log_start_offset=50)], [], 0.0)
     assert step.reset_to == 50
 
 
 def test_news_without_batches(copier: Copier) -> None:
     fetch = start(copier, log(10))
-    assert copier.replied(fetch.fetch_id, [result(high_watermark=5)], [], 0.0) == []
+    assert answer(copier, fetch.fetch_id, [result(high_watermark=5)], [], 0.0) == []
     (fetch,) = copier.plan(0.0)
-    (step,) = copier.replied(fetch.fetch_id, [result(high_watermark=9)], [], 0.0)
+    (step,) = answer(copier, fetch.fetch_id, [result(high_watermark=9)], [], 0.0)
     assert (step.high_watermark, step.batches) == (9, ())
 
 
@@ -104,7 +117,7 @@ def test_errors_wait_longer_and_longer(copier: Copier) -> None:
             copier.failed(fetch.fetch_id, TimedOutError("late"), now)
         else:
             error = ErrorInfo(ErrorCode.NOT_LEADER, "not here")
-            assert copier.replied(fetch.fetch_id, [result(error=error)], [], now) == []
+            assert answer(copier, fetch.fetch_id, [result(error=error)], [], now) == []
         assert copier.plan(now) == []
         pauses.append(copier.next_tick() - now)
         now = copier.next_tick()
@@ -114,7 +127,7 @@ def test_errors_wait_longer_and_longer(copier: Copier) -> None:
 
 def test_a_step_that_failed_is_made_anew_later(copier: Copier) -> None:
     fetch = start(copier, log(10))
-    (step,) = copier.replied(fetch.fetch_id, [result(batches=1)], [b"x"], 0.0)
+    (step,) = answer(copier, fetch.fetch_id, [result(batches=1)], [b"x"], 0.0)
     copier.done(step, TimedOutError("disk"), 0.0)
     assert copier.plan(0.0) == []
     assert len(copier.plan(copier.next_tick())) == 1
@@ -125,17 +138,17 @@ def test_steps_that_fail_again_and_again_wait_longer_and_longer(copier: Copier) 
     fetch = start(copier, log(10))
     now, waits = 0.0, []
     for _ in range(12):
-        (step,) = copier.replied(fetch.fetch_id, [result(batches=1)], [b"x"], now)
+        (step,) = answer(copier, fetch.fetch_id, [result(batches=1)], [b"x"], now)
         copier.done(step, StorageFullError("no room"), now)
         assert copier.plan(now) == []
         waits.append(copier.next_tick() - now)
         now = copier.next_tick()
         (fetch,) = copier.plan(now)
     assert min(waits[-3:]) > 10 * waits[0]
-    (step,) = copier.replied(fetch.fetch_id, [result(batches=1)], [b"x"], now)
+    (step,) = answer(copier, fetch.fetch_id, [result(batches=1)], [b"x"], now)
     copier.done(step, None, now)
     (fetch,) = copier.plan(now)
-    (step,) = copier.replied(fetch.fetch_id, [result(batches=1)], [b"x"], now)
+    (step,) = answer(copier, fetch.fetch_id, [result(batches=1)], [b"x"], now)
     copier.done(step, StorageFullError("no room"), now)
     assert copier.plan(now) == []
     assert copier.next_tick() - now <= 2 * waits[0], "what went well begins anew"
@@ -147,10 +160,10 @@ def test_another_leader(copier: Copier) -> None:
     copier.copy({key(): (one, Source(3, 4))})
     (other,) = copier.plan(0.0)
     assert (other.leader, other.entries[0].leader_epoch) == (3, 4)
-    assert copier.replied(fetch.fetch_id, [result(batches=1)], [b"x"], 0.0) == [], (
+    assert answer(copier, fetch.fetch_id, [result(batches=1)], [b"x"], 0.0) == [], (
         "the old leader is not heard"
     )
-    (step,) = copier.replied(other.fetch_id, [result(batches=1)], [b"x"], 0.0)
+    (step,) = answer(copier, other.fetch_id, [result(batches=1)], [b"x"], 0.0)
     copier.copy({key(): (one, Source(2, 5))})
     assert len(copier.plan(0.0)) == 1
     copier.done(step, None, 0.0)
@@ -161,7 +174,7 @@ def test_following_no_more(copier: Copier) -> None:
     fetch = start(copier, log(10), log(10))
     copier.stop([key(0)])
     assert len(copier) == 1
-    steps = copier.replied(fetch.fetch_id, [result(0, batches=1), result(1, batches=1)], [b"x", b"y"], 0.0)
+    steps = answer(copier, fetch.fetch_id, [result(0, batches=1), result(1, batches=1)], [b"x", b"y"], 0.0)
     assert [step.key for step in steps] == [key(1)]
 
 
@@ -177,10 +190,140 @@ def test_no_more_fetches_than_so_many_at_one_leader(copier: Copier) -> None:
 def test_a_bounded_copy_waits_for_its_budget_and_holds_nobody_up(copier: Copier) -> None:
     copier.throttle.bound(TOPIC, {0: 100}, 0.0)
     fetch = start(copier, log(10), log(20))
-    [step] = copier.replied(fetch.fetch_id, [result(0, batches=1), result(1)], [bytes(300)], 0.0)
+    [step] = answer(copier, fetch.fetch_id, [result(0, batches=1), result(1)], [bytes(300)], 0.0)
     copier.done(step, None, 0.0)
     (again,) = copier.plan(0.0)
     assert [entry.partition for entry in again.entries] == [1]
     assert copier.next_tick() == 3.0
     (later,) = copier.plan(3.0)
     assert [entry.partition for entry in later.entries] == [0]
+
+
+def large(offset: int, *, epoch: int = 3, size: int = LARGE_COPY_BYTES_MIN) -> bytes:
+    """A batch of one record."""
+    batch = bytearray(encode([bytes(size)], timestamps=1))
+    stamp(batch, offset, epoch)
+    return bytes(batch)
+
+
+def ends(copier: Copier) -> list[tuple[int, int, int]]:
+    """Of the next fetch: what is said to be on disk, where it reads on, the epoch before that."""
+    return [(e.offset, e.fetch_offset, e.last_epoch) for fetch in copier.plan(0.0) for e in fetch.entries]
+
+
+def ahead(copier: Copier, one: Any, *, first: CopyFetch | None = None) -> tuple[CopyStep, CopyFetch]:
+    """A follower of `one` got a large answer, of which it has nothing on disk, and reads on."""
+    fetch = first or start(copier, one)
+    (step,) = answer(copier, fetch.fetch_id, [result(batches=1)], [large(10)], 0.0)
+    (fetch,) = copier.plan(0.0)
+    return step, fetch
+
+
+def test_after_a_large_answer_it_reads_ahead(copier: Copier) -> None:
+    one = log(10)
+    fetch = start(copier, one)
+    (step,) = answer(copier, fetch.fetch_id, [result(batches=2)], [large(10, epoch=2), large(11)], 0.0)
+    assert ends(copier) == [(10, 12, 3)], "what is with the writer is not said to be on disk"
+    assert copier.take_acks() == {}
+    one.log_end_offset = 12
+    copier.done(step, None, 0.0)
+    assert ends(copier) == [], "one fetch at a time"
+    assert copier.take_acks() == {2: [ReplicaAckEntry(*key(), 3, 12)]}
+    assert copier.take_acks() == {}, "once"
+
+
+def test_a_fetch_that_is_due_tells_what_came_to_disk(copier: Copier) -> None:
+    one = log(10)
+    fetch = start(copier, one)
+    (step,) = answer(copier, fetch.fetch_id, [result(batches=1)], [b"x"], 0.0)
+    one.log_end_offset = 11
+    copier.done(step, None, 0.0)
+    assert ends(copier) == [(11, 11, 3)]
+    assert copier.take_acks() == {}
+
+
+def test_the_writer_gets_large_steps_once_it_has_none(copier: Copier) -> None:
+    one, other = log(10), log(20)
+    copier.copy({key(0): (one, Source(2, 3))})
+    (first,) = copier.plan(0.0)
+    copier.copy({key(1): (other, Source(2, 3))})
+    (second,) = copier.plan(0.0)
+    step, fetch = ahead(copier, one, first=first)
+    assert answer(copier, fetch.fetch_id, [result(batches=1)], [large(11)], 0.0) == []
+    (small,) = answer(copier, second.fetch_id, [result(1, batches=1)], [b"x"], 0.0)
+    assert small.key == key(1), "what is small does not wait for what is large"
+    (fetch,) = [f for f in copier.plan(0.0) if f.entries[0].partition == 0]
+    assert answer(copier, fetch.fetch_id, [result(batches=1)], [b"y"], 0.0) == [], (
+        "a log's steps keep their order"
+    )
+    one.log_end_offset = 11
+    copier.done(step, None, 0.0)
+    assert [step.batches for step in copier.take_steps()] == [(large(11),), (b"y",)]
+
+
+def test_large_steps_that_fit_into_one_fetch_go_together(copier: Copier) -> None:
+    one = log(10)
+    step, fetch = ahead(copier, one)
+    answers = 1
+    while True:
+        assert answer(copier, fetch.fetch_id, [result(batches=1)], [large(10 + answers)], 0.0) == []
+        answers += 1
+        fetches = copier.plan(0.0)
+        if not fetches:
+            break
+        (fetch,) = fetches
+    assert answers == COPY_AHEAD_BYTES_MAX // LARGE_COPY_BYTES_MIN, "what waits to be written is bounded"
+    copier.done(step, None, 0.0)
+    assert len(copier.take_steps()) == REPLICA_FETCH_BYTES_MAX // LARGE_COPY_BYTES_MIN
+
+
+def test_after_a_failure_it_settles_before_it_goes_on(copier: Copier) -> None:
+    one = log(10)
+    step, fetch = ahead(copier, one)
+    copier.done(step, CorruptBatchError("a flipped bit"), 0.0)
+    assert copier.plan(1e9) == [], "a fetch is on its way"
+    assert answer(copier, fetch.fetch_id, [result(batches=1)], [large(11)], 0.0) == [], "it would leave a gap"
+    (fetch,) = copier.plan(1e9)
+    assert (fetch.entries[0].offset, fetch.entries[0].fetch_offset) == (10, 10)
+
+
+def test_what_follows_a_failed_step_fails_too_before_it_goes_on(copier: Copier) -> None:
+    one = log(10)
+    step, fetch = ahead(copier, one)
+    answer(copier, fetch.fetch_id, [result(batches=1)], [large(11)], 0.0)
+    copier.done(step, CorruptBatchError("a flipped bit"), 0.0)
+    (behind,) = copier.take_steps()
+    assert copier.plan(1e9) == []
+    copier.done(behind, TimedOutError("it does not start at the log's end"), 0.0)
+    (fetch,) = copier.plan(1e9)
+    assert fetch.entries[0].fetch_offset == 10
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        {"diverging_epoch": 2, "diverging_end": 5},
+        {"error": ErrorInfo(ErrorCode.OFFSET_OUT_OF_RANGE, "too old"), "log_start_offset": 50},
+        {"error": ErrorInfo(ErrorCode.NOT_LEADER, "not here")},
+    ],
+)
+def test_other_news_wait_until_the_log_is_as_they_say(copier: Copier, news: dict[str, Any]) -> None:
+    one = log(10)
+    step, fetch = ahead(copier, one)
+    assert answer(copier, fetch.fetch_id, [result(**news)], [], 0.0) == []
+    assert copier.plan(0.0) == []
+    one.log_end_offset = 11
+    copier.done(step, None, 0.0)
+    assert ends(copier) == [(11, 11, 3)], "asked again, about what is on disk"
+
+
+def test_steps_that_the_writer_has_not_got_go_with_their_partition(copier: Copier) -> None:
+    one = log(10)
+    step, fetch = ahead(copier, one)
+    assert answer(copier, fetch.fetch_id, [result(batches=1)], [large(11)], 0.0) == []
+    copier.stop([key()])
+    copier.copy({key(): (one, Source(3, 4))})
+    copier.done(step, None, 0.0)
+    assert copier.take_steps() == []
+    assert copier.take_acks() == {}, "the new leader has not seen this log yet"
+    assert ends(copier) == [(10, 10, 3)]

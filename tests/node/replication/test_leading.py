@@ -136,3 +136,20 @@ def test_an_older_state_changes_nothing() -> None:
     replica.follow(replace(INFO, isr=(1,), partition_epoch=6), 2)
     assert replica.partition_epoch == 7
     assert replica.enough
+
+
+def test_an_acknowledgement_counts_only_from_a_follower_that_has_fetched_and_says_more() -> None:
+    replica = leader(replace(INFO, isr=(1, 2)))
+
+    def acknowledged(offset: int, node_epoch: int = EPOCHS[2], end: int = 100) -> bool:
+        return replica.acknowledged(2, node_epoch, offset, end_offset=end, now=0.0)
+
+    assert not acknowledged(50), "in this epoch it has not fetched"
+    assert replica.high_watermark(0, 100) == 0
+    fetch(replica, 2, 50, 100)
+    assert not acknowledged(90, EPOCHS[2] - 1), "an older process of the node"
+    assert not acknowledged(101), "more than there is"
+    assert replica.high_watermark(0, 100) == 50
+    assert acknowledged(80)
+    assert not acknowledged(60), "late, after a newer one"
+    assert replica.high_watermark(0, 100) == 80
