@@ -2,8 +2,8 @@
 
 - Checked as a heartbeat is. Then each partition stands alone; the answer has the partition as it is then.
 - The node leaves ISR and ELR (RELIABILITY R7), and another replica in sync leads. The leader epoch goes up
-  also if it did not lead: what a leader knows of it in the old epoch is void, so that it comes back only when
-  it has caught up with a log that can be written.
+  also if it did not lead, or was not even in sync: what a leader knows of it in the old epoch is void, with a
+  proposal that is on its way, so that it comes back only when it has caught up with a log that can be written.
 - The last one in sync stays, since it may have records that nobody else has: NOT_ENOUGH_REPLICAS.
 """
 
@@ -62,7 +62,7 @@ def _current(state: State, topic_id: bytes, index: int) -> PartitionInfo:
 def _without(
     state: State, node_id: int, topic_id: bytes, index: int, current: PartitionInfo
 ) -> PartitionInfo:
-    if node_id not in (*current.isr, *current.elr):
+    if node_id not in current.replicas:
         return current
     others = (*current.isr, *current.elr) if current.leader == NO_LEADER else current.isr
     if set(others) == {node_id}:

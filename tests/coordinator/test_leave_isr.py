@@ -48,7 +48,27 @@ def test_another_one_leads(state: State) -> None:
     assert partition(state) == PartitionInfo((1, 2, 3), 2, 1, 1, (2, 3)) == result.partition
     [warning] = decision.warnings
     assert warning == "node 1 has a fault in its log of t-0: it is out of sync, node 2 leads"
-    assert ask(state, 1)[1].changes == (), "it is out already"
+
+
+def test_one_that_was_out_before_cannot_be_taken_in_by_what_was_seen_before(state: State) -> None:
+    """The leader may have proposed it already: it has seen the log before it was faulty."""
+    ask(state, 2)
+    proposed = partition(state)
+    result, _ = ask(state, 2)
+    assert result.error.code == ErrorCode.NONE
+    assert result.partition == partition(state)
+    assert partition(state).isr == proposed.isr == (1, 3)
+    nodes = state.cluster.nodes
+    request = AlterIsr(
+        1,
+        node_id=1,
+        node_epoch=nodes[1].node_epoch,
+        proposals=[IsrProposal(TOPIC, 0, proposed.leader_epoch, proposed.partition_epoch, (1, 2, 3))],
+        member_epochs={2: nodes[2].node_epoch},
+    )
+    decision = alter_isr.decide(state, request)
+    assert isinstance(decision.reply, IsrAltered)
+    assert decision.reply.results[0].error.code == ErrorCode.FENCED_LEADER_EPOCH
 
 
 def test_it_is_not_eligible_either(state: State) -> None:
