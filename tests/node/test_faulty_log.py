@@ -14,6 +14,7 @@ from tailrace.protocol.columns import encode
 from tailrace.protocol.errors import ErrorCode
 from tailrace.protocol.messages import ACKS_ALL, DescribeLogs, GetSnapshot, Produce, SnapshotTaken
 
+from ..patience import wait_until
 from .conftest import House, Peer, Topic
 
 
@@ -45,10 +46,7 @@ def partition(house: House) -> PartitionInfo:
 
 
 def wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(condition, "another replica leads, or the log is made anew")
 
 
 def produce(topic: Topic, leader: Peer, value: bytes) -> ErrorCode:

@@ -5,6 +5,7 @@ import time
 from tailrace.protocol.columns import encode
 from tailrace.protocol.messages import ACKS_ALL, DescribeLogs, LogInfo, Produce
 
+from ..patience import wait_until
 from .conftest import House
 
 NEVER_MS = 3_600_000
@@ -26,8 +27,5 @@ def test_its_log_start_follows_the_leaders(bare_house: House) -> None:
         reply, _ = bare_house.peer(bare_house.node_config(node_id).ipc).ask(DescribeLogs)
         return next(log for log in reply.logs if log.topic_id == topic.id)
 
-    deadline = time.monotonic() + 10
-    while (log(1).log_start_offset, log(2).log_start_offset) != (3, 3):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: (log(1).log_start_offset, log(2).log_start_offset) == (3, 3), "both start at 3")
     assert log(2).log_end_offset == 5
