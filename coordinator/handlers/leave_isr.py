@@ -2,8 +2,8 @@
 
 - Checked as a heartbeat is. Then each partition stands alone; the answer has the partition as it is then.
 - The node leaves ISR and ELR (RELIABILITY R7), and another replica in sync leads. The leader epoch goes up
-  also if it did not lead, or was not even in sync: what a leader knows of it in the old epoch is void, with a
-  proposal that is on its way, so that it comes back only when it has caught up with a log that can be written.
+  also if it did not lead, or was not even in sync: what a leader knows of it in the old epoch is void, and a
+  proposal that is on its way, so that it comes back only when it has caught up, in a log that can be written.
 - The last one in sync stays, since it may have records that nobody else has: NOT_ENOUGH_REPLICAS.
 """
 
