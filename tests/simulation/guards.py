@@ -291,13 +291,13 @@ def settled_before_answering() -> list[Patch]:
 def fetch_tells_settled() -> list[Patch]:
     original = fetch.read_all
 
-    def tell_anything(storage: Any, readings: Any, turn: int, reply: Any) -> Any:
+    def tell_anything(storage: Any, readings: Any, reply: Any) -> Any:
         told = {(r.entry.topic_id, r.entry.partition): r.high_watermark for r in readings}
         return [
             replace_fields(result, high_watermark=told[result.topic_id, result.partition])
             if result.error.code == 0
             else result
-            for result in original(storage, readings, turn, reply)
+            for result in original(storage, readings, reply)
         ]
 
     return [(fetch, "read_all", tell_anything)]
