@@ -37,7 +37,7 @@ from tailrace.protocol.wire import encode
 
 from .checker import Checker, Key
 from .node_process import COORDINATOR
-from .schedule import Process, Schedule
+from .schedule import Process, Schedule, Violation
 from .sockets import Network, SimConnection, SimPoller
 
 REFRESH_S = 0.4
@@ -82,12 +82,17 @@ class Client(Process):
         return Location(node.listener, node.node_epoch)
 
     def ask(self, destination: int, request: Any, frames: Any, on_reply: Callable[..., None]) -> None:
+        def checked(reply: Any, frames: Any) -> None:
+            if isinstance(reply, TailraceError) and str(reply).startswith("internal error"):
+                raise Violation(f"{destination} to {type(request).__name__}: {reply}")
+            on_reply(reply, frames)
+
         self._connections.request(
             destination,
             request.request_id,
             encode(request),
             frames,
-            on_reply=on_reply,
+            on_reply=checked,
             timeout_s=TIMEOUT_S,
             now=self.schedule.now,
         )
