@@ -360,7 +360,7 @@ def test_a_deleted_topic_is_noticed_and_its_successor_too(
 
 def test_metrics(producer: MakeProducer, topic: MakeTopic) -> None:
     name = topic()
-    writer = producer()
+    writer = producer(batch_size=256 * 1024)
     writer.send_many(name, [b"x" * 100] * 4_000)
     writer.flush()
     metrics = writer.metrics()
