@@ -33,7 +33,7 @@ GIGABYTE = 10**9
 BEGIN, END = "<!-- growth: begin -->", "<!-- growth: end -->"
 STYLE = (
     "<style>svg{background:#fff;font:12px sans-serif}.title{font-weight:bold;font-size:14px}"
-    ".grid{stroke:#ddd}.axis{stroke:#888}.line{fill:none;stroke-width:2}"
+    ".grid{stroke:#ddd}.axis{fill:#666}polyline{fill:none;stroke-width:2}"
     ".line-0{stroke:#1f77b4}.line-1{stroke:#d62728}.line-2{stroke:#2ca02c}</style>"
 )
 Row = dict[str, float]
