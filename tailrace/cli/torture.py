@@ -103,9 +103,11 @@ def _run_all(
     runs: list[Results] = []
     for spec in specs:
         runs.append(_run_one(spec, settings, network, data_dir, kept))
-        _show(runs[-1], as_json=as_json)
-        if report_file is not None:
-            _write_report(runs, report_file)
+        try:
+            _show(runs[-1], as_json=as_json)
+        finally:  # also when nobody reads what is shown
+            if report_file is not None:
+                _write_report(runs, report_file)
         if runs[-1].interrupted:
             break
     if len(specs) > 1 and not as_json:
