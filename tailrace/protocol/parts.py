@@ -23,7 +23,7 @@ class Parts:
         return self.size
 
     def joined(self) -> bytes:
-        """All of them in a row: a copy, if there are several."""
+        """All of them in a row: a copy, unless there is one and it is `bytes`."""
         return b"".join(self.parts)
 
 
