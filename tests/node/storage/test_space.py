@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tailrace.node.storage import Appended, PartitionLog, Storage
 from tailrace.node.storage.faults import storage_error
-from tailrace.node.storage.space import PAGE_BYTES, Space, stored_bytes
+from tailrace.node.storage.space import MEASURED_MS, PAGE_BYTES, Space, stored_bytes
 from tailrace.protocol.errors import InvalidConfigError, StorageFaultError, StorageFullError
 from tailrace.protocol.limits import BALLAST_BYTES, GIB, MIB
 
@@ -232,3 +232,18 @@ def test_fill_leaves_room_for_everything_else(house: Any) -> None:
     while storage.delete_slice(KEY):
         pass
     fill(storage, storage.logs[TOPIC, 1], 10)
+
+
+def test_the_disk_is_looked_at_again_once_what_was_found_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "data.mdb"
+    file.write_bytes(bytes(MIB))
+    space = Space(file, 64 * GIB, MIB)
+    monkeypatch.setattr(space, "disk_free", lambda: GIB)
+    before = space.capacity(NOW)
+    monkeypatch.setattr(space, "disk_free", lambda: GIB // 2)
+    assert space.capacity(NOW + MEASURED_MS - 1) == before
+    assert space.capacity(NOW + MEASURED_MS) < before
+    monkeypatch.setattr(space, "disk_free", lambda: GIB)
+    assert space.capacity(NOW) == before, "a clock that was put back makes it old"
