@@ -2,9 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 from tailrace.protocol.cluster import Listener
 from tailrace.protocol.messages import Heartbeat, LeaveCluster, RegisterNode
+
+from .config import NodeConfig
+from .storage.environment import Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,19 @@ class Identity:
     clean: bool
     durable: bool
     openings: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: NodeConfig, listener: Listener, storage: Storage) -> Self:
+        """That of the node that has opened this storage."""
+        return cls(
+            config.node_id,
+            listener,
+            storage.storage_id,
+            config.rack,
+            clean=storage.clean,
+            durable=config.flush == "commit" and not config.ephemeral,
+            openings=storage.openings,
+        )
 
     def register(self, request_id: int, *, was_member: bool, topic_ids: Iterable[bytes]) -> RegisterNode:
         """Registers the node. One that was a member before has not stopped since."""

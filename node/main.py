@@ -149,18 +149,6 @@ class Node:
             context.term()
 
 
-def _identity(config: NodeConfig, listener: Listener, storage: Storage) -> Identity:
-    return Identity(
-        config.node_id,
-        listener,
-        storage.storage_id,
-        config.rack,
-        clean=storage.clean,
-        durable=config.flush == "commit" and not config.ephemeral,
-        openings=storage.openings,
-    )
-
-
 class Loop:
     """The network thread: `run` gives it time and input, `step` is what it makes of them."""
 
@@ -187,7 +175,7 @@ class Loop:
         self._parked_replicas = ParkedFetches(fetches_max=PARKED_FETCHES_MAX, waits_max=PARKED_PARTITIONS_MAX)
         self._poller = poller
         self._membership = Membership(
-            _identity(config, server.listener, storage),
+            Identity.of(config, server.listener, storage),
             config.coordinator,
             controller_epoch=storage.controller_epoch,
             held_topics={topic_id for topic_id, _ in storage.logs},
@@ -230,6 +218,8 @@ class Loop:
         )
         self._closing = False
         self._drained = False
+        self._due_at = 0.0
+        """When there is something to look at, as far as it was known at the last look."""
         self._end_at = inf
         self._failure: Exception | None = None
 
@@ -252,6 +242,7 @@ class Loop:
             now = uptime_s()
             if wakeup in ready:
                 wakeup.clear()
+                ready.remove(wakeup)
             orphaned = orphaned or self._parent_is_gone(ready, parent_fd)
             self.step(ready, now)
             if not told and self._membership.ready:
@@ -272,8 +263,15 @@ class Loop:
         if self._server in ready:
             self._receive_burst(now)
             gone = self._server.take_gone()
-            self._broker.arenas.close(gone)
-            self._fetches.gone(gone)
+            if gone:
+                self._broker.arenas.close(gone)
+                self._fetches.gone(gone)
+        # Most rounds only pass requests to the writer and its answers back: they are not to pay for the rest.
+        if now >= self._due_at or self._replication.busy or len(ready) > (self._server in ready):
+            self._look_round(ready, now)
+
+    def _look_round(self, ready: Sequence[Source], now: float) -> None:
+        """Do what is due by time, or follows from what has come; find out when there will be more."""
         self._link.step(ready, now)
         self._following.tick(now)
         fetch.unpark(self._broker, self._fetches.expired(now), now)
@@ -281,17 +279,17 @@ class Loop:
         self._replication.step(ready, now)
         self._renew_faulty()
         self._settle(now)
-
-    def next_step(self, now: float) -> float:
-        """When `step` has something to do at the latest, if nothing comes in before."""
-        return min(
+        self._due_at = min(
             self._membership.next_tick(),
             self._following.next_tick(),
             self._fetches.next_deadline() or inf,
             self._parked_replicas.next_deadline() or inf,
             self._replication.next_tick(now),
-            self._end_at,
         )
+
+    def next_step(self) -> float:
+        """When `step` has something to do at the latest, if nothing comes in before."""
+        return min(self._due_at, self._fetches.next_deadline() or inf, self._end_at)
 
     def _parent_is_gone(self, ready: list[Source], parent_fd: int | None) -> bool:
         if parent_fd is None or parent_fd not in ready or os.read(parent_fd, 4096):
@@ -306,7 +304,7 @@ class Loop:
         try:
             if self._mailbox.waits:
                 return self._poller.poll(0)
-            wake = self.next_step(uptime_s())
+            wake = self.next_step()
             return self._poller.poll(None if wake == inf else wake - uptime_s())
         finally:
             self._mailbox.asleep = False
@@ -345,6 +343,7 @@ class Loop:
             case ReadDone(peer, reply, frames):
                 fetch.was_read(broker, peer, reply, frames)
             case Prepared(version):
+                self._due_at = now
                 begun = self._following.prepared(letter, now)
                 self._replication.lead(begun.led, now)
                 self._replication.copy(begun.followed)
@@ -370,6 +369,7 @@ class Loop:
     def _close(self, now: float) -> None:
         """Refuse what is new, finish what was accepted, leave the cluster."""
         self._closing = True
+        self._due_at = now
         self._dispatch.refusal = ShuttingDownError("this node is stopping")
         fetch.release(self._broker, self._fetches.remove_all(), None)
         replica_fetch.release(self._broker, self._parked_replicas.remove_all(), None)
@@ -381,6 +381,7 @@ class Loop:
         logger.critical("the node stops, since its storage failed: %s", cause)
         error = StorageFaultError(f"this node stops, since its storage failed: {cause}")
         self._closing = True
+        self._due_at = now
         self._dispatch.refusal = error
         produce.faulted(self._broker, self._writer.unanswered(), error)
         fetch.release(self._broker, self._fetches.remove_all(), error)

@@ -25,6 +25,10 @@ class FaultyLogs:
         self.out: set[PartitionKey] = set()
         """They count for nothing at the coordinator: they may go."""
 
+    def __bool__(self) -> bool:
+        """Is there one?"""
+        return bool(self._logs)
+
     def found(self, log: PartitionLog) -> bool:
         """The log has failed; True if that is news. A sole replica's stays as it is."""
         if log.sole_replica or self._logs.get(log.key) is log:

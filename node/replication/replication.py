@@ -263,6 +263,11 @@ class Replication:
 
     # ------------------------------------------------------------------ the loop
 
+    @property
+    def busy(self) -> bool:
+        """May there be more to do than `next_tick` tells the time of? Not while no partition is shared."""
+        return bool(self._led or self._moved or self._actions or self.copier or self.faulty)
+
     def step(self, ready: Iterable[Source], now: float) -> None:
         """Take in what has come, send what is to be sent."""
         self._now = now

@@ -149,7 +149,7 @@ class NodeProcess(Process):
         self._work(self._writer)
         self._work(self._reader)
         self.stepped(self)
-        self.wake(self.schedule.now if self._poller.ready() else self.loop.next_step(now))
+        self.wake(self.schedule.now if self._poller.ready() else self.loop.next_step())
 
     def _work(self, thread: Writer | Reader) -> None:
         """The writer or the reader goes on, in its own time."""
