@@ -65,7 +65,7 @@ class PartitionStore:
         self._what = f"the offset store of {name.topic}-{name.partition} in {folder}"
         self._folder = folder
         self._identity = Identity(FORMAT, name.topic, topic_id, name.partition, this_machine())
-        self._writing = False
+        self._begun: Any = None
         with folder_access(folder):
             folder.mkdir(FOLDER_MODE, exist_ok=True)  # synced with the first offset
         try:
@@ -131,11 +131,15 @@ class PartitionStore:
     @contextmanager
     def _change(self, offset: Callable[[], StoredOffset]) -> Iterator[Any]:
         """One LMDB transaction, with the offset as its last change."""
-        assert not self._writing, "LMDB would wait for this very thread"
-        with working(self._what):
-            transaction = self._environment.begin(write=True)
-        self._writing = True
+        if self._begun is not None:
+            # A signal handler raised just as its block was entered: nobody has used it, and LMDB would wait
+            # for this very thread.
+            self._begun.abort()
+        transaction: Any = None
+        self._begun = None
         try:
+            with working(self._what):
+                self._begun = transaction = self._environment.begin(write=True)
             yield transaction
             with working(self._what):
                 database = self._database or self._environment.open_db(STORE, txn=transaction)
@@ -143,13 +147,15 @@ class PartitionStore:
                     transaction.put(IDENTITY, msgspec.msgpack.encode(self._identity), db=database)
                 transaction.put(OFFSET, msgspec.msgpack.encode(offset()), db=database)
         except BaseException:
-            transaction.abort()
+            if transaction is not None and transaction is self._begun:
+                transaction.abort()
             raise
         else:
             with working(self._what):
                 transaction.commit()
         finally:
-            self._writing = False
+            if transaction is self._begun:
+                self._begun = None
         if self._database is None:
             # LMDB syncs the file's content, not the folder that it is in.
             with folder_access(self._folder):

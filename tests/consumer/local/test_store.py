@@ -38,6 +38,18 @@ def test_a_written_offset_is_read_back_by_the_next_holder(tmp_path: Path) -> Non
     second.close()
 
 
+def test_a_change_that_was_interrupted_as_it_began_is_taken_back(tmp_path: Path) -> None:
+    store = PartitionStore(tmp_path / "store", ORDERS, ID, "test")
+    left = store.transaction(lambda: StoredOffset(1))
+    left.__enter__()  # a signal handler raises before the block's first line: nothing leaves it
+    store.write(StoredOffset(2))
+    assert store.read() == StoredOffset(2)
+    del left  # with the exception's traceback
+    store.write(StoredOffset(3))
+    assert store.read() == StoredOffset(3)
+    store.close()
+
+
 def test_folders_and_files_are_private(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "deep" / "offsets", "test")
     store.hold(ORDERS, ID)
