@@ -297,9 +297,8 @@ class Replication:
         """When `step` has something to do at the latest."""
         if self._actions:
             return now
-        due = self._connections.due(now)
         return min(
-            inf if due is None else due, self.copier.next_tick(), self._look_at, self.faulty.next_tick()
+            self._connections.due(now), self.copier.next_tick(), self._look_at, self.faulty.next_tick()
         )
 
     def close(self) -> None:

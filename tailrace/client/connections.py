@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from random import Random
 from typing import Final
 
@@ -78,6 +79,10 @@ class Connections:
         self._pending = PendingRequests()
         self._ids = itertools.count(1)
         self._closed: TailraceError | None = None
+        self._due_at = inf
+        """When `advance` has something to do at the latest, unless something is `_unsettled`."""
+        self._unsettled = False
+        """Has anything happened that may have it do something earlier?"""
 
     # ---------------------------------------------------------------- sending
 
@@ -109,6 +114,7 @@ class Connections:
             reply_bytes=reply_bytes,
         )
         self._pending.add(pending)
+        self._due_at = min(self._due_at, pending.deadline)
         if self._closed is not None:
             self._fail_later(pending, self._closed)
             return
@@ -121,7 +127,9 @@ class Connections:
         link = self._link(destination)
         if link.ready and not link.unsent and link.connection is not None:
             link.told = True
-            return link.connection.send(header, list(map(joined, frames)))
+            if link.connection.send(header, list(map(joined, frames))):
+                return True
+            self._unsettled = True
         if link.connection is None and now >= link.reopen_at and self._closed is None:
             self._open(link, now)
         return False
@@ -140,6 +148,7 @@ class Connections:
             self._fail_later(pending, error)
             return
         link.unsent.append(pending.request_id)
+        self._unsettled = True
         if link.connection is None and now >= link.reopen_at:
             self._open(link, now)
 
@@ -163,6 +172,7 @@ class Connections:
         if not connection.send(pending.header, list(map(joined, frames))):
             if path is not None:
                 path.withdraw(pending.request_id)
+            self._unsettled = True
             return False
         pending.mark_sent()
         return True
@@ -214,6 +224,7 @@ class Connections:
         state = connection.update()
         if state is ConnectionState.READY and not link.ready:
             link.connected()
+            self._unsettled = True
             self._on_ready(link.destination)
         if state is ConnectionState.LOST:
             self._lose(link, connection, "the connection was lost", now)
@@ -250,19 +261,21 @@ class Connections:
 
     def advance(self, now: float) -> None:
         """Do what is due by time."""
+        if now < self._due_at and not self._unsettled:
+            return
+        self._unsettled = True
         for pending in self._pending.take_expired(now):
             pending.on_reply(self._expiry(pending, now), [])
         for link in tuple(self._links.values()):
             self._advance_link(link, now)
 
-    def due(self, now: float) -> float | None:
-        """When `advance` will have something to do, in monotonic seconds."""
-        due = self._pending.next_deadline()
-        for link in self._links.values():
-            link_due = self._link_due(link, now)
-            if link_due is not None and (due is None or link_due < due):
-                due = link_due
-        return due
+    def due(self, now: float) -> float:
+        """When `advance` will have something to do, in monotonic seconds; infinity if nothing."""
+        if self._unsettled:
+            self._unsettled = False
+            links = [self._link_due(link, now) for link in self._links.values()]
+            self._due_at = min([self._pending.next_deadline(), *links])
+        return self._due_at
 
     def relocate(self, now: float) -> None:
         """Nodes may have moved, come or gone."""
@@ -302,20 +315,21 @@ class Connections:
         elif link.unsent:
             self._flush(link, now)
 
-    def _link_due(self, link: Link, now: float) -> float | None:
+    def _link_due(self, link: Link, now: float) -> float:
         if link.connection is None:
-            return link.reopen_at if link.unsent else None
+            return link.reopen_at if link.unsent else inf
         if link.connection.state is ConnectionState.LOST:
             return now  # noticed while sending: the poller will not report it
         if not link.ready:
             return link.patient_until
-        return now + FULL_QUEUE_PAUSE_S if link.unsent else None
+        return now + FULL_QUEUE_PAUSE_S if link.unsent else inf
 
     def _open(self, link: Link, now: float) -> None:
         location = self._locate(link.destination)
         if isinstance(location, TailraceError):
             self._defer(partial(self._give_up, link, location))
             return
+        self._unsettled = True
         link.location = location
         link.endpoint = location.endpoint()
         link.connection = self._connect(link.endpoint)
@@ -349,6 +363,7 @@ class Connections:
 
     def _drop(self, link: Link, linger_ms: int = 0) -> None:
         connection, link.connection, link.ready = link.connection, None, False
+        self._unsettled = True
         if connection is not None:
             del self._by_connection[connection]
             self._poller.remove(connection)

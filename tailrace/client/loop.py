@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from random import Random
 from time import monotonic
 from typing import Protocol
@@ -141,8 +142,8 @@ class Loop:
                 elif isinstance(source, Subscriber):
                     self.follower.receive(monotonic())
 
-    def _step(self, now: float) -> float | None:
-        """Everything that is due; when there will be more, if nothing comes before (monotonic seconds)."""
+    def _step(self, now: float) -> float:
+        """Everything that is due; when there will be more if nothing comes in (monotonic s, infinity)."""
         self._woken = False
         for _ in range(len(self._actions)):
             self._actions.popleft()()
@@ -152,20 +153,25 @@ class Loop:
             for task in tuple(self.tasks):
                 task.cluster_changed()
         self.connections.advance(now)
-        due = [task.step(now) for task in tuple(self.tasks)]
-        due.append(self.follower.tick(now))
-        due.append(self.connections.due(now))
+        soonest = inf
+        for task in tuple(self.tasks):
+            due = task.step(now)
+            if due is not None and due < soonest:
+                soonest = due
+        due = self.follower.tick(now)
+        if due is not None and due < soonest:
+            soonest = due
         if self.follower.refusal is not None:
             self.answered.set()
-        return min((at for at in due if at is not None), default=None)
+        return min(soonest, self.connections.due(now))
 
-    def _wait(self, until: float | None) -> list[Source]:
+    def _wait(self, until: float) -> list[Source]:
         # Whoever hands something over looks at `_sleeping` afterwards, so that one of us sees the other.
         self._sleeping = True
         if self._actions or self._woken or self._stopping:
             timeout_s: float | None = 0.0
         else:
-            timeout_s = None if until is None else max(0.0, until - monotonic())
+            timeout_s = None if until == inf else max(0.0, until - monotonic())
         sources = self._poller.poll(timeout_s)
         self._sleeping = False
         return sources

@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import TypeAlias
 
 from tailrace.protocol.errors import TailraceError
@@ -110,11 +111,11 @@ class PendingRequests:
         self._deadlines.clear()
         return found
 
-    def next_deadline(self) -> float | None:
-        """When `take_expired` has something to do at the latest (monotonic seconds)."""
+    def next_deadline(self) -> float:
+        """When `take_expired` has something to do at the latest (monotonic seconds; infinity: never)."""
         while self._deadlines and self._deadlines[0][1] not in self._requests:
             heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+        return self._deadlines[0][0] if self._deadlines else inf
 
     def _drop_answered(self) -> None:
         self._deadlines = [entry for entry in self._deadlines if entry[1] in self._requests]

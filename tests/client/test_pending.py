@@ -1,5 +1,7 @@
 """Requests wait by id, and stop waiting in the order of their deadlines."""
 
+from math import inf
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,7 +37,7 @@ def test_only_what_one_destination_was_sent_is_taken() -> None:
         requests.add(pending)
     assert [pending.request_id for pending in requests.take_sent(1)] == [1, 4]
     assert [pending.request_id for pending in requests.take_all()] == [2, 3]
-    assert requests.next_deadline() is None
+    assert requests.next_deadline() == inf
 
 
 def test_many_answered_requests_leave_no_heap_behind() -> None:
@@ -44,7 +46,7 @@ def test_many_answered_requests_leave_no_heap_behind() -> None:
         requests.add(_pending(request_id, deadline=30.0 + request_id))
         assert requests.take(request_id) is not None
     assert len(requests._deadlines) < 2_000
-    assert requests.next_deadline() is None
+    assert requests.next_deadline() == inf
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=60), st.integers(0, 50))
@@ -57,7 +59,7 @@ def test_expired_requests_come_out_once_and_answered_ones_never(
         if answered:
             requests.take(request_id)
     waiting = [(deadline, i) for i, (deadline, answered) in enumerate(entries) if not answered]
-    assert requests.next_deadline() == min((deadline for deadline, _ in waiting), default=None)
+    assert requests.next_deadline() == min((deadline for deadline, _ in waiting), default=inf)
     expired = [(pending.deadline, pending.request_id) for pending in requests.take_expired(now)]
     assert expired == sorted(entry for entry in waiting if entry[0] <= now)
     assert requests.take_expired(now) == []
