@@ -1,6 +1,9 @@
 """The consumer's part in the I/O thread: sends the fetches that the fetcher plans, brings it the replies.
 
 The fetcher is shared by two threads under `lock`, which is held for microseconds, never while waiting.
+
+What trickles in is handed over at once: the I/O thread, which has woken the application, lets it go first.
+Both need the interpreter, and to ask for more takes as long as to hand over a record.
 """
 
 import threading
@@ -8,15 +11,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
+from typing import Final
 
 from tailrace.client.engine import Engine
 from tailrace.client.pending import Frame
 from tailrace.protocol.errors import ClosedError, MalformedRequestError, TailraceError
+from tailrace.protocol.limits import LOCAL_PAYLOAD_BYTES_MIN
 from tailrace.protocol.messages import Fetch, Fetched, ListOffsets, OffsetsListed, Reply
 
+from .bell import Bell
 from .config import ConsumerConfig
 from .fetch_plans import FetchPlan, LookupPlan
 from .fetcher import Fetcher
+
+GOES_FIRST_S: Final = 0.0005
+"""The application goes first for so long: longer than a record takes, shorter than anybody notices."""
 
 
 class FetchTask:
@@ -29,7 +38,12 @@ class FetchTask:
         self._fetcher = fetcher
         self._config = config
         self._lock = lock
-        self._changed = threading.Condition(lock)
+        self._news = Bell()
+        self._waiting = False
+        """Is the application's thread in a wait that nobody has ended?"""
+        self._back = Bell()
+        self._goes_first = False
+        """Was it woken for little? Then it goes first, until it waits again."""
         self._woken = False
         self._listener: Callable[[], None] | None = None
         self.cluster_moved = False
@@ -42,6 +56,9 @@ class FetchTask:
 
     def step(self, now: float) -> float | None:
         """Send what is to be sent."""
+        if self._goes_first:
+            self._back.wait(GOES_FIRST_S)
+            self._goes_first = False
         with self._lock:
             plans = self._fetcher.plan(now)
             retry_at = self._fetcher.retry_at
@@ -57,7 +74,7 @@ class FetchTask:
 
     def cluster_changed(self) -> None:
         """Follow the leaders."""
-        with self._changed:
+        with self._lock:
             state = self._engine.view()
             self._fetcher.follow(state.topics, state.topic_ids)
             self.cluster_moved = True
@@ -65,7 +82,7 @@ class FetchTask:
 
     def closed(self, _error: TailraceError | None) -> None:
         """Nothing more will come: whoever waits is told."""
-        with self._changed:
+        with self._lock:
             self._woken = self._over = True
             self._tell()
 
@@ -101,7 +118,8 @@ class FetchTask:
         self, plan: FetchPlan | LookupPlan, reply: Reply | TailraceError, frames: Sequence[Frame]
     ) -> None:
         now = monotonic()
-        with self._changed:
+        little = sum(map(len, frames)) < LOCAL_PAYLOAD_BYTES_MIN
+        with self._lock:
             if isinstance(plan, FetchPlan) and isinstance(reply, Fetched):
                 self._fetcher.replied(plan.fetch_id, reply.results, frames, now)
             elif isinstance(plan, LookupPlan) and isinstance(reply, OffsetsListed):
@@ -111,6 +129,7 @@ class FetchTask:
             else:
                 self._fetcher.failed(plan.fetch_id, MalformedRequestError(f"got {reply!r:.200}"), now)
             if self._fetcher.has_ready:
+                self._goes_first = self._waiting and little
                 self._tell()
 
     # ----------------------------------------------- in the application's thread
@@ -121,9 +140,8 @@ class FetchTask:
         False if `wakeup()` was called; also after `timeout_s`. Ctrl-C interrupts it. Raises
         what has ended the engine.
         """
-        with self._changed:
-            self._changed.wait_for(self._worth_waking, timeout_s)
-            woken, self._woken = self._woken, False
+        self._wait(self._worth_waking, timeout_s)
+        woken = self.take_woken()
         self._engine.check()
         return not woken
 
@@ -132,8 +150,7 @@ class FetchTask:
 
         Raises what has ended the engine.
         """
-        with self._changed:
-            met = self._changed.wait_for(lambda: self._over or condition(), max(0.0, deadline - monotonic()))
+        met = self._wait(lambda: self._over or condition(), deadline - monotonic())
         self._engine.check()
         return met
 
@@ -147,19 +164,19 @@ class FetchTask:
             self._engine.submit(self._wake_up)
 
     def _wake_up(self) -> None:
-        with self._changed:
+        with self._lock:
             self._woken = True
             self._tell()
 
     def take_woken(self) -> bool:
         """Was `wakeup` called since the last wait or look?"""
-        with self._changed:
+        with self._lock:
             woken, self._woken = self._woken, False
         return woken
 
     def listen(self, news: Callable[[], None] | None) -> None:
         """Call `news` in the thread that has some, whenever a wait would end; at once if it would now."""
-        with self._changed:
+        with self._lock:
             self._listener = news
             if self._worth_waking():
                 self._tell()
@@ -168,8 +185,28 @@ class FetchTask:
         """Fetches may go out now."""
         self._engine.wake()
 
+    def _wait(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
+        """Until the condition, looked at under the lock, holds; False if it does not and the time is over."""
+        until = None if timeout_s is None else monotonic() + timeout_s
+        while True:
+            with self._lock:
+                if condition():
+                    return True
+                self._waiting = timeout_s is None or timeout_s > 0
+            if not self._waiting:
+                return False
+            if self._goes_first:
+                self._back.ring()
+            try:
+                self._news.wait(timeout_s)
+            finally:
+                self._waiting = False
+            timeout_s = None if until is None else until - monotonic()
+
     def _tell(self) -> None:
-        self._changed.notify_all()
+        if self._waiting:
+            self._waiting = False
+            self._news.ring()
         if self._listener is not None:
             self._listener()
 

@@ -19,6 +19,7 @@ from tailrace.protocol.limits import (
     FETCH_SLOT_BYTES_FIRST,
     FETCH_SLOT_BYTES_MAX,
     FETCHES_PER_NODE_MAX,
+    LOCAL_PAYLOAD_BYTES_MIN,
     PARTITIONS_PER_REQUEST_MAX,
 )
 
@@ -174,12 +175,15 @@ class Flights:
             _log.info("fetching from node %d goes on", node_id)
 
     def room(self, node_id: int) -> int:
-        """Bytes to keep free for the node's next reply."""
+        """Bytes to keep free for the node's next reply; none if that comes in frames, as little does."""
         return self._node(node_id).room
 
     def brought(self, node_id: int, size: int) -> None:
         """A reply had batches of so many bytes: the next may have more."""
-        self._node(node_id).room = min(max(ROOM_FACTOR * size, FETCH_SLOT_BYTES_FIRST), FETCH_SLOT_BYTES_MAX)
+        room = ROOM_FACTOR * size
+        little = 0 < room < LOCAL_PAYLOAD_BYTES_MIN
+        at_least = min(max(room, FETCH_SLOT_BYTES_FIRST), FETCH_SLOT_BYTES_MAX)
+        self._node(node_id).room = 0 if little else at_least
 
     def elected(self, node_id: int) -> None:
         """The node leads something from now on, and so is alive: what it missed before says nothing."""
