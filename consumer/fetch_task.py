@@ -56,9 +56,6 @@ class FetchTask:
 
     def step(self, now: float) -> float | None:
         """Send what is to be sent."""
-        if self._goes_first:
-            self._back.wait(GOES_FIRST_S)
-            self._goes_first = False
         with self._lock:
             plans = self._fetcher.plan(now)
             retry_at = self._fetcher.retry_at
@@ -131,6 +128,9 @@ class FetchTask:
             if self._fetcher.has_ready:
                 self._goes_first = self._waiting and little
                 self._tell()
+        if self._goes_first:
+            self._back.wait(GOES_FIRST_S)
+            self._goes_first = False
 
     # ----------------------------------------------- in the application's thread
 

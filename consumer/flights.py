@@ -117,7 +117,7 @@ class Flights:
         """There is an answer, or there will be none."""
         flight = self._flights[fetch_id]
         flight.in_air = False
-        self._node(flight.node_id).flights.discard(fetch_id)
+        self._nodes[flight.node_id].flights.discard(fetch_id)
         return flight
 
     def rest(self, flight: Flight) -> dict[Key, AssignedPartition]:

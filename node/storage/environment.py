@@ -223,7 +223,8 @@ class Storage:
         if not appends:
             return []
         results = self._commit(appends, {})
-        self._expire_producers(appends[0].now_ms)
+        if self._producers.may_expire(appends[0].now_ms):
+            self._expire_producers(appends[0].now_ms)
         return results
 
     def _commit(

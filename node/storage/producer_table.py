@@ -70,13 +70,15 @@ class ProducerTable:
         for producer_id in producer_ids:
             self._cache.pop((log.partition_id, producer_id), None)
 
+    def may_expire(self, now_ms: int) -> bool:
+        """Is it time for `expire_slice`? Cheap."""
+        return abs(now_ms - self._checked_ms) >= CHECK_INTERVAL_MS
+
     def expire_slice(self, now_ms: int) -> bool:
-        """Forget ids past `EXPIRY_MS` among the next `CHECK_SLICE_ROWS`, at most once an interval.
+        """Forget ids past `EXPIRY_MS` among the next `CHECK_SLICE_ROWS`.
 
         Returns whether rows were deleted, in a transaction of their own.
         """
-        if abs(now_ms - self._checked_ms) < CHECK_INTERVAL_MS:
-            return False
         self._checked_ms = now_ms
         expired = self._find_expired(now_ms - EXPIRY_MS)
         if not expired:

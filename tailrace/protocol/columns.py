@@ -332,18 +332,25 @@ def _body(columns: list[_Column]) -> tuple[Iterable[bytes], int]:
     """The parts of an uncompressed body, made when asked for (TypeError may come then), and their size."""
     buffers = list(chain.from_iterable(column.buffers for column in columns))
     size = DIRECTORY_HEAD.size + DIRECTORY_ENTRY.size * len(buffers)
-    size += sum(length + padding(length) for _, length, _ in buffers)
+    for _, length, _ in buffers:
+        size += length + padding(length)
     if size > RECORD_BYTES_MAX:
         _check_sizes(size, [column for column in columns if column.lengths or column.packed])
     return _parts(buffers), size
 
 
 def _parts(buffers: list[_Buffer]) -> Iterator[bytes]:
-    directory = [DIRECTORY_HEAD.pack(len(buffers), 0, 0)]
-    directory += (DIRECTORY_ENTRY.pack(kind, b"", length) for kind, length, _ in buffers)
-    yield b"".join(directory)
+    directory = DIRECTORY_HEAD.pack(len(buffers), 0, 0)
+    for kind, length, _ in buffers:
+        directory += DIRECTORY_ENTRY.pack(kind, b"", length)
+    yield directory
     for _, length, items in buffers:
-        yield from _large(items) if length >= SMALL_PART_BYTES * len(items) else _joined(items, length)
+        if length >= SMALL_PART_BYTES * len(items):
+            yield from _large(items)
+        elif length <= JOINED_BYTES:
+            yield b"".join(items)
+        else:
+            yield from _joined(items, length)
         if padding(length):
             yield bytes(padding(length))
 

@@ -37,6 +37,7 @@ from .limits import BATCH_HEADERS_MAX
 from .record import Headers
 
 _LAST_KIND: Final = max(Kind)
+_KINDS: Final = len(Kind)
 _PADDING: Final = bytes(COLUMNS_AT - HEADER_BYTES)
 _KEY_KINDS: Final = frozenset((Kind.KEY_OFFSETS, Kind.KEY_DATA, Kind.KEY_VALIDITY))
 _HEADER_KINDS: Final = frozenset(kind for kind in Kind if kind.name.startswith("HEADER_"))
@@ -58,7 +59,7 @@ class BinaryColumn:
     """A checked column of bytes or nulls; decoded when asked for."""
 
     def __init__(self, body: bytes, spans: Mapping[int, Span], kinds: BinaryKinds, count: int) -> None:
-        what = kinds.data.name
+        what = kinds.data._name_
         self.offsets = _sized(spans, kinds.offsets, 4 * (count + 1))
         self.data = _sized(spans, kinds.data, None)
         self.validity = None if kinds.validity is None else spans.get(kinds.validity)
@@ -224,7 +225,7 @@ def _read_directory(body: bytes) -> Mapping[int, Span]:
         raise CorruptBatchError("the column directory is cut off")
     count, *reserved = DIRECTORY_HEAD.unpack_from(body)
     end = at + count * DIRECTORY_ENTRY.size
-    if any(reserved) or count > len(Kind) or end > len(body):
+    if any(reserved) or count > _KINDS or end > len(body):
         raise CorruptBatchError(f"a column directory of {count} entries that does not fit")
     spans, end = _spans(body[at:end], end)
     if end != len(body):
