@@ -1,12 +1,13 @@
 """Tailrace beside other brokers, in one run: a table of each workload, and the ratios to the best of them.
 
     python benchmarks/peers/peers.py HARNESS [--peers a,b] [--workloads W1,W7] [--seconds 5] [--reps 3]
-                                     [--data-dir DIR] [--out FILE]
+                                     [--data-dir DIR] [--out FILE] [--cold]
     python benchmarks/peers/peers.py HARNESS --from FILE        # the tables of an earlier run
 
 HARNESS is the folder of the comparison (`bench.py`, `common.py`, `adapters/`), whose requirements are
 installed where this runs. Every repetition starts a fresh server; Tailrace syncs before each
-acknowledgement, the others do what they do by default. Run it on a machine that does nothing else.
+acknowledgement, the others do what they do by default. The memory is touched first (`machine.py`), unless
+with `--cold`. Run it on a machine that does nothing else.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ADAPTER = Path(__file__).with_name("tailrace_adapter.py")
+MACHINE = Path(__file__).resolve().parent.parent / "machine.py"
 OURS = "tailrace"
 PEERS = (
     "tailrace", "tailrace-records", "tailrace-2-nodes", "nats-2.15", "valkey-everysec", "tansu-confluent",
@@ -127,6 +129,7 @@ def main() -> None:
     parser.add_argument("--reps", type=int, default=3)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--cold", action="store_true", help="do not touch the memory first")
     parser.add_argument("--from", type=Path, dest="earlier", metavar="FILE")
     arguments = parser.parse_args()
     if not (arguments.harness / "bench.py").is_file():
@@ -134,6 +137,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:
         out = arguments.earlier or arguments.out or Path(folder) / "results.json"
         if not arguments.earlier:
+            if not arguments.cold:
+                subprocess.run([sys.executable, MACHINE], check=True)
             run(arguments, out.resolve())
         results = json.loads(out.read_text())
     print(f"\n{ratios(results)}\n\n{results['meta']}\n{versions()}")
