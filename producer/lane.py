@@ -25,7 +25,13 @@ from typing import Final, NamedTuple
 
 from tailrace.client.retry import Backoff
 from tailrace.protocol.cluster import NO_LEADER
-from tailrace.protocol.errors import ErrorCode, TailraceError, TimedOutError, UnknownTopicError
+from tailrace.protocol.errors import (
+    ErrorCode,
+    LeaderNotAvailableError,
+    TailraceError,
+    TimedOutError,
+    UnknownTopicError,
+)
 from tailrace.protocol.limits import IN_FLIGHT_BATCHES_MAX
 
 from .batch import UNSTAMPED, Batch, Identity, Stamp, advance
@@ -240,6 +246,17 @@ class Lane:
     def unresolved(self) -> int:
         """The number of batches that are here."""
         return len(self.waiting) + len(self._returned) + len(self.in_flight)
+
+    def obstacle(self) -> TailraceError | None:
+        """Why the batches that are here are not stored yet, as far as that is known. Any thread may ask."""
+        batches = (*self.in_flight, *self._returned, *self.waiting)
+        if not batches:
+            return None
+        name = f"{batches[0].outcome.topic}-{self.partition}"
+        if self.leader == NO_LEADER:
+            return LeaderNotAvailableError(f"{name} has no live leader: start the nodes that hold it")
+        error = next((batch.last_error for batch in batches if batch.last_error is not None), None)
+        return None if error is None else type(error)(f"{name} at node {self.leader}: {error}")
 
     # ---------------------------------------------------------------- settling
 

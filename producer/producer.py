@@ -40,6 +40,7 @@ from .delivery import Delivery, ManyDelivery
 from .metrics import metrics_of
 from .partitioner import Partitioner, PartitionerOption
 from .pipeline import Pipeline
+from .refusals import because
 from .topics import TopicBuffers
 
 _numbers: Final = itertools.count(1)
@@ -306,8 +307,9 @@ class Producer:
             self._accumulator.check()
         left = self._accumulator.flush(timeout_s)
         if left:
+            why = because(self._accumulator.obstacle())
             raise TimedOutError(
-                f"{left} batches got no answer within {timeout_s} s; they are still on their way"
+                f"{left} batches got no answer within {timeout_s} s; they are still on their way{why}"
             )
         self._raise_failures()
 
