@@ -357,7 +357,7 @@ def test_cluster_ready(cluster: Cluster, tailrace: Run) -> None:
     )
     (ready,) = objects(tailrace("cluster", "ready", "--json"))
     assert ready["nodes"] == 2
-    late = tailrace("cluster", "ready", "--nodes", 3, "--timeout", 2, code=1)
+    late = tailrace("cluster", "ready", "--nodes", 3, "--timeout", "2s", code=1)
     assert late.stderr == "Error: not ready within 2 s: 2 nodes are alive, 3 are needed\n"
     assert late.stdout == ""
 
@@ -380,5 +380,5 @@ def test_a_partition_without_a_leader(tailrace: Run) -> None:
         assert done.stdout == "here\n"
         gone = f"t-{1 - here}: there is no live leader while node 1 is down: start it"
         assert done.stderr == f"{gone}; the other partitions are read meanwhile\n"
-        done = tailrace("consume", "t", "-e", "--timeout", "500ms", *where, code=1)
+        done = tailrace("consume", "t", "-e", "--timeout", "2s", *where, code=1)
         assert done.stderr.endswith(f"Error: {gone}\n")
