@@ -40,7 +40,7 @@ def too_late() -> int:
 
 
 def test_leaving_raises_if_something_was_not_stored(cluster: Cluster, topic: MakeTopic) -> None:
-    with pytest.raises(DeliveryFailedError, match="1 records were not stored"):  # noqa: SIM117
+    with pytest.raises(DeliveryFailedError, match="1 record not stored"):  # noqa: SIM117
         with Producer(cluster.bootstrap_servers) as writer:
             writer.send(topic(), b"x", timestamp_ms=too_late())
 
@@ -50,7 +50,7 @@ def test_leaving_never_masks_an_exception(cluster: Cluster, topic: MakeTopic) ->
         with Producer(cluster.bootstrap_servers, client_id="w") as writer:
             writer.send(topic(), b"x", timestamp_ms=too_late())
             raise ZeroDivisionError
-    assert left.value.__notes__[0].startswith("and w: 1 records were not stored")
+    assert left.value.__notes__[0].startswith("and w: 1 record not stored")
 
 
 def test_close_gives_up_after_its_timeout(producer: MakeProducer, topic: MakeTopic, cluster: Cluster) -> None:
@@ -62,7 +62,7 @@ def test_close_gives_up_after_its_timeout(producer: MakeProducer, topic: MakeTop
         sent = writer.send(name, b"y")
         with pytest.raises(TimedOutError, match=r"no answer within 0\.1 s"):
             sent.result(0.1)
-        with pytest.raises(TimedOutError, match=r"1 batches got no answer within 0\.1 s"):
+        with pytest.raises(TimedOutError, match=r"1 batch got no answer within 0\.1 s"):
             writer.flush(0.1)
         with pytest.raises(DeliveryFailedError, match="closed"):
             writer.close(0.1)
