@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from tailrace.client.retry import Backoff
 from tailrace.protocol.cluster import NO_LEADER
 from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.messages import NO_EPOCH
 from tailrace.protocol.record import TopicPartition
 
 from .open_batch import OpenBatch, RawBatch
@@ -15,6 +16,8 @@ Key: TypeAlias = tuple[bytes, int]
 """Topic id and partition."""
 Reset: TypeAlias = Literal["earliest", "latest", "none"]
 NO_FETCH = 0
+NO_POSITION = -1
+"""Reading has not begun: it failed, or the end to begin at is not known yet."""
 
 
 class AssignedPartition:
@@ -27,8 +30,8 @@ class AssignedPartition:
     """
 
     __slots__ = (
-        "aside", "backoff", "buffer", "buffered_bytes", "failure", "fetch", "fetch_offset", "high_watermark",
-        "in_hand_from", "key",
+        "aside", "backoff", "begins_after", "buffer", "buffered_bytes", "failure", "fetch", "fetch_offset",
+        "high_watermark", "in_hand_from", "key",
         "leader", "leader_epoch", "lost", "name", "open", "paused", "position", "position_epoch",
         "reset", "retry_at", "settled", "settled_epoch",
     )  # fmt: skip
@@ -49,6 +52,9 @@ class AssignedPartition:
         """Paused for one call that wants others only."""
         self.lost = False
         """The log does not hold `fetch_offset`; where the log lies must be asked before it goes on."""
+        self.begins_after = NO_EPOCH
+        """A leader epoch. Nobody led the partition when reading was to begin at its end: that is where this
+        epoch ended, which the next leader knows. Until it has told there is no position."""
         self.fetch = NO_FETCH
         """The fetch in flight that asks for this partition. A reply to any other one is stale."""
         self.buffer: deque[RawBatch] = deque()
@@ -82,6 +88,16 @@ class AssignedPartition:
             and self.leader != NO_LEADER
         )
 
+    def begin_after(self, leader_epoch: int) -> None:
+        """Have the next leader asked where `leader_epoch` ended, and begin there."""
+        self.begins_after = leader_epoch
+        self.lost = True
+
+    def begin_at(self, offset: int) -> None:
+        """The first position is known now. Nothing was handed over before."""
+        self.move_to(offset)
+        self.settle()
+
     def settle(self) -> None:
         """The application is done with all that was handed over."""
         self.settled = self.in_hand_from = self.position
@@ -110,6 +126,7 @@ class AssignedPartition:
         self.open = None
         self.failure = None
         self.lost = False
+        self.begins_after = NO_EPOCH
         if offset != self.position:
             self.position_epoch = -1
         self.position = self.fetch_offset = offset

@@ -14,12 +14,12 @@ from tailrace.protocol.cluster import TopicInfo
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError, UnknownPartitionError
 from tailrace.protocol.record import TopicPartition
 
-from .assigned import AssignedPartition, Reset
+from .assigned import NO_POSITION, AssignedPartition, Reset
 from .commits import Commits
 from .fetcher import Fetcher
-from .look_up import log_ranges
+from .look_up import look_up
 from .offsets import Held
-from .start import new_partitions, start_offset, unseen_start
+from .start import Leaderless, LogRange, new_partitions, start_offset, unseen_start
 
 _log = logging.getLogger(__name__)
 
@@ -144,8 +144,7 @@ class Assignment:
 
         The `new` ones, of which nothing is stored, were read by nobody: they are read from their beginning.
 
-        The others hold up nobody: another process holds their offsets, or they would begin at the end
-        of a log whose leader is not there.
+        The others hold up nobody: another process holds their offsets.
         """
         deadline = monotonic() + timeout_s
         held = self._commits.hold({name: info.topic_id for name, info in wanted.items()}, timeout_s)
@@ -154,16 +153,13 @@ class Assignment:
         with ExitStack() as taken:
             for name in held.stored:
                 taken.callback(self._commits.release, (wanted[name].topic_id, name.partition))
-            fresh = self._start(wanted, held, deadline, new=new, wait=False)
+            fresh = self._start(wanted, held, deadline, new=new)
             if self._commits.automatic:
                 self._commits.store_settled(fresh, monotonic())
             taken.pop_all()
         for partition in fresh:
             self._add(partition)
-        started = {partition.name for partition in fresh}
-        for name in held.stored.keys() - started:
-            self._commits.release((wanted[name].topic_id, name.partition))
-        return list(started)
+        return list(held.stored)
 
     def drop(self, partitions: Iterable[AssignedPartition]) -> None:
         """Read these no more; nothing is stored."""
@@ -213,7 +209,7 @@ class Assignment:
             held.callback(self._commits.release, (wanted[name], name.partition))
         for error in taken.refused.values():
             raise error
-        return self._start(added, taken, deadline, new=frozenset(), wait=True)
+        return self._start(added, taken, deadline, new=frozenset())
 
     def _start(
         self,
@@ -222,36 +218,35 @@ class Assignment:
         deadline: float,
         *,
         new: Set[TopicPartition],
-        wait: bool,
     ) -> list[AssignedPartition]:
         stored = held.stored
         unread = new_partitions(stored, held.counts) | {name for name in new if stored.get(name) is None}
         resets: dict[TopicPartition, Reset] = {
             name: "earliest" if name in unread else self._reset for name in stored
         }
-        unseen = {name: unseen_start(name, stored[name], resets[name]) for name in stored}
-        needed = {name for name, offset in unseen.items() if offset is None} if wait else set()
-        logs = log_ranges(self._engine, list(stored), needed, deadline)
+        logs = look_up(self._engine, list(stored), deadline)
         fresh = []
-        for name in stored:
-            info = added[name]
-            if name in logs:
-                offset = start_offset(name, stored[name], logs[name], resets[name])
-                fresh.append(self._starting(name, info, offset, self._reset))
-            elif (guess := unseen[name]) is not None:
+        for name, log in logs.items():
+            if isinstance(log, LogRange):
+                start = start_offset(name, stored[name], log, resets[name])
+                fresh.append(self._starting(name, added[name], start, self._reset))
+            else:
                 # What is sent from now on must not be missed, even if the log does not reach back to it.
+                guess = unseen_start(name, stored[name], log, resets[name])
                 reset: Reset = "none" if self._reset == "none" else "earliest"
-                fresh.append(self._starting(name, info, guess, reset))
+                fresh.append(self._starting(name, added[name], guess, reset))
         return fresh
 
     def _starting(
-        self, name: TopicPartition, info: TopicInfo, offset: int | TailraceError, reset: Reset
+        self, name: TopicPartition, info: TopicInfo, start: int | TailraceError | Leaderless, reset: Reset
     ) -> AssignedPartition:
-        if isinstance(offset, TailraceError):
-            partition = AssignedPartition(name, info.topic_id, -1, reset, self._random)
-            partition.failure = offset
-            return partition
-        return AssignedPartition(name, info.topic_id, offset, reset, self._random)
+        offset = start if isinstance(start, int) else NO_POSITION
+        partition = AssignedPartition(name, info.topic_id, offset, reset, self._random)
+        if isinstance(start, TailraceError):
+            partition.failure = start
+        elif isinstance(start, Leaderless):
+            partition.begin_after(start.leader_epoch)
+        return partition
 
     def _add(self, partition: AssignedPartition) -> None:
         self._partitions[partition.name] = partition

@@ -63,8 +63,9 @@ class Consumer(Positions):
     more, `auto_offset_reset` decides: "latest", "earliest", or "none" (OffsetOutOfRangeError). When
     `subscribe` and `assign` return, positions are known: what is sent afterwards is not missed. Partitions
     whose node is down do not hold up the others: a warning names them, and they are read when it is back,
-    from the stored offset or, if the log does not reach to it, the first record. Only where reading is to
-    start at the end ("latest", nothing stored) it must be asked for first, and so is waited for.
+    from the stored offset or, if the log does not reach to it, the first record. Where reading is to start
+    at the end ("latest", nothing stored) it starts where the log ended when its node went down: nothing is
+    missed. Until that has a leader again `position` raises LeaderNotAvailableError, and nothing is stored.
 
     **Threads.** A consumer belongs to one thread at a time; only `wakeup` may be called from others. A call
     while another thread is in one raises ConcurrentUseError, `close` too: `wakeup`, and close it when the

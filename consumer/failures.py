@@ -50,11 +50,10 @@ def no_offset_yet(name: TopicPartition) -> OffsetOutOfRangeError:
     )
 
 
-def unknown_end(cause: str) -> LeaderNotAvailableError:
-    """Reading would start at the end of a log whose leader is not there."""
+def no_position_yet(cause: str) -> LeaderNotAvailableError:
+    """Reading begins at the end of a log whose leader is not there."""
     return LeaderNotAvailableError(
-        f"{cause}. Nothing is stored for it, and where its end is now nobody else knows: assign() the other "
-        'partitions, or set auto_offset_reset to "earliest"'
+        f"{cause}. It is read from its end, which its next leader will tell: ask again then, or seek"
     )
 
 

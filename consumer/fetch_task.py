@@ -47,7 +47,8 @@ class FetchTask:
         self._woken = False
         self._listener: Callable[[], None] | None = None
         self.cluster_moved = False
-        """The cluster state was replaced. Cleared by the application's thread when it has looked at it."""
+        """The cluster state was replaced, or a leader has told where a log lies. Cleared by the application's
+        thread when it has looked at it."""
         self.group_moved = False
         """The group has another assignment for us, or has lost us. Cleared as `cluster_moved`."""
         self._over = False
@@ -121,6 +122,8 @@ class FetchTask:
                 self._fetcher.replied(plan.fetch_id, reply.results, frames, now)
             elif isinstance(plan, LookupPlan) and isinstance(reply, OffsetsListed):
                 self._fetcher.located(plan, reply.results, now)
+                self.cluster_moved = True  # positions may be known now that are to be stored
+                self._tell()
             elif isinstance(reply, TailraceError):
                 self._fetcher.failed(plan.fetch_id, reply, now)
             else:

@@ -36,6 +36,7 @@ from tailrace.protocol.limits import (
 from tailrace.protocol.messages import (
     EARLIEST,
     LATEST,
+    NO_EPOCH,
     ErrorInfo,
     FetchEntry,
     FetchResult,
@@ -201,6 +202,8 @@ class Fetcher:
             refused = start.error if start.error.code != ErrorCode.NONE else end.error
             if refused.code != ErrorCode.NONE:
                 self._refused(partition, refused, now)
+            elif partition.begins_after != NO_EPOCH:
+                partition.begin_at(max(start.offset, end.offset))
             else:
                 self._relocate(partition, start.offset, end.offset, now)
 
@@ -274,7 +277,7 @@ class Fetcher:
 
     def _look_up(self, node_id: int, partitions: dict[Key, AssignedPartition]) -> LookupPlan:
         queries = [
-            OffsetQuery(*key, partition.leader_epoch, which)
+            OffsetQuery(*key, partition.leader_epoch, which, partition.begins_after)
             for key, partition in partitions.items()
             for which in (EARLIEST, LATEST)
         ]

@@ -1,7 +1,7 @@
 """Where the logs of newly assigned partitions lie, as far as there are leaders to ask."""
 
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
@@ -9,12 +9,12 @@ from tailrace.client.engine import Engine
 from tailrace.client.leaderless import without_leader
 from tailrace.client.offsets import list_offsets
 from tailrace.protocol.cluster import NO_LEADER, PartitionInfo
-from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.errors import LeaderNotAvailableError, TailraceError
 from tailrace.protocol.messages import EARLIEST, LATEST
 from tailrace.protocol.record import TopicPartition
 
-from .failures import unknown_end
-from .start import LogRange
+from .failures import no_position_yet
+from .start import Leaderless, LogRange
 
 _FIRST_TRY_S: Final = 1.0
 """How long leaders are asked before it is looked again who has none; twice as long each time."""
@@ -22,14 +22,13 @@ _FIRST_TRY_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
-def log_ranges(
-    engine: Engine, names: Sequence[TopicPartition], needed: Set[TopicPartition], deadline: float
-) -> dict[TopicPartition, LogRange]:
-    """The ranges of all partitions that have a leader, and of all that are `needed`.
+def look_up(
+    engine: Engine, names: Sequence[TopicPartition], deadline: float
+) -> dict[TopicPartition, LogRange | Leaderless]:
+    """The range of each partition that has a leader. The others are warned of once, and not waited for.
 
-    Waits for the leaders of `needed` until `deadline` (monotonic seconds), for others only while the
-    cluster holds them to be alive. Warns once of what is left out or waited for. Raises
-    LeaderNotAvailableError for a needed one, or what the look-up raises.
+    Waits until `deadline` (monotonic seconds) for a leader that does not answer, while the cluster holds it
+    to be alive. Raises what the look-up raises.
     """
     warned = False
     try_s = _FIRST_TRY_S
@@ -37,25 +36,25 @@ def log_ranges(
         leaderless = _leaderless(engine, names)
         if leaderless and not warned:
             warned = True
-            waits = (
-                "waiting for that"
-                if needed & leaderless.keys()
-                else "the other partitions are read meanwhile"
-            )
-            _log.warning("%s; %s", without_leader(leaderless), waits)
-        asked = [name for name in names if name in needed or name not in leaderless]
+            _log.warning("%s; the other partitions are read meanwhile", without_leader(leaderless))
         until = min(deadline, monotonic() + try_s)
         try:
-            return _ask(engine, asked, until)
+            ranges = _ask(engine, [name for name in names if name not in leaderless], until)
         except TailraceError as error:
-            if not error.retriable:
+            if not error.retriable or until == deadline:
                 raise
-            if until == deadline:
-                awaited = {name: info for name, info in leaderless.items() if name in needed}
-                if awaited:
-                    raise unknown_end(without_leader(awaited)) from error
-                raise
-        try_s *= 2
+            try_s *= 2
+        else:
+            absent = {name: Leaderless(info.leader_epoch) for name, info in leaderless.items()}
+            return {**ranges, **absent}
+
+
+def no_end_yet(engine: Engine, name: TopicPartition) -> LeaderNotAvailableError:
+    """Why a partition that is read from its end has no position."""
+    leaderless = _leaderless(engine, [name])
+    if leaderless:
+        return no_position_yet(without_leader(leaderless))
+    return no_position_yet(f"{name.topic}-{name.partition}: the leader that has come has not been heard yet")
 
 
 def _leaderless(engine: Engine, names: Sequence[TopicPartition]) -> dict[TopicPartition, PartitionInfo]:

@@ -11,9 +11,10 @@ from tailrace.protocol.messages import EARLIEST, LATEST
 from tailrace.protocol.record import TopicPartition
 
 from .arguments import commit_of, offset_of, partitions_of, timestamp_of, topic_of
-from .assigned import AssignedPartition, Key
+from .assigned import NO_POSITION, AssignedPartition, Key
 from .local.transaction import LocalTransaction
 from .local_transactions import local_transaction
+from .look_up import no_end_yet
 from .one_thread import OneThread, in_one_thread
 from .session import Session
 from .stored_offset import StoredOffset
@@ -35,14 +36,16 @@ class Positions:
     def position(self, partition: TopicPartition) -> int:
         """The offset of the next record to be handed over.
 
-        Raises OffsetOutOfRangeError where reading cannot start (no offset stored, reset "none").
+        Raises OffsetOutOfRangeError where reading cannot start (no offset stored, reset "none"), and
+        LeaderNotAvailableError where it starts at the end once there is a leader to tell where that is.
         """
         self._session.check()
         self._session.hand_over.note_progress()
         assigned = self._assigned(partition)
-        if assigned.position < 0 and assigned.failure is not None:
-            raise assigned.failure
-        return assigned.position
+        position = assigned.position
+        if position == NO_POSITION:
+            raise assigned.failure or no_end_yet(self._session.engine, assigned.name)
+        return position
 
     @in_one_thread
     def seek(self, partition: TopicPartition, offset: int) -> None:

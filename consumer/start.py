@@ -18,6 +18,12 @@ class LogRange(NamedTuple):
     end: int
 
 
+class Leaderless(NamedTuple):
+    """Nobody leads the partition, so nobody can be asked about its log; the epoch of its last leader."""
+
+    leader_epoch: int
+
+
 def start_offset(
     name: TopicPartition, stored: StoredOffset | None, log: LogRange, reset: Reset
 ) -> int | OffsetOutOfRangeError:
@@ -32,18 +38,19 @@ def start_offset(
 
 
 def unseen_start(
-    name: TopicPartition, stored: StoredOffset | None, reset: Reset
-) -> int | OffsetOutOfRangeError | None:
-    """Where to start in a log that nobody can be asked about: None if that cannot be told.
+    name: TopicPartition, stored: StoredOffset | None, log: Leaderless, reset: Reset
+) -> int | OffsetOutOfRangeError | Leaderless:
+    """Where to start in a log that nobody can be asked about; `log` itself: where its leader epoch ended.
 
-    An offset that the log turns out not to hold is dealt with at the first fetch. The end cannot be
-    looked up then: records may have been appended since the application was told that it reads.
+    An offset that the log turns out not to hold is dealt with at the first fetch. The end at that time is
+    not where to start: records may have been appended since the application was told that it reads.
+    Without a leader nothing is appended, so the end is where the last epoch ended.
     """
     if stored is not None:
         return stored.offset
     if reset == "none":
         return no_offset_yet(name)
-    return 0 if reset == "earliest" else None
+    return 0 if reset == "earliest" else log
 
 
 def new_partitions(

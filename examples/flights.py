@@ -47,6 +47,7 @@ PRODUCERS = 2
 CONSUMERS = 3
 UNACKED_AT_THE_KILL = 1_000
 UNACKED_BEFORE = 1_500  # some are acknowledged while the signals travel
+ROWS_MIN = 2_000  # so that so many can be under way at the kill
 WATCH_EVERY_S = 0.0002
 READY_WITHIN_S = 30.0
 DONE_WITHIN_S = 300.0
@@ -330,6 +331,19 @@ def wait(condition: Any, processes: list[Any], shared: Shared, show: Any, every_
     show(shared)
 
 
+def carriers_of(path: Path) -> Counter[str]:
+    """How many rows each carrier has. Raises ValueError for what is no file of flights."""
+    try:
+        found = Counter(row["carrier"] for row in rows_of(path) if row["time_hour"])
+    except OSError as error:
+        raise ValueError(error.strerror or error) from None
+    except (KeyError, csv.Error, UnicodeDecodeError, EOFError):
+        raise ValueError("no CSV file with the columns carrier and time_hour") from None
+    if found.total() < ROWS_MIN:
+        raise ValueError(f"{found.total():,} rows; {ROWS_MIN:,} are needed")
+    return found
+
+
 def main() -> None:
     """Both runs, and their figures."""
     parser = argparse.ArgumentParser(
@@ -338,7 +352,10 @@ def main() -> None:
     parser.add_argument("csv", nargs="?", type=Path, default=SAMPLE, help="the flights, as .csv or .csv.gz")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
-    expected = Counter(row["carrier"] for row in rows_of(options.csv))
+    try:
+        expected = carriers_of(options.csv)
+    except ValueError as error:
+        parser.error(f"{options.csv}: {error}")
     figures = {}
     for name, crash in (("plain", False), ("everything killed", True)):
         console.print(f"[bold]{name}[/bold]: {expected.total():,} rows, {len(expected)} carriers")

@@ -122,7 +122,14 @@ def main() -> int:
     parser.add_argument("file", nargs="?", type=Path, default=SAMPLE)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    expected = answer_from_file(options.file)
+    try:
+        expected = answer_from_file(options.file)
+    except OSError as error:
+        parser.error(f"{options.file}: {error.strerror or error}")
+    except (KeyError, ValueError, EOFError):
+        parser.error(f"{options.file}: no CSV file with the columns {', '.join(CHOSEN)}")
+    if not expected:
+        parser.error(f"{options.file}: there are no flights in it")
     with tempfile.TemporaryDirectory() as folder, Cluster(nodes=1) as cluster:
         with Admin(cluster.bootstrap_servers) as admin:
             admin.create_topic(TOPIC, partitions=PARTITIONS)

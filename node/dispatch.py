@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tailrace.protocol.descriptor import descriptor_frame
-from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.errors import LocalPathError, TailraceError
 from tailrace.protocol.messages import (
     ACKS_NONE,
     DescribeLogs,
@@ -95,4 +95,6 @@ class Dispatch:
 
     def _complain(self, peer: bytes, error: TailraceError) -> None:
         if self._complaints.is_new(peer, error.code):
-            logger.warning("peer %s: %s", peer.hex(), error)
+            # Without shared memory a client sends frames. Often it has just gone, with its memory.
+            level = logging.INFO if isinstance(error, LocalPathError) else logging.WARNING
+            logger.log(level, "peer %s: %s", peer.hex(), error)

@@ -55,6 +55,8 @@ class Accumulator:
         self.memory_bytes = memory_bytes
         self.record_bytes_max = record_bytes_max
         self.used_bytes = 0
+        self.obstacle: Callable[[], TailraceError | None] = lambda: None
+        """Tells why what was sealed is not stored yet."""
         self.io_thread: int | None = None
         """The thread that alone can give memory back, and so must not wait for it."""
         self.credit = 0
@@ -371,7 +373,7 @@ class Accumulator:
     def _wait_for_memory(self, now: float, until: float) -> float:
         """Wait for a change; the time after it. Raises BufferFullError when `until` is reached."""
         if now >= until or not self._wait(until - now):
-            raise memory_full(self.used_bytes, self.memory_bytes, self._max_block_s)
+            raise memory_full(self.used_bytes, self.memory_bytes, self._max_block_s, self.obstacle())
         return monotonic()
 
     def _wait(self, timeout_s: float | None) -> bool:

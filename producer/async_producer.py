@@ -73,7 +73,9 @@ class _Unblocking(Producer):
     def memory_full(self) -> BufferFullError:
         """There was no memory in `max_block_ms`."""
         accumulator = self._accumulator
-        return memory_full(accumulator.used_bytes, accumulator.memory_bytes, self.max_block_s)
+        return memory_full(
+            accumulator.used_bytes, accumulator.memory_bytes, self.max_block_s, accumulator.obstacle()
+        )
 
     @property
     def max_block_s(self) -> float:
@@ -228,7 +230,8 @@ class AsyncProducer:
             except _NotOpenError:
                 pass  # looked up below: nobody queues behind that
             except TimeoutError:
-                raise self._sync.memory_full() from None
+                full = self._sync.memory_full()
+                raise full from full.__cause__
             finally:
                 self._queued -= 1
             await self._bridge.run(self._sync.open_topic, topic)

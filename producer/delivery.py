@@ -126,6 +126,11 @@ class Outcome:
         if self.error is not None:
             raise self.error.with_traceback(None)
 
+    @property
+    def name(self) -> str:
+        """Of the partition, for people."""
+        return f"{self.topic}-{self.partition}"
+
     def told(self, index: int) -> str:
         """Of one record, for people."""
         if not self.done:
@@ -135,7 +140,7 @@ class Outcome:
         else:
             offset = self.metadata(index).offset
             state = f"stored at offset {offset}" if offset >= 0 else "sent"  # acks=0 tells no offset
-        return f"to {self.topic}/{self.partition}: {state}"
+        return f"to {self.name}: {state}"
 
     def _run(self, callback: _Callback) -> None:
         try:
@@ -313,6 +318,4 @@ def _range(span: Span) -> RangeMetadata:
 
 
 def _still_waiting(what: str, outcome: Outcome, timeout_s: float | None) -> str:
-    return (
-        f"{what} to {outcome.topic}/{outcome.partition} got no answer within {timeout_s} s; still on the way"
-    )
+    return f"{what} to {outcome.name} got no answer within {timeout_s} s; still on the way"

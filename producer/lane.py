@@ -25,8 +25,15 @@ from typing import Final, NamedTuple
 
 from tailrace.client.retry import Backoff
 from tailrace.protocol.cluster import NO_LEADER
-from tailrace.protocol.errors import ErrorCode, TailraceError, TimedOutError, UnknownTopicError
+from tailrace.protocol.errors import (
+    ErrorCode,
+    LeaderNotAvailableError,
+    TailraceError,
+    TimedOutError,
+    UnknownTopicError,
+)
 from tailrace.protocol.limits import IN_FLIGHT_BATCHES_MAX
+from tailrace.protocol.text import plural
 
 from .batch import UNSTAMPED, Batch, Identity, Stamp, advance
 
@@ -241,6 +248,17 @@ class Lane:
         """The number of batches that are here."""
         return len(self.waiting) + len(self._returned) + len(self.in_flight)
 
+    def obstacle(self) -> TailraceError | None:
+        """Why the batches that are here are not stored yet, as far as that is known. Any thread may ask."""
+        batches = (*self.in_flight, *self._returned, *self.waiting)
+        if not batches:
+            return None
+        name = batches[0].outcome.name
+        if self.leader == NO_LEADER:
+            return LeaderNotAvailableError(f"{name} has no live leader: start the nodes that hold it")
+        error = next((batch.last_error for batch in batches if batch.last_error is not None), None)
+        return None if error is None else type(error)(f"{name} at node {self.leader}: {error}")
+
     # ---------------------------------------------------------------- settling
 
     def _settle_if_drained(self, now: float) -> None:
@@ -331,15 +349,19 @@ def deleted(topic: str) -> UnknownTopicError:
     return UnknownTopicError(f"topic {topic!r} was deleted")
 
 
+def _records(batch: Batch) -> str:
+    return f"{plural(batch.count, 'record')} to {batch.outcome.name}"
+
+
 def _too_late(batch: Batch, leader: int, *, in_doubt: bool) -> TimedOutError:
-    what = f"{batch.count} records to {batch.outcome.topic}/{batch.partition}"
     whom = "the partition has no live leader" if leader == NO_LEADER else f"node {leader} leads the partition"
-    doubt = "; they may be stored all the same" if in_doubt else ""
+    doubt = ", but perhaps stored" if in_doubt else ""
     cause = f" (last error: {batch.last_error})" if batch.last_error is not None else ""
-    return TimedOutError(f"{what} were not acknowledged within delivery_timeout_ms{doubt}: {whom}{cause}")
+    return TimedOutError(
+        f"{_records(batch)} not acknowledged within delivery_timeout_ms{doubt}: {whom}{cause}"
+    )
 
 
 def _in_doubt(batch: Batch, error: TailraceError | None) -> TailraceError:
-    what = f"{batch.count} records to {batch.outcome.topic}/{batch.partition}"
     kind = TailraceError if error is None else type(error)
-    return kind(f"{what} may or may not be stored, an attempt was not answered: {error}")
+    return kind(f"{_records(batch)} may or may not be stored, an attempt was not answered: {error}")

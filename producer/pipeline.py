@@ -60,6 +60,7 @@ class Pipeline:
     ) -> None:
         self.sender = Sender(idempotent=idempotent, lookup=self._partition, random=Random())
         self.counters = Counters()
+        accumulator.obstacle = self.sender.obstacle
         self._engine = engine
         self._accumulator = accumulator
         self._acks = acks

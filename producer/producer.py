@@ -21,6 +21,7 @@ from tailrace.protocol.errors import (
 )
 from tailrace.protocol.limits import MIB, RECORD_BYTES_MAX
 from tailrace.protocol.record import Headers
+from tailrace.protocol.text import plural
 
 from . import at_exit
 from .accumulator import Accumulator
@@ -40,6 +41,7 @@ from .delivery import Delivery, ManyDelivery
 from .metrics import metrics_of
 from .partitioner import Partitioner, PartitionerOption
 from .pipeline import Pipeline
+from .refusals import because
 from .topics import TopicBuffers
 
 _numbers: Final = itertools.count(1)
@@ -306,9 +308,8 @@ class Producer:
             self._accumulator.check()
         left = self._accumulator.flush(timeout_s)
         if left:
-            raise TimedOutError(
-                f"{left} batches got no answer within {timeout_s} s; they are still on their way"
-            )
+            what = f"{plural(left, 'batch')} got no answer within {timeout_s} s; still on the way"
+            raise TimedOutError(what + because(self._accumulator.obstacle()))
         self._raise_failures()
 
     def close(self, timeout: float | None = None) -> None:
@@ -394,5 +395,5 @@ class Producer:
         failures = self._accumulator.take_failures()
         if failures.records:
             raise DeliveryFailedError(
-                f"{failures.records} records were not stored; the first error: {failures.first}"
+                f"{plural(failures.records, 'record')} not stored; the first error: {failures.first}"
             ) from failures.first

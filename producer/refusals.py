@@ -1,14 +1,28 @@
 """The errors with which a record is not taken."""
 
-from tailrace.protocol.errors import BatchTooLargeError, BufferFullError, UnknownPartitionError
+from tailrace.protocol.errors import (
+    BatchTooLargeError,
+    BufferFullError,
+    TailraceError,
+    UnknownPartitionError,
+)
 
 
-def memory_full(used_bytes: int, memory_bytes: int, max_block_s: float) -> BufferFullError:
-    """There was no memory in time."""
-    return BufferFullError(
+def memory_full(
+    used_bytes: int, memory_bytes: int, max_block_s: float, obstacle: TailraceError | None
+) -> BufferFullError:
+    """There was no memory in time, because of the `obstacle` if there is a known one."""
+    error = BufferFullError(
         f"{used_bytes} of {memory_bytes} bytes of buffer_memory wait for acknowledgement,"
-        f" for longer than max_block_ms ({max_block_s * 1000:.0f} ms)"
+        f" for longer than max_block_ms ({max_block_s * 1000:.0f} ms){because(obstacle)}"
     )
+    error.__cause__ = obstacle
+    return error
+
+
+def because(obstacle: TailraceError | None) -> str:
+    """What stands in the way of what is not stored yet, for the end of a message."""
+    return "" if obstacle is None else f": {obstacle}"
 
 
 def too_large(size: int, most: int) -> BatchTooLargeError:

@@ -86,6 +86,7 @@ class Sender:
         self._asking = False
         self._ask_at = 0.0
         self._ask_backoff = Backoff(random)
+        self._ask_error: TailraceError | None = None
         self._fatal: TailraceError | None = None
 
     # ----------------------------------------------------------------- batches
@@ -162,6 +163,13 @@ class Sender:
         self._resolved.clear()
         return resolved
 
+    def obstacle(self) -> TailraceError | None:
+        """Why what was taken is not stored yet, as far as that is known. Any thread may ask."""
+        if self._idempotent and self.identity is None:
+            return self._ask_error
+        obstacles = (lane.obstacle() for lane in tuple(self._lanes.values()))
+        return next((obstacle for obstacle in obstacles if obstacle is not None), None)
+
     # --------------------------------------------------------------- identity
 
     def ask_identity(self, now: float) -> Identity | None:
@@ -191,6 +199,7 @@ class Sender:
             self.identity = None
         elif error.retriable:
             self._ask_at = now + self._ask_backoff.pause()
+            self._ask_error = error
         else:
             self.fail(error)
 

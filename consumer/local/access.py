@@ -22,6 +22,8 @@ def folder_access(folder: Path) -> Iterator[None]:
     """Raise DataFolderError for what the system says."""
     try:
         yield
+    except FileExistsError as error:
+        raise DataFolderError(f"offset_store folder {folder}: a file is there, and no folder") from error
     except OSError as error:
         raise DataFolderError(
             f"offset_store folder {folder}: {(error.strerror or str(error)).lower()}"

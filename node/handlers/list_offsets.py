@@ -4,6 +4,8 @@
 - EARLIEST and LATEST are answered at once; with any other timestamp in it, the whole request goes
   to the reader thread, since an index lookup may wait for the disk;
 - no record at or after the time: offset -1, timestamp -1, no error;
+- the end of an earlier leader epoch is where the log ended while nobody led it: a consumer that began to
+  read then starts there, and misses nothing of what the next leader took;
 - where the log ends, or that it has no such record, is told only by a leader who surely still is the leader,
   and knows what is committed.
 """
@@ -21,6 +23,7 @@ from tailrace.protocol.errors import (
 from tailrace.protocol.messages import (
     EARLIEST,
     LATEST,
+    NO_EPOCH,
     OK,
     ListOffsets,
     OffsetQuery,
@@ -85,10 +88,18 @@ def _look(
         return OffsetResult(error_info(log), -1, -1)
     if query.timestamp == EARLIEST:
         return OffsetResult(OK, log.log_start_offset, -1)
-    at_end = OffsetResult(OK, log.high_watermark, -1) if query.timestamp == LATEST else NO_SUCH_RECORD
+    at_end = OffsetResult(OK, _end(storage, query, log), -1) if query.timestamp == LATEST else NO_SUCH_RECORD
     try:
         if query.timestamp != LATEST and (found := storage.offset_for_timestamp(log, query.timestamp)):
             return OffsetResult(OK, *found)
     except TailraceError as error:
         return OffsetResult(error_info(error), -1, -1)
     return at_end if unsure is None else OffsetResult(error_info(unsure), -1, -1)
+
+
+def _end(storage: Storage, query: OffsetQuery, log: PartitionLog) -> int:
+    """The high watermark, or where an earlier epoch ended. Nobody is told of records above it."""
+    if query.ended_epoch == NO_EPOCH:
+        return log.high_watermark
+    _, end_offset = storage.end_of_epoch(log, query.ended_epoch)
+    return min(end_offset, log.high_watermark)

@@ -150,7 +150,7 @@ class Checker:
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it, in records. `unasked` were read though no producer had sent them.
 
-    `unacked` were read though they were not acknowledged, such as those that failed with "may be stored":
+    `unacked` were read though they were not acknowledged, such as those that failed with "perhaps stored":
     that is no violation.
     """
 

@@ -13,10 +13,10 @@ from tailrace.protocol.limits import NODES_MAX
 from . import exit_codes
 from .bench_output import print_results, reporting
 from .connect import admin_of
-from .options import timeout_option
+from .options import seconds_of, timeout_option
 from .output import os_error_text
 from .topic_names import complete_topics
-from .units import parse_duration_ms, parse_size
+from .units import parse_size
 
 if TYPE_CHECKING:
     from tailrace.bench.results import Results
@@ -29,13 +29,6 @@ Option = Callable[[Any], Any]
 def _size(_: click.Context, __: click.Parameter, text: str) -> int:
     try:
         return parse_size(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
-    try:
-        return None if text is None else parse_duration_ms(f"{text}s" if text.isdigit() else text) / 1000
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -56,7 +49,7 @@ _COMMON: Final[tuple[Option, ...]] = (
         help="Of all producers together; default a million, at most 1 GiB of them.",
     ),
     click.option(
-        "--duration", "duration_s", metavar="TIME", callback=_seconds, help="Such as 10s or 5m; seconds."
+        "--duration", "duration_s", metavar="TIME", callback=seconds_of, help="Such as 10s or 5m; seconds."
     ),
     click.option("--acks", type=click.Choice(["all", "1", "0"]), default="all", show_default=True),
     click.option(

@@ -11,7 +11,7 @@ import click
 from tailrace.protocol.record import TopicPartition
 
 from .connect import waiting_is_told
-from .offsets import OffsetRange, parse_offsets
+from .offsets import OffsetRange, Place, parse_offsets
 from .options import bootstrap_option, json_option, timeout_option
 from .output import LOOK_AT_READER_MS, check_reader
 from .record_format import BatchFormat, format_string, json_lines, values_only
@@ -20,6 +20,8 @@ from .topic_names import complete_topics, matching, pattern_of, regex_option
 if TYPE_CHECKING:
     from tailrace.consumer.consumer import Consumer
 
+START: Final = OffsetRange(Place("start"))
+END: Final = OffsetRange(Place("end"))
 LOOK_AT_POSITIONS_MS: Final = 200
 """How often to look whether the end is reached without a record in front of it."""
 
@@ -111,7 +113,7 @@ def consume(
         consumer = Consumer(
             bootstrap_servers=bootstrap_servers,
             group_id=group_id,
-            auto_offset_reset="earliest" if group_id is None else _reset(offsets, partitions),
+            auto_offset_reset=_reset(offsets) if group_id is None else _group_reset(offsets, partitions),
             enable_auto_commit=False,
             request_timeout_ms=timeout_ms,
         )
@@ -122,7 +124,7 @@ def consume(
             goal: Goal | None = None
             if at_end:
                 named = topics if pattern is None else matching(consumer.topics(), pattern)
-                goal = Goal(consumer, named, from_start=_reset(offsets, partitions) == "earliest")
+                goal = Goal(consumer, named, from_start=offsets == START)
             print_as_member(
                 consumer,
                 topics,
@@ -143,17 +145,19 @@ def _printer(*, as_json: bool) -> BatchFormat:
     return json_lines if as_json else values_only
 
 
-def _reset(offsets: OffsetRange, partitions: Sequence[int]) -> Literal["earliest", "latest"]:
+def _reset(offsets: OffsetRange) -> Literal["earliest", "latest"]:
+    return "latest" if offsets == END else "earliest"
+
+
+def _group_reset(offsets: OffsetRange, partitions: Sequence[int]) -> Literal["earliest", "latest"]:
     """Where a group begins that has committed nothing."""
     if partitions:
         raise click.UsageError("a group shares all partitions: leave out -p with -g")
-    if offsets == parse_offsets("start", 0):
-        return "earliest"
-    if offsets == parse_offsets("end", 0):
-        return "latest"
-    raise click.UsageError(
-        "with -g only -o start or -o end; `tailrace group reset-offsets` sets the offsets of a group"
-    )
+    if offsets not in (START, END):
+        raise click.UsageError(
+            "with -g only -o start or -o end; `tailrace group reset-offsets` sets the offsets of a group"
+        )
+    return _reset(offsets)
 
 
 def _choose(consumer: "Consumer", topics: Sequence[str], partitions: Sequence[int]) -> list[TopicPartition]:
@@ -167,8 +171,14 @@ def _choose(consumer: "Consumer", topics: Sequence[str], partitions: Sequence[in
 def _go_to(
     consumer: "Consumer", chosen: list[TopicPartition], offsets: OffsetRange, *, at_end: bool
 ) -> dict[TopicPartition, int] | None:
-    """Set every position; where to stop in each partition, or None to go on for ever."""
+    """Set every position; where to stop in each partition, or None to go on for ever.
+
+    The consumer finds the start and the end by itself, also of partitions whose leader is yet to come back.
+    Everything else is counted from where they are now, so that all leaders must be there.
+    """
     consumer.assign(chosen)
+    if offsets in (START, END) and not at_end:
+        return None
     starts, ends = consumer.beginning_offsets(chosen), consumer.end_offsets(chosen)
     if offsets.timestamp is not None:
         firsts = _at_time(consumer, offsets.timestamp, ends)

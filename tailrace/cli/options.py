@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from .units import parse_size
+from .units import parse_seconds, parse_size
 
 DEFAULT_BOOTSTRAP_SERVERS: Final = "127.0.0.1:7070"
 
@@ -32,15 +32,31 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")(command)
 
 
+def seconds_of(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    """What an option that takes a time was given."""
+    try:
+        return None if text is None else parse_seconds(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def some_seconds(context: click.Context, parameter: click.Parameter, text: str) -> float | None:
+    """The same for a time that cannot be nothing."""
+    seconds = seconds_of(context, parameter, text)
+    if seconds == 0:
+        raise click.BadParameter("it must be longer than nothing")
+    return seconds
+
+
 def timeout_option(command: F) -> F:
     """`--timeout`: how long to try."""
     return click.option(
         "--timeout",
         "timeout_s",
-        type=click.FloatRange(min=0, min_open=True),
-        default=30.0,
+        default="30s",
         show_default=True,
-        metavar="SECONDS",
+        metavar="TIME",
+        callback=some_seconds,
         help="How long to wait for the cluster.",
     )(command)
 

@@ -206,7 +206,8 @@ def _check_place(producer: "Producer", topic: str, partition: int | None) -> Non
 def _reason(failure: TailraceError, timeout_s: float) -> str:
     """The failure in the words of this command, whose one option for times is `--timeout`."""
     if isinstance(failure, BufferFullError):
-        return f"nothing more was acknowledged within {timeout_s:g} s (--timeout)"
+        cause = f": {failure.__cause__}" if failure.__cause__ is not None else ""
+        return f"nothing more was acknowledged within {timeout_s:g} s (--timeout){cause}"
     return str(failure).replace("delivery_timeout_ms", f"{timeout_s:g} s (--timeout)")
 
 

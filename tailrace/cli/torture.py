@@ -14,9 +14,8 @@ import msgspec
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
 
 from . import exit_codes
-from .options import json_option
+from .options import json_option, seconds_of
 from .output import os_error_text, print_json, print_table
-from .units import parse_duration_ms
 
 if TYPE_CHECKING:
     from tailrace.torture.network import Network
@@ -28,20 +27,13 @@ PLAIN_EVERY_S: Final = 5.0
 LOOPBACK: Final = "127.0.0.1:0"
 
 
-def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
-    try:
-        return parse_duration_ms(f"{text}s" if text.isdigit() else text) / 1000
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command()
 @click.argument("file", metavar="CONFIG", type=click.Path(path_type=Path))
-@click.option("--duration", "duration_s", default="60", show_default=True, metavar="TIME", callback=_seconds,
-              help="How long faults are injected, such as 30s or 5m; seconds.")  # fmt: skip
+@click.option("--duration", "duration_s", default="60", show_default=True, metavar="TIME",
+              callback=seconds_of, help="How long faults are injected, such as 30s or 5m.")  # fmt: skip
 @click.option("--faults", "kinds", default="kill,stop", show_default=True, metavar="LIST",
               help="Of kill, stop, partition, disk-full; the last two need namespaces (root).")  # fmt: skip
-@click.option("--every", "every_s", default="5", show_default=True, metavar="TIME", callback=_seconds,
+@click.option("--every", "every_s", default="5", show_default=True, metavar="TIME", callback=seconds_of,
               help="A fault begins every so often.")  # fmt: skip
 @click.option("--seed", type=int, help="Of the plan of faults; at random, and printed, unless it is given.")
 @click.option("--seeds", type=click.IntRange(1, 1_000), default=1, show_default=True, metavar="N",

@@ -19,6 +19,7 @@ _FACTORS: Final = {
     "TIB": TIB,
 }
 _SIZE: Final = re.compile(r"([0-9]{1,18})\s*([A-Za-z]+)?")
+_SECONDS: Final = re.compile(r"[0-9]{1,9}([.][0-9]{1,9})?", re.ASCII)
 _DURATION: Final = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
 _DURATION_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -41,6 +42,16 @@ def parse_duration_ms(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is no duration; write one such as 30s, 5m, 1h or 7d")
     return int(match.group(1)) * _DURATION_MS[match.group(2)]
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of `30` or `0.5`, or of a duration such as `500ms` or `5m`. Raises ValueError."""
+    if _SECONDS.fullmatch(text):
+        return float(text)
+    try:
+        return parse_duration_ms(text) / 1000
+    except ValueError:
+        raise ValueError(f"{text!r} is no time; write seconds, or one such as 500ms, 30s or 5m") from None
 
 
 def human_bytes(count: int) -> str:

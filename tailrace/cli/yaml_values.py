@@ -79,7 +79,7 @@ def load(file: Path) -> Value:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InvalidConfigError(f"{file}:{line}: {error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidConfigError(f"{file}: {error}") from None
+        raise InvalidConfigError(f"{file}: no YAML: {' '.join(str(error).split())}") from None
     if root is None:
         raise InvalidConfigError(f"{file}: the file is empty")
     return _value(file, "", root, 0)
@@ -179,7 +179,7 @@ def choice(*options: str) -> Callable[[Value], str]:
 def items(value: Value) -> Sequence[Value]:
     """A list that is not empty."""
     if not isinstance(value.data, list) or not value.data:
-        raise value.error(f"expected a list, not {_shown(value.data)}")
+        raise value.error(f"expected a list of at least one, not {_shown(value.data)}")
     return value.data
 
 

@@ -278,7 +278,9 @@ class Engine:
     # ------------------------------------------------------------------ inside
 
     def _no_coordinator(self, error: TailraceError) -> TailraceError:
-        return type(error)(f"{self.bootstrap} answered, but not as a coordinator: {error}")
+        # Most likely it is a node; what it says of a request that is not for it helps nobody.
+        hint = "give the address that `tailrace up` has told"
+        return type(error)(f"{self.bootstrap} answered, but not as a coordinator: {hint} ({error})")
 
     def _take_snapshot(self, answer: Answer, reply: Reply | TailraceError, frames: Sequence[Frame]) -> None:
         self._loop.follower.take_reply(reply)

@@ -45,6 +45,8 @@ EARLIEST: Final = -2
 """In place of a timestamp in `ListOffsets`: the log start offset."""
 LATEST: Final = -1
 """In place of a timestamp in `ListOffsets`: the high watermark."""
+NO_EPOCH: Final = -1
+"""No leader epoch."""
 
 ACKS_NONE: Final = 0
 ACKS_LEADER: Final = 1
@@ -124,12 +126,16 @@ class Fetched(Message, frozen=True, tag=102):
 
 
 class OffsetQuery(Struct, frozen=True, array_like=True):
-    """`timestamp`: milliseconds since 1970, or EARLIEST, or LATEST."""
+    """`timestamp`: milliseconds since 1970, or EARLIEST, or LATEST.
+
+    `ended_epoch`: a leader epoch; LATEST is where it ended then, in place of the high watermark.
+    """
 
     topic_id: TopicId
     partition: PartitionIndex
     leader_epoch: Int32
     timestamp: Int64
+    ended_epoch: Int32 = NO_EPOCH
 
 
 class ListOffsets(Message, frozen=True, kw_only=True, tag=3):

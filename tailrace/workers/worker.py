@@ -21,7 +21,12 @@ from typing import Any, Final
 
 from tailrace.consumer.consumer import Consumer
 from tailrace.consumer.listener import RebalanceListener
-from tailrace.protocol.errors import DeliveryFailedError, TailraceError, WorkerFailedError
+from tailrace.protocol.errors import (
+    DeliveryFailedError,
+    LeaderNotAvailableError,
+    TailraceError,
+    WorkerFailedError,
+)
 from tailrace.protocol.record import TopicPartition
 
 from .board import Board
@@ -204,7 +209,10 @@ class Worker(RebalanceListener):
     def _note_positions(self, consumer: Consumer) -> None:
         """All that was read is done: so are the gaps behind it."""
         for name in consumer.assignment():
-            position = consumer.position(name)
+            try:
+                position = consumer.position(name)
+            except LeaderNotAvailableError:  # it is to be read from its end, which nobody can tell yet
+                continue
             if self._spec.local_state:
                 self._reached[name] = position
             elif self._reached.get(name) != position:

@@ -203,7 +203,7 @@ def test_the_parent_is_killed(cluster: Cluster, start: Callable[..., Bench], all
         (("latency", "--record-size", "10"), "--record-size is 10; it is 24 (a header"),
         (("produce", "--records", "0"), "--records is 0; it is more than 0"),
         (("produce", "--producers", "-1"), "--producers is -1; it is 1 to"),
-        (("produce", "--duration", "soon"), "'soon' is no duration"),
+        (("produce", "--duration", "soon"), "'soon' is no time"),
         (("e2e", "--consumers", "2"), "give at least 2 partitions"),
         (("consume", "--rate", "5"), "No such option"),
         (("produce", "--batch-size", "0"), "--batch-size is 0"),

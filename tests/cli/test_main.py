@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,15 @@ def test_an_error_is_one_line_and_code_1(tailrace: Run, args: list[str], line: s
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize(
-    "args", [["topic", "list"], ["consume", "t"], ["produce", "t"], ["cluster", "ready"]]
-)
-def test_who_waits_is_told_for_what(tailrace: Run, args: list[str]) -> None:
-    first, last = tailrace(*args, "-b", "127.0.0.1:1", "--timeout", 2.5, code=1).stderr.splitlines()
-    assert first == "127.0.0.1:1: connection refused: no process listens there; trying for 2.5 s"
-    assert last.startswith("Error: 127.0.0.1:1: connection refused")
+def test_who_waits_is_told_for_what(tailrace: Run) -> None:
+    def wait(*command: str) -> list[str]:
+        return tailrace(*command, "-b", "127.0.0.1:1", "--timeout", 2.5, code=1).stderr.splitlines()
+
+    commands = [("topic", "list"), ("consume", "t"), ("produce", "t"), ("cluster", "ready")]
+    with ThreadPoolExecutor(len(commands)) as at_once:
+        for first, last in at_once.map(lambda command: wait(*command), commands):
+            assert first == "127.0.0.1:1: connection refused: no process listens there; trying for 2.5 s"
+            assert last.startswith("Error: 127.0.0.1:1: connection refused")
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tailrace: Run) -> None:

@@ -15,6 +15,7 @@ from tailrace.testing import Cluster
 
 from .conftest import COMMAND
 
+SOON = ("--commit-interval-ms", "50")
 MODULE = """
 def shout(record):
     return record.value.upper()
@@ -53,7 +54,7 @@ def words(cluster: Cluster) -> str:
 
 
 def test_to_the_end(cluster: Cluster, tailrace: Callable[..., object], folder: Path, words: str) -> None:
-    options = ("-t", words, "-g", words, "-n", 2, "--output-topic", f"{words}-out", "--exit")
+    options = ("-t", words, "-g", words, "-n", 2, "--output-topic", f"{words}-out", "--exit", *SOON)
     done = tailrace("run", "handlers:shout", *options)
     assert "10 records, " in done.stderr  # type: ignore[attr-defined]
     assert "0 workers running" in done.stderr  # type: ignore[attr-defined]
@@ -71,7 +72,7 @@ def test_batches_and_state(tailrace: Callable[..., object], folder: Path, words:
     from tailrace import read_local_state
 
     tailrace(
-        "run", "handlers:total", "-t", words, "-g", f"{words}-s", "-n", 2, "-e", "--batches",
+        "run", "handlers:total", "-t", words, "-g", f"{words}-s", "-n", 2, "-e", "--batches", *SOON,
         "--value-deserializer", "json", "--local-state", folder / "state",
     )  # fmt: skip
     assert sum(int(entry.value) for entry in read_local_state(folder / "state")) == 45
@@ -103,7 +104,7 @@ def test_handlers_that_are_none(
 
 
 def test_ctrl_c_drains(cluster: Cluster, folder: Path, words: str) -> None:
-    options = ["-t", words, "-g", f"{words}-c", "-n", "2", "-b", cluster.bootstrap_servers, "--json"]
+    options = ["-t", words, "-g", f"{words}-c", "-n", "2", "-b", cluster.bootstrap_servers, "--json", *SOON]
     process = subprocess.Popen([*COMMAND, "run", "handlers:shout", *options], stdout=subprocess.PIPE)
     with Admin(cluster.bootstrap_servers) as admin:
         deadline = time.monotonic() + 60

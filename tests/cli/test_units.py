@@ -2,7 +2,7 @@
 
 import pytest
 
-from tailrace.cli.units import human_bytes, human_count, parse_duration_ms, parse_size
+from tailrace.cli.units import human_bytes, human_count, parse_duration_ms, parse_seconds, parse_size
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,17 @@ def test_durations(text: str, ms: int) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is no duration"):
         parse_duration_ms(text)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30", 30.0), ("0.25", 0.25), ("250ms", 0.25), ("2m", 120.0)])
+def test_seconds(text: str, seconds: float) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1", "1.5h", "nan", "inf", "1e3", "١"])
+def test_what_are_no_seconds(text: str) -> None:
+    with pytest.raises(ValueError, match="is no time; write seconds, or one such as"):
+        parse_seconds(text)
 
 
 def test_what_people_read() -> None:

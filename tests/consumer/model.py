@@ -7,10 +7,19 @@ from dataclasses import dataclass, field
 from tailrace.consumer.fetch_plans import FetchPlan, LookupPlan
 from tailrace.node.fetch_sessions import FetchSessions
 from tailrace.protocol.batch import parse_header, stamp
-from tailrace.protocol.cluster import PartitionInfo, TopicConfig, TopicInfo
+from tailrace.protocol.cluster import NO_LEADER, PartitionInfo, TopicConfig, TopicInfo
 from tailrace.protocol.columns import encode
 from tailrace.protocol.errors import ErrorCode
-from tailrace.protocol.messages import EARLIEST, OK, ErrorInfo, Fetch, FetchEntry, FetchResult, OffsetResult
+from tailrace.protocol.messages import (
+    EARLIEST,
+    NO_EPOCH,
+    OK,
+    ErrorInfo,
+    Fetch,
+    FetchEntry,
+    FetchResult,
+    OffsetResult,
+)
 
 TOPIC_ID = bytes(range(16))
 TOPIC = "orders"
@@ -37,6 +46,15 @@ class ModelLog:
     end: int = 0
     last_offsets: list[int] = field(default_factory=list)
     batches: list[bytes] = field(default_factory=list)
+    starts: dict[int, int] = field(default_factory=dict)
+    """Where each leader epoch began."""
+
+    def elect(self, leader: int) -> None:
+        """Somebody leads in a new epoch; NO_LEADER: nobody does from now on."""
+        self.leader = leader
+        if leader != NO_LEADER:
+            self.epoch += 1
+            self.starts[self.epoch] = self.end
 
     def append(self, count: int) -> None:
         values = [value_at(self.partition, offset) for offset in range(self.end, self.end + count)]
@@ -57,6 +75,10 @@ class ModelLog:
                 break
             found.append(batch)
         return found
+
+    def end_of(self, epoch: int) -> int:
+        """Where it ended, or the log does now; an epoch without a batch begins where the one before did."""
+        return min((start for later, start in self.starts.items() if later > epoch), default=self.end)
 
     def error(self, node: int, epoch: int) -> ErrorInfo:
         if node != self.leader:
@@ -124,6 +146,7 @@ class ModelCluster:
         results = []
         for query in plan.queries:
             log = self.logs[query.partition]
-            offset = log.start if query.timestamp == EARLIEST else log.end
+            end = log.end if query.ended_epoch == NO_EPOCH else log.end_of(query.ended_epoch)
+            offset = log.start if query.timestamp == EARLIEST else end
             results.append(OffsetResult(log.error(plan.node, query.leader_epoch), offset, -1))
         return results

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tailrace.protocol.cluster import NO_LEADER
 from tailrace.protocol.errors import LeaderNotAvailableError, OffsetOutOfRangeError, TailraceError
 from tailrace.testing import Cluster
 
-from ..patience import BUSY_S, PATIENCE_S
+from ..patience import BUSY_S, PATIENCE_S, wait_until
 from .conftest import Feeder, at, values_of
 
 
@@ -98,23 +99,6 @@ def test_what_needs_a_dead_node_fails_within_its_time_out(fragile: Cluster, frag
     consumer.close()
 
 
-def test_a_dead_nodes_partitions_have_no_leader_to_subscribe_at(
-    fragile: Cluster, fragile_feeder: Feeder
-) -> None:
-    topic = fragile_feeder.topic()
-    fragile.kill(1)
-    with Consumer(bootstrap_servers=fragile.bootstrap_servers) as consumer:
-        # The end is where to start, and nobody knows it but the dead node.
-        with pytest.raises(
-            LeaderNotAvailableError, match=rf"{topic}-0: .* node 1 is down: start it\. .*earliest"
-        ):
-            consumer.subscribe(topic, timeout_ms=3_000)
-        fragile.start(1)
-        consumer.subscribe(topic)
-        fragile_feeder.send(topic, b"x")
-        assert values_of(consumer, 1) == [b"x"]
-
-
 @pytest.fixture
 def halves() -> Iterator[tuple[Cluster, Feeder, str]]:
     """Two nodes, and a topic with a partition on each; node 2 leads the second."""
@@ -155,6 +139,42 @@ def test_what_has_a_leader_is_read_at_once_and_the_rest_when_its_node_is_back(
         cluster.start(2)
         feeder.send(topic, b"new", partition=1)
         assert values_of(consumer, 2) == [b"1", b"new"]
+
+
+@pytest.mark.parametrize("kept", ["nowhere", "in a folder", "by a group"])
+def test_where_the_end_is_to_be_told_by_a_dead_node_nothing_is_missed_and_nobody_waits(
+    halves: tuple[Cluster, Feeder, str], tmp_path: Path, kept: str
+) -> None:
+    cluster, feeder, topic = halves
+    options: dict[str, Any] = {"in a folder": {"offset_store": tmp_path}, "by a group": {"group_id": "g"}}
+    start = partial(
+        Consumer,
+        topic,
+        bootstrap_servers=cluster.bootstrap_servers,
+        auto_commit_interval_ms=50,
+        **options.get(kept, {}),
+    )
+    feeder.send(topic, b"old", b"older", partition=1)
+    lose(cluster, feeder, topic, 2)
+    started = time.monotonic()
+    with start() as consumer:
+        assert time.monotonic() - started < BUSY_S
+        feeder.send(topic, b"beside")
+        assert values_of(consumer, 1) == [b"beside"]
+        with pytest.raises(
+            LeaderNotAvailableError, match=rf"{topic}-1: .* node 2 is down: start it\. .* or seek"
+        ):
+            consumer.position(at(topic, 1))
+        cluster.start(2)
+        if kept != "nowhere":
+            # A consumer that is killed now goes on here, though it has read nothing.
+            wait_until(
+                lambda: not consumer.poll(20) and consumer.committed(at(topic, 1)) == 2, "it is stored"
+            )
+        feeder.send(topic, b"first", partition=1)
+        feeder.send(topic, b"second", partition=1)
+        assert values_of(consumer, 2) == [b"first", b"second"]
+        assert consumer.position(at(topic, 1)) == 4
 
 
 def test_stored_offsets_need_no_leader_whatever_the_policy(

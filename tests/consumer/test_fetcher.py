@@ -6,9 +6,10 @@ import pytest
 
 from tailrace.consumer import fetcher as fetcher_module
 from tailrace.consumer import flights as flights_module
-from tailrace.consumer.assigned import AssignedPartition, Reset
+from tailrace.consumer.assigned import NO_POSITION, AssignedPartition, Reset
 from tailrace.consumer.fetch_plans import FetchPlan, LookupPlan
 from tailrace.consumer.fetcher import Fetcher
+from tailrace.protocol.cluster import NO_LEADER
 from tailrace.protocol.errors import (
     ConnectionFailedError,
     CorruptBatchError,
@@ -348,6 +349,55 @@ def test_a_reply_with_too_few_frames_is_refused_as_a_whole() -> None:
     world = World()
     world.fetcher.replied(world.plan().fetch_id, [FetchResult(TOPIC_ID, 0, OK, 6, 0, 2)], [b"one"], 0.0)
     assert isinstance(world.partitions[0].failure, MalformedRequestError)
+
+
+def without_leader(appended: int) -> tuple[World, AssignedPartition]:
+    """Partition 0 is to be read from its end, and has lost its leader after so many batches of 2 records."""
+    world = World(2)
+    world.fetcher.revoke(world.partitions[0])
+    log = world.cluster.logs[0]
+    for _ in range(appended):
+        log.append(2)
+    log.elect(NO_LEADER)
+    partition = AssignedPartition(TopicPartition(TOPIC, 0), TOPIC_ID, NO_POSITION, "earliest", Random(0))
+    partition.begin_after(log.epoch)
+    world.fetcher.assign(partition, world.cluster.topic())
+    return world, partition
+
+
+def test_the_end_of_a_log_without_a_leader_is_told_by_its_next_one() -> None:
+    world, partition = without_leader(2)
+    assert asked(world.plan()) == [(1, 0)], "the others do not wait"
+    log = world.cluster.logs[0]
+    log.elect(2)
+    log.append(3)
+    world.fetcher.follow({TOPIC_ID: world.cluster.topic()})
+    assert (partition.position, partition.settled) == (NO_POSITION, -1)
+    world.look_up()
+    assert (partition.position, partition.settled) == (4, 4)
+    assert asked(world.plan()) == [(0, 4)]
+
+
+def test_retention_may_have_passed_where_reading_was_to_begin() -> None:
+    world, partition = without_leader(2)
+    world.plan()
+    log = world.cluster.logs[0]
+    log.elect(2)
+    log.append(3)
+    log.append(1)
+    log.retain(3)
+    world.fetcher.follow({TOPIC_ID: world.cluster.topic()})
+    world.look_up()
+    assert (partition.position, world.fetcher.statistics.resets) == (7, 0)
+
+
+def test_a_seek_ends_the_wait_for_who_knows_the_end() -> None:
+    world, partition = without_leader(2)
+    world.plan()
+    world.fetcher.seek(partition, 1)
+    world.cluster.logs[0].elect(2)
+    world.fetcher.follow({TOPIC_ID: world.cluster.topic()})
+    assert asked(world.plan()) == [(0, 1)]
 
 
 def test_a_look_up_with_too_few_results_is_refused() -> None:

@@ -2,7 +2,8 @@
 
 The model's nodes keep real fetch sessions, few of them, and lose them: what comes is what whole lists of
 partitions would have brought. Whatever happens, each partition's records come in order, and only what
-retention deleted is left out.
+retention deleted is left out. What is read from the end while nobody leads it begins with what the next
+leader takes.
 """
 
 from collections.abc import Iterator
@@ -16,13 +17,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tailrace.consumer.assigned import NO_FETCH, AssignedPartition
+from tailrace.consumer.assigned import NO_FETCH, NO_POSITION, AssignedPartition
 from tailrace.consumer.decoding import Decoding
 from tailrace.consumer.fetch_plans import FetchPlan, LookupPlan
 from tailrace.consumer.fetcher import Fetcher
 from tailrace.consumer.hand_over import AnyRecord, HandOver
+from tailrace.protocol.cluster import NO_LEADER
 from tailrace.protocol.errors import BusyError, ConnectionFailedError, UnknownFetchSessionError
 from tailrace.protocol.limits import FETCHES_PER_NODE_MAX
+from tailrace.protocol.messages import NO_EPOCH
 from tailrace.protocol.record import TopicPartition
 
 from .model import TOPIC, TOPIC_ID, ModelCluster, value_at
@@ -61,16 +64,16 @@ class Fetching(RuleBasedStateMachine):
 
     @rule(index=indexes, count=st.integers(1, 6))
     def append(self, index: int, count: int) -> None:
-        self.cluster.logs[index].append(count)
+        if self.cluster.logs[index].leader != NO_LEADER:
+            self.cluster.logs[index].append(count)
 
     @rule(index=indexes, batches=st.integers(1, 3))
     def retain(self, index: int, batches: int) -> None:
         self.cluster.logs[index].retain(batches)
 
-    @rule(index=indexes, leader=st.integers(1, 2))
+    @rule(index=indexes, leader=st.sampled_from([1, 2, NO_LEADER]))
     def elect(self, index: int, leader: int) -> None:
-        self.cluster.logs[index].leader = leader
-        self.cluster.logs[index].epoch += 1
+        self.cluster.logs[index].elect(leader)
 
     @rule()
     def hear_of_leaders(self) -> None:
@@ -165,6 +168,22 @@ class Fetching(RuleBasedStateMachine):
             self.restarted.pop(index, None)
 
     @rule(index=indexes)
+    def begin_at_the_end_without_a_leader(self, index: int) -> None:
+        """Give the partition up, and take it anew while nobody can tell where its end is."""
+        self._interfere()
+        self.fetcher.revoke(self.partitions[index])
+        log = self.cluster.logs[index]
+        log.elect(NO_LEADER)
+        partition = AssignedPartition(
+            self.partitions[index].name, self.partitions[index].key[0], NO_POSITION, "earliest", Random(0)
+        )
+        partition.begin_after(log.epoch)
+        self.partitions[index] = partition
+        self.expected[index] = log.end
+        self.restarted.pop(index, None)
+        self.fetcher.assign(partition, self.cluster.topic())
+
+    @rule(index=indexes)
     def pause(self, index: int) -> None:
         self._interfere()
         self.fetcher.pause(self.partitions[index])
@@ -187,7 +206,9 @@ class Fetching(RuleBasedStateMachine):
 
     def _check_positions(self) -> None:
         for index, partition in enumerate(self.partitions):
-            if index not in self.restarted and self.expected[index] >= self.cluster.logs[index].start:
+            if partition.position == NO_POSITION:
+                assert partition.begins_after != NO_EPOCH
+            elif index not in self.restarted and self.expected[index] >= self.cluster.logs[index].start:
                 assert partition.position == self.expected[index]
 
     # ------------------------------------------------------------ always
@@ -210,6 +231,9 @@ class Fetching(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Once nothing fails any more, everything arrives."""
         self._interfere()
+        for log in self.cluster.logs:
+            if log.leader == NO_LEADER:
+                log.elect(1)
         self.hear_of_leaders()
         for partition in self.partitions:
             self.fetcher.resume(partition)
@@ -240,7 +264,7 @@ TestFetching.settings = settings(
 WEIGHTS = {
     "send": 3, "answer": 4, "lose": 1, "restart": 1, "crowd": 1, "hear_of_leaders": 2, "append": 2,
     "retain": 1, "elect": 1, "poll": 2, "begin_loop": 1, "go_on_with_loop": 2, "take_batch": 1, "seek": 1,
-    "pause": 1, "resume": 2,
+    "pause": 1, "resume": 2, "begin_at_the_end_without_a_leader": 1,
 }  # fmt: skip
 
 
@@ -274,7 +298,8 @@ def test_long_histories(seed: int) -> None:
         "go_on_with_loop": lambda: [random.randint(0, 8)],
         "append": lambda: [random.randrange(PARTITIONS), random.randint(1, 6)],
         "retain": lambda: [random.randrange(PARTITIONS), random.randint(1, 3)],
-        "elect": lambda: [random.randrange(PARTITIONS), random.randint(1, 2)],
+        "elect": lambda: [random.randrange(PARTITIONS), random.choice([1, 2, 1, 2, NO_LEADER])],
+        "begin_at_the_end_without_a_leader": lambda: [random.randrange(PARTITIONS)],
         "pause": lambda: [random.randrange(PARTITIONS)],
         "resume": lambda: [random.randrange(PARTITIONS)],
     }

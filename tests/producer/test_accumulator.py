@@ -16,6 +16,7 @@ from tailrace.protocol.cluster import NO_LEADER, PartitionInfo, TopicConfig, Top
 from tailrace.protocol.errors import (
     BatchTooLargeError,
     BufferFullError,
+    BusyError,
     ClosedError,
     InvalidTimestampError,
     UnknownTopicError,
@@ -248,9 +249,12 @@ def test_full_memory_is_an_error_after_max_block() -> None:
     for _ in range(10):
         senders.send()
     started = time.monotonic()
-    with pytest.raises(BufferFullError, match="1000 of 1000 bytes"):
+    with pytest.raises(BufferFullError, match=r"1000 of 1000 bytes .*\(100 ms\)$"):
         senders.send()
     assert 0.05 < time.monotonic() - started < 0.1 + BUSY_S
+    senders.accumulator.obstacle = lambda: BusyError("node 1 is busy")
+    with pytest.raises(BufferFullError, match=r"1000 of 1000 bytes .*: node 1 is busy$"):
+        senders.send()
     senders.resolve(*senders.collect(NEVER))
     senders.send()
 

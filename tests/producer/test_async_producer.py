@@ -203,11 +203,11 @@ def test_leaving_with_undelivered_records(cluster: Cluster, topic: Callable[...,
                     raise error
         assert delivery.done()
 
-    with pytest.raises(DeliveryFailedError, match="1 records were not stored"):
+    with pytest.raises(DeliveryFailedError, match="1 record not stored"):
         asyncio.run(fail(None))
     with pytest.raises(KeyError) as raised:
         asyncio.run(fail(KeyError("the application's")))
-    assert "were not stored" in raised.value.__notes__[0]
+    assert "not stored" in raised.value.__notes__[0]
 
 
 def test_who_comes_while_others_wait_comes_behind_them(cluster: Cluster, topic: Callable[..., str]) -> None:

@@ -9,7 +9,7 @@ from tailrace.protocol.errors import DeliveryFailedError, TailraceError
 
 
 def outcome(base_offset: int = -1, error: TailraceError | None = None, *, resolved: bool = True) -> Outcome:
-    """Of a batch of ten records in orders/2."""
+    """Of a batch of ten records in orders-2."""
     made = Outcome("orders", 2)
     made.starts, made.stamps = [0], [1_000]
     if resolved:
@@ -18,11 +18,11 @@ def outcome(base_offset: int = -1, error: TailraceError | None = None, *, resolv
 
 
 def test_a_record() -> None:
-    assert repr(Delivery(outcome(resolved=False), 3)) == "<Delivery to orders/2: on its way>"
-    assert repr(Delivery(outcome(40), 3)) == "<Delivery to orders/2: stored at offset 43>"
-    assert repr(Delivery(outcome(), 3)) == "<Delivery to orders/2: sent>", "acks=0"
+    assert repr(Delivery(outcome(resolved=False), 3)) == "<Delivery to orders-2: on its way>"
+    assert repr(Delivery(outcome(40), 3)) == "<Delivery to orders-2: stored at offset 43>"
+    assert repr(Delivery(outcome(), 3)) == "<Delivery to orders-2: sent>", "acks=0"
     failed = Delivery(outcome(error=DeliveryFailedError("no leader")), 3)
-    assert repr(failed) == "<Delivery to orders/2: failed: DeliveryFailedError: no leader>"
+    assert repr(failed) == "<Delivery to orders-2: failed: DeliveryFailedError: no leader>"
 
 
 def test_many_records() -> None:
@@ -38,7 +38,7 @@ def test_asyncio() -> None:
     async def main() -> None:
         resolving = Resolving(Bridge("test", threads=1))
         assert (
-            repr(AsyncDelivery(outcome(5), 0, resolving)) == "<AsyncDelivery to orders/2: stored at offset 5>"
+            repr(AsyncDelivery(outcome(5), 0, resolving)) == "<AsyncDelivery to orders-2: stored at offset 5>"
         )
         many = AsyncManyDelivery([Span(outcome(5), 0, 1)], resolving)
         assert repr(many) == "<AsyncManyDelivery of 1 record: stored>"

@@ -155,7 +155,7 @@ def test_a_hole_is_closed_by_the_batch_behind_it() -> None:
     world.fail(ConnectionFailedError("lost"), first, second)
     world.now = first.deadline
     world.lane.expire(world.now)
-    assert "may be stored" in str(world.fates()[first])
+    assert "perhaps stored" in str(world.fates()[first])
     world.batches.append(sealed(0, 1, world.now))
     world.lane.add(world.batches[-1])
     assert world.take() == [second]  # the third must wait for what this brings

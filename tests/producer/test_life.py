@@ -40,7 +40,7 @@ def too_late() -> int:
 
 
 def test_leaving_raises_if_something_was_not_stored(cluster: Cluster, topic: MakeTopic) -> None:
-    with pytest.raises(DeliveryFailedError, match="1 records were not stored"):  # noqa: SIM117
+    with pytest.raises(DeliveryFailedError, match="1 record not stored"):  # noqa: SIM117
         with Producer(cluster.bootstrap_servers) as writer:
             writer.send(topic(), b"x", timestamp_ms=too_late())
 
@@ -50,7 +50,7 @@ def test_leaving_never_masks_an_exception(cluster: Cluster, topic: MakeTopic) ->
         with Producer(cluster.bootstrap_servers, client_id="w") as writer:
             writer.send(topic(), b"x", timestamp_ms=too_late())
             raise ZeroDivisionError
-    assert left.value.__notes__[0].startswith("and w: 1 records were not stored")
+    assert left.value.__notes__[0].startswith("and w: 1 record not stored")
 
 
 def test_close_gives_up_after_its_timeout(producer: MakeProducer, topic: MakeTopic, cluster: Cluster) -> None:
@@ -62,7 +62,7 @@ def test_close_gives_up_after_its_timeout(producer: MakeProducer, topic: MakeTop
         sent = writer.send(name, b"y")
         with pytest.raises(TimedOutError, match=r"no answer within 0\.1 s"):
             sent.result(0.1)
-        with pytest.raises(TimedOutError, match=r"1 batches got no answer within 0\.1 s"):
+        with pytest.raises(TimedOutError, match=r"1 batch got no answer within 0\.1 s"):
             writer.flush(0.1)
         with pytest.raises(DeliveryFailedError, match="closed"):
             writer.close(0.1)
@@ -145,8 +145,8 @@ def test_a_fork_is_told_and_the_parent_goes_on(cluster: Cluster, topic: MakeTopi
 
 
 def interrupted(call: Callable[[], object]) -> float:
-    """Ctrl-C half a second into a call; how long the call lasted."""
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    """Ctrl-C into a call that has gone on for 100 ms; how long it lasted."""
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     started = time.monotonic()
     timer.start()
     with pytest.raises(KeyboardInterrupt):
@@ -175,7 +175,7 @@ def test_ctrl_c_in_every_call_that_blocks(producer: MakeProducer, topic: MakeTop
             lambda: unreachable.partitions_for(name),
             lambda: writer.close(),
         ):
-            assert 0.3 < interrupted(call) < 0.3 + BUSY_S
+            assert 0.09 < interrupted(call) < 0.1 + BUSY_S
     finally:
         os.kill(cluster.pid(1), signal.SIGCONT)
     with pytest.raises(TailraceError):

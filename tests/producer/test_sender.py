@@ -13,6 +13,7 @@ from tailrace.protocol.errors import (
     ErrorCode,
     FencedProducerError,
     InvalidConfigError,
+    StorageFullError,
     UnknownTopicError,
 )
 from tailrace.protocol.limits import (
@@ -197,6 +198,26 @@ def test_a_partition_without_a_leader_waits_for_one() -> None:
     world.leaders[0] = 2
     world.sender.update_leaders(world.now)
     assert [shipment.node_id for shipment in world.ship()] == [2]
+
+
+def test_who_waits_is_told_what_for() -> None:
+    world = World({0: 1, 1: NO_LEADER}, identified=False)
+    world.add(0)
+    assert world.sender.ask_identity(world.now) == ANONYMOUS
+    world.sender.unidentified(ConnectionFailedError("no coordinator"), world.now)
+    assert str(world.sender.obstacle()) == "no coordinator"
+    world.sender.identified(FIRST, world.now)
+    (shipment,) = world.ship()
+    assert world.sender.obstacle() is None, "nothing is wrong yet"
+    world.sender.answered(shipment, [refusal(ErrorCode.STORAGE_FULL)], world.now)
+    full = world.sender.obstacle()
+    assert isinstance(full, StorageFullError)
+    assert str(full).startswith("t-0 at node 1: ")
+    (shipment,) = world.retry()
+    world.sender.answered(shipment, stored(shipment), world.now)
+    assert world.sender.obstacle() is None
+    world.add(1)
+    assert "t-1 has no live leader" in str(world.sender.obstacle())
 
 
 def test_lanes_of_deleted_topics_end() -> None:

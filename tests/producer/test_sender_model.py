@@ -291,7 +291,7 @@ class ProducerAndNodes(RuleBasedStateMachine):
             assert batch in log.batches, "acknowledged and not stored"
             assert base_offset in (-1, log.offsets[batch])
         if error is not None and batch in log.batches:
-            assert "may be stored" in str(error) or "may or may not be stored" in str(error)
+            assert "perhaps stored" in str(error) or "may or may not be stored" in str(error)
             assert batch not in self.rejected
 
 

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -25,6 +27,23 @@ def test_flights() -> None:
         assert (figures["rows"], figures["carriers"]) == (2_000, 16)
         assert figures["rows_per_s"] > 0
     assert runs["everything killed"]["unacked_at_the_kill"] >= 1_000
+
+
+@pytest.mark.parametrize("example", ["flights.py", "flights_delays.py"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "No such file"), (b"a,b\n1,2\n", "no CSV file with"), (b"\xff", "no CSV file")],
+)
+def test_a_file_that_is_none_of_flights(
+    example: str, content: bytes | None, reason: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "flights.csv"
+    if content is not None:
+        file.write_bytes(content)
+    command = [sys.executable, str(ROOT / "examples" / example), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 2
+    assert f"{file}: {reason}" in done.stderr
 
 
 def test_flights_delays() -> None:

@@ -173,7 +173,7 @@ def test_what_waits_for_a_node_that_is_down_fails_with_the_topic() -> None:
         admin.delete_topic("t")
         with pytest.raises(UnknownTopicError, match="topic 't' was deleted"):
             waiting.result(10)
-        with pytest.raises(DeliveryFailedError, match="1 records were not stored"):
+        with pytest.raises(DeliveryFailedError, match="1 record not stored"):
             producer.flush(10)
         cluster.start(1)
         admin.create_topic("t")

@@ -160,7 +160,7 @@ def test_too_few_in_sync(three: Cluster, admin: Admin) -> None:
             three.start(node_id)
         whole(admin, topic)
         producer.send(topic, b"again").result(10)
-        with pytest.raises(Exception, match="1 records were not stored"):
+        with pytest.raises(Exception, match="1 record not stored"):
             producer.close()
 
 

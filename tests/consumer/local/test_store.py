@@ -120,7 +120,9 @@ def test_a_damaged_file_is_reported_and_does_not_stay_locked(tmp_path: Path) -> 
 
 def test_a_file_in_place_of_the_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "offsets").write_text("a file")
-    with pytest.raises(DataFolderError, match=r"offset_store folder .*offsets: file exists"):
+    with pytest.raises(
+        DataFolderError, match=r"offset_store folder .*offsets: a file is there, and no folder"
+    ):
         LocalStore(tmp_path / "offsets", "test").hold(ORDERS, ID)
 
 
