@@ -20,7 +20,7 @@ from tailrace.protocol.errors import (
     UnknownTopicError,
     error_from,
 )
-from tailrace.protocol.limits import IN_FLIGHT_BATCHES_MAX
+from tailrace.protocol.limits import IN_FLIGHT_BATCHES_MAX, PRODUCER_WINDOW_BATCHES
 
 from .model import DELIVERY_TIMEOUT_S, Copy, Log, sealed
 
@@ -101,6 +101,40 @@ def test_no_more_than_the_bound_is_in_flight() -> None:
     assert not world.lane.free(world.now)
     world.answer(world.batches[0])
     assert world.take() == [world.batches[IN_FLIGHT_BATCHES_MAX]]
+
+
+def test_the_oldest_in_flight_stays_in_what_the_node_remembers() -> None:
+    """Answers may overtake each other: one of acks=all waits for each partition of its request."""
+    world = World()
+    first, *others = world.send(1) + world.send(3 * PRODUCER_WINDOW_BATCHES)
+    world.store(first)
+    while others:
+        world.answer(*others)
+        others = world.take()
+    assert world.lane.waiting
+    assert not world.lane.free(world.now)
+    world.fail(TimedOutError("no answer"), first)
+    world.now += LATER
+    while sent := world.take():
+        world.answer(*sent)
+    assert world.log.batches == world.batches
+    assert {resolved.batch: resolved.base_offset for resolved in world.resolved} == world.log.offsets
+
+
+def test_what_the_node_does_not_remember_is_stored_if_a_later_one_is() -> None:
+    world = World()
+    first, second, third = world.send(3)
+    world.store(first, second)
+    world.answer(third)
+    world.log.windows[FIRST.producer_id].entries.popleft()
+    world.fail(TimedOutError("no answer"), first, second)
+    world.now += LATER
+    world.answer(*world.take())
+    assert [(batch, offset, error) for batch, offset, error in world.resolved] == [
+        (third, 4, None), (second, 2, None), (first, -1, None),
+    ]  # fmt: skip
+    world.now += LATER
+    assert world.send(1) == world.batches[3:]
 
 
 def test_after_a_failure_nothing_is_sent_until_all_is_answered_and_then_in_order_after_a_pause() -> None:
