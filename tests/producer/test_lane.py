@@ -13,6 +13,7 @@ from tailrace.protocol.errors import (
     ErrorCode,
     FencedProducerError,
     InvalidTimestampError,
+    NotCommittedError,
     OutOfOrderSequenceError,
     TailraceError,
     TimedOutError,
@@ -163,6 +164,22 @@ def test_a_lost_answer_is_asked_for_again_under_the_same_numbers() -> None:
     world.answer(*sent)
     assert world.log.batches == sent
     assert [resolved.base_offset for resolved in world.resolved] == [0, 2, 4]
+
+
+def test_what_was_appended_and_is_not_known_to_be_committed_keeps_its_numbers() -> None:
+    """Else the second would be taken for the first, which is stored, and be lost itself."""
+    world = World()
+    (first,) = world.send(1)
+    world.now += LATER
+    (second,) = world.send(1)
+    world.store(first)
+    world.fail(NotCommittedError("not led here any more"), first, second)
+    world.now = first.deadline
+    world.lane.expire(world.now)
+    assert "may be stored" in str(world.fates()[first])
+    world.answer(*world.take())
+    assert world.log.batches == [first, second]
+    assert world.fates()[second] is None
 
 
 def test_a_batch_refused_for_good_leaves_no_gap() -> None:
