@@ -139,6 +139,11 @@ def _print_text(
 ) -> None:
     versions = f"controller epoch {described.controller_epoch}, version {described.version}"
     click.echo(f"cluster {described.cluster_id}  ({versions})\n")
+    if unclean := described.unclean_elections:
+        what = "replicas were" if unclean > 1 else "replica was"
+        click.echo(
+            f"{unclean} {what} elected that may lack records, since the coordinator started; see its log\n"
+        )
     racks = any(node.rack for node in described.nodes)
     rows: list[tuple[object, ...]] = []
     for node in described.nodes:
@@ -217,6 +222,7 @@ def _fields(
         "cluster_id": described.cluster_id,
         "controller_epoch": described.controller_epoch,
         "version": described.version,
+        "unclean_elections": described.unclean_elections,
         "nodes": nodes,
         "topics": [
             {

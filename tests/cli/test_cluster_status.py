@@ -52,6 +52,13 @@ def test_racks_are_shown_where_there_are_any(capsys: pytest.CaptureFixture[str])
     ]  # fmt: skip
 
 
+def test_unclean_elections_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    _print_text(replace(CLUSTER, unclean_elections=2), TOPICS, {**LOGS})
+    assert "\n2 replicas were elected that may lack records" in capsys.readouterr().out
+    _print_text(CLUSTER, TOPICS, {**LOGS})
+    assert "may lack records" not in capsys.readouterr().out
+
+
 def log(start: int, high_watermark: int, size: int, topic: str | None = "t") -> LogDescription:
     return LogDescription(
         topic=topic,
