@@ -169,8 +169,6 @@ class Machine:
         self._connections = NodeConnections()
         self._preferred = PreferredLeaders(now)
         self._openings = Openings()
-        self.unclean_elections = 0
-        """Since the start: replicas that were elected although they may lack records."""
         for node_id in state.alive():
             self._sessions.hear(node_id, now)
 
@@ -287,7 +285,7 @@ class Machine:
         return [n for n, total in zip(node_ids, held, strict=True) if total <= PARTITIONS_PER_UPDATE_MAX]
 
     def _apply(self, decision: Decision, now: float) -> tuple[Update | None, list[Answer]]:
-        self.unclean_elections += decision.unclean
+        self.state.unclean_elections += decision.unclean
         for change in decision.private:
             self.state.apply_private(change)
         if not decision.changes:

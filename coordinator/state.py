@@ -33,6 +33,8 @@ class State:
     def __init__(self, cluster_id: str, cluster: ClusterState | None = None) -> None:
         self.cluster_id = cluster_id
         self.cluster = cluster or ClusterState()
+        self.unclean_elections = 0
+        """Since the start, and not stored: replicas that were elected although they may lack records."""
         self.next_producer_id = 0
         self.producer_epochs: dict[int, int] = {}
         self.tombstones: dict[bytes, int] = {}  # deleted topic id -> version of its deletion, oldest first

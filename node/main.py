@@ -17,7 +17,7 @@ from random import Random
 from typing import Final
 
 from tailrace.protocol.cluster import Listener
-from tailrace.protocol.errors import NotLeaderError, ShuttingDownError, StorageFaultError, TailraceError
+from tailrace.protocol.errors import NotCommittedError, ShuttingDownError, StorageFaultError, TailraceError
 from tailrace.protocol.limits import (
     FETCH_SESSIONS_MAX,
     FETCHES_PER_CLIENT_MAX,
@@ -360,7 +360,7 @@ class Loop:
         now, broker = self._now, self._broker
         plan = self._following.follow(action)
         self._replication.leave(plan.leave)
-        gone = NotLeaderError("this node does not lead the partition any more; the records may be stored")
+        gone = NotCommittedError("this node does not lead the partition any more; the records may be stored")
         produce.given_up(broker, self._replication.resign(plan.resign), gone)
         self._replication.follow_state(action.touched, now)
         fetch.unpark(broker, self._fetches.changed(plan.resign), now)

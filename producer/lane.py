@@ -8,7 +8,9 @@ batches in order, and with the same numbers each time, for as long as it does no
 1. When anything in flight fails, the lane *drains*: it sends nothing until everything in flight is answered.
    Then it *settles*: what failed goes back, in order, to be sent again after a pause.
 2. A batch is `maybe_stored` once an attempt ended without a clear answer (connection lost, time-out), and
-   stays so. Such a batch is only ever sent again under the same numbers, where the node finds a duplicate.
+   stays so. Such a batch is only ever sent again under the same numbers, where the node finds a duplicate:
+   answers may overtake each other, so nothing is sent that would push the oldest in flight out of what the
+   node remembers. What it does not remember all the same is stored if a later batch is known to be.
 3. If every unanswered batch is certainly not stored, they get their numbers anew, following on the last
    one that is stored: a batch that was refused for good leaves no gap.
 4. A batch that was given up although it may be stored leaves a *hole*. The batches behind it that may be
@@ -32,7 +34,7 @@ from tailrace.protocol.errors import (
     TimedOutError,
     UnknownTopicError,
 )
-from tailrace.protocol.limits import IN_FLIGHT_BATCHES_MAX
+from tailrace.protocol.limits import IN_FLIGHT_BATCHES_MAX, PRODUCER_WINDOW_BATCHES
 from tailrace.protocol.text import plural
 
 from .batch import UNSTAMPED, Batch, Identity, Stamp, advance
@@ -122,8 +124,14 @@ class Lane:
             and self.leader != NO_LEADER
             and now >= self.not_before
             and len(self.in_flight) < IN_FLIGHT_BATCHES_MAX
-            and (not self._idempotent or self.identity is not None)
+            and (not self._idempotent or (self.identity is not None and self._remembered()))
         )
+
+    def _remembered(self) -> bool:
+        """Will the node still know the oldest batch in flight once it has stored the next one?"""
+        oldest = next(iter(self.in_flight), None)  # they are in their order
+        following = self.waiting[0].number if self.waiting else self._next_number
+        return oldest is None or following - oldest.number < PRODUCER_WINDOW_BATCHES
 
     def sendable(self, now: float) -> bool:
         """Is there a batch that may be sent? Behind a hole only those that were sent before may."""
@@ -273,7 +281,9 @@ class Lane:
             self._settle_sequences()
 
     def _settle_sequences(self) -> None:
-        """Nothing is in flight: rules 3 to 5."""
+        """Nothing is in flight: rules 2 to 5."""
+        while self.waiting and self.waiting[0].refused and self.waiting[0].number <= self._stored_number:
+            self._confirm_first()
         sent = [
             batch
             for batch in takewhile(lambda batch: batch.stamp is not UNSTAMPED, self.waiting)
@@ -305,12 +315,15 @@ class Lane:
             self.waiting.remove(batch)
             self._resolve(batch, -1, _in_doubt(batch, self._forgotten or batch.last_error))
         while self.waiting and self.waiting[0].number <= self._stored_number:
-            # A later one was acknowledged, so this one is stored; where, nobody can tell any more.
-            self._resolve(self.waiting.popleft(), -1, None)
+            self._confirm_first()
         self._renumber(self.waiting, 0)
         self._hole = None
         self._forgotten = None
         self.spent, self.identity = self.identity, None
+
+    def _confirm_first(self) -> None:
+        """A later one was acknowledged, so this one is stored; where, nobody can tell any more."""
+        self._resolve(self.waiting.popleft(), -1, None)
 
     def _renumber(self, batches: "deque[Batch] | list[Batch]", next_sequence: int) -> None:
         for batch in batches:

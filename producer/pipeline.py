@@ -35,6 +35,7 @@ _STALE_VIEW: Final = frozenset(
         ErrorCode.NOT_LEADER,
         ErrorCode.FENCED_LEADER_EPOCH,
         ErrorCode.LEADER_NOT_AVAILABLE,
+        ErrorCode.NOT_COMMITTED,
         ErrorCode.UNKNOWN_TOPIC,
         ErrorCode.UNKNOWN_PARTITION,
     }

@@ -18,5 +18,6 @@ def decide(state: State, request: GetSnapshot, publisher: Listener) -> Decision:
             cluster_id=state.cluster_id,
             publisher=publisher,
             snapshot=state.cluster.snapshot(),
+            unclean_elections=state.unclean_elections,
         )
     )

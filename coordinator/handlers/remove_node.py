@@ -7,6 +7,7 @@
 from tailrace.protocol.admin_messages import NodeForgotten, RemoveNode
 from tailrace.protocol.cluster import NodeRemoved
 from tailrace.protocol.errors import InvalidArgumentError, UnknownNodeError
+from tailrace.protocol.text import plural
 
 from ..decision import Decision
 from ..state import State
@@ -19,7 +20,8 @@ def decide(state: State, request: RemoveNode) -> Decision:
         raise UnknownNodeError(f"there is no node {request.node_id}")
     if held := state.index.load(node.node_id).replicas:
         raise InvalidArgumentError(
-            f"node {node.node_id} holds {held} partitions: drain it first, and wait until it holds none"
+            f"node {node.node_id} holds {plural(held, 'partition')}: drain it first, and wait until it holds "
+            "none"
         )
     if node.alive and not node.draining:
         raise InvalidArgumentError(f"node {node.node_id} is alive: drain it or stop it first")

@@ -8,14 +8,22 @@
 - batches in shared memory are checked as they are stored, since the client can still change them;
 - batches of one connection are appended in the order in which they came;
 - acks=0 is never answered, acks=1 after the commit, acks=all when all in-sync replicas have it on disk;
-- NOT_ENOUGH_REPLICAS: acks=all, and fewer than min_insync_replicas are in sync.
+- NOT_ENOUGH_REPLICAS: acks=all, and fewer than min_insync_replicas are in sync;
+- NOT_COMMITTED: a batch was appended, and what would have refused it before has come since, or another leader
+  while it waited for other replicas. No producer may take it for one that is surely not stored.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
 from tailrace.protocol.batch import parse_header
-from tailrace.protocol.errors import BusyError, MalformedRequestError, StorageFaultError, TailraceError
+from tailrace.protocol.errors import (
+    BusyError,
+    MalformedRequestError,
+    NotCommittedError,
+    StorageFaultError,
+    TailraceError,
+)
 from tailrace.protocol.messages import ACKS_ALL, ACKS_NONE, OK, Produce, Produced, ProduceResult
 from tailrace.protocol.wire import error_info, failure
 from tailrace.transport.peer_arenas import Payload
@@ -108,7 +116,7 @@ def _replicated(
     try:
         broker.replication.refuse_unwritable(log, produce.acks, now)
     except TailraceError as error:
-        return _refused(error)
+        return _refused(NotCommittedError(f"appended, but {error}"))
     if produce.acks == ACKS_ALL and log.high_watermark <= outcome.last_offset:
         needs[log.key] = max(needs.get(log.key, 0), outcome.last_offset + 1)
     return ProduceResult(OK, outcome.base_offset, log.log_start_offset)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", metavar="CONFIG", type=click.Path(path_type=Path))
 @click.option("--execute", is_flag=True, help="Really do it; without it only show what would be done.")
+@click.option("--restart", is_flag=True, help="Restart also what has not changed, as after an upgrade.")
 @throttle_option
 @data_dir_option
 @click.option(
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
 )
 @json_option
 def apply(
-    *, file: Path, execute: bool, throttle: int, data_dir: Path | None, timeout_s: float, as_json: bool
-) -> int:
+    *, file: Path, execute: bool, restart: bool, throttle: int, data_dir: Path | None, timeout_s: float,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Let the cluster that `tailrace up` runs be as its changed YAML file says.
 
     New nodes are started, those that are gone from the file are emptied, stopped and forgotten, and those
@@ -49,7 +51,7 @@ def apply(
     text = file.read_text()
     status = ask(wanted.layout, op="status")
     with admin_of(status["bootstrap_servers"], timeout_s) as admin:
-        plan = make_plan(_running(admin, status), wanted)
+        plan = make_plan(_running(admin, status), wanted, restart=restart)
         _show(plan, execute=execute, as_json=as_json)
         if plan.refused:
             raise TailraceError("; ".join(plan.refused))

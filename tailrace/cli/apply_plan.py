@@ -70,7 +70,7 @@ class Step:
         if self.action == "forget":
             return f"forget {name}, which was emptied and stopped"
         changes = ", ".join(f"{key} {_shown(old)} -> {_shown(new)}" for key, old, new in self.changes)
-        return f"restart {name}: {changes}"
+        return f"restart {name}: {changes}" if changes else f"restart {name}"
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,18 @@ def settings_of(config: NodeConfig | CoordinatorConfig) -> Settings:
     return {_KEYS.get(key, key): value for key, value in vars(config).items() if key not in _NO_SETTINGS}
 
 
-def make_plan(running: Running, wanted: ClusterConfig) -> Plan:
+def make_plan(running: Running, wanted: ClusterConfig, *, restart: bool = False) -> Plan:
     """First the coordinator, then new nodes and those that stay, since those that go need them; then changed
     ones one by one.
+
+    `restart`: also what runs and has not changed.
     """
     refused: list[str] = []
     steps: list[Step] = []
     nodes = {node.node_id: settings_of(node) for node in wanted.nodes}
     changes = _changes(running.coordinator, settings_of(wanted.coordinator))
     refused += _fixed("the coordinator", changes, _FIXED_OF_COORDINATOR)
-    if changes:
+    if changes or restart:
         steps.append(Step("restart", None, changes))
     for node_id in nodes.keys() - running.nodes.keys():
         if node_id in running.known and running.known[node_id].alive:
@@ -105,7 +107,7 @@ def make_plan(running: Running, wanted: ClusterConfig) -> Plan:
     for node_id, settings in nodes.items():
         changes = _changes(running.nodes.get(node_id, settings), settings)
         refused += _fixed(f"node {node_id}", changes, _FIXED_OF_NODE)
-        if changes:
+        if changes or (restart and node_id in running.nodes):
             steps.append(Step("restart", node_id, changes))
     removed = running.nodes.keys() - nodes.keys()
     others = [n for n, node in running.known.items() if node.alive and not node.draining and n not in removed]

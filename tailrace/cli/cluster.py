@@ -1,7 +1,8 @@
 """`tailrace cluster`: look at the cluster, wait for it, and move what its nodes hold (`moving.py`)."""
 
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -98,14 +99,37 @@ def _leaders(topics: list["TopicDescription"], node_id: int) -> int:
     return sum(part.leader == node_id for each in topics for part in each.partitions)
 
 
-def _sizes(logs: dict[int, "NodeLogs | TailraceError"]) -> dict[str | None, tuple[int, int]]:
-    """Records and bytes of each topic, over all its replicas that answered."""
-    sizes: dict[str | None, tuple[int, int]] = {}
-    for held in logs.values():
+def _leaderless(topic: "TopicDescription") -> int:
+    return sum(part.leader is None for part in topic.partitions)
+
+
+def _under_replicated(topic: "TopicDescription") -> int:
+    """How many partitions have fewer replicas in sync than they are to have."""
+    return sum(len(part.isr) < len(part.target or part.replicas) for part in topic.partitions)
+
+
+def _sizes(
+    topics: Iterable["TopicDescription"], logs: dict[int, "NodeLogs | TailraceError"]
+) -> dict[str, tuple[int, int]]:
+    """Records of each topic, as the leaders have them, and bytes, those of all replicas together.
+
+    A partition whose leader does not answer counts as the replica that is furthest does.
+    """
+    leaders = {(each.name, part.partition): part.leader for each in topics for part in each.partitions}
+    best: dict[tuple[str, int], tuple[bool, int, int]] = {}
+    size: Counter[str] = Counter()
+    for node_id, held in logs.items():
         for log in () if isinstance(held, TailraceError) else held.logs:
-            records, size = sizes.get(log.topic, (0, 0))
-            sizes[log.topic] = (records + log.high_watermark - log.log_start_offset, size + log.size_bytes)
-    return sizes
+            if log.topic is None:
+                continue
+            place, records = (log.topic, log.partition), log.high_watermark - log.log_start_offset
+            found = (leaders.get(place) == node_id, log.high_watermark, records)
+            best[place] = max(found, best.get(place, found))
+            size[log.topic] += log.size_bytes
+    records_of: Counter[str] = Counter()
+    for (topic, _), (_, _, records) in best.items():
+        records_of[topic] += records
+    return {topic: (records_of[topic], size[topic]) for topic in records_of}
 
 
 def _print_text(
@@ -115,6 +139,12 @@ def _print_text(
 ) -> None:
     versions = f"controller epoch {described.controller_epoch}, version {described.version}"
     click.echo(f"cluster {described.cluster_id}  ({versions})\n")
+    if unclean := described.unclean_elections:
+        what = "replicas were" if unclean > 1 else "replica was"
+        click.echo(
+            f"{unclean} {what} elected that may lack records, since the coordinator started; see its log\n"
+        )
+    racks = any(node.rack for node in described.nodes)
     rows: list[tuple[object, ...]] = []
     for node in described.nodes:
         held = logs.get(node.node_id)
@@ -126,16 +156,21 @@ def _print_text(
             used = (human_bytes(held.used_bytes), human_bytes(held.quota_bytes))
             state, space = "draining" if node.draining else "alive", (str(len(held.logs)), *used)
         leads = _leaders(topics, node.node_id)
-        rows.append((node.node_id, state, node.tcp.removeprefix("tcp://"), leads, *space))
-    print_table(("NODE", "STATE", "ADDRESS", "LEADS", "LOGS", "USED", "QUOTA"), rows)
+        rack = (node.rack or "-",) if racks else ()
+        rows.append((node.node_id, state, *rack, node.tcp.removeprefix("tcp://"), leads, *space))
+    rack_header = ("RACK",) if racks else ()
+    print_table(("NODE", "STATE", *rack_header, "ADDRESS", "LEADS", "LOGS", "USED", "QUOTA"), rows)
     click.echo()
-    sizes = _sizes(logs)
+    _print_topics(topics, _sizes(topics, logs))
+
+
+def _print_topics(topics: list["TopicDescription"], sizes: Mapping[str, tuple[int, int]]) -> None:
     topic_rows: list[tuple[object, ...]] = []
     for each in topics:
         records, size = sizes.get(each.name, (0, 0))
-        offline = sum(part.leader is None for part in each.partitions)
-        topic_rows.append((each.name, len(each.partitions), offline, records, human_bytes(size)))
-    print_table(("TOPIC", "PARTITIONS", "OFFLINE", "RECORDS", "SIZE"), topic_rows)
+        health = (_leaderless(each), _under_replicated(each))
+        topic_rows.append((each.name, len(each.partitions), *health, records, human_bytes(size)))
+    print_table(("TOPIC", "PARTITIONS", "OFFLINE", "UNDER-REPLICATED", "RECORDS", "SIZE"), topic_rows)
     if moves := _moves(topics):
         click.echo()
         columns = ("target", "adding", "removing")
@@ -182,17 +217,19 @@ def _fields(
         elif held is not None:
             fields |= asdict(held)
         nodes.append(fields)
-    sizes = _sizes(logs)
+    sizes = _sizes(topics, logs)
     return {
         "cluster_id": described.cluster_id,
         "controller_epoch": described.controller_epoch,
         "version": described.version,
+        "unclean_elections": described.unclean_elections,
         "nodes": nodes,
         "topics": [
             {
                 "name": each.name,
                 "partitions": len(each.partitions),
-                "offline_partitions": sum(part.leader is None for part in each.partitions),
+                "offline_partitions": _leaderless(each),
+                "under_replicated_partitions": _under_replicated(each),
                 "records": sizes.get(each.name, (0, 0))[0],
                 "size_bytes": sizes.get(each.name, (0, 0))[1],
             }

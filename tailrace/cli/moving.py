@@ -226,11 +226,14 @@ def leaving(admin: "Admin", node_id: int) -> list[TopicPartition]:
 def remove(node_id: int, bootstrap_servers: str, timeout_s: float, *, as_json: bool) -> None:
     """Forget a node that holds nothing and was stopped. One that still runs comes back by itself."""
     with admin_of(bootstrap_servers, timeout_s) as admin:
+        stopped = not any(n.alive for n in admin.describe_cluster().nodes if n.node_id == node_id)
         admin.remove_node(node_id)
     if as_json:
-        print_json({"node_id": node_id, "removed": True})
-    else:
-        click.echo(f"removed node {node_id}")
+        print_json({"node_id": node_id, "removed": True, "stopped": stopped})
+        return
+    click.echo(f"removed node {node_id}")
+    if not stopped:
+        click.echo("it was not known to have stopped: if it runs, it comes back by itself", err=True)
 
 
 @click.command()

@@ -271,7 +271,8 @@ class Admin(GroupAdmin, PlacementAdmin):
     def describe_cluster(self, *, timeout_ms: int | None = None) -> ClusterDescription:
         """The nodes, and the names of the topics."""
         state = self._refreshed(timeout_ms)
-        return descriptions.describe_cluster(self._engine.cluster_id, state)
+        engine = self._engine
+        return descriptions.describe_cluster(engine.cluster_id, state, engine.unclean_elections)
 
     def describe_logs(
         self, node_ids: Iterable[int] | None = None, *, timeout_ms: int | None = None

@@ -81,13 +81,17 @@ class DrainProgress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterDescription:
-    """The cluster at one version of its state. `topics` are names, in order."""
+    """The cluster at one version of its state. `topics` are names, in order.
+
+    `unclean_elections`: of replicas that may lack records, since the coordinator started.
+    """
 
     cluster_id: str
     controller_epoch: int
     version: int
     nodes: tuple[NodeDescription, ...]
     topics: tuple[str, ...]
+    unclean_elections: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,7 +247,7 @@ def describe_node(node: NodeInfo) -> NodeDescription:
     )
 
 
-def describe_cluster(cluster_id: str, state: ClusterState) -> ClusterDescription:
+def describe_cluster(cluster_id: str, state: ClusterState, unclean_elections: int) -> ClusterDescription:
     """The whole state, without the topics' partitions."""
     return ClusterDescription(
         cluster_id=cluster_id,
@@ -251,6 +255,7 @@ def describe_cluster(cluster_id: str, state: ClusterState) -> ClusterDescription
         version=state.version,
         nodes=tuple(describe_node(state.nodes[node_id]) for node_id in sorted(state.nodes)),
         topics=tuple(sorted(state.topic_ids)),
+        unclean_elections=unclean_elections,
     )
 
 

@@ -129,6 +129,11 @@ class Engine:
         return self._loop.follower.cluster_id
 
     @property
+    def unclean_elections(self) -> int:
+        """As of the last snapshot."""
+        return self._loop.follower.unclean_elections
+
+    @property
     def paths(self) -> dict[int, str]:
         """How payloads travel, by node id: "shared memory", or "frames" and why."""
         return self._loop.connections.paths()

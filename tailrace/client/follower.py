@@ -54,6 +54,7 @@ class Follower:
         self._changed = False
         self.refusal: TailraceError | None = None
         self.cluster_id = ""
+        self.unclean_elections = 0
         """Of the cluster that was heard last; empty before the first snapshot."""
 
     def want_snapshot(self) -> None:
@@ -142,6 +143,7 @@ class Follower:
 
     def _take_snapshot(self, taken: SnapshotTaken, now: float) -> None:
         was, self.cluster_id = self.cluster_id, taken.cluster_id
+        self.unclean_elections = taken.unclean_elections
         another = self._copy.known and was != taken.cluster_id
         if another:
             _log.warning("the coordinator's address is cluster %s's now, was %s's", taken.cluster_id, was)

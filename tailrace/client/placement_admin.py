@@ -103,7 +103,8 @@ class PlacementAdmin(AdminCalls):
     def plan_rebalance(self, *, timeout_ms: int | None = None) -> dict[TopicPartition, tuple[int, ...]]:
         """What `move_partitions` would have to do for nodes to hold and lead evenly; empty if they do.
 
-        Nodes that are dead or draining get nothing, and partitions that move are left alone.
+        Nodes that are dead or draining get nothing. Partitions that move are left alone, and count as what
+        they will be: so a plan can be made again while one is carried out.
         """
         state = self._refreshed(timeout_ms)
         return {

@@ -31,20 +31,16 @@ def even_plan(state: ClusterState) -> dict[Place, Replicas]:
         return {}
     plan = dict(now)
     racks = {node.node_id: node.rack or str(node.node_id) for node in state.nodes.values()}
-    _even_replicas(plan, able, racks, _moving_loads(state))
-    _even_leaders(plan, able)
+    targets = [part.target for topic in state.topics.values() for part in topic.partitions if part.target]
+    _even_replicas(plan, able, racks, Counter(node_id for target in targets for node_id in target))
+    _even_leaders(plan, able, Counter(target[0] for target in targets))
     return {place: replicas for place, replicas in plan.items() if replicas != now[place]}
-
-
-def _moving_loads(state: ClusterState) -> Counter[int]:
-    """What nodes hold, or will hold, of the partitions that move."""
-    partitions = (partition for topic in state.topics.values() for partition in topic.partitions)
-    return Counter(node_id for partition in partitions for node_id in partition.target)
 
 
 def _even_replicas(
     plan: dict[Place, Replicas], able: Iterable[int], racks: Mapping[int, str], besides: Counter[int]
 ) -> None:
+    """`besides`: what nodes will hold of the partitions that move."""
     holders = _Holders(plan, able, racks)
     load = {node_id: holders.count(node_id) + besides[node_id] for node_id in able}
     while (step := _step(holders, load)) is not None:
@@ -113,9 +109,12 @@ class _Holders:
         ]
 
 
-def _even_leaders(plan: dict[Place, Replicas], able: Iterable[int]) -> None:
-    """First replicas, evenly: along chains of partitions that hand the lead on to another replica."""
-    leads = Counter(dict.fromkeys(able, 0))
+def _even_leaders(plan: dict[Place, Replicas], able: Iterable[int], besides: Counter[int]) -> None:
+    """First replicas, evenly: along chains of partitions that hand the lead on to another replica.
+
+    `besides`: what nodes will lead of the partitions that move.
+    """
+    leads = Counter({node_id: besides[node_id] for node_id in able})
     leads.update(replicas[0] for replicas in plan.values() if replicas[0] in leads)
     heirs = _Heirs(plan, leads)
     while chain := heirs.chain(leads):

@@ -160,6 +160,13 @@ class NotEnoughReplicasError(TailraceError):
     retriable = True
 
 
+class NotCommittedError(TailraceError):
+    """The node has appended the batch, and cannot tell whether it counts. Sent again it is stored once."""
+
+    code = ErrorCode.NOT_COMMITTED
+    retriable = True
+
+
 class StalePartitionEpochError(TailraceError):
     """A partition has changed since the one who wants to change it has looked."""
 

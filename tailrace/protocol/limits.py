@@ -27,7 +27,8 @@ BATCH_HEADERS_MAX: Final = 1_000_000
 PRODUCER_WINDOW_BATCHES: Final = 64
 """Batches a partition remembers of each producer id, to recognise a retry."""
 IN_FLIGHT_BATCHES_MAX: Final = 32
-"""Unacknowledged batches of one producer in one partition; at most half the window above."""
+"""Unacknowledged batches of one producer in one partition; at most half the window above, so that an answer
+that others overtake need not hold up what follows."""
 TIMESTAMP_AHEAD_MS_MAX: Final = 3_600_000
 """How far a record's timestamp may lie in the node's future."""
 

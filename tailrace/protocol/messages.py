@@ -208,11 +208,15 @@ class GetSnapshot(Message, frozen=True, tag=20):
 
 
 class SnapshotTaken(Message, frozen=True, tag=120):
-    """The state and the PUB socket's endpoints."""
+    """The state and the PUB socket's endpoints.
+
+    `unclean_elections`: since the coordinator's start, of replicas that may lack records.
+    """
 
     cluster_id: Annotated[str, Meta(max_length=64)] = ""
     publisher: Listener = Listener("")
     snapshot: Snapshot = Snapshot(0, 0, (), ())
+    unclean_elections: Int64 = 0
 
 
 class RegisterNode(Message, frozen=True, tag=21):

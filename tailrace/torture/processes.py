@@ -15,8 +15,9 @@ from tailrace.transport.endpoint import split_tcp
 
 from .network import Network
 
-READY_WITHIN_S: Final = 30.0
-STOP_WITHIN_S: Final = 20.0
+READY_WITHIN_S: Final = 120.0
+"""A process that is not ready by then hangs: on an idle machine it takes a second."""
+STOP_WITHIN_S: Final = 60.0
 
 
 class Processes:

@@ -11,6 +11,8 @@ from .plan import KINDS
 from .spec import Results
 from .summary import fault_rows, verdict_line
 
+CATCHING_UP = 3
+"""So many times the pace of the producers is drawn: behind an outage they send much more at once."""
 FAULT_HEADERS = ["fault", "times", "median outage s", "longest outage s"]
 
 
@@ -45,7 +47,11 @@ def _section(results: Results) -> list[str]:
 
 def _timeline(results: Results) -> str:
     timeline = results.timeline
-    series = [Series("acknowledged", timeline.acked_per_s), Series("read", timeline.read_per_s)]
+    top = _top(results)
+    series = [
+        Series(name, [(at, min(rate, top)) for at, rate in points])
+        for name, points in (("acknowledged", timeline.acked_per_s), ("read", timeline.read_per_s))
+    ]
     most = max((rate for each in series for _, rate in each.points), default=1.0)
     bands = [
         Band(
@@ -61,7 +67,13 @@ def _timeline(results: Results) -> str:
     return chart("Throughput and faults", across, linear("records/s", most, short_number), series, bands)
 
 
+def _top(results: Results) -> float:
+    """Records a second, as far as they are drawn."""
+    return CATCHING_UP * results.spec.records_per_s
+
+
 def _legend(results: Results) -> str:
     kinds = [kind for kind in KINDS if kind in results.spec.kinds]
     colours = {"kill": "red", "stop": "orange", "partition": "green", "disk-full": "blue"}
-    return escape("Bands: " + ", ".join(f"{kind} ({colours[kind]})" for kind in kinds))
+    bands = ", ".join(f"{kind} ({colours[kind]})" for kind in kinds)
+    return escape(f"Bands: {bands}. More than {_top(results):,.0f} records/s is drawn as that.")

@@ -22,14 +22,14 @@ def config(folder: Path, text: str) -> ClusterConfig:
     return load_cluster(file, data_dir=folder)
 
 
-def planned(folder: Path, text: str, **known: Known) -> Plan:
+def planned(folder: Path, text: str, *, restart: bool = False, **known: Known) -> Plan:
     old = config(folder, BEFORE)
     running = Running(
         settings_of(old.coordinator),
         {node.node_id: settings_of(node) for node in old.nodes},
         {1: ALIVE, 2: ALIVE} | {int(name[1:]): each for name, each in known.items()},
     )
-    return make_plan(running, config(folder, text))
+    return make_plan(running, config(folder, text), restart=restart)
 
 
 def test_the_same_file_asks_for_nothing(tmp_path: Path) -> None:
@@ -60,6 +60,18 @@ def test_steps_come_in_an_order_that_works(tmp_path: Path) -> None:
 def test_a_default_changes_every_node(tmp_path: Path) -> None:
     plan = planned(tmp_path, BEFORE.replace("1GiB", "2GiB"))
     assert [(step.action, step.node_id) for step in plan.steps] == [("restart", 1), ("restart", 2)]
+
+
+def test_everything_that_runs_is_restarted_if_asked(tmp_path: Path) -> None:
+    text = BEFORE.replace("{id: 1}, ", "").replace("rack: a}", "rack: b}, {id: 3}")
+    plan = planned(tmp_path, text, restart=True)
+    assert [step.text for step in plan.steps] == [
+        "restart the coordinator",
+        "start node 3",
+        "restart node 2: rack a -> b",
+        "remove node 1: move everything off it, stop it, forget it",
+    ]
+    assert planned(tmp_path, BEFORE, restart=True).steps == tuple(Step("restart", n) for n in (None, 1, 2))
 
 
 def test_nodes_that_partitions_need_stay(tmp_path: Path) -> None:

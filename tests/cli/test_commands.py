@@ -322,7 +322,7 @@ def test_cluster_status(ten: str, cluster: Cluster, tailrace: Run) -> None:
     lines = [line.split() for line in tailrace("cluster", "status").stdout.splitlines()]
     assert lines[0][0] == "cluster"
     assert [line[:2] for line in lines if line and line[0] in ("1", "2")] == [["1", "alive"], ["2", "alive"]]
-    assert [ten, "2", "0", "13"] in [line[:4] for line in lines]
+    assert [ten, "2", "0", "0", "13"] in [line[:5] for line in lines]
     (status,) = objects(tailrace("cluster", "status", "--json"))
     assert [node["alive"] for node in status["nodes"]] == [True, True]
     assert all(0 < node["used_bytes"] < node["quota_bytes"] for node in status["nodes"])
@@ -345,7 +345,7 @@ def test_cluster_status_while_nodes_hang_or_are_dead(tailrace: Run) -> None:
             ["1", "dead"],
             ["2", "alive"],
         ]
-        assert ["t", "2", "1"] in [line[:3] for line in lines], "one partition is offline"
+        assert ["t", "2", "1", "0"] in [line[:4] for line in lines], "one partition is offline"
 
 
 # ---------------------------------------------------------------- cluster ready

@@ -115,15 +115,24 @@ def test_a_node_is_drained_stopped_and_removed(cluster: Cluster, tailrace: Run) 
     (cancelled,) = objects(tailrace("cluster", "drain", 2, "--cancel", "--json"))
     assert cancelled == {"node_id": 2, "held": 0, "stuck": 0, "draining": False}
     tailrace("topic", "create", "t", "-p", 2)
-    assert "holds 1 partitions: drain it first" in tailrace("cluster", "remove", 2, code=1).err
+    assert "holds 1 partition: drain it first" in tailrace("cluster", "remove", 2, code=1).err
     plan = objects(tailrace("cluster", "drain", 2, "--json"))
     assert plan == [{"node_id": 2, "held": 1, "stuck": 0, "draining": True}]
     assert replicas(tailrace, "t") == [[1], [1]]
     tailrace("topic", "delete", "t", "--execute")
     cluster.kill(2)
     (removed,) = objects(tailrace("cluster", "remove", 2, "--json"))
-    assert removed == {"node_id": 2, "removed": True}
+    assert removed.items() >= {"node_id": 2, "removed": True}.items()
     cluster.start(2)
+    with Admin(cluster.bootstrap_servers) as admin:
+        admin.ready(nodes=2)
+        assert not any(node.draining for node in admin.describe_cluster().nodes)
+
+
+def test_a_node_that_still_runs_comes_back(cluster: Cluster, tailrace: Run) -> None:
+    tailrace("cluster", "drain", 2)
+    warning = "it was not known to have stopped: if it runs, it comes back by itself\n"
+    assert tailrace("cluster", "remove", 2) == ("removed node 2\n", warning)
     with Admin(cluster.bootstrap_servers) as admin:
         admin.ready(nodes=2)
         assert not any(node.draining for node in admin.describe_cluster().nodes)

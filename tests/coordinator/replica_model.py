@@ -230,8 +230,8 @@ class Cluster:
 
     def check(self, outcome: Outcome) -> None:
         state = self.machine.state
-        risked = self.machine.unclean_elections - self.unclean
-        self.unclean = self.machine.unclean_elections
+        risked = state.unclean_elections - self.unclean
+        self.unclean = state.unclean_elections
         assert not risked or any("unclean election" in warning for warning in outcome.warnings)
         for place, partition in self.partitions():
             if place not in self.complete:

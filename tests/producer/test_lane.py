@@ -13,6 +13,7 @@ from tailrace.protocol.errors import (
     ErrorCode,
     FencedProducerError,
     InvalidTimestampError,
+    NotCommittedError,
     OutOfOrderSequenceError,
     TailraceError,
     TimedOutError,
@@ -20,7 +21,7 @@ from tailrace.protocol.errors import (
     UnknownTopicError,
     error_from,
 )
-from tailrace.protocol.limits import IN_FLIGHT_BATCHES_MAX
+from tailrace.protocol.limits import IN_FLIGHT_BATCHES_MAX, PRODUCER_WINDOW_BATCHES
 
 from .model import DELIVERY_TIMEOUT_S, Copy, Log, sealed
 
@@ -103,6 +104,40 @@ def test_no_more_than_the_bound_is_in_flight() -> None:
     assert world.take() == [world.batches[IN_FLIGHT_BATCHES_MAX]]
 
 
+def test_the_oldest_in_flight_stays_in_what_the_node_remembers() -> None:
+    """Answers may overtake each other: one of acks=all waits for each partition of its request."""
+    world = World()
+    first, *others = world.send(1) + world.send(3 * PRODUCER_WINDOW_BATCHES)
+    world.store(first)
+    while others:
+        world.answer(*others)
+        others = world.take()
+    assert world.lane.waiting
+    assert not world.lane.free(world.now)
+    world.fail(TimedOutError("no answer"), first)
+    world.now += LATER
+    while sent := world.take():
+        world.answer(*sent)
+    assert world.log.batches == world.batches
+    assert {resolved.batch: resolved.base_offset for resolved in world.resolved} == world.log.offsets
+
+
+def test_what_the_node_does_not_remember_is_stored_if_a_later_one_is() -> None:
+    world = World()
+    first, second, third = world.send(3)
+    world.store(first, second)
+    world.answer(third)
+    world.log.windows[FIRST.producer_id].entries.popleft()
+    world.fail(TimedOutError("no answer"), first, second)
+    world.now += LATER
+    world.answer(*world.take())
+    assert [(batch, offset, error) for batch, offset, error in world.resolved] == [
+        (third, 4, None), (second, 2, None), (first, -1, None),
+    ]  # fmt: skip
+    world.now += LATER
+    assert world.send(1) == world.batches[3:]
+
+
 def test_after_a_failure_nothing_is_sent_until_all_is_answered_and_then_in_order_after_a_pause() -> None:
     world = World()
     first, second, third = world.send(3)
@@ -129,6 +164,22 @@ def test_a_lost_answer_is_asked_for_again_under_the_same_numbers() -> None:
     world.answer(*sent)
     assert world.log.batches == sent
     assert [resolved.base_offset for resolved in world.resolved] == [0, 2, 4]
+
+
+def test_what_was_appended_and_is_not_known_to_be_committed_keeps_its_numbers() -> None:
+    """Else the second would be taken for the first, which is stored, and be lost itself."""
+    world = World()
+    (first,) = world.send(1)
+    world.now += LATER
+    (second,) = world.send(1)
+    world.store(first)
+    world.fail(NotCommittedError("not led here any more"), first, second)
+    world.now = first.deadline
+    world.lane.expire(world.now)
+    assert "may be stored" in str(world.fates()[first])
+    world.answer(*world.take())
+    assert world.log.batches == [first, second]
+    assert world.fates()[second] is None
 
 
 def test_a_batch_refused_for_good_leaves_no_gap() -> None:

@@ -1,6 +1,7 @@
 """Whatever is lost, repeated, refused or late: each log holds what was sent, in order, nothing twice."""
 
 from collections import deque
+from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tailrace.producer import lane
 from tailrace.producer.batch import Batch
 from tailrace.producer.sender import Sender, Shipment
 from tailrace.protocol.cluster import NO_LEADER, PartitionInfo
@@ -18,13 +20,18 @@ from tailrace.protocol.errors import (
     TimedOutError,
     error_from,
 )
-from tailrace.protocol.limits import IN_FLIGHT_BATCHES_MAX
 from tailrace.protocol.messages import ProduceResult
 
+from . import model
 from .model import Copy, Ids, Log, in_order, refusal, sealed
 
 PARTITIONS = 3
 NODES = (1, 2)
+IN_FLIGHT_BATCHES_MAX = 4
+PRODUCER_WINDOW_BATCHES = 8
+"""So few that an example has more."""
+SETTLED_WITHIN_S = 30.0
+"""Longer than all pauses, shorter than a batch lives: what is not late by then must not fail as late."""
 MOMENTARY = [
     ErrorCode.BUSY,
     ErrorCode.STORAGE_FULL,
@@ -33,7 +40,22 @@ MOMENTARY = [
     ErrorCode.UNKNOWN_TOPIC,
 ]
 FINAL = [ErrorCode.INVALID_TIMESTAMP, ErrorCode.CORRUPT_BATCH, ErrorCode.BATCH_TOO_LARGE]
-DOUBTFUL = [ErrorCode.STORAGE_FAULT, ErrorCode.TIMED_OUT, ErrorCode.SHUTTING_DOWN, ErrorCode.UNKNOWN]
+DOUBTFUL = [
+    ErrorCode.NOT_COMMITTED,
+    ErrorCode.STORAGE_FAULT,
+    ErrorCode.TIMED_OUT,
+    ErrorCode.SHUTTING_DOWN,
+    ErrorCode.UNKNOWN,
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_window() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lane, "IN_FLIGHT_BATCHES_MAX", IN_FLIGHT_BATCHES_MAX)
+        for module in (lane, model):
+            patch.setattr(module, "PRODUCER_WINDOW_BATCHES", PRODUCER_WINDOW_BATCHES)
+        yield
 
 
 class Request:
@@ -190,6 +212,26 @@ class ProducerAndNodes(RuleBasedStateMachine):
                 self.sender.answered(request.shipment, request.results, self.now)
             self._collect()
 
+    @rule(partition=st.integers(0, PARTITIONS - 1), too_late=st.booleans())
+    def flow_past(self, partition: int, too_late: bool) -> None:
+        """One answer is kept back, while more is sent and answered than a node remembers."""
+        self.work()
+        self.send(partition, [1])
+        self.ship()
+        requests = self.to_node.get(self.leaders[partition][0])
+        if not requests:
+            return  # the partition has no leader, or the lane pauses
+        self.process(requests[0].node_id)
+        kept_back = self.to_producer.popleft()
+        for _ in range(PRODUCER_WINDOW_BATCHES):
+            self.send(partition, [1])
+            self.work()
+        self.to_producer.append(kept_back)
+        if too_late:
+            kept_back.awaited = False
+            self.sender.lost(kept_back.shipment, TimedOutError("no answer"), self.now)
+            self._collect()
+
     @rule(node=st.sampled_from(NODES), unread=st.booleans())
     def lose_connection(self, node: int, unread: bool) -> None:
         """Answers are gone; requests are too, or the node still reads them some time."""
@@ -257,11 +299,13 @@ class ProducerAndNodes(RuleBasedStateMachine):
             if leader == NO_LEADER:
                 self.leaders[partition] = (NODES[0], epoch + 1)
         self.sender.update_leaders(self.now)
+        began = self.now
         while len(self.fates) < sum(map(len, self.sent)):
             if not self.work():
                 wake_at = self.sender.wake_at()
                 assert wake_at is not None, "never resolved"
                 self.now = max(self.now + 0.001, wake_at)
+        assert self.now - began < SETTLED_WITHIN_S
 
     def work(self) -> bool:
         """Everything that is due is sent, processed and answered; False if there was nothing."""

@@ -105,6 +105,25 @@ def test_nodes_come_change_and_go_under_load(up: Up, apply: Callable[..., Any]) 
     assert apply().out == "the cluster is as the file says: nothing to do\n"
 
 
+def test_every_process_is_restarted_under_load(up: Up, apply: Callable[..., Any]) -> None:
+    """A replicated topic and one that has no other node to go to: nobody notices either way."""
+    before = {member["node_id"]: member["pid"] for member in ask(up.layout, op="status")["members"]}
+    with Admin(up.bootstrap_servers) as admin:
+        admin.create_topic("two", 2, 2, {"min_insync_replicas": 1})
+        admin.create_topic("one", 2, 1)
+        with Load(up.bootstrap_servers, "two") as two, Load(up.bootstrap_servers, "one") as one:
+            for load in (two, one):
+                load.wait_for_traffic()
+            done = apply("--execute", "--restart").out.splitlines()
+            assert done[3:] == ["done: restart the coordinator", *(f"done: restart node {n}" for n in (1, 2))]
+            for load in (two, one):
+                load.wait_for_traffic()
+        assert all(set(part.isr) == {1, 2} for part in admin.describe_topic("two").partitions)
+    after = {member["node_id"]: member["pid"] for member in ask(up.layout, op="status")["members"]}
+    assert all(before[node_id] != after[node_id] for node_id in before)
+    assert [up.event("restarted")["node_id"] for _ in range(3)] == [None, 1, 2]
+
+
 def test_the_coordinator_takes_in_its_settings(up: Up, apply: Callable[..., Any]) -> None:
     up.config["coordinator"]["session_timeout_ms"] = 3_000
     shown = [json.loads(line) for line in apply("--execute", "--json").out.splitlines()]

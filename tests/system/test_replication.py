@@ -202,6 +202,46 @@ def test_a_replica_without_its_disk_is_made_anew(three: Cluster, admin: Admin) -
         whole(admin, topic)
 
 
+def test_who_may_lack_records_leads_only_where_the_topic_says_so() -> None:
+    """What only the dead leader had is kept for when it is back, or given up: then both replicas agree."""
+    with Cluster(nodes=2, session_timeout_ms=1_000) as cluster, Admin(cluster.bootstrap_servers) as admin:
+        for topic in ("safe", "risky"):
+            config = {"unclean_leader_election": topic == "risky"}
+            admin.create_topic(topic, partitions=1, replication_factor=2, config=config)
+
+        def write(value: bytes) -> None:
+            with Producer(cluster.bootstrap_servers, linger_ms=0) as producer:
+                for topic in ("safe", "risky"):
+                    producer.send(topic, value).result(PATIENCE_S)
+
+        def written(topic: str) -> list[bytes]:
+            with Consumer(
+                bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest"
+            ) as consumer:
+                place = TopicPartition(topic, 0)
+                consumer.assign([place])
+                records = iter(consumer)
+                return [next(records).value for _ in range(consumer.end_offsets([place])[place])]
+
+        write(b"to both")
+        cluster.kill(2)
+        write(b"to one")
+        cluster.kill(1)
+        cluster.start(2)
+        wait_until(lambda: partitions(admin, "risky")[0].leader == 2, "the other one leads")
+        assert partitions(admin, "safe")[0].leader == NO_LEADER
+        assert admin.describe_cluster().unclean_elections == 1
+        assert "unclean election" in (cluster.log_folder / "coordinator.log").read_text()
+        assert written("risky") == [b"to both"]
+        cluster.start(1)
+        for topic in ("safe", "risky"):
+            wait_until(lambda topic=topic: len(partitions(admin, topic)[0].isr) == 2, "both are in sync")
+        assert written("safe") == [b"to both", b"to one"]
+        write(b"again")
+        assert written("safe") == [b"to both", b"to one", b"again"]
+        assert written("risky") == [b"to both", b"again"]
+
+
 def test_a_replica_with_an_older_copy_of_its_disk_does_not_lead() -> None:
     with Cluster(nodes=2, session_timeout_ms=1_000) as cluster, Admin(cluster.bootstrap_servers) as admin:
         admin.create_topic("t", partitions=1, replication_factor=2, config={"min_insync_replicas": 2})

@@ -2,6 +2,8 @@
 
 from xml.etree import ElementTree
 
+import pytest
+
 from tailrace.torture.checker import VIOLATIONS, Verdict
 from tailrace.torture.report import html_of
 from tailrace.torture.spec import Results, Spec
@@ -20,7 +22,7 @@ def results_of(*, interrupted: bool = False, unknown: int = 0, **violations: int
             ("kill leader", 12.5, 12.5, 0.25),
         )
     ]
-    rates = [(0.5, 100.0), (1.5, 0.0)]
+    rates = [(0.5, 2_000.0), (1.5, 0.0), (2.5, 90_000.0)]
     return Results(
         spec=SPEC,
         nodes=3,
@@ -51,6 +53,16 @@ def test_the_line() -> None:
 def test_faults_of_all_runs_together() -> None:
     runs = [results_of(), results_of()]
     assert fault_rows(runs) == [("kill leader", 4, "0.75", "1.25"), ("partition <all>", 2, "3.00", "3.00")]
+
+
+def test_what_comes_at_once_behind_an_outage_does_not_flatten_the_rest() -> None:
+    page = html_of([results_of()])
+    assert "More than 6,000 records/s is drawn as that." in page
+    svg = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
+    line = next(each for each in svg.findall("polyline") if each.get("class") == "line-0")
+    heights = [float(point.split(",")[1]) for point in line.get("points", "").split()]
+    assert heights[1] == 254.0, "nothing"
+    assert 3 * (254.0 - heights[0]) == pytest.approx(254.0 - heights[2], abs=0.3)
 
 
 def test_the_page() -> None:
