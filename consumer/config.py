@@ -11,6 +11,7 @@ from tailrace.client.serializers import Deserializer, deserializer_of
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.limits import (
     FETCH_BYTES_MAX,
+    FETCH_SLOT_BYTES_MAX,
     FETCH_WAIT_MS_MAX,
     MAX_POLL_RECORDS_MAX,
     MIB,
@@ -61,7 +62,7 @@ class ConsumerConfig:
     fetch_min_bytes: int = 1
     fetch_max_wait_ms: int = 500
     fetch_max_bytes: int = 50 * MIB
-    max_partition_fetch_bytes: int = 4 * MIB
+    max_partition_fetch_bytes: int = FETCH_SLOT_BYTES_MAX
     max_poll_records: int = 500
     request_timeout_ms: int = 30_000
     consumer_timeout_ms: float | None = None

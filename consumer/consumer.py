@@ -12,7 +12,7 @@ from tailrace.client.engine import Engine
 from tailrace.client.options import reject_unknown
 from tailrace.client.serializers import Deserializer
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
-from tailrace.protocol.limits import MAX_POLL_RECORDS_MAX, MIB
+from tailrace.protocol.limits import FETCH_SLOT_BYTES_MAX, MAX_POLL_RECORDS_MAX, MIB
 from tailrace.protocol.record import Record, TopicPartition
 
 from .arguments import listener_of, partitions_of, pattern_of, reject_habits, topics_of
@@ -114,7 +114,7 @@ class Consumer(Positions):
         fetch_min_bytes: int = 1,
         fetch_max_wait_ms: int = 500,
         fetch_max_bytes: int = 50 * MIB,
-        max_partition_fetch_bytes: int = 4 * MIB,
+        max_partition_fetch_bytes: int = FETCH_SLOT_BYTES_MAX,
         max_poll_records: int = 500,
         request_timeout_ms: int = 30_000,
         consumer_timeout_ms: float | None = None,

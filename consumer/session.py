@@ -23,6 +23,7 @@ from .config import ConsumerConfig
 from .decoding import decoding_of
 from .fetch_task import FetchTask
 from .fetcher import Fetcher
+from .freed_memory import keep_freed_memory
 from .group.member import LEAVE_WITHIN_S, Member
 from .group.task import GroupTask
 from .hand_over import HandOver
@@ -104,6 +105,7 @@ class Session:
             one_thread=self.one_thread,
         )
         self._process = os.getpid()
+        keep_freed_memory()
         self.engine.start()
         try:
             self.engine.attach(self._task)

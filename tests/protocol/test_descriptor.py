@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tailrace.protocol.columns import encode
 from tailrace.protocol.descriptor import (
     ALIGNMENT,
     Descriptor,
@@ -18,7 +19,10 @@ from tailrace.protocol.errors import MalformedRequestError
 from tailrace.protocol.limits import (
     ARENA_BYTES_MAX,
     DESCRIPTOR_BYTES_MAX,
+    FETCH_SLOT_BYTES_FIRST,
+    FETCH_SLOT_BYTES_MAX,
     FRAMES_PER_MESSAGE_MAX,
+    MIB,
 )
 
 lengths = st.lists(st.integers(1, 10_000), min_size=1, max_size=20)
@@ -83,3 +87,10 @@ def test_noise(frame: bytes) -> None:
 def test_too_long() -> None:
     with pytest.raises(MalformedRequestError, match="at most"):
         decode_descriptor(bytes(DESCRIPTOR_BYTES_MAX + 1))
+
+
+def test_records_of_round_sizes_fill_a_slot() -> None:
+    """What their batches have besides must not leave a quarter of it empty."""
+    size = len(encode([bytes(MIB)], [b"key"], [1], [[("name", b"value")]]))
+    assert room_for([size]) <= FETCH_SLOT_BYTES_FIRST
+    assert room_for([size] * 4) <= FETCH_SLOT_BYTES_MAX
