@@ -78,11 +78,12 @@ ToWriter: TypeAlias = PendingProduce | PendingCopy | Prepare | Drain
 
 class Committed(NamedTuple):
     """One group is on disk: what became of each produce's appends, the bytes that led partitions grew by, and
-    what became of the steps on followed ones."""
+    what became of the steps on followed ones; how long the writer was at it."""
 
     produces: list[tuple[PendingProduce, list[Appended | TailraceError]]]
     grown: dict[PartitionKey, int]
     copies: list[tuple[CopyStep, TailraceError | None]]
+    seconds: float
 
 
 class Prepared(NamedTuple):

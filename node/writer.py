@@ -148,6 +148,7 @@ class Writer:
             return None
 
     def _commit(self, first: PendingProduce | PendingCopy) -> None:
+        began = self._monotonic()
         self._take_group(first)
         group, steps = self._group, [step for copy in self._copies for step in copy.steps]
         copies, begun = self._copier.begin(steps, self._wall_ms()) if steps else ([], [])
@@ -163,7 +164,7 @@ class Writer:
         copied = finish(begun, copies, list(given))
         self._copier.finish(copied)
         self._group, self._copies = [], []
-        self._mailbox.post(Committed(produces, grown, copied))
+        self._mailbox.post(Committed(produces, grown, copied, self._monotonic() - began))
 
     def _take_group(self, first: PendingProduce | PendingCopy) -> None:
         """All that waits behind `first`, up to the bound on a group or a change of the cluster state."""
