@@ -165,7 +165,7 @@ def duplicate_waits() -> list[Patch]:
     node_crash=1.0,
 )
 def caught_up_to_enter() -> list[Patch]:
-    def anybody(self: Any, isr: Any, high_watermark: int, node_epochs: Any) -> list[int]:
+    def anybody(self: Any, isr: Any, high_watermark: int, node_epochs: Any, _: float) -> list[int]:
         return [
             n
             for n, f in self._followers.items()
@@ -183,8 +183,8 @@ def caught_up_to_enter() -> list[Patch]:
 def node_epoch_to_enter() -> list[Patch]:
     ready = LeadReplica._ready
 
-    def whatever_epoch(self: Any, isr: Any, high_watermark: int, _: Any) -> list[int]:
-        return ready(self, isr, high_watermark, {n: f.node_epoch for n, f in self._followers.items()})
+    def whatever_epoch(self: Any, isr: Any, high_watermark: int, _: Any, now: float) -> list[int]:
+        return ready(self, isr, high_watermark, {n: f.node_epoch for n, f in self._followers.items()}, now)
 
     return [
         (LeadReplica, "_ready", whatever_epoch),
