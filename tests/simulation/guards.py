@@ -21,6 +21,7 @@ from tailrace.node.replication.copying import Copier
 from tailrace.node.replication.leading import LeadReplica
 from tailrace.node.replication.replication import Replication
 from tailrace.node.storage import truncation
+from tailrace.protocol.cluster import NO_LEADER
 from tailrace.protocol.errors import NotLeaderError
 from tailrace.protocol.messages import OK, ProduceResult
 
@@ -173,6 +174,21 @@ def caught_up_to_enter() -> list[Patch]:
         ]
 
     return [(LeadReplica, "_ready", anybody)]
+
+
+@_guard(
+    "R4",
+    "who has left the replicas, and its log with that, counts for nothing when it comes back",
+    operator_pause_s=0.1,
+)
+def epoch_without_who_left() -> list[Patch]:
+    def elected(before: Any, leader: int, _stay: Any) -> bool:
+        return leader not in (before.leader, NO_LEADER)
+
+    def release(self: Any, released: Any) -> None:
+        self._remove([key for key in released if key in self._storage.logs])
+
+    return [(election, "_begun", elected), (writer_module.Writer, "_release", release)]
 
 
 @_guard(

@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from tailrace.coordinator import preferred
-from tailrace.node import membership
+from tailrace.node import following, membership
 from tailrace.node.replication import copying, leading, pace, replication
 from tailrace.protocol.cluster import PartitionInfo, TopicChanged, TopicConfig, TopicInfo
 from tailrace.protocol.messages import Update
@@ -30,6 +30,7 @@ NODES = (1, 2, 3)
 PATIENCE = (
     (leading, "LAG_S_MAX", 0.8),
     (replication, "LOOK_S", 0.2),
+    (following, "REOPEN_S", 0.2),
     (replication, "REQUEST_TIMEOUT_S", 0.8),
     (membership, "REPLY_S_MAX", 0.8),
     (preferred, "QUIET_S", 1.0),
