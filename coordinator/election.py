@@ -11,7 +11,8 @@
 - Members leave the ISR when they die; while fewer than `min_insync` are left they go to the
   ELR, since nothing is committed without them. It clears when there are enough again.
 - The leader epoch counts elections (losing a leader is none), the partition epoch all changes. Who leaves for
-  a fault of its log begins a new one too, so that what its leader knows of it is void.
+  a fault of its log begins a new one too, so that what its leader knows of it is void; and who leaves the
+  replicas does, since it deletes its log, and may come back without it.
 """
 
 from collections.abc import Iterable, Set
@@ -111,21 +112,19 @@ def leave(partition: PartitionInfo, node_id: int, rules: Rules) -> PartitionInfo
 def move(partition: PartitionInfo, target: tuple[int, ...], rules: Rules, throttle: int = 0) -> PartitionInfo:
     """The partition on its way to `target`, or there, if they are in sync already.
 
-    Of the others only those stay meanwhile that may be needed: who is in neither ISR nor ELR is not, unless
-    there is no leader, or may be an unclean one. Of one that moves there already only the throttle changes.
+    Who ever was in sync stays until then: if all others lose their disks, what it has is the most there is.
+    Of one that moves there already only the throttle changes.
     """
     if target == partition.settled_replicas:
         if not partition.target or throttle == partition.throttle:
             return partition
         return replace(partition, throttle=throttle, partition_epoch=partition.partition_epoch + 1)
-    any_may_lead = rules.unclean or partition.leader == NO_LEADER
-    holders = set(partition.replicas).difference(partition.adding)
-    needed = {*target, *partition.isr, *partition.elr, *(holders if any_may_lead else ())}
-    stay = tuple(n for n in partition.replicas if n in needed)
+    stay = tuple(n for n in partition.replicas if n in target or n not in partition.adding)
     added = tuple(n for n in target if n not in partition.replicas)
     moving = replace(
         partition,
         replicas=stay + added,
+        leader_epoch=partition.leader_epoch + _begun(partition, partition.leader, stay),
         partition_epoch=partition.partition_epoch + 1,
         target=target,
         adding=tuple(n for n in stay if n in partition.adding) + added,
@@ -157,12 +156,16 @@ def _finish_move(before: PartitionInfo, moving: PartitionInfo, rules: Rules) -> 
     moved = replace(moving, replicas=target, isr=target, elr=(), target=(), adding=(), former=(), throttle=0)
     if moved.leader != NO_LEADER:
         moved = _with_isr(moved, moved.isr, rules)
-    elected = moved.leader not in (before.leader, NO_LEADER)
     return replace(
         moved,
-        leader_epoch=before.leader_epoch + elected,
+        leader_epoch=before.leader_epoch + _begun(before, moved.leader, target),
         partition_epoch=before.partition_epoch + 1,
     )
+
+
+def _begun(before: PartitionInfo, leader: int, stay: Iterable[int]) -> bool:
+    """Does a new leader epoch begin with this leader, and with only these left of the replicas?"""
+    return leader != NO_LEADER and (leader != before.leader or not set(before.replicas) <= set(stay))
 
 
 def _with_isr(partition: PartitionInfo, isr: tuple[int, ...], rules: Rules) -> PartitionInfo:

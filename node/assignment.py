@@ -3,7 +3,7 @@
 Topic by topic: a change costs in proportion to the topics it touches, not to all there are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tailrace.protocol.cluster import NO_LEADER, ClusterState, PartitionInfo, TopicConfig, TopicInfo
@@ -24,11 +24,13 @@ class Plan:
     """Partitions that are no longer followed, or not in the same way."""
     drop: list[bytes] = field(default_factory=list)
     """Topics that were deleted."""
+    released: dict[PartitionKey, int] = field(default_factory=dict)
+    """Partitions that others hold, with logs here: the leader epoch in which they do."""
     configs: dict[bytes, TopicConfig] = field(default_factory=dict)
     """The configs of the topics with partitions here, as far as they were touched."""
 
     def __bool__(self) -> bool:
-        return bool(self.roles or self.resign or self.leave or self.drop or self.configs)
+        return bool(self.roles or self.resign or self.leave or self.drop or self.released or self.configs)
 
 
 class Assignment:
@@ -39,11 +41,16 @@ class Assignment:
         self._roles: dict[bytes, dict[int, Role]] = {}
 
     def follow(
-        self, cluster: ClusterState, topic_ids: Iterable[bytes] | None, deleted: Iterable[bytes]
+        self,
+        cluster: ClusterState,
+        topic_ids: Iterable[bytes] | None,
+        deleted: Iterable[bytes],
+        held: Container[PartitionKey] = (),
     ) -> Plan:
         """Follow the state of the touched topics, or of all (None). Only `deleted` topics are dropped.
 
-        A topic that is in no state and was not said to be deleted is resigned, and its logs stay.
+        A topic that is in no state and was not said to be deleted is resigned, and its logs stay. `held`
+        have logs here: those of known topics of which this node is no replica are released.
         """
         plan = Plan(drop=[topic_id for topic_id in deleted if topic_id not in cluster.topics])
         touched = {*self._roles, *cluster.topics} if topic_ids is None else set(topic_ids)
@@ -60,6 +67,8 @@ class Assignment:
                     plan.leave.append((topic_id, partition))
                 elif role.source is None and (after is None or after.source is not None):
                     plan.resign.append((topic_id, partition))
+            if topic is not None:
+                plan.released.update(self._released(topic, roles, held))
             if topic is not None and wanted:
                 self._roles[topic_id] = wanted
                 plan.configs[topic_id] = topic.config
@@ -75,6 +84,15 @@ class Assignment:
     def _partitions(self, topic: TopicInfo) -> dict[int, Role]:
         roles = ((index, self._role(partition)) for index, partition in enumerate(topic.partitions))
         return {index: role for index, role in roles if role is not None}
+
+    def _released(
+        self, topic: TopicInfo, roles: Container[int], held: Container[PartitionKey]
+    ) -> Iterator[tuple[PartitionKey, int]]:
+        """Where there is a role, a log is at least on its way."""
+        for index, partition in enumerate(topic.partitions):
+            key = topic.topic_id, index
+            if self._node_id not in partition.replicas and (index in roles or key in held):
+                yield key, partition.leader_epoch
 
     def _role(self, partition: PartitionInfo) -> Role | None:
         if self._node_id not in partition.replicas:

@@ -27,7 +27,7 @@ class Chores:
     def __init__(self, *, retention_check_s: float) -> None:
         self._interval = retention_check_s
         self._configs: dict[bytes, TopicConfig] = {}
-        self._deletions: deque[PartitionKey] = deque()
+        self._deletions: dict[PartitionKey, None] = {}
         self._retentions: deque[PartitionKey] = deque()
         self._next_check = inf
         self._resume_at = -inf
@@ -45,7 +45,11 @@ class Chores:
         """These partitions were removed; delete what they hold."""
         for key in keys:
             self._configs.pop(key[0], None)
-            self._deletions.append(key)
+            self._deletions[key] = None
+
+    def deletes(self, key: PartitionKey) -> bool:
+        """Is the partition's log to be deleted, and not gone yet?"""
+        return key in self._deletions
 
     def check(self, keys: Iterable[PartitionKey], now: float) -> None:
         """If it is time to, look at each of these partitions that has a bound."""
@@ -60,7 +64,7 @@ class Chores:
         if now < self._resume_at:
             return None
         if self._deletions:
-            return Chore(self._deletions[0], None)
+            return Chore(next(iter(self._deletions)), None)
         while self._retentions:
             key = self._retentions[0]
             config = self._configs.get(key[0])
@@ -71,10 +75,14 @@ class Chores:
 
     def done(self, chore: Chore, *, more: bool) -> None:
         """The slice that `next` gave is done; with more to do, its partition comes again after the others."""
-        queue = self._deletions if chore.config is None else self._retentions
-        queue.popleft()
-        if more:
-            queue.append(chore.key)
+        if chore.config is None:
+            del self._deletions[chore.key]
+            if more:
+                self._deletions[chore.key] = None
+        else:
+            self._retentions.popleft()
+            if more:
+                self._retentions.append(chore.key)
 
     def postpone(self, now: float) -> None:
         """There is no room even to delete: try again after the time of one check."""

@@ -2,7 +2,8 @@
 
 Belongs to the network thread. A partition that is not led any more is refused from the moment the
 state says so; one that is led anew is served once the writer has opened its log and recorded the
-leader epoch. Logs that the state does not know are left alone.
+leader epoch. Logs of topics that the state does not know are left alone; one of a known topic goes
+once the partition is held by others.
 """
 
 import logging
@@ -53,7 +54,7 @@ class Following:
     def follow(self, action: Follow) -> Plan:
         """The state moved on. Returns what changes here: from now on for what ends, later for what begins."""
         cluster = self._membership.cluster
-        plan = self._assignment.follow(cluster, action.touched, action.deleted)
+        plan = self._assignment.follow(cluster, action.touched, action.deleted, self._storage.logs)
         self._leaders.resign(plan.resign)
         self._leaders.deleted(plan.drop)
         # From now on, not when the log is open: a registration in between has to ask about it.
@@ -63,9 +64,9 @@ class Following:
         if not self._unknown_logged:
             self._unknown_logged = True
             self._log_unknown(cluster.topics.keys() | set(plan.drop))
-        self._writer.submit(
-            Prepare(cluster.version, self._membership.controller_epoch, plan.drop, plan.roles, plan.configs)
-        )
+        epoch = self._membership.controller_epoch
+        prepare = Prepare(cluster.version, epoch, plan.drop, plan.roles, plan.configs)
+        self._writer.submit(prepare._replace(released=plan.released))
         return plan
 
     def prepared(self, prepared: Prepared, now: float) -> Begun:

@@ -1,7 +1,8 @@
 """What the node's threads hand to each other. Values only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from tailrace.protocol.cluster import TopicConfig
@@ -56,7 +57,8 @@ class Role(NamedTuple):
 class Prepare(NamedTuple):
     """Make the storage ready for one version of the cluster state.
 
-    First the logs of `drop` topics go, and those of `renew`, which are faulty and are to be made anew.
+    First the logs of `drop` topics go; those of `renew`, which are faulty and are to be made anew; those of
+    `released` partitions, which others hold in the leader epoch given, if it is newer than all in the log.
     """
 
     version: int
@@ -65,6 +67,7 @@ class Prepare(NamedTuple):
     roles: dict[PartitionKey, Role]
     configs: dict[bytes, TopicConfig]
     renew: Sequence[PartitionKey] = ()
+    released: Mapping[PartitionKey, int] = MappingProxyType({})
 
 
 class Drain(NamedTuple):
@@ -78,11 +81,12 @@ ToWriter: TypeAlias = PendingProduce | PendingCopy | Prepare | Drain
 
 class Committed(NamedTuple):
     """One group is on disk: what became of each produce's appends, the bytes that led partitions grew by, and
-    what became of the steps on followed ones."""
+    what became of the steps on followed ones; how long the writer was at it."""
 
     produces: list[tuple[PendingProduce, list[Appended | TailraceError]]]
     grown: dict[PartitionKey, int]
     copies: list[tuple[CopyStep, TailraceError | None]]
+    seconds: float
 
 
 class Prepared(NamedTuple):

@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Final
 
@@ -46,6 +46,9 @@ from .work import (
     ToWriter,
     WriterFailed,
 )
+
+NAMED_MAX: Final = 10
+"""Of many partitions a log message names so many."""
 
 logger: Final = logging.getLogger(__name__)
 
@@ -148,6 +151,7 @@ class Writer:
             return None
 
     def _commit(self, first: PendingProduce | PendingCopy) -> None:
+        began = self._monotonic()
         self._take_group(first)
         group, steps = self._group, [step for copy in self._copies for step in copy.steps]
         copies, begun = self._copier.begin(steps, self._wall_ms()) if steps else ([], [])
@@ -163,7 +167,7 @@ class Writer:
         copied = finish(begun, copies, list(given))
         self._copier.finish(copied)
         self._group, self._copies = [], []
-        self._mailbox.post(Committed(produces, grown, copied))
+        self._mailbox.post(Committed(produces, grown, copied, self._monotonic() - began))
 
     def _take_group(self, first: PendingProduce | PendingCopy) -> None:
         """All that waits behind `first`, up to the bound on a group or a change of the cluster state."""
@@ -200,13 +204,19 @@ class Writer:
     def _prepare(self, prepare: Prepare) -> None:
         storage, now = self._storage, self._monotonic()
         refused: dict[PartitionKey, TailraceError] = {}
+        released = prepare.released
         try:
             storage.see_controller_epoch(prepare.controller_epoch)
         except StorageFullError as error:
             refused = dict.fromkeys(prepare.roles, error)
+            released = {}  # an older coordinator could still be followed: no log goes
         self._remove([key for key in storage.logs if key[0] in set(prepare.drop)])
         self._remove([*prepare.renew])
+        self._release(released)
         self._chores.configure(prepare.configs, now)
+        waiting = BusyError("the log that was there is being deleted")
+        doomed = (key for key in prepare.roles if key in storage.removed or self._chores.deletes(key))
+        refused.update((key, waiting) for key in doomed)
         roles = {key: role for key, role in prepare.roles.items() if key not in refused}
         self._create(roles, refused)
         led = self._lead({key: role for key, role in roles.items() if role.source is None}, refused)
@@ -221,13 +231,20 @@ class Writer:
             logger.warning("removing %d partitions has to wait: %s", len(keys), error)
         self._chores.delete(keys)
 
+    def _release(self, released: Mapping[PartitionKey, int]) -> None:
+        """Others hold these. A state that is older than what the log was written in proves nothing (R1)."""
+        logs = self._storage.logs
+        gone = [key for key, epoch in released.items() if key in logs and logs[key].leader_epoch < epoch]
+        if gone:
+            names = ", ".join(logs[key].name for key in gone[:NAMED_MAX])
+            logger.info("%d partitions are on other nodes now, their logs go: %s", len(gone), names)
+            self._remove(gone)
+
     def _create(self, keys: Iterable[PartitionKey], refused: dict[PartitionKey, TailraceError]) -> None:
-        """Logs for these partitions; those that fail go to `refused`, or whose old log is not gone yet."""
+        """Logs for these partitions; those that fail go to `refused`."""
         storage = self._storage
-        waiting = BusyError("the log that was there is being deleted")
-        refused.update((key, waiting) for key in keys if key in storage.removed)
         try:
-            storage.create([key for key in keys if key not in storage.removed])
+            storage.create([*keys])
         except (StorageFullError, LimitExceededError) as error:
             refused.update((key, error) for key in keys if key not in storage.logs)
 

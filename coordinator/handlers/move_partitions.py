@@ -3,7 +3,7 @@
 - All or none: what is wrong with one of the moves refuses the request, and the message names it.
 - The new replicas are added to the old ones and catch up; when all of the target are in the ISR, the
   others leave (`alter_isr.py`), and another leads if the leader goes. Where they are in sync already, as
-  when only the order changes, that is now.
+  when only the order changes, that is now. Who has left deletes its log; so a new leader epoch begins.
 - A partition that is moving gets the new target; with the replicas that it had, the move is called off.
 - `throttle` goes with each of the moves; asked again with the same target, it only changes that.
 - A node that is to be added must be alive, not draining, and have room. Fewer replicas than

@@ -9,15 +9,18 @@ Only batches are read ahead. An answer of any other kind, that the logs part for
 disk: it counts while the writer has nothing of that log. After a step that cuts the log or fails, the
 partition settles: what is on its way is dropped, and it goes on from what is on disk in the end.
 
-The writer gets large steps only once it has none, and no more than fit into one fetch. So what else it has to
-do waits for no more than these, and has its turn before the next.
+The writer gets large steps only once it has none, and of them no more than is good for those that wait for
+its commit (`Pace`): a step is cut between batches. So what else it has to do waits for no more than that, and
+has its turn before the rest.
 
 A leader gets several fetches, each with the partitions that are in none by then: a busy partition does not
 wait for quiet ones.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import inf
 from random import Random
 from typing import NamedTuple
@@ -29,12 +32,13 @@ from tailrace.protocol.limits import (
     COPY_AHEAD_BYTES_MAX,
     LARGE_COPY_BYTES_MIN,
     PARTITIONS_PER_REQUEST_MAX,
-    REPLICA_FETCH_BYTES_MAX,
     REPLICA_FETCHES_PER_NODE_MAX,
+    SMALL_COPY_BYTES_MAX,
 )
 from tailrace.protocol.replica_messages import ReplicaAckEntry, ReplicaFetchEntry, ReplicaFetchResult
 
 from ..storage.partition_log import PartitionKey, PartitionLog
+from .pace import Pace
 from .throttle import Throttle
 
 
@@ -65,6 +69,24 @@ class CopyStep(NamedTuple):
     def size(self) -> int:
         """Bytes of the batches."""
         return sum(map(len, self.batches))
+
+    @property
+    def large(self) -> bool:
+        """Does its size count in a commit?"""
+        return self.size > SMALL_COPY_BYTES_MAX
+
+    def cut(self, room: int) -> tuple["CopyStep | None", "CopyStep | None"]:
+        """What fits into `room`, and what is left. A small step fits always; of a large one, if there is room
+        at all, one batch at least.
+        """
+        if not self.large:
+            return self, None
+        if room <= 0:
+            return None, self
+        count = bisect_right([*accumulate(map(len, self.batches))], room) or 1
+        if count == len(self.batches):
+            return self, None
+        return self._replace(batches=self.batches[:count]), self._replace(batches=self.batches[count:])
 
 
 class CopyFetch(NamedTuple):
@@ -131,6 +153,7 @@ class Copier:
         self._fetches = 0
         self._retry_at = inf
         self.throttle = Throttle()
+        self.pace = Pace()
 
     def __len__(self) -> int:
         return len(self._copied)
@@ -152,8 +175,7 @@ class Copier:
             self._copied.pop(key, None)
             self._idle.pop(key, None)
             self._unacknowledged.pop(key, None)
-        self._ahead_bytes -= sum(step.size for step in self._steps if step.key in stopped)
-        self._steps = [step for step in self._steps if step.key not in stopped]
+        self._drop(stopped)
 
     def plan(self, now: float) -> list[CopyFetch]:
         """What to send now."""
@@ -221,18 +243,17 @@ class Copier:
         taken: list[CopyStep] = []
         left: list[CopyStep] = []
         waiting: set[PartitionKey] = set()
-        room = 0 if self._large_steps else REPLICA_FETCH_BYTES_MAX
+        room = 0 if self._large_steps else self.pace.size
         for step in self._steps:
-            size = step.size
-            large = size >= LARGE_COPY_BYTES_MIN
-            if step.key in waiting or (large and room <= 0):
+            part, rest = (None, step) if step.key in waiting else step.cut(room)
+            if part is not None:
+                taken.append(part)
+                room -= part.size if part.large else 0
+                self._large_steps += part.large
+                self._copied[step.key].steps += rest is not None
+            if rest is not None:
                 waiting.add(step.key)
-                left.append(step)
-                continue
-            taken.append(step)
-            if large:
-                room -= size
-                self._large_steps += 1
+                left.append(rest)
         self._steps = left
         return taken
 
@@ -244,15 +265,15 @@ class Copier:
 
     def done(self, step: CopyStep, error: TailraceError | None, now: float) -> None:
         """The writer is through with a step. One that failed is tried again later, from the log as it is."""
-        size = step.size
-        self._ahead_bytes -= size
-        self._large_steps -= size >= LARGE_COPY_BYTES_MIN
+        self._ahead_bytes -= step.size
+        self._large_steps -= step.large
         copied = self._copied.get(step.key)
         if copied is None or copied.log is not step.log or copied.source.leader_epoch != step.leader_epoch:
             return
         copied.steps -= 1
         if error is not None:
             copied.settling = True
+            copied.steps -= self._drop({step.key})
             copied.retry_at = now + copied.backoff.pause()
         else:
             copied.backoff.reset()
@@ -261,6 +282,13 @@ class Copier:
         self._rest(copied)
 
     # ------------------------------------------------------------------ inside
+
+    def _drop(self, keys: Set[PartitionKey]) -> int:
+        """The writer does not get what it has not got yet of these: so many steps."""
+        dropped = [step for step in self._steps if step.key in keys]
+        self._ahead_bytes -= sum(step.size for step in dropped)
+        self._steps = [step for step in self._steps if step.key not in keys]
+        return len(dropped)
 
     def _depart(self, leader: int, partitions: dict[PartitionKey, _Copied]) -> CopyFetch:
         self._fetches += 1

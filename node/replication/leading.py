@@ -118,7 +118,9 @@ class LeadReplica:
         wanted = self.proposed
         if wanted is None:
             isr = frozenset(self._info.isr)
-            wanted = isr.difference(self._late(isr, now)).union(self._ready(isr, high_watermark, node_epochs))
+            wanted = isr.difference(self._late(isr, now)).union(
+                self._ready(isr, high_watermark, node_epochs, now)
+            )
             if wanted == isr:
                 return None
         self.proposed, self._asked = wanted, True
@@ -153,7 +155,10 @@ class LeadReplica:
     def _late(self, isr: frozenset[int], now: float) -> list[int]:
         return [n for n in isr if n != self._node_id and now - self._caught_up_at(n) > LAG_S_MAX]
 
-    def _ready(self, isr: frozenset[int], high_watermark: int, node_epochs: Mapping[int, int]) -> list[int]:
+    def _ready(
+        self, isr: frozenset[int], high_watermark: int, node_epochs: Mapping[int, int], now: float
+    ) -> list[int]:
+        """One that would be late at once, as with a full disk, does not come in and out again for ever."""
         needed = max(high_watermark, self.start)
         return [
             node_id
@@ -162,4 +167,5 @@ class LeadReplica:
             and node_id in self._info.replicas
             and follower.end_offset >= needed
             and node_epochs.get(node_id) == follower.node_epoch
+            and now - follower.caught_up_at <= LAG_S_MAX
         ]

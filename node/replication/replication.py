@@ -246,8 +246,11 @@ class Replication:
         """These are not followed any more, or not from the same leader."""
         self.copier.stop(list(keys))
 
-    def copied(self, results: Iterable[tuple[CopyStep, TailraceError | None]], now: float) -> None:
-        """The writer is through with steps."""
+    def copied(
+        self, results: Sequence[tuple[CopyStep, TailraceError | None]], seconds: float, now: float
+    ) -> None:
+        """The writer is through with a group, with these steps in it, and was at it for so long."""
+        self.copier.pace.committed(max((step.size for step, _ in results), default=0), seconds)
         for step, error in results:
             if error is not None:
                 logger.warning("following %s: %s", step.log.name, error)

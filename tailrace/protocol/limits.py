@@ -109,11 +109,15 @@ WAITING_PRODUCES_MAX: Final = 100_000
 LARGE_COPY_BYTES_MIN: Final = 2 * MIB
 """After an answer that brought so much of a partition, a follower is behind, and reads on while that is being
 written. With less there is little to gain: it costs a message, and makes for smaller commits."""
+SMALL_COPY_BYTES_MAX: Final = 64 * KIB
+"""What a follower has to write of a partition at a time is so little if it is not behind."""
+COPY_COMMIT_BYTES_MIN: Final = 256 * KIB
+"""Of the partitions that it is behind with, a follower writes so much in one commit, or more where commits
+take long whatever their size."""
 COPY_AHEAD_BYTES_MAX: Final = 6 * MIB
 """With so much to write, a follower fetches nothing more of a partition that has a part in it."""
 REPLICA_FETCH_BYTES_MAX: Final = 4 * MIB
-"""What a follower asks for at a time. A commit of it takes 10 to 20 ms, for which others wait. A larger one
-costs twice the processor time a byte, since its memory is not warm; a smaller one waits more for the disk."""
+"""What a follower asks for at a time."""
 REPLICA_FETCH_WAIT_MS: Final = 500
 """How long a leader may keep a follower's fetch that has nothing to bring."""
 
@@ -234,6 +238,7 @@ assert FETCHES_PER_CLIENT_MAX <= PARKED_FETCHES_MAX <= FETCH_SESSIONS_MAX
 assert FRAMES_PER_MESSAGE_MAX * 9 < DESCRIPTOR_BYTES_MAX
 assert PRODUCE_IN_FLIGHT_BYTES_MAX + BATCH_BYTES_MAX < ARENA_BYTES <= ARENA_BYTES_MAX
 assert BATCH_BYTES_MAX + FETCH_REPLY_BYTES_MAX <= UNSENT_BYTES_PER_CLIENT_MAX <= UNSENT_BYTES_MAX
+assert SMALL_COPY_BYTES_MAX <= COPY_COMMIT_BYTES_MIN <= LARGE_COPY_BYTES_MIN
 assert LARGE_COPY_BYTES_MIN <= REPLICA_FETCH_BYTES_MAX <= FETCH_REPLY_BYTES_MAX
 assert PARTITIONS_PER_REQUEST_MAX <= PARKED_PARTITIONS_MAX
 assert PARTITIONS_PER_NODE_MAX <= PARTITIONS_PER_UPDATE_MAX

@@ -80,9 +80,10 @@ def leaders(state: State) -> list[int]:
 
 
 def catch_up(state: State, index: int) -> None:
-    """All replicas get in sync."""
+    """All replicas of nodes that are alive get in sync."""
     now = partition(state, index)
-    [result] = ask(state, proposal(state, now.replicas, index), node_id=now.leader)
+    living = tuple(n for n in now.replicas if n in state.alive())
+    [result] = ask(state, proposal(state, living, index), node_id=now.leader)
     assert result.error.code == 0
 
 
@@ -174,7 +175,31 @@ def test_a_move_is_called_off_by_the_old_replicas(state: State) -> None:
     old = partition(state)
     move(state, (0, (4,)))
     assert move(state, (0, old.replicas)).moving == 0
-    assert partition(state) == PartitionInfo(old.replicas, old.leader, 0, 2, old.isr)
+    assert partition(state) == PartitionInfo(old.replicas, old.leader, 1, 2, old.isr)
+
+
+def test_who_leaves_the_replicas_begins_a_leader_epoch(state: State) -> None:
+    """It deletes its log. What the leader knows of it must not count when it comes back."""
+    first, second = partition(state).replicas
+    move(state, (0, (first, 3, 4)))
+    assert partition(state).leader_epoch == 0, "nobody has left"
+    move(state, (0, (first, 4)))
+    assert partition(state).replicas == (first, second, 4)
+    assert partition(state).leader_epoch == 1, "node 3 has, though nothing was moved yet"
+    move(state, (0, (first, 3)))
+    assert partition(state).leader_epoch == 2
+    catch_up(state, 0)
+    assert partition(state) == PartitionInfo((first, 3), first, 3, 4, (first, 3))
+
+
+def test_who_was_ever_in_sync_stays_until_the_move_is_done(state: State) -> None:
+    first, second = partition(state).replicas
+    kill(state, second)
+    assert partition(state).isr == (first,)
+    move(state, (0, (first, 4)))
+    assert partition(state).replicas == (first, second, 4)
+    catch_up(state, 0)
+    assert partition(state).replicas == (first, 4)
 
 
 def test_a_throttle_goes_with_a_move_and_may_change(state: State) -> None:
@@ -325,7 +350,7 @@ def test_a_drain_is_taken_back(state: State) -> None:
 
 def test_a_dead_nodes_replicas_are_made_anew_elsewhere(state: State) -> None:
     kill(state, 1)
-    assert drain(state, 1).held == 0, "the others are in sync, so nobody needs it"
+    assert drain(state, 1).held == 2, "until others have them: if all of those die, it has the most there is"
     for index in range(3):
         if partition(state, index).target:
             catch_up(state, index)

@@ -99,3 +99,17 @@ def test_only_what_was_deleted_is_dropped() -> None:
     cluster.apply(TopicRemoved(TOPIC_IDS[1]))
     plan = assignment.follow(cluster, None, [])
     assert (plan.drop, plan.resign) == ([], [(TOPIC_IDS[1], 0)])
+
+
+def test_what_others_hold_is_released() -> None:
+    assignment, known, unknown = Assignment(NODE), TOPIC_IDS[0], TOPIC_IDS[1]
+    cluster = ClusterState(Snapshot(1, 1, (), (topic(known, [(NODE, 0), (2, 3), (2, 4), (-1, 0)]),)))
+    held = {(known, 1), (known, 3), (known, 9), (unknown, 0)}
+    plan = assignment.follow(cluster, None, [], held)
+    assert plan.released == {(known, 1): 3}, (
+        "no partition that is not known, and none that it is a replica of"
+    )
+    cluster.apply(TopicChanged(topic(known, [(2, 1), (2, 3), (2, 4), (-1, 0)])))
+    plan = assignment.follow(cluster, {known}, [])
+    assert plan.released == {(known, 0): 1}, "a log may be on its way"
+    assert plan.resign == [(known, 0)]

@@ -28,9 +28,11 @@ from tailrace.protocol.batch import parse_header
 from tailrace.protocol.cluster import TopicConfig
 from tailrace.protocol.columns import encode
 from tailrace.protocol.errors import (
+    BusyError,
     FencedLeaderEpochError,
     NotLeaderError,
     StorageFaultError,
+    StorageFullError,
     UnknownPartitionError,
 )
 from tailrace.transport.poller import Poller
@@ -164,6 +166,62 @@ def test_the_controller_epoch_is_recorded_before_anything_is_led(desk: Desk) -> 
     assert desk.storage.controller_epoch == 7
     desk.prepare({}, version=2, controller_epoch=3)
     assert desk.storage.controller_epoch == 7
+    desk.end()
+
+
+def test_a_partition_that_others_hold_is_deleted(desk: Desk) -> None:
+    desk.writer.start()
+    key = TOPIC, 0
+    led = desk.prepare({key: 4, (TOPIC, 1): 4}).led[key]
+    desk.prepare({}, version=2, released={key: 4, (OTHER, 0): 9})
+    assert not led.log.removed, "a state that is not newer than the log proves nothing"
+    desk.prepare({}, version=3, released={key: 5})
+    assert led.log.removed
+    assert desk.storage.logs.keys() == {(TOPIC, 1)}
+    deadline = time.monotonic() + PATIENCE_S
+    while desk.storage.removed:
+        assert time.monotonic() < deadline
+    again = desk.prepare({key: 6}, version=4).led[key].log
+    assert (again.log_end_offset, again.leader_epoch, again.removed) == (0, 6, False)
+    desk.end()
+
+
+def test_one_that_comes_back_waits_until_its_old_log_is_gone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if that could not be marked yet, for lack of room."""
+    key = TOPIC, 0
+    desk.storage.create([key])
+    old = desk.storage.logs[key]
+
+    def full(_: object) -> None:
+        raise StorageFullError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.storage, "remove", full)
+        desk.writer.start()
+        desk.prepare({}, released={key: 0})
+        assert isinstance(desk.prepare({key: 1}, version=2).refused[key], BusyError)
+    deadline = time.monotonic() + PATIENCE_S
+    while not old.removed or desk.storage.removed:
+        assert time.monotonic() < deadline
+    log = desk.prepare({key: 1}, version=3).led[key].log
+    assert log is not old
+    desk.end()
+
+
+def test_nothing_is_deleted_for_a_controller_that_cannot_be_recorded(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.storage.create([(TOPIC, 0)])
+
+    def full(_: int) -> None:
+        raise StorageFullError("no room")
+
+    monkeypatch.setattr(desk.storage, "see_controller_epoch", full)
+    desk.writer.start()
+    desk.prepare({}, released={(TOPIC, 0): 5})
+    assert desk.storage.logs.keys() == {(TOPIC, 0)}
     desk.end()
 
 

@@ -350,9 +350,20 @@ class Checker:
     # ------------------------------------------------------------------ the end
 
     def check_end(self, nodes: Iterable[NodeProcess]) -> None:
-        """All is healed: who leads has everything, and so have those in sync; all have the same."""
+        """All is healed: who leads has everything, and so have those in sync; all have the same.
+
+        Who is no replica has no log, unless that may be newer than what the coordinator knows.
+        """
         for key in self.committed:
             info = self.cluster.cluster.topics[key[0]].partitions[key[1]]
+            for node in nodes:
+                log = node.storage.logs.get(key) if self._is_known(self.cluster, node) else None
+                if (
+                    log is not None
+                    and node.node_id not in info.replicas
+                    and log.leader_epoch < info.leader_epoch
+                ):
+                    self.fail("R6", f"{self.name(key)}: {node.name} is no replica, and keeps its log")
             in_sync = [n for n in nodes if n.node_id in info.isr and self._is_known(self.cluster, n)]
             if key not in self.loose:
                 for node in in_sync:

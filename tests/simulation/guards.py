@@ -21,6 +21,7 @@ from tailrace.node.replication.copying import Copier
 from tailrace.node.replication.leading import LeadReplica
 from tailrace.node.replication.replication import Replication
 from tailrace.node.storage import truncation
+from tailrace.protocol.cluster import NO_LEADER
 from tailrace.protocol.errors import NotLeaderError
 from tailrace.protocol.messages import OK, ProduceResult
 
@@ -165,7 +166,7 @@ def duplicate_waits() -> list[Patch]:
     node_crash=1.0,
 )
 def caught_up_to_enter() -> list[Patch]:
-    def anybody(self: Any, isr: Any, high_watermark: int, node_epochs: Any) -> list[int]:
+    def anybody(self: Any, isr: Any, high_watermark: int, node_epochs: Any, _: float) -> list[int]:
         return [
             n
             for n, f in self._followers.items()
@@ -177,14 +178,29 @@ def caught_up_to_enter() -> list[Patch]:
 
 @_guard(
     "R4",
+    "who has left the replicas, and its log with that, counts for nothing when it comes back",
+    operator_pause_s=0.1,
+)
+def epoch_without_who_left() -> list[Patch]:
+    def elected(before: Any, leader: int, _stay: Any) -> bool:
+        return leader not in (before.leader, NO_LEADER)
+
+    def release(self: Any, released: Any) -> None:
+        self._remove([key for key in released if key in self._storage.logs])
+
+    return [(election, "_begun", elected), (writer_module.Writer, "_release", release)]
+
+
+@_guard(
+    "R4",
     "a follower is in sync only in the node epoch in which it was seen (KIP-841, KIP-903)",
     node_replaced=1.5,
 )
 def node_epoch_to_enter() -> list[Patch]:
     ready = LeadReplica._ready
 
-    def whatever_epoch(self: Any, isr: Any, high_watermark: int, _: Any) -> list[int]:
-        return ready(self, isr, high_watermark, {n: f.node_epoch for n, f in self._followers.items()})
+    def whatever_epoch(self: Any, isr: Any, high_watermark: int, _: Any, now: float) -> list[int]:
+        return ready(self, isr, high_watermark, {n: f.node_epoch for n, f in self._followers.items()}, now)
 
     return [
         (LeadReplica, "_ready", whatever_epoch),

@@ -12,8 +12,8 @@ from typing import Any
 from unittest.mock import patch
 
 from tailrace.coordinator import preferred
-from tailrace.node import membership
-from tailrace.node.replication import copying, leading, replication
+from tailrace.node import following, membership
+from tailrace.node.replication import copying, leading, pace, replication
 from tailrace.protocol.cluster import PartitionInfo, TopicChanged, TopicConfig, TopicInfo
 from tailrace.protocol.messages import Update
 
@@ -30,12 +30,18 @@ NODES = (1, 2, 3)
 PATIENCE = (
     (leading, "LAG_S_MAX", 0.8),
     (replication, "LOOK_S", 0.2),
+    (following, "REOPEN_S", 0.2),
     (replication, "REQUEST_TIMEOUT_S", 0.8),
     (membership, "REPLY_S_MAX", 0.8),
     (preferred, "QUIET_S", 1.0),
     (copying, "LARGE_COPY_BYTES_MIN", 112),
+    (copying, "SMALL_COPY_BYTES_MAX", 111),
+    (pace, "SMALL_COPY_BYTES_MAX", 111),
+    (pace, "COPY_COMMIT_BYTES_MIN", 200),
+    (pace, "REPLICA_FETCH_BYTES_MAX", 400),
 )
-"""Production's waits, shortened, so that more happens in a run; about every second answer counts as large."""
+"""Production's waits, shortened, so that more happens in a run; about every second answer counts as large,
+and many of these are written in pieces."""
 
 
 @dataclass(frozen=True)

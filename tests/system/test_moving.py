@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tailrace import Admin, TopicPartition
+from tailrace import Admin, Producer, TopicPartition
 from tailrace.testing import Cluster
 
 from .conftest import wait_until
@@ -62,6 +62,44 @@ def test_a_node_is_emptied_and_its_place_taken_again(three: Cluster, admin: Admi
         wait_until(lambda: moved(admin, "drained"), "the partitions have moved")
         assert admin.plan_rebalance() == {}
         load.wait_for_traffic()
+
+
+def held_by(admin: Admin, topic: str) -> dict[int, int]:
+    """The nodes that have a log of the topic: its size."""
+    logs = admin.describe_logs().items()
+    return {node_id: log.size_bytes for node_id, node in logs for log in node.logs if log.topic == topic}
+
+
+def test_what_has_moved_frees_its_space(three: Cluster, admin: Admin) -> None:
+    admin.create_topic("freed", 1, 2)
+    (before,) = admin.describe_topic("freed").partitions
+    staying, leaving = before.replicas
+    (other,) = {1, 2, 3} - {staying, leaving}
+    with Producer(three.bootstrap_servers) as producer:
+        producer.send_many("freed", [bytes(100_000)] * 100)
+    wait_until(lambda: moved(admin, "freed"), "all replicas are in sync")
+    used = admin.describe_logs()[leaving].used_bytes
+    admin.move_partitions({TopicPartition("freed", 0): [staying, other]})
+    wait_until(lambda: set(held_by(admin, "freed")) == {staying, other}, "only its replicas hold it")
+    wait_until(lambda: admin.describe_logs()[leaving].used_bytes < used - 9_000_000, "the space is free")
+    admin.move_partitions({TopicPartition("freed", 0): [staying, leaving]})
+    wait_until(lambda: set(held_by(admin, "freed")) == {staying, leaving}, "it is back")
+    sizes = held_by(admin, "freed")
+    assert sizes[staying] == sizes[leaving] > 10_000_000
+
+
+def test_a_node_that_was_away_deletes_what_has_moved_meanwhile(three: Cluster, admin: Admin) -> None:
+    admin.create_topic("left", 1, 2)
+    (before,) = admin.describe_topic("left").partitions
+    staying, leaving = before.replicas
+    (other,) = {1, 2, 3} - {staying, leaving}
+    wait_until(lambda: set(held_by(admin, "left")) == {staying, leaving}, "its replicas hold it")
+    three.kill(leaving)
+    wait_until(lambda: admin.describe_topic("left").partitions[0].isr == (staying,), "it is out of sync")
+    admin.move_partitions({TopicPartition("left", 0): [staying, other]})
+    wait_until(lambda: moved(admin, "left"), "the partition has moved")
+    three.start(leaving)
+    wait_until(lambda: set(held_by(admin, "left")) == {staying, other}, "only its replicas hold it")
 
 
 def test_leadership_goes_back(three: Cluster, admin: Admin) -> None:

@@ -108,6 +108,17 @@ def test_who_comes_in() -> None:
     assert replica.propose(0, EPOCHS, 0.0) is None, "it has not fetched in this epoch"
 
 
+def test_who_would_be_late_at_once_stays_out() -> None:
+    """As a follower with a full disk, which has what is committed, and fetches on."""
+    replica = leader(replace(INFO, isr=(1,), elr=(2, 3)))
+    late = LAG_S_MAX + 1
+    fetch(replica, 2, 80, 100)
+    fetch(replica, 2, 80, 100, now=late)
+    assert replica.propose(80, EPOCHS, late) is None
+    fetch(replica, 2, 100, 100, now=late)
+    assert replica.propose(80, EPOCHS, late) == (1, 2)
+
+
 def test_an_older_process_is_not_heard() -> None:
     replica = leader()
     replica.fetched(3, 30, 80, end_offset=100, now=0.0)
