@@ -396,6 +396,5 @@ class Producer:
     def _raise_failures(self) -> None:
         failures = self._accumulator.take_failures()
         if failures.records:
-            raise DeliveryFailedError(
-                f"{plural(failures.records, 'record')} not stored; the first error: {failures.first}"
-            ) from failures.first
+            told = f"{plural(failures.records, 'record')} not stored; the first error: {failures.first}"
+            raise DeliveryFailedError(told) from failures.first

@@ -19,22 +19,21 @@ from tailrace.protocol.errors import (
     ConnectionFailedError,
     TailraceError,
     TimedOutError,
-    error_from,
 )
 from tailrace.protocol.limits import (
     RECEIVE_BURST_MESSAGES,
     RECEIVE_HIGH_WATER_MESSAGES,
     UNSENT_REQUESTS_MAX,
 )
-from tailrace.protocol.messages import ArenaOpened, Failed, OpenArena, Reply
+from tailrace.protocol.messages import ArenaOpened, OpenArena, Reply
 from tailrace.protocol.parts import Payload, joined
-from tailrace.protocol.wire import decode_reply, encode, request_id_of
+from tailrace.protocol.wire import encode
 from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.poller import Poller
 
 from .link import COORDINATOR, Link, Location
 from .local_path import LocalPath
-from .pending import Frame, Pending, PendingRequests, ReplyHandler
+from .pending import Frame, Pending, PendingRequests, ReplyHandler, read_reply
 
 FULL_QUEUE_PAUSE_S: Final = 0.005
 """When a connection took no more, it is tried again after this, and after each of its replies."""
@@ -242,7 +241,7 @@ class Connections:
             received += 1
             header = message[0]
             frames: Sequence[Frame] = message[1]
-            request_id, reply, readable = _read(header)
+            request_id, reply, readable = read_reply(header)
             if link.path is not None:
                 try:
                     frames = link.path.incoming(request_id, message[1])
@@ -393,14 +392,3 @@ class Connections:
     def _fail_later(self, pending: Pending, error: TailraceError) -> None:
         self._pending.take(pending.request_id)
         self._defer(partial(pending.on_reply, error, []))
-
-
-def _read(header: bytes) -> tuple[int, Reply | TailraceError, bool]:
-    """The request id of a reply, the reply (a failure as an error), and whether it could be read."""
-    try:
-        reply = decode_reply(header)
-    except TailraceError as error:
-        return request_id_of(header), error, False
-    if isinstance(reply, Failed):
-        return reply.request_id, error_from(reply.error.code, reply.error.message), True
-    return reply.request_id, reply, True

@@ -1,13 +1,14 @@
-"""Requests that were not answered yet, and when each stops waiting."""
+"""Requests that were not answered yet, when each stops waiting, and what an answer says."""
 
 import heapq
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import TypeAlias
 
-from tailrace.protocol.errors import TailraceError
-from tailrace.protocol.messages import Reply
+from tailrace.protocol.errors import TailraceError, error_from
+from tailrace.protocol.messages import Failed, Reply
 from tailrace.protocol.parts import Payload
+from tailrace.protocol.wire import decode_reply, request_id_of
 
 Frame: TypeAlias = bytes | bytearray | memoryview
 ReplyHandler: TypeAlias = Callable[[Reply | TailraceError, Sequence[Frame]], None]
@@ -120,3 +121,14 @@ class PendingRequests:
     def _drop_answered(self) -> None:
         self._deadlines = [entry for entry in self._deadlines if entry[1] in self._requests]
         heapq.heapify(self._deadlines)
+
+
+def read_reply(header: bytes) -> tuple[int, Reply | TailraceError, bool]:
+    """The request id of a reply, the reply (a failure as an error), and whether it could be read."""
+    try:
+        reply = decode_reply(header)
+    except TailraceError as error:
+        return request_id_of(header), error, False
+    if isinstance(reply, Failed):
+        return reply.request_id, error_from(reply.error.code, reply.error.message), True
+    return reply.request_id, reply, True

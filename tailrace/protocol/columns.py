@@ -345,12 +345,7 @@ def _parts(buffers: list[_Buffer]) -> Iterator[bytes]:
         directory += DIRECTORY_ENTRY.pack(kind, b"", length)
     yield directory
     for _, length, items in buffers:
-        if length >= SMALL_PART_BYTES * len(items):
-            yield from _large(items)
-        elif length <= JOINED_BYTES:
-            yield b"".join(items)
-        else:
-            yield from _joined(items, length)
+        yield from _large(items) if length >= SMALL_PART_BYTES * len(items) else _joined(items, length)
         if padding(length):
             yield bytes(padding(length))
 
