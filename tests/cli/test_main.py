@@ -94,12 +94,12 @@ def test_an_error_is_one_line_and_code_1(tailrace: Run, args: list[str], line: s
 
 def test_who_waits_is_told_for_what(tailrace: Run) -> None:
     def wait(*command: str) -> list[str]:
-        return tailrace(*command, "-b", "127.0.0.1:1", "--timeout", 2.5, code=1).stderr.splitlines()
+        return tailrace(*command, "-b", "127.0.0.1:1", "--timeout", 4, code=1).stderr.splitlines()
 
     commands = [("topic", "list"), ("consume", "t"), ("produce", "t"), ("cluster", "ready")]
     with ThreadPoolExecutor(len(commands)) as at_once:
         for first, last in at_once.map(lambda command: wait(*command), commands):
-            assert first == "127.0.0.1:1: connection refused: no process listens there; trying for 2.5 s"
+            assert first == "127.0.0.1:1: connection refused: no process listens there; trying for 4 s"
             assert last.startswith("Error: 127.0.0.1:1: connection refused")
 
 
