@@ -2,12 +2,11 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import chain, repeat
-from operator import sub
+from itertools import repeat
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 
 from tailrace.protocol.batch import with_producer
-from tailrace.protocol.buffers import PackedItems, PackedTimestamps, even_offsets
+from tailrace.protocol.buffers import PackedItems, PackedTimestamps, even_offsets, pack_timestamps
 from tailrace.protocol.columns import Items, encode_parts
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.errors import TailraceError
@@ -294,11 +293,8 @@ class Batch:
         offsets = even_offsets(count, width) if width and count == len(self.values) else None
         return self.values if offsets is None else PackedItems(count, offsets, self.values, count * width)
 
-    def _timestamps(self) -> int | Sequence[int]:
+    def _timestamps(self) -> int | Sequence[int] | PackedTimestamps:
         starts, stamps, count = self.outcome.starts, self.outcome.stamps, len(self.values)
         if len(stamps) <= 1:
             return stamps[0] if stamps else 0
-        if len(stamps) == count:
-            return stamps
-        lengths = map(sub, [*starts[1:], count], starts)
-        return list(chain.from_iterable(map(repeat, stamps, lengths)))
+        return stamps if len(stamps) == count else pack_timestamps(stamps, starts, count)

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from io import BytesIO
-from itertools import accumulate, chain, repeat
-from operator import sub
+from itertools import accumulate, chain, islice, repeat
+from operator import mul, sub
 from typing import Any, Final, NamedTuple
 
 from .errors import BatchTooLargeError, CorruptBatchError
@@ -62,6 +62,19 @@ class PackedTimestamps(NamedTuple):
     data: bytes = b""
 
 
+def pack_timestamps(stamps: Sequence[int], starts: Sequence[int], count: int) -> PackedTimestamps:
+    """Timestamps of `count` records: each of `stamps` is of the records from its start to before the next.
+
+    What is done is per stamp, not per record. Raises struct.error for what is no int64.
+    """
+    first = stamps[0]
+    if stamps.count(first) == len(stamps):
+        return PackedTimestamps(first, first)
+    lengths = map(sub, chain(islice(starts, 1, None), (count,)), starts)
+    return PackedTimestamps(first, max(stamps), b"".join(map(mul, map(_TIMESTAMP.pack, stamps), lengths)))
+
+
+_TIMESTAMP: Final = struct.Struct("<q")
 _DIGITS_OF_FLAGS: Final = bytes.maketrans(b"\x00\x01", b"01")
 _FLAGS_OF_DIGITS: Final = bytes.maketrans(b"01", b"\x00\x01")
 
