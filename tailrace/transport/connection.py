@@ -11,7 +11,6 @@ from enum import Enum
 from typing import Final
 
 import zmq
-from zmq.backend import zmq_poll
 
 from tailrace.protocol.limits import KIB
 
@@ -27,6 +26,7 @@ up to here, for the many frames of a fetched reply (`server.COPY_BYTES_MAX`) onl
 
 _EVENT: Final = struct.Struct("=HI")
 _EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+_READABLE: Final = int(zmq.POLLIN)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
@@ -59,7 +59,6 @@ class Connection:
         self._socket.setsockopt(zmq.CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT_MS)
         self._socket.copy_threshold = COPY_BYTES_MAX + 1
         self._monitor: Socket = self._socket.get_monitor_socket(_EVENTS)
-        self._monitor_item = [(self._monitor, int(zmq.POLLIN))]
         try:
             self._socket.connect(endpoint)
         except BaseException:
@@ -72,9 +71,11 @@ class Connection:
 
     def update(self) -> ConnectionState:
         """Take in what happened to the connection; call when the poller reports it."""
-        while self.state is not ConnectionState.LOST and zmq_poll(self._monitor_item, 0):
-            event, _ = _EVENT.unpack(self._monitor.recv(_NOBLOCK))
-            self._monitor.recv(_NOBLOCK)  # the endpoint
+        monitor = self._monitor
+        # Asked for, not polled, which would let another thread run: that may take its time to give way.
+        while self.state is not ConnectionState.LOST and int(monitor.getsockopt(zmq.EVENTS)) & _READABLE:
+            event, _ = _EVENT.unpack(monitor.recv(_NOBLOCK))
+            monitor.recv(_NOBLOCK)  # the endpoint
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self.state is ConnectionState.CONNECTING:
                 self.state = ConnectionState.READY
             elif event == zmq.EVENT_DISCONNECTED and self.state is ConnectionState.READY:
