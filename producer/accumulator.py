@@ -7,7 +7,7 @@ room for it, and when someone flushes; while the pipeline is busy it fills up in
 
 import threading
 from collections.abc import Callable, Sequence
-from time import monotonic, time_ns
+from time import monotonic, sleep, time_ns
 from typing import Final
 
 from tailrace.protocol.cluster import TopicInfo
@@ -96,8 +96,7 @@ class Accumulator:
         """Add one record that takes `size` bytes; to the sticky partition if None is given.
 
         Blocks while memory is full. Raises BufferFullError, BatchTooLargeError, UnknownPartitionError,
-        UnknownTopicError, or why the producer takes no more records. (`Producer.send` has a copy of its
-        own, without what most records do not have.)
+        UnknownTopicError, or why no more records are taken. (`Producer.send` has a shorter copy of its own.)
         """
         now = monotonic()
         with self.lock:
@@ -117,10 +116,7 @@ class Accumulator:
             return Delivery(batch.outcome, index)
 
     def room(self, topic: TopicBuffers, partition: int | None, size: int, now: float) -> Batch:
-        """An open batch with room for a record of `size` bytes. The lock is held, but let go to wait.
-
-        Raises like `append`.
-        """
+        """An open batch with room for `size` bytes. The lock is held, let go to wait. Raises as `append`."""
         until = now + self._max_block_s
         while True:
             self._check_target(topic, partition)
@@ -133,6 +129,11 @@ class Accumulator:
             if batch.packed or (batch.filled and batch.filled + size > self.batch_bytes):
                 self.seal(batch, topic)
                 self.encoder.encode_early(batch, self.used_bytes)
+                try:
+                    self.lock.release()
+                    self.give_way()
+                finally:
+                    self.lock.acquire()
                 continue
             free = self.memory_bytes - self.used_bytes
             short = size - max(batch.room, 0)
@@ -175,6 +176,14 @@ class Accumulator:
         topic.open[partition] = batch
         self._open[batch] = topic
         return batch
+
+    def give_way(self) -> None:
+        """Let the I/O thread run, if it did not come for what was sealed before. The lock is not held.
+
+        It would wait 5 ms for the interpreter after each system call, while memory fills and nodes idle.
+        """
+        if len(self._sealed) > 1:
+            sleep(0)
 
     def seal(self, batch: Batch, topic: TopicBuffers) -> None:
         """Nothing more goes into the batch; the I/O thread takes it from here. The lock is held."""

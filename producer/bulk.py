@@ -73,6 +73,7 @@ def accept_piece(
         finally:  # no call, so that no signal can keep it from being done
             accumulator.used_bytes -= accumulator.credit
             accumulator.credit = 0
+    accumulator.give_way()
     return spans
 
 

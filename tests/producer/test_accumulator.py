@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tailrace.producer import encoder
+from tailrace.producer import accumulator, encoder
 from tailrace.producer.accumulator import Accumulator
 from tailrace.producer.batch import RECORD_OVERHEAD_BYTES, Batch, Identity, Stamp
 from tailrace.producer.delivery import Delivery
@@ -22,7 +22,7 @@ from tailrace.protocol.errors import (
     UnknownTopicError,
 )
 
-from ..patience import BUSY_S
+from ..patience import BUSY_S, PATIENCE_S
 
 LINGER_S = 0.005
 NEVER = 1e9
@@ -101,6 +101,32 @@ def test_a_full_batch_is_encoded_under_the_stamp_that_is_foreseen() -> None:
         assert batch.values == []
         header = parse_header(batch.frame().joined())
         assert (header.producer_id, header.producer_epoch, header.base_sequence) == (7, 1, sequence)
+
+
+def test_who_fills_batches_gives_way_to_an_io_thread_that_does_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    senders = Senders()
+    free: list[bool] = []
+
+    def take_the_lock() -> None:
+        free.append(senders.accumulator.lock.acquire(timeout=PATIENCE_S))
+        senders.accumulator.lock.release()
+
+    def pause(_seconds: float) -> None:
+        io_thread = threading.Thread(target=take_the_lock)
+        io_thread.start()
+        io_thread.join()
+
+    monkeypatch.setattr(accumulator, "sleep", pause)
+    for _ in range(3):
+        for _ in range(10):
+            senders.send()
+        senders.collect(0.0)
+    assert free == []
+    for _ in range(20):
+        senders.send()
+    assert free == [True]
 
 
 def test_full_batches_lie_in_memory_that_is_used_again() -> None:
