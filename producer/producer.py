@@ -189,7 +189,7 @@ class Producer:
     # ----------------------------------------------------------------- writing
 
     # The order of arguments is kafka-python's. It is long because a call costs more than a branch.
-    def send(  # noqa: C901, PLR0912, PLR0915, PLR0917
+    def send(  # noqa: C901, PLR0912, PLR0917
         self,
         topic: str,
         value: Any = None,
@@ -201,10 +201,10 @@ class Producer:
         """Send one record, without waiting for it to be stored.
 
         Key and value are bytes, str (as UTF-8) or None, or what the serializers take; `headers` (str, bytes
-        or None) pairs; `timestamp_ms` milliseconds since 1970 (default: now). Waits up to `max_block_ms`
-        when the topic is not known yet or memory is full. Raises UnknownTopicError with similar names,
-        UnknownPartitionError, InvalidArgumentError, SerializationError, BatchTooLargeError, BufferFullError,
-        ConnectionFailedError with address and cause, ClosedError, FencedProducerError.
+        or None) pairs; `timestamp_ms` milliseconds since 1970 (default: now). Waits up to `max_block_ms` for
+        a topic not known yet, and for memory. Raises UnknownTopicError, UnknownPartitionError,
+        SerializationError, InvalidArgumentError, BatchTooLargeError, BufferFullError, ConnectionFailedError,
+        ClosedError, FencedProducerError.
         """
         try:
             target = self._topics[topic]
@@ -217,30 +217,30 @@ class Producer:
             value = bytes_of("value", value)
         size = RECORD_OVERHEAD_BYTES if value is None else len(value) + RECORD_OVERHEAD_BYTES
         key_hash = self._key_hash
-        if headers is not None or partition is not None or timestamp_ms is not None or key_hash is None:
+        if (headers is not None or timestamp_ms is not None or key_hash is None) or (
+            partition is not None and not (type(partition) is int and 0 <= partition < target.count)
+        ):
             return self._send_other(target, value, key, headers, partition, timestamp_ms=timestamp_ms)
-        place: int | None = None
         if key is not None:
             if type(key) is not bytes:
                 key = bytes_of("key", key)
             size += len(key)
-            if key or self._partitioner.empty_is_key:
-                place = key_hash(key) % target.count
-        accumulator = self._accumulator  # its `append`, written out; a `with` would cost 50 ns more
-        lock = accumulator.lock
+            if partition is None and (key or self._partitioner.empty_is_key):
+                partition = key_hash(key) % target.count if target.count > 1 else 0
+        lock = self._accumulator.lock  # its `append`, written out; a `with` would cost 50 ns more
         now = monotonic()
         try:
             lock.acquire()
-            batch = target.open[target.sticky if place is None else place]
+            batch = target.open[target.sticky if partition is None else partition]
             if batch.room < size:
-                batch = accumulator.room(target, place, size, now)
+                batch = self._accumulator.room(target, partition, size, now)
             values = batch.values
             index = len(values)
             try:
                 if now >= batch.tick:
-                    accumulator.stamp(batch, index, now)
+                    self._accumulator.stamp(batch, index, now)
                 batch.room -= size
-                if batch.wide or key is not None:
+                if key is not None or batch.wide:
                     keys = batch.keys
                     if keys is None or batch.headers is not None:
                         batch.add_other_columns(index, key)

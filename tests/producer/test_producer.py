@@ -15,7 +15,7 @@ import pytest
 from tailrace.client.admin import Admin
 from tailrace.consumer import Consumer
 from tailrace.producer import Producer, RangeMetadata, RecordMetadata
-from tailrace.producer.partitioner import murmur2
+from tailrace.producer.partitioner import PartitionerOption, murmur2
 from tailrace.protocol.errors import (
     DeliveryFailedError,
     InvalidTimestampError,
@@ -114,6 +114,22 @@ def test_send_and_send_many_choose_the_same_partitions(
         spread = [found for found in ranges if found.partition == partition]
         assert sum(found.record_count for found in spread) == len(expected[partition])
         assert [found.base_offset for found in spread] == sorted(found.base_offset for found in spread)
+
+
+@pytest.mark.parametrize("partitioner", ["crc32", "murmur2", lambda key, every, available: 2])
+def test_a_named_partition_counts_more_than_the_key(
+    producer: MakeProducer, topic: MakeTopic, read: Read, partitioner: PartitionerOption
+) -> None:
+    name = topic(3)
+    writer = producer(partitioner=partitioner)
+    for number in range(300):
+        writer.send(name, b"%d" % number, b"key-%d" % number, partition=number % 2)
+    writer.flush()
+    assert [[int(record.value) for record in records] for records in read(name, 3)] == [
+        [*range(0, 300, 2)],
+        [*range(1, 300, 2)],
+        [],
+    ]
 
 
 def test_records_without_a_key_spread_over_all_partitions(
