@@ -57,8 +57,10 @@ class Poller:
         timeout_ms = -1 if timeout_s is None else max(0, math.ceil(min(timeout_s, POLL_S_MAX) * 1000))
         if not self._items:
             raise ValueError("nothing to wait for: the poller has no source")
-        sources = self._sources
-        return list(dict.fromkeys([sources[item] for item, _ in zmq_poll(self._items, timeout_ms)]))
+        sources, ready = self._sources, zmq_poll(self._items, timeout_ms)
+        if len(ready) == 1:
+            return [sources[ready[0][0]]]
+        return list(dict.fromkeys([sources[item] for item, _ in ready]))
 
 
 def _items_of(source: Source) -> Sequence[Socket | int]:
