@@ -15,8 +15,9 @@ from typing import Final
 
 from tailrace.protocol.limits import MIB
 
-BLOCK_BYTES: Final = 8 * MIB
-"""Larger than most batches and values. glibc learns up to 32 MiB."""
+BLOCK_BYTES: Final = 16 * MIB
+"""Twice that is what two polls of large records take: what was fetched ahead, and the records before it, that
+the application holds until it gets the next. glibc learns up to 32 MiB."""
 
 
 @cache

@@ -214,7 +214,11 @@ class HandOver:
     def _take_records(self, partition: AssignedPartition, records_max: int) -> list[AnyRecord]:
         taken: list[AnyRecord] = []
         try:
-            while len(taken) < records_max and (batch := self._open(partition)) is not None:
+            # What comes in meanwhile is for the next call: it may come as fast as it is taken.
+            for _ in range(max(1, len(partition.buffer))):
+                batch = self._open(partition) if len(taken) < records_max else None
+                if batch is None:
+                    break
                 records = batch.peek(records_max - len(taken))
                 taken += records
                 self._advance(partition, batch, len(records))

@@ -81,6 +81,19 @@ def test_a_poll_goes_over_batches_and_partitions_up_to_its_bound() -> None:
     assert desk.hand_over.records_handed == 9
 
 
+def test_what_comes_in_during_a_poll_is_for_the_next_one() -> None:
+    """A node may be as fast as the poll: then one call would take all of the log into memory."""
+
+    def fetched_at_once() -> None:
+        desk.fill(0, numbered(desk.partitions[0].fetch_offset, 3))
+
+    desk = Desk()
+    desk.fill(0, numbered(0, 3), numbered(3, 3))
+    desk.hand_over = HandOver(desk.fetcher, Lock(), Decoding(), fetched_at_once)
+    assert desk.poll(100) == {"0": [0, 1, 2, 3, 4, 5]}
+    assert desk.poll(100) == {"0": [6, 7, 8, 9, 10, 11]}
+
+
 def test_partitions_take_turns() -> None:
     desk = Desk(2)
     desk.fill(0, numbered(0, 9))
