@@ -9,9 +9,9 @@ Only batches are read ahead. An answer of any other kind, that the logs part for
 disk: it counts while the writer has nothing of that log. After a step that cuts the log or fails, the
 partition settles: what is on its way is dropped, and it goes on from what is on disk in the end.
 
-The writer gets large steps only once it has none, and of them no more than is good for those that wait for
-its commit (`Pace`): a step is cut between batches. So what else it has to do waits for no more than that, and
-has its turn before the rest.
+Of large steps the writer gets no more at a time than is good for those that wait for its commit (`Pace`), cut
+between batches: one such share while another is written. So small steps wait for one share, and go with the
+next.
 
 A leader gets several fetches, each with the partitions that are in none by then: a busy partition does not
 wait for quiet ones.
@@ -71,15 +71,16 @@ class CopyStep(NamedTuple):
         return sum(map(len, self.batches))
 
     @property
-    def large(self) -> bool:
-        """Does its size count in a commit?"""
-        return self.size > SMALL_COPY_BYTES_MAX
+    def large_size(self) -> int:
+        """Its size, if that counts in a commit; else 0."""
+        size = self.size
+        return size if size > SMALL_COPY_BYTES_MAX else 0
 
     def cut(self, room: int) -> tuple["CopyStep | None", "CopyStep | None"]:
         """What fits into `room`, and what is left. A small step fits always; of a large one, if there is room
         at all, one batch at least.
         """
-        if not self.large:
+        if not self.large_size:
             return self, None
         if room <= 0:
             return None, self
@@ -144,8 +145,8 @@ class Copier:
         self._unacknowledged: dict[PartitionKey, _Copied] = {}
         self._steps: list[CopyStep] = []
         """That the writer has not got yet."""
-        self._large_steps = 0
-        """That the writer has."""
+        self._large_bytes = 0
+        """Of large steps that the writer has."""
         self._ahead_bytes = 0
         """Of all steps that the writer is not through with."""
         self._flights: dict[int, _Flight] = {}
@@ -239,17 +240,20 @@ class Copier:
             self._rest(copied)
 
     def take_steps(self) -> list[CopyStep]:
-        """What the writer has to do now: each partition's in their order, large ones once it has none."""
+        """What the writer has to do now: each partition's in their order, of large ones a commit's share.
+
+        The next share waits there while one is written, and goes with the small steps that came meanwhile.
+        """
         taken: list[CopyStep] = []
         left: list[CopyStep] = []
         waiting: set[PartitionKey] = set()
-        room = 0 if self._large_steps else self.pace.size
+        room = self.pace.size if self._large_bytes <= self.pace.size else 0
         for step in self._steps:
             part, rest = (None, step) if step.key in waiting else step.cut(room)
             if part is not None:
                 taken.append(part)
-                room -= part.size if part.large else 0
-                self._large_steps += part.large
+                room -= part.large_size
+                self._large_bytes += part.large_size
                 self._copied[step.key].steps += rest is not None
             if rest is not None:
                 waiting.add(step.key)
@@ -266,7 +270,7 @@ class Copier:
     def done(self, step: CopyStep, error: TailraceError | None, now: float) -> None:
         """The writer is through with a step. One that failed is tried again later, from the log as it is."""
         self._ahead_bytes -= step.size
-        self._large_steps -= step.large
+        self._large_bytes -= step.large_size
         copied = self._copied.get(step.key)
         if copied is None or copied.log is not step.log or copied.source.leader_epoch != step.leader_epoch:
             return

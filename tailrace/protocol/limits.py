@@ -111,7 +111,7 @@ LARGE_COPY_BYTES_MIN: Final = 2 * MIB
 written. With less there is little to gain: it costs a message, and makes for smaller commits."""
 SMALL_COPY_BYTES_MAX: Final = 64 * KIB
 """What a follower has to write of a partition at a time is so little if it is not behind."""
-COPY_COMMIT_BYTES_MIN: Final = 256 * KIB
+COPY_COMMIT_BYTES_MIN: Final = 384 * KIB
 """Of the partitions that it is behind with, a follower writes so much in one commit, or more where commits
 take long whatever their size."""
 COPY_AHEAD_BYTES_MAX: Final = 6 * MIB

@@ -284,15 +284,16 @@ def test_a_large_answer_is_written_in_pieces(copier: Copier) -> None:
     ]
     steps = answer(copier, fetch.fetch_id, [result(batches=len(batches))], batches, 0.0)
     assert ends(copier) == [(10, 10 + len(batches), 3)], "it reads on behind all of them"
+    steps += copier.take_steps()
     written: list[bytes] = []
     while steps:
-        (step,) = steps
+        assert copier.take_steps() == [], "the writer has one, and one more for its next commit"
+        step = steps.pop(0)
         assert len(step.batches) == min(2, len(batches) - len(written))
-        assert copier.take_steps() == [], "the writer has one"
         written += step.batches
         one.log_end_offset = 10 + len(written)
         copier.done(step, None, 0.0)
-        steps = copier.take_steps()
+        steps += copier.take_steps()
     assert written == batches
     assert copier.take_acks() == {2: [ReplicaAckEntry(*key(), 3, 10 + len(batches))]}
 
