@@ -105,9 +105,8 @@ class Batch:
     def records(self, topic: str, partition: int, start_offset: int | None = None) -> list[BytesRecord]:
         """The records at `start_offset` and after it; all of them for None."""
         skip = 0 if start_offset is None else bisect_left(self.offsets, start_offset)
-        body = self.body  # not by the properties: nobody asks for columns as well
         columns: tuple[Sequence[object], ...] = (
-            self.offsets, body.timestamps(), body.keys(), body.values(), body.headers(),
+            self.offsets, self.timestamps, self.keys, self.values, self.headers,
         )  # fmt: skip
         if skip:
             columns = tuple(column[skip:] for column in columns)

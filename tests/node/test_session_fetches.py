@@ -89,8 +89,11 @@ def test_sessions_end_with_their_connection(house: Any, monkeypatch: pytest.Monk
     house.start()
     topic, peer, other = house.create(), house.peer(), house.peer()
     entries = [topic.fetch_entry(0)]
-    peer.send(Fetch, entries=entries, session=1, max_wait_ms=500)
-    assert other.ask(Fetch, entries=entries, max_wait_ms=0)[0].error.code == ErrorCode.BUSY
+    peer.send(Fetch, entries=entries, session=1, max_wait_ms=1_500)
+    deadline = time.monotonic() + 10
+    while not isinstance(reply := other.ask(Fetch, entries=entries, max_wait_ms=0)[0], Failed):
+        assert time.monotonic() < deadline, "the fetch does not come"
+    assert reply.error.code == ErrorCode.BUSY
     peer.connection.close()
     deadline = time.monotonic() + 10
     while isinstance(other.ask(Fetch, entries=entries, max_wait_ms=1)[0], Failed):

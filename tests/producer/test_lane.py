@@ -176,7 +176,7 @@ def test_what_was_appended_and_is_not_known_to_be_committed_keeps_its_numbers() 
     world.fail(NotCommittedError("not led here any more"), first, second)
     world.now = first.deadline
     world.lane.expire(world.now)
-    assert "may be stored" in str(world.fates()[first])
+    assert "perhaps stored" in str(world.fates()[first])
     world.answer(*world.take())
     assert world.log.batches == [first, second]
     assert world.fates()[second] is None
