@@ -166,17 +166,23 @@ def test_a_lost_answer_is_asked_for_again_under_the_same_numbers() -> None:
     assert [resolved.base_offset for resolved in world.resolved] == [0, 2, 4]
 
 
-def test_what_was_appended_and_is_not_known_to_be_committed_keeps_its_numbers() -> None:
-    """Else the second would be taken for the first, which is stored, and be lost itself."""
-    world = World()
+def given_up_in_doubt(world: World, error: TailraceError) -> tuple[Batch, Batch]:
+    """Two batches fail with the error, though the first is stored; it expires, and the second waits."""
     (first,) = world.send(1)
     world.now += LATER
     (second,) = world.send(1)
     world.store(first)
-    world.fail(NotCommittedError("not led here any more"), first, second)
+    world.fail(error, first, second)
     world.now = first.deadline
     world.lane.expire(world.now)
     assert "perhaps stored" in str(world.fates()[first])
+    return first, second
+
+
+def test_what_was_appended_and_is_not_known_to_be_committed_keeps_its_numbers() -> None:
+    """Else the second would be taken for the first, which is stored, and be lost itself."""
+    world = World()
+    first, second = given_up_in_doubt(world, NotCommittedError("not led here any more"))
     world.answer(*world.take())
     assert world.log.batches == [first, second]
     assert world.fates()[second] is None
@@ -199,14 +205,7 @@ def test_a_batch_refused_for_good_leaves_no_gap() -> None:
 def test_a_hole_is_closed_by_the_batch_behind_it() -> None:
     """The first is given up in doubt; the second is taken, so the first must be stored too."""
     world = World()
-    (first,) = world.send(1)
-    world.now += LATER
-    (second,) = world.send(1)
-    world.store(first)
-    world.fail(ConnectionFailedError("lost"), first, second)
-    world.now = first.deadline
-    world.lane.expire(world.now)
-    assert "perhaps stored" in str(world.fates()[first])
+    _, second = given_up_in_doubt(world, ConnectionFailedError("lost"))
     world.batches.append(sealed(0, 1, world.now))
     world.lane.add(world.batches[-1])
     assert world.take() == [second]  # the third must wait for what this brings
