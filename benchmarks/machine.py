@@ -29,9 +29,8 @@ def touch_memory(share: float = 0.85) -> None:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
     mmap.mmap(-1, size, flags=flags).close()
     took = time.monotonic() - started
-    print(
-        f"touched {size / GIB:.1f} GiB of memory in {took:.0f} s, {took / (size / 4096) * 1e6:.1f} us a page"
-    )
+    page_us = took / (size / mmap.PAGESIZE) * 1e6
+    print(f"touched {size / GIB:.1f} GiB of memory in {took:.0f} s, {page_us:.1f} us a page")
 
 
 def main() -> None:
