@@ -65,8 +65,9 @@ class Following:
             self._unknown_logged = True
             self._log_unknown(cluster.topics.keys() | set(plan.drop))
         epoch = self._membership.controller_epoch
-        prepare = Prepare(cluster.version, epoch, plan.drop, plan.roles, plan.configs)
-        self._writer.submit(prepare._replace(released=plan.released))
+        self._writer.submit(
+            Prepare(cluster.version, epoch, plan.drop, plan.roles, plan.configs, released=plan.released)
+        )
         return plan
 
     def prepared(self, prepared: Prepared, now: float) -> Begun:

@@ -260,14 +260,14 @@ class Loop:
         self._now = now
         for letter in self._mailbox.take():
             self._open(letter, now)
-        if self._server in ready:
+        served = self._server in ready
+        if served:
             self._receive_burst(now)
-            gone = self._server.take_gone()
-            if gone:
+            if gone := self._server.take_gone():
                 self._broker.arenas.close(gone)
                 self._fetches.gone(gone)
         # Most rounds only pass requests to the writer and its answers back: they are not to pay for the rest.
-        if now >= self._due_at or self._replication.busy or len(ready) > (self._server in ready):
+        if now >= self._due_at or self._replication.busy or len(ready) > served:
             self._look_round(ready, now)
 
     def _look_round(self, ready: Sequence[Source], now: float) -> None:

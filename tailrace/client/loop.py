@@ -153,17 +153,11 @@ class Loop:
             for task in tuple(self.tasks):
                 task.cluster_changed()
         self.connections.advance(now)
-        soonest = inf
-        for task in tuple(self.tasks):
-            due = task.step(now)
-            if due is not None and due < soonest:
-                soonest = due
-        due = self.follower.tick(now)
-        if due is not None and due < soonest:
-            soonest = due
+        dues = [task.step(now) for task in tuple(self.tasks)]
+        dues.append(self.follower.tick(now))
         if self.follower.refusal is not None:
             self.answered.set()
-        return min(soonest, self.connections.due(now))
+        return min([self.connections.due(now), *[due for due in dues if due is not None]])
 
     def _wait(self, until: float) -> list[Source]:
         # Whoever hands something over looks at `_sleeping` afterwards, so that one of us sees the other.
