@@ -115,15 +115,16 @@ class FetchSessions:
 
     def answered(self, session: FetchSession, keys: Iterable[PartitionKey]) -> None:
         """The fetch gets its reply, which speaks of these partitions."""
-        for key in keys:
-            if session.entries.pop(key, None) is not None:
-                session.ready.pop(key, None)
-                self._unwatch(session, key)
         session.request = session.slot = None
-        if session.number and session.entries:
-            self._resting[session.ticket] = session
-        else:
-            self.end(session)
+        if session.number:
+            for key in keys:
+                if session.entries.pop(key, None) is not None:
+                    session.ready.pop(key, None)
+                    self._unwatch(session, key)
+            if session.entries:
+                self._resting[session.ticket] = session
+                return
+        self.end(session)
 
     def end(self, session: FetchSession) -> None:
         """Nothing is left of it. Once more does nothing."""
@@ -137,7 +138,8 @@ class FetchSessions:
         session.entries.clear()
         session.ready.clear()
         self._resting.pop(session.ticket, None)
-        self._unpark(session)
+        if session.parked:
+            self._unpark(session)
         if session.ticket >= 0:
             self._count -= 1
             session.ticket = -1

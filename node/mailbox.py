@@ -34,4 +34,5 @@ class Mailbox(Generic[T]):
 
     def take(self) -> list[T]:
         """All that was posted before this call."""
-        return [self._letters.popleft() for _ in range(len(self._letters))]
+        letters = self._letters
+        return [letters.popleft() for _ in range(len(letters))] if letters else []

@@ -46,7 +46,7 @@ from .coordinator_link import CoordinatorLink
 from .dispatch import Dispatch
 from .fetch_sessions import FetchSessions
 from .following import Following
-from .handlers import fetch, produce, replica_fetch
+from .handlers import committed, fetch, produce, replica_fetch
 from .identity import Identity
 from .leaders import Leaders
 from .mailbox import Mailbox
@@ -333,13 +333,8 @@ class Loop:
     def _open(self, letter: Letter, now: float) -> None:
         broker = self._broker
         match letter:
-            case Committed(produces, grown, copies, seconds):
-                # Followers first: what has come in is answered once they have it.
-                replica_fetch.unpark(broker, self._parked_replicas.appended(grown), now)
-                produce.committed(broker, produces, now)
-                alone = self._replication.grown(grown)
-                fetch.unpark(broker, self._fetches.appended(alone), now)
-                self._replication.copied(copies, seconds, now)
+            case Committed():
+                committed.handle(broker, letter, now)
             case ReadDone(peer, reply, frames):
                 fetch.was_read(broker, peer, reply, frames)
             case Prepared(version):

@@ -38,6 +38,8 @@ class Unsent:
 
     def allows(self, peer: bytes) -> bool:
         """May more be sent to the peer? At the bound or above it may not."""
+        if not self.total:
+            return True
         self._look(peer)
         if self.total >= self._total_max:
             self._sweep()

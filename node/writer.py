@@ -161,10 +161,11 @@ class Writer:
         grown: dict[PartitionKey, int] = {}
         for append, result in zip(appends, results, strict=False):
             if isinstance(result, Appended) and not result.duplicate:
-                grown[append.log.key] = grown.get(append.log.key, 0) + len(append.batch)
+                key = append.log.key
+                grown[key] = grown.get(key, 0) + len(append.batch)
         given = iter(results)
         produces = [(produce, list(islice(given, len(produce.appends)))) for produce in group]
-        copied = finish(begun, copies, list(given))
+        copied = finish(begun, copies, list(given)) if begun else []
         self._copier.finish(copied)
         self._group, self._copies = [], []
         self._mailbox.post(Committed(produces, grown, copied, self._monotonic() - began))
@@ -195,6 +196,8 @@ class Writer:
     ) -> list[Appended | TailraceError]:
         """What became of the appends, then of the copies."""
         refusals = list(map(_refusal, appends, epochs))
+        if not any(refusals):
+            return self._storage.commit([*appends, *copies])
         current = [append for append, refusal in zip(appends, refusals, strict=True) if not refusal]
         committed = iter(self._storage.commit([*current, *copies]))
         return [*(refusal or next(committed) for refusal in refusals), *committed]

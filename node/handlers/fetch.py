@@ -90,19 +90,28 @@ def serve(broker: Broker, session: FetchSession, request: Fetch, now: float) -> 
     failed, readings = _sort(broker, session, now)
     if now >= session.deadline and broker.replication.past_lease(now):
         failed += _doubts(broker, session, now)
+    wanted = min(request.min_bytes, request.max_bytes, FETCH_REPLY_BYTES_MAX)
+    if not session.ready and not failed and wanted > 0 and now < session.deadline:
+        _park(broker, session, wanted)
+        return
     reply = FetchReply(request.max_bytes, session.slot)
     read = partial(_read, broker.storage, request.request_id, failed, readings, reply)
-    if any(reading.entry.offset < reading.log.hot_offset for reading in readings):
+    cold = [reading for reading in readings if reading.entry.offset < reading.log.hot_offset]
+    if cold:
         _read_later(broker, session, read)
         return
     read_now, frames = read()
     answer = faults.noted(broker, read_now)
-    wanted = min(request.min_bytes, request.max_bytes, FETCH_REPLY_BYTES_MAX)
     more = len(session.ready) > len(readings)
     if failed or more or reply.full or reply.size >= wanted or now >= session.deadline:
         _answer(broker, session, answer, frames)
-    elif broker.fetch_slots.take(session.peer, 1):
-        broker.fetches.park(session, wanted - reply.size)
+    else:
+        _park(broker, session, wanted - reply.size)
+
+
+def _park(broker: Broker, session: FetchSession, missing_bytes: int) -> None:
+    if broker.fetch_slots.take(session.peer, 1):
+        broker.fetches.park(session, missing_bytes)
     else:
         _give_up(broker, session, _busy(broker, session.peer))
 

@@ -214,8 +214,10 @@ class Replication:
         ):
             self._moved[key] = led[0]
 
-    def grown(self, sizes: Mapping[PartitionKey, int]) -> dict[PartitionKey, int]:
+    def grown(self, sizes: Mapping[PartitionKey, int]) -> Mapping[PartitionKey, int]:
         """These were appended to, by so many bytes. Returns those that wait for no other replica."""
+        if not self._led:
+            return sizes
         self._moved.update((key, self._led[key][0]) for key in sizes if key in self._led)
         return {key: size for key, size in sizes.items() if key not in self._led}
 
