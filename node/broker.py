@@ -55,14 +55,13 @@ class Broker:
 
     def reply(self, peer: bytes, message: Reply, frames: Sequence[Buffer] = ()) -> None:
         """Send a reply. One to a peer that is gone is dropped: it can ask again."""
-        if not self._send(peer, encode(message), frames):
-            logger.debug("peer %s is gone, dropped its %s", peer.hex(), type(message).__name__)
-
-    def _send(self, peer: bytes, header: bytes, frames: Sequence[Buffer]) -> bool:
-        size = sum(map(len, frames))
+        header, size = encode(message), sum(map(len, frames))
         if size < UNSENT_REPLY_BYTES_MIN:
-            return self.server.send(peer, header, frames)
-        delivery = self.server.send_tracked(peer, header, frames)
-        if delivery is not None:
-            self.unsent.add(peer, delivery, size)
-        return delivery is not None
+            sent = self.server.send(peer, header, frames)
+        else:
+            delivery = self.server.send_tracked(peer, header, frames)
+            sent = delivery is not None
+            if delivery is not None:
+                self.unsent.add(peer, delivery, size)
+        if not sent:
+            logger.debug("peer %s is gone, dropped its %s", peer.hex(), type(message).__name__)

@@ -220,6 +220,8 @@ class Loop:
         self._drained = False
         self._due_at = 0.0
         """When there is something to look at, as far as it was known at the last look."""
+        self._replicates = False
+        """Does each round have to look? Only a look can be what begins that."""
         self._end_at = inf
         self._failure: Exception | None = None
 
@@ -235,7 +237,7 @@ class Loop:
         self._poller.add(wakeup)
         if parent_fd is not None:
             self._poller.add(parent_fd)
-        told = orphaned = False
+        told = ending = False
         now = uptime_s()
         while now < self._end_at:
             ready = self._sleep()
@@ -243,12 +245,14 @@ class Loop:
             if wakeup in ready:
                 wakeup.clear()
                 ready.remove(wakeup)
-            orphaned = orphaned or self._parent_is_gone(ready, parent_fd)
+                ending = ending or asked_to_stop()
+            if parent_fd is not None and parent_fd in ready:
+                ending = ending or self._parent_is_gone(parent_fd)
             self.step(ready, now)
             if not told and self._membership.ready:
                 told = True
                 on_ready(self._server.listener)
-            if not self._closing and (orphaned or asked_to_stop()):
+            if ending and not self._closing:
                 self._close(now)
             if self._drained and self._membership.phase is Phase.LEFT:
                 self._end_at = min(self._end_at, now + FAREWELL_S)
@@ -267,7 +271,7 @@ class Loop:
                 self._broker.arenas.close(gone)
                 self._fetches.gone(gone)
         # Most rounds only pass requests to the writer and its answers back: they are not to pay for the rest.
-        if now >= self._due_at or self._replication.busy or len(ready) > served:
+        if now >= self._due_at or self._replicates or len(ready) > served:
             self._look_round(ready, now)
 
     def _look_round(self, ready: Sequence[Source], now: float) -> None:
@@ -286,13 +290,14 @@ class Loop:
             self._parked_replicas.next_deadline() or inf,
             self._replication.next_tick(now),
         )
+        self._replicates = self._replication.busy
 
     def next_step(self) -> float:
         """When `step` has something to do at the latest, if nothing comes in before."""
         return min(self._due_at, self._fetches.next_deadline() or inf, self._end_at)
 
-    def _parent_is_gone(self, ready: list[Source], parent_fd: int | None) -> bool:
-        if parent_fd is None or parent_fd not in ready or os.read(parent_fd, 4096):
+    def _parent_is_gone(self, parent_fd: int) -> bool:
+        if os.read(parent_fd, 4096):
             return False
         logger.info("the parent process is gone")
         self._poller.remove(parent_fd)

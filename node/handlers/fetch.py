@@ -77,7 +77,8 @@ def handle(broker: Broker, peer: bytes, request: Fetch, payload: Payload, now: f
 def _has_news(broker: Broker, entry: FetchEntry) -> bool:
     """Is there something to read, or to complain about?"""
     try:
-        return entry.offset != broker.leaders.find(*_place(entry), entry.leader_epoch).high_watermark
+        log = broker.leaders.find(entry.topic_id, entry.partition, entry.leader_epoch)
+        return entry.offset != log.high_watermark
     except TailraceError:
         return True
 

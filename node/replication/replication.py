@@ -252,7 +252,7 @@ class Replication:
         self, results: Sequence[tuple[CopyStep, TailraceError | None]], seconds: float, now: float
     ) -> None:
         """The writer is through with a group, with these steps in it, and was at it for so long."""
-        self.copier.pace.committed(max((step.size for step, _ in results), default=0), seconds)
+        self.copier.pace.committed(max([step.size for step, _ in results]) if results else 0, seconds)
         for step, error in results:
             if error is not None:
                 logger.warning("following %s: %s", step.log.name, error)

@@ -37,17 +37,17 @@ def encode(message: Request | Reply | Published) -> bytes:
 
 def decode_node_request(header: bytes | memoryview) -> NodeRequest:
     """Raises MalformedRequestError, UnsupportedVersionError, RequestTooLargeError."""
-    return _checked(_decode(_node_requests, header))
+    return _decode(_node_requests, header)
 
 
 def decode_coordinator_request(header: bytes | memoryview) -> CoordinatorRequest:
     """Raises MalformedRequestError, UnsupportedVersionError, RequestTooLargeError."""
-    return _checked(_decode(_coordinator_requests, header))
+    return _decode(_coordinator_requests, header)
 
 
 def decode_reply(header: bytes | memoryview) -> Reply:
     """Raises MalformedRequestError, UnsupportedVersionError, RequestTooLargeError."""
-    return _checked(_decode(_replies, header))
+    return _decode(_replies, header)
 
 
 def decode_published(header: bytes | memoryview) -> Published:
@@ -80,18 +80,14 @@ def _decode(decoder: msgspec.msgpack.Decoder[M], header: bytes | memoryview, ver
     if len(header) > HEADER_BYTES_MAX:
         raise RequestTooLargeError(f"header of {len(header)} bytes, at most {HEADER_BYTES_MAX}")
     try:
-        return decoder.decode(header)
+        message = decoder.decode(header)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         version = _version_of(header) if versioned else None
         if version is not None and version != PROTOCOL_VERSION:
             raise _unsupported(version) from None
         raise MalformedRequestError(f"not a message of this protocol: {error}") from None
-
-
-def _checked(message: M) -> M:
-    version = message.version  # type: ignore[attr-defined]
-    if version != PROTOCOL_VERSION:
-        raise _unsupported(version)
+    if versioned and message.version != PROTOCOL_VERSION:  # type: ignore[attr-defined]
+        raise _unsupported(message.version)  # type: ignore[attr-defined]
     return message
 
 
