@@ -29,6 +29,8 @@ HEARTBEAT_TTL_MS: Final = 6_000
 HANDSHAKE_TIMEOUT_MS: Final = 3_000
 """Connections that say nothing hold a file descriptor no longer than this."""
 
+_READABLE: Final = int(zmq.POLLIN)
+
 assert HEARTBEAT_INTERVAL_MS + HEARTBEAT_TIMEOUT_MS <= HEARTBEAT_TTL_MS
 
 
@@ -59,3 +61,12 @@ def sender(socket: Socket) -> Callable[..., zmq.MessageTracker | None]:
     """`socket.send`, less a call in Python on the way, which serves sockets that are still drafts."""
     backend: Any = zmq.backend.Socket
     return partial(backend.send, socket)
+
+
+def readable(socket: Socket) -> bool:
+    """Is there a message?
+
+    To ask is cheaper than the exception that there is none. And it keeps the interpreter, as neither a poll
+    nor an attempt to receive does: the thread that gets it meanwhile may take its time to give it back.
+    """
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & _READABLE)

@@ -9,9 +9,8 @@ import struct
 from typing import Final
 
 import zmq
-from zmq.backend import zmq_poll
 
-from .context import Context, Socket
+from .context import Context, Socket, readable
 
 _EVENT: Final = struct.Struct("=HI")
 _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
@@ -38,7 +37,6 @@ class Peers:
         self.monitor.setsockopt(zmq.RCVHWM, 0)
         self.monitor.setsockopt(zmq.LINGER, 0)
         self.monitor.connect(endpoint)
-        self._item = [(self.monitor, int(zmq.POLLIN))]
 
     def __len__(self) -> int:
         return len(self._descriptors)
@@ -72,7 +70,7 @@ class Peers:
             self.monitor.close(linger=0)
 
     def _drain(self) -> None:
-        while zmq_poll(self._item, 0):
+        while readable(self.monitor):
             event, descriptor = _EVENT.unpack(self.monitor.recv(_NOBLOCK))
             self.monitor.recv(_NOBLOCK)  # the endpoint
             if descriptor in self._peers:

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import zmq
-from zmq.backend import zmq_poll
 
 from tailrace.protocol.limits import FRAMES_PER_MESSAGE_MAX, KIB
 
 from .binding import Binding
 from .complaints import Complaints
-from .context import Context, Socket, new_socket, sender
+from .context import Context, Socket, new_socket, readable, sender
 from .peers import Peers
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -59,7 +58,6 @@ class Server:
         self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
         self._socket.copy_threshold = COPY_BYTES_MAX + 1
         self._send = sender(self._socket)
-        self._item = [(self._socket, int(zmq.POLLIN))]
         self._complaints = Complaints()
         self._peers = Peers(context, self._socket) if watch_peers else None
         try:
@@ -86,7 +84,7 @@ class Server:
         What is no message of ours (no header, too many frames) is dropped and logged once a peer.
         """
         receive = self._socket.recv
-        while zmq_poll(self._item, 0):  # cheaper than the exception that there is nothing
+        while readable(self._socket):
             peer = receive(_NOBLOCK)
             part = frame = receive(_NOBLOCK, copy=False)
             if self._peers is not None:
