@@ -1,6 +1,9 @@
 """Wakes one thread that waits. One call in C where a `threading.Condition` takes a dozen in Python."""
 
 import threading
+from functools import partial
+
+from tailrace.client.waiting import wait_in_steps
 
 
 class Bell:
@@ -9,6 +12,7 @@ class Bell:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
+        self._acquire = partial(self._lock.acquire, True)
 
     def ring(self) -> None:
         """Wake the thread that waits, or that will wait next. Only one thread at a time may ring."""
@@ -17,4 +21,4 @@ class Bell:
 
     def wait(self, timeout_s: float | None) -> bool:
         """Until it rings; False if `timeout_s` was over first. Signal handlers run, and may raise."""
-        return self._lock.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
+        return wait_in_steps(self._acquire, timeout_s)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic, sleep, time_ns
 from typing import Final
 
+from tailrace.client.waiting import wait_in_steps
 from tailrace.protocol.cluster import TopicInfo
 from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.limits import KIB
@@ -393,7 +394,7 @@ class Accumulator:
         try:
             if not self._unresolved():
                 self._wake_once()  # only what is open can give memory back
-            return self._changed.wait(timeout_s)
+            return wait_in_steps(self._changed.wait, timeout_s)
         finally:
             self._waiting -= 1
             self._tick = 0.0  # the clock has moved on meanwhile

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from tailrace.client.arguments import check_callable, seconds_of
+from tailrace.client.waiting import wait_in_steps
 from tailrace.protocol.errors import ClosedError, TailraceError, TimedOutError
 from tailrace.protocol.text import plural
 
@@ -105,7 +106,7 @@ class Outcome:
             if self._waiter is None and not self.done:
                 self._waiter = threading.Event()
             waiter = self._waiter
-        return waiter is None or waiter.wait(timeout_s)
+        return waiter is None or wait_in_steps(waiter.wait, timeout_s)
 
     def when_done(self, callback: _Callback) -> None:
         """Have `callback(self)` called once resolved: by the I/O thread, or at once if it is already."""

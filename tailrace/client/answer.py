@@ -7,6 +7,7 @@ from tailrace.protocol.errors import TailraceError, TimedOutError
 from tailrace.protocol.messages import Reply
 
 from .pending import Frame
+from .waiting import wait_in_steps
 
 GRACE_S = 5.0
 """The I/O thread reports a time-out itself; when even that does not come, waiting ends after this."""
@@ -30,7 +31,7 @@ class Answer:
 
     def wait(self, timeout_s: float) -> tuple[Reply, Sequence[Frame]]:
         """The reply and its frames. Raises the error that came instead; Ctrl-C interrupts it."""
-        self._come.wait(timeout_s + GRACE_S)
+        wait_in_steps(self._come.wait, timeout_s + GRACE_S)
         if self._reply is None:
             raise TimedOutError(f"the I/O thread was busy for {timeout_s + GRACE_S:.1f} s")
         if isinstance(self._reply, TailraceError):

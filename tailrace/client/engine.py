@@ -35,6 +35,7 @@ from .link import COORDINATOR
 from .loop import Loop, Task
 from .pending import Frame, ReplyHandler
 from .retry import Backoff
+from .waiting import wait_in_steps
 
 __all__ = ["COORDINATOR", "Answer", "Engine", "ReplyHandler", "Task"]
 
@@ -153,7 +154,7 @@ class Engine:
         owner refuse; ClosedError.
         """
         self.check()
-        self._loop.answered.wait(timeout_s)
+        wait_in_steps(self._loop.answered.wait, timeout_s)
         self.check()
         refusal = self._loop.follower.refusal
         if self._loop.copy.known:
@@ -187,7 +188,7 @@ class Engine:
 
     def pause(self, seconds: float) -> None:
         """Let time pass, in any thread but the I/O thread. Raises ClosedError when closed meanwhile."""
-        if self._loop.ended.wait(seconds):
+        if wait_in_steps(self._loop.ended.wait, seconds):
             self.check()
 
     def submit(self, action: Callable[[], None]) -> None:

@@ -18,6 +18,7 @@ from tailrace.client.arguments import (
 from tailrace.client.descriptions import TopicDescription
 from tailrace.client.options import keyword_options, reject_unknown
 from tailrace.client.serializers import Deserializer, Serializer, deserializer_of, serializer_of
+from tailrace.client.waiting import wait_in_steps
 from tailrace.consumer.arguments import topics_of
 from tailrace.consumer.config import OPTIONS as CONSUMER_OPTIONS
 from tailrace.consumer.config import ConsumerConfig
@@ -179,7 +180,7 @@ class Pool:
         Raises WorkerFailedError with the record and the cause if that has ended it.
         """
         keeper = self._kept()
-        over = keeper.over.wait(seconds_of(timeout))
+        over = wait_in_steps(keeper.over.wait, seconds_of(timeout))
         if over and keeper.failure is not None:
             raise keeper.failure.with_traceback(None)
         return over
