@@ -29,8 +29,8 @@ from tailrace.protocol.errors import InvalidArgumentError, TailraceError
 from tailrace.protocol.limits import GIB
 from tailrace.transport.endpoint import split_tcp
 
-READY_WITHIN_S: Final = 30.0
-STOP_WITHIN_S: Final = 10.0
+READY_WITHIN_S: Final = 60.0
+STOP_WITHIN_S: Final = 30.0
 
 _LOG_BYTES_SHOWN: Final = 4_096
 

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
@@ -50,6 +51,15 @@ def ctrl_c_works() -> None:
     """A shell starts what runs in the background with SIGINT ignored, which every child would inherit."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def free_address() -> Iterator[str]:
+    """An address where nobody listens, kept from others who ask for any port; a test may bind to it."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{kept.getsockname()[1]}"
 
 
 MakeTopic = Callable[..., str]

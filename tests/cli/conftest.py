@@ -37,7 +37,13 @@ def tailrace(request: pytest.FixtureRequest) -> Run:
             environment["TAILRACE_BOOTSTRAP_SERVERS"] = request.getfixturevalue("cluster").bootstrap_servers
         command = [*COMMAND, *map(str, args)]
         done = subprocess.run(
-            command, input=given, env=environment, capture_output=True, text=True, timeout=60, check=False
+            command,
+            input=given,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
         )
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
@@ -62,7 +68,7 @@ class Up:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal; the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
     def close(self) -> None:
         """Kill it, which ends its children."""
@@ -92,7 +98,7 @@ def _is_there(pid: int) -> bool:
 
 @pytest.fixture
 def all_gone() -> Callable[[list[int]], None]:
-    """`all_gone(pids)`: wait until none of these processes is there; fails after 10 s."""
+    """`all_gone(pids)`: wait until none of these processes is there."""
 
     def wait(pids: list[int]) -> None:
         deadline = time.monotonic() + PATIENCE_S

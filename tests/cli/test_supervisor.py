@@ -15,6 +15,8 @@ from tailrace.cli.supervisor import Supervisor
 from tailrace.processes.launch import Event, Launcher, Role
 from tailrace.processes.layout import Layout
 
+from ..patience import PATIENCE_S
+
 READY = 'print(\'{"event":"ready","pid":%d,"tcp":"tcp://127.0.0.1:7","ipc":""}\' % os.getpid(), flush=True)'
 SLEEP = "time.sleep(60)"
 WAIT_FOR_GO = "while not os.path.exists('go'): time.sleep(0.01)"
@@ -106,24 +108,30 @@ def test_a_process_that_dies_again_and_again_waits_longer(run: Callable[..., tup
     assert {event["reason"] for event in exited} == {"exit code 7"}
 
 
-def test_a_second_signal_kills_what_does_not_stop(run: Callable[..., tuple]) -> None:
-    def twice() -> None:
-        interrupt()
-        threading.Timer(0.7, interrupt).start()
+def on_stop(then: str) -> str:
+    """A child's: asked to stop, it interrupts the supervisor once more, then does this."""
+    handler = f"(time.sleep(0.2), os.kill(os.getppid(), signal.SIGINT), {then})"
+    return f"signal.signal(signal.SIGTERM, lambda *_: {handler})"
 
-    code, events, log = run(f"{IGNORE}\n{READY}\n{SLEEP}", on("ready", twice))
+
+def test_a_second_signal_kills_what_does_not_stop(
+    run: Callable[..., tuple], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "SAME_SIGNAL_S", 0.1)
+    monkeypatch.setattr(supervisor_module, "STOP_WITHIN_S", PATIENCE_S)
+    code, events, log = run(f"{on_stop('None')}\n{READY}\nwhile True: {SLEEP}", on("ready", interrupt))
     assert code == 1
     assert events[-1] == {"event": "stopped", "exit_code": 1}
     assert b"killing node-1\n" in log
 
 
-def test_the_same_signal_from_a_wrapper_is_no_second_one(run: Callable[..., tuple]) -> None:
-    def twice() -> None:
-        interrupt()
-        threading.Timer(0.1, interrupt).start()
-
-    slow = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), sys.exit(0)))"
-    code, _, log = run(f"{slow}\n{READY}\n{SLEEP}", on("ready", twice))
+def test_the_same_signal_from_a_wrapper_is_no_second_one(
+    run: Callable[..., tuple], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "SAME_SIGNAL_S", PATIENCE_S)
+    monkeypatch.setattr(supervisor_module, "STOP_WITHIN_S", PATIENCE_S)
+    child = f"{on_stop('(time.sleep(0.2), sys.exit(0))')}\n{READY}\n{SLEEP}"
+    code, _, log = run(child, on("ready", interrupt))
     assert code == 0
     assert b"killing" not in log
 
@@ -140,9 +148,9 @@ def test_what_takes_too_long_to_stop_is_killed(
 def test_a_process_that_is_never_ready_is_named(
     run: Callable[..., tuple], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor_module, "READY_WITHIN_S", 1.0)
+    monkeypatch.setattr(supervisor_module, "READY_WITHIN_S", 5.0)
     code, events, _ = run(SLEEP, lambda _: None)
-    assert events[0] == {"event": "failed", "message": "not ready within 1 s: node-1"}
+    assert events[0] == {"event": "failed", "message": "not ready within 5 s: node-1"}
     assert code == 1
 
 
@@ -157,8 +165,7 @@ def test_a_failed_start_tells_its_reason_and_stops_the_others(run: Callable[...,
 
 
 def test_a_signal_before_it_is_ready_stops_it(run: Callable[..., tuple]) -> None:
-    threading.Timer(0.3, interrupt).start()
-    code, events, _ = run(SLEEP, lambda _: None)
+    code, events, _ = run(f"os.kill(os.getppid(), signal.SIGINT)\n{SLEEP}", lambda _: None)
     assert [event["event"] for event in events] == ["stopped"]
     assert code == 0
 

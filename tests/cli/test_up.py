@@ -16,6 +16,8 @@ from tailrace.cli.new_folder import NewFolder
 from tailrace.client.admin import Admin
 from tailrace.processes.layout import layout_of
 
+from ..patience import PATIENCE_S
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 LOCAL = CONFIGS / "local.yaml"
 THREE_NODES = CONFIGS / "three-nodes.yaml"
@@ -88,7 +90,7 @@ def test_people_get_one_line_and_the_logs_apart(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         line = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        rest, logs = process.communicate(timeout=20)
+        rest, logs = process.communicate(timeout=PATIENCE_S)
     assert re.fullmatch(rf"ready on 127\.0\.0\.1:\d+: node 1, data in {re.escape(str(tmp_path))}\n", line)
     assert rest == ""
     assert process.returncode == 0
@@ -108,7 +110,7 @@ def test_a_killed_node_is_restarted_visibly(up: Start, tmp_path: Path) -> None:
     assert (restarted["event"], restarted["role"], restarted["node_id"]) == ("restarted", "node", 2)
     assert restarted["pid"] != victim
     with Admin(ready["bootstrap_servers"]) as admin:
-        admin.ready(10_000, nodes=3)
+        admin.ready(nodes=3)
 
 
 def test_a_killed_coordinator_is_back_on_its_port(up: Start, tmp_path: Path) -> None:
@@ -140,20 +142,19 @@ def test_the_cluster_stays_when_nobody_reads_its_events(up: Start, tmp_path: Pat
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_the_cluster_stays_when_its_events_do_not_fit(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-P", "-m", "tailrace", "up", str(LOCAL), "--port", str(port), "--json"]
+def test_the_cluster_stays_when_its_events_do_not_fit(tmp_path: Path, free_address: str) -> None:
+    port = free_address.rpartition(":")[2]
+    command = [sys.executable, "-P", "-m", "tailrace", "up", str(LOCAL), "--port", port, "--json"]
     with Path("/dev/full").open("wb") as full:
         process = subprocess.Popen(
             [*command, "--data-dir", str(tmp_path)], stdout=full, stderr=subprocess.DEVNULL
         )
     try:
-        with Admin(f"127.0.0.1:{port}") as admin:
-            admin.ready(20_000)
+        with Admin(free_address) as admin:
+            admin.ready()
             admin.create_topic("t")
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         process.wait()
@@ -172,7 +173,7 @@ def test_a_port_in_use_ends_everything_with_its_reason(up: Start, tmp_path: Path
         assert f"127.0.0.1:{port}" in failed["message"]
         assert "already in use" in failed["message"]
         assert running.event() == {"event": "stopped", "exit_code": 1}
-        assert running.process.wait(20) == 1
+        assert running.process.wait(PATIENCE_S) == 1
     left = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.glob("data/**/"))]
     assert left[: len(there)] == there
     assert ("data/deep/coordinator" in left) == ("data/deep" in there)
@@ -186,7 +187,7 @@ def test_a_data_folder_in_use_is_refused_and_its_user_unharmed(up: Start, tmp_pa
     failed = second.event()
     assert failed["event"] == "failed"
     assert "in use" in failed["message"]
-    assert second.process.wait(20) == 1
+    assert second.process.wait(PATIENCE_S) == 1
     with Admin(ready["bootstrap_servers"]) as admin:
         admin.create_topic("still-there")
     assert first.stop() == 0

@@ -4,7 +4,6 @@ They run in this process, so that a test can make them forget an update, keep si
 at another port, which the real ones do not do when asked.
 """
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -217,15 +216,6 @@ def eventually() -> Callable[..., None]:
             time.sleep(0.001)
 
     return wait
-
-
-@pytest.fixture
-def free_address() -> Iterator[str]:
-    """An address where nobody listens, kept from others who ask for any port; a test may bind to it."""
-    with socket.socket() as kept:
-        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        kept.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{kept.getsockname()[1]}"
 
 
 @pytest.fixture

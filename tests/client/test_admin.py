@@ -40,12 +40,12 @@ def address(tmp_path_factory):
     with process:
         yield process.stdout.readline().strip()
         process.stdin.close()
-        assert process.wait(20) == 0, "the cluster stops cleanly"
+        assert process.wait(PATIENCE_S) == 0, "the cluster stops cleanly"
 
 
 @pytest.fixture
 def admin(address):
-    with Admin(address, request_timeout_ms=10_000) as admin:
+    with Admin(address, request_timeout_ms=int(PATIENCE_S * 1_000)) as admin:
         admin.ready(nodes=2)
         yield admin
         for name in admin.list_topics():

@@ -45,12 +45,12 @@ class Feeder:
         while (result := self._try(topic, partition, batch)) is None or result.error.code != 0:
             assert time.monotonic() < deadline, result
             assert result is None or error_from(result.error.code, "").retriable, result
-            self.engine.refresh(10)
+            self.engine.refresh(PATIENCE_S)
             self.engine.pause(0.01)
         return result.base_offset
 
     def _try(self, topic: str, partition: int, batch: bytes) -> ProduceResult | None:
-        info = self.engine.wait_for_topic(topic, 10)
+        info = self.engine.wait_for_topic(topic, PATIENCE_S)
         leader = info.partitions[partition]
         if leader.leader == NO_LEADER:
             return None
@@ -83,7 +83,7 @@ def consume(cluster: Cluster) -> Iterator[Callable[..., Consumer]]:
     made: list[Consumer] = []
 
     def make(*topics: str, **options: Any) -> Consumer:
-        options = {"auto_offset_reset": "earliest", "request_timeout_ms": 10_000} | options
+        options = {"auto_offset_reset": "earliest", "request_timeout_ms": int(PATIENCE_S * 1_000)} | options
         made.append(Consumer(*topics, bootstrap_servers=cluster.bootstrap_servers, **options))
         return made[-1]
 
@@ -96,7 +96,7 @@ def at(topic: str, partition: int = 0) -> TopicPartition:
     return TopicPartition(topic, partition)
 
 
-def values_of(consumer: Consumer, wanted: int, timeout_ms: float = 10_000) -> list[bytes]:
+def values_of(consumer: Consumer, wanted: int, timeout_ms: float = PATIENCE_S * 1_000) -> list[bytes]:
     """The values of so many records, by poll."""
     values: list[bytes] = []
     while len(values) < wanted:

@@ -20,6 +20,7 @@ from tailrace.protocol.errors import (
 )
 from tailrace.protocol.record import Record
 
+from ..patience import PATIENCE_S
 from .conftest import Feeder
 
 
@@ -44,14 +45,14 @@ async def by_getone(consumer: AsyncConsumer, count: int) -> list[int]:
 async def by_getmany(consumer: AsyncConsumer, count: int) -> list[int]:
     found: list[int] = []
     while len(found) < count:
-        for records in (await consumer.getmany(timeout_ms=20_000, max_records=3)).values():
+        for records in (await consumer.getmany(timeout_ms=PATIENCE_S * 1_000, max_records=3)).values():
             found += [int(record.value) for record in records]
     return found
 
 
 async def by_batches(consumer: AsyncConsumer, count: int) -> list[int]:
     found: list[int] = []
-    async for batch in consumer.batches(timeout_ms=20_000):
+    async for batch in consumer.batches(timeout_ms=PATIENCE_S * 1_000):
         found += map(int, batch.values)
         if len(found) >= count:
             break
@@ -90,7 +91,9 @@ def test_getmany_of_some_partitions(feeder: Feeder) -> None:
         feeder.send_numbers(topic, [number], partition=number)
     places = [TopicPartition(topic, number) for number in range(3)]
 
-    async def numbers(consumer: AsyncConsumer, *chosen: TopicPartition, timeout_ms: float = 20_000) -> Any:
+    async def numbers(
+        consumer: AsyncConsumer, *chosen: TopicPartition, timeout_ms: float = PATIENCE_S * 1_000
+    ) -> Any:
         polled = await consumer.getmany(*chosen, timeout_ms=timeout_ms)
         return {place: [int(record.value) for record in records] for place, records in polled.items()}
 
@@ -124,7 +127,8 @@ def test_ends_and_wakeups(feeder: Feeder) -> None:
 
     async def main() -> None:
         async with consumer_of(feeder, topic, consumer_timeout_ms=50) as consumer:
-            assert [int(record.value) async for record in consumer] == [0, 1, 2]
+            assert await by_getmany(consumer, 3) == [0, 1, 2]
+            assert [record async for record in consumer] == []
             assert await consumer.poll() == {}
             assert await consumer.poll(timeout_ms=20) == {}
             waiting = asyncio.create_task(consumer.poll(timeout_ms=None))
@@ -348,7 +352,7 @@ def test_what_does_not_fit(feeder: Feeder) -> None:
 
 def test_starting_may_be_cancelled_and_does_not_stop_the_loop(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        consumer = AsyncConsumer("any", bootstrap_servers="127.0.0.1:1", request_timeout_ms=300)
+        consumer = AsyncConsumer("any", bootstrap_servers="127.0.0.1:1", request_timeout_ms=3_000)
         entering = asyncio.create_task(consumer.__aenter__())
         for _ in range(100):
             await asyncio.sleep(0)

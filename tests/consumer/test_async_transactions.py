@@ -15,6 +15,7 @@ from tailrace.consumer.local.partition import PartitionStore
 from tailrace.consumer.local_transactions import Block
 from tailrace.protocol.errors import ConcurrentUseError, InvalidArgumentError, StorageFullError
 
+from ..patience import PATIENCE_S
 from .conftest import Feeder
 
 Body = Callable[[AsyncConsumer, TopicPartition], Awaitable[None]]
@@ -31,7 +32,7 @@ def run(feeder: Feeder, folder: Path, body: Body, values: int = 3) -> dict[bytes
         async with AsyncConsumer(
             topic, bootstrap_servers=servers, offset_store=folder, **options
         ) as consumer:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 await body(consumer, TopicPartition(topic, 0))
 
     asyncio.run(main())
@@ -54,7 +55,7 @@ def held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, 
 
     def slowly(block: Block, keys: Any) -> None:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE_S)
         make(block, keys)
 
     monkeypatch.setattr(Block, "make", slowly)

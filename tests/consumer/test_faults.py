@@ -64,7 +64,7 @@ def test_a_consumer_that_waits_gets_what_is_sent_after_the_restart(
         fragile.kill(1)
         fragile.start(1)
         fragile_feeder.send(topic, b"after")
-        reader.join(10)
+        reader.join(PATIENCE_S)
     assert got == [b"after"]
     # Told when it begins and when it is over, not at each attempt.
     levels = [record.levelname for record in caplog.records]
@@ -104,7 +104,7 @@ def halves() -> Iterator[tuple[Cluster, Feeder, str]]:
     """Two nodes, and a topic with a partition on each; node 2 leads the second."""
     with Cluster(nodes=2, session_timeout_ms=1_000) as cluster, closing(Feeder(cluster)) as feeder:
         topic = feeder.topic(partitions=2)
-        info = feeder.engine.wait_for_topic(topic, 10)
+        info = feeder.engine.wait_for_topic(topic, PATIENCE_S)
         lower = min((0, 1), key=lambda partition: info.partitions[partition].leader)
         assert lower == 0
         yield cluster, feeder, topic
@@ -114,9 +114,11 @@ def lose(cluster: Cluster, feeder: Feeder, topic: str, node: int) -> None:
     """Kill a node; returns when the cluster knows."""
     cluster.kill(node)
     deadline = time.monotonic() + PATIENCE_S
-    while all(info.leader != NO_LEADER for info in feeder.engine.wait_for_topic(topic, 10).partitions):
+    while all(
+        info.leader != NO_LEADER for info in feeder.engine.wait_for_topic(topic, PATIENCE_S).partitions
+    ):
         assert time.monotonic() < deadline
-        feeder.engine.refresh(10)
+        feeder.engine.refresh(PATIENCE_S)
         feeder.engine.pause(0.02)
 
 
@@ -200,7 +202,7 @@ def test_without_a_policy_and_a_leader_it_is_said_in_turn(halves: tuple[Cluster,
         with pytest.raises(
             OffsetOutOfRangeError, match=f"{topic}-1: no offset is stored, and no live leader"
         ):
-            consumer.poll(1_000)
+            consumer.poll(PATIENCE_S * 1_000)
         consumer.seek(at(topic, 1), 0)
         cluster.start(2)
         feeder.send(topic, b"x", partition=1)

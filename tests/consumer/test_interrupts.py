@@ -86,6 +86,16 @@ def test_ctrl_c_while_waiting_for_a_dead_node(call: str) -> None:
             assert interrupted(waiting, ready=True) == ["interrupted", "closed"]
 
 
+def test_ctrl_c_that_does_not_wake_the_thread_that_waits(cluster: Cluster, feeder: Feeder) -> None:
+    """As it is when it comes just before the wait begins; here another thread takes it."""
+    timer = threading.Timer(0.1, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT))
+    with Consumer(feeder.topic(), bootstrap_servers=cluster.bootstrap_servers) as consumer:
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            timer.start()
+            consumer.poll(None)
+        timer.join()
+
+
 CONNECTING = """
     import sys
     from tailrace import Consumer
@@ -164,7 +174,7 @@ def test_a_fork_is_told_and_harms_nothing(cluster: Cluster, feeder: Feeder, tmp_
     topic = feeder.topic()
     feeder.send_numbers(topic, range(10))
     with start(FORKING, cluster.bootstrap_servers, topic, str(tmp_path)) as process:
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=PATIENCE_S)
     *told, last = said.splitlines()
     assert last == "done"
     assert len(told) == 4

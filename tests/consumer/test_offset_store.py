@@ -14,6 +14,7 @@ from tailrace.consumer import Consumer
 from tailrace.protocol.errors import DataFolderError, InvalidArgumentError, OffsetOutOfRangeError
 from tailrace.testing import Cluster
 
+from ..patience import PATIENCE_S
 from .conftest import Feeder, at, values_of
 
 Make = Callable[..., Consumer]
@@ -66,7 +67,7 @@ def test_auto_commit_never_covers_what_is_in_hand(stored: Make, hundred: str) ->
         assert consumer.committed(at(hundred)) == record.offset
         if record.offset == 20:
             break
-    consumer.poll(1_000, max_records=5)
+    consumer.poll(PATIENCE_S * 1_000, max_records=5)
     assert consumer.committed(at(hundred)) == 21
     batch = next(consumer.batches())
     assert consumer.committed(at(hundred)) == batch.offsets[0] == 26
@@ -85,7 +86,7 @@ def test_auto_commit_keeps_its_interval(stored: Make, hundred: str) -> None:
 def test_auto_commit_is_done_while_waiting(stored: Make, hundred: str, feeder: Feeder) -> None:
     consumer = stored(hundred, auto_commit_interval_ms=100)
     values_of(consumer, 100)
-    consumer.poll(300)
+    consumer.poll(1_500)
     assert consumer.committed(at(hundred)) == 100
 
 
@@ -199,7 +200,7 @@ def test_a_stored_offset_that_the_log_does_not_have_without_a_policy(stored: Mak
     consumer.close()
     consumer = stored(hundred, auto_offset_reset="none")
     with pytest.raises(OffsetOutOfRangeError, match="offset 5000 is out of range, the log starts at 0"):
-        consumer.poll(1_000)
+        consumer.poll(PATIENCE_S * 1_000)
 
 
 def test_offsets_of_a_deleted_topic_are_not_used_for_its_successor(
@@ -245,9 +246,9 @@ READER = """
     servers, topic, folder, way, interval_ms = sys.argv[1:]
     consumer = Consumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest", offset_store=folder,
                         auto_commit_interval_ms=int(interval_ms), max_poll_records=7,
-                        consumer_timeout_ms=1_000)
+                        consumer_timeout_ms=5_000)
     def polls():
-        while polled := consumer.poll(1_000):
+        while polled := consumer.poll(5_000):
             for records in polled.values():
                 yield from records
     for record in polls() if way == "poll" else consumer:

@@ -1,7 +1,6 @@
 """Two threads in one consumer at once are told so; one after the other may use it."""
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,7 +11,7 @@ from tailrace.consumer import Consumer
 from tailrace.consumer.one_thread import OneThread
 from tailrace.protocol.errors import ClosedError, ConcurrentUseError
 
-from ..patience import PATIENCE_S
+from ..patience import PATIENCE_S, wait_until
 from .conftest import Feeder, at, values_of
 
 Make = Callable[..., Consumer]
@@ -26,18 +25,11 @@ def topic(feeder: Feeder) -> str:
     return topic
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 def test_calls_while_another_thread_is_in_one_are_refused(consume: Make, topic: str) -> None:
     consumer = consume(topic, client_id="reader", auto_offset_reset="latest")
     with ThreadPoolExecutor(1) as pool:
         poll = pool.submit(consumer.poll, 60_000)
-        wait_until(lambda: consumer._session.one_thread.inside != 0)
+        wait_until(lambda: consumer._session.one_thread.inside != 0, "it polls")
         calls: list[Callable[[], object]] = [
             consumer.poll, lambda: next(iter(consumer)), lambda: next(consumer.batches()), consumer.commit,
             lambda: consumer.seek(at(topic), 0), lambda: consumer.subscribe(topic), consumer.unsubscribe,
@@ -51,7 +43,7 @@ def test_calls_while_another_thread_is_in_one_are_refused(consume: Make, topic: 
             ):
                 call()
         consumer.wakeup()
-        assert poll.result(10) == {}
+        assert poll.result(PATIENCE_S) == {}
     consumer.close()
     with pytest.raises(ClosedError):
         consumer.poll()
@@ -83,14 +75,14 @@ def test_a_loop_whose_records_another_thread_took_says_so(consume: Make, topic: 
     loop = iter(consumer)
     assert [next(loop).offset for _ in range(3)] == [0, 1, 2]
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(values_of, consumer, 2).result(10) == [b"3", b"4"]
+        assert pool.submit(values_of, consumer, 2).result(PATIENCE_S) == [b"3", b"4"]
     with pytest.raises(ConcurrentUseError, match="asked for records while a loop of thread"):
         next(loop)
     assert values_of(consumer, 1) == [b"5"]
 
 
 def test_threads_that_read_at_will_get_no_record_twice_unless_told(consume: Make, topic: str) -> None:
-    consumer = consume(topic, consumer_timeout_ms=300, max_poll_records=7)
+    consumer = consume(topic, max_poll_records=7)
     errors: list[ConcurrentUseError] = []
     got: list[int] = []
 
@@ -103,9 +95,11 @@ def test_threads_that_read_at_will_get_no_record_twice_unless_told(consume: Make
     readers = [threading.Thread(target=read) for _ in range(4)]
     for reader in readers:
         reader.start()
+    wait_until(lambda: errors and len(set(got)) == 100, "all is read, and somebody was told")
     for reader in readers:
-        reader.join(10)
-    assert errors
+        while reader.is_alive():
+            consumer.wakeup()
+            reader.join(0.01)
     assert set(got) == set(range(100))
 
 

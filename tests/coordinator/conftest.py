@@ -24,7 +24,7 @@ from tailrace.transport.context import Context, new_context
 from tailrace.transport.poller import Poller
 from tailrace.transport.publisher import Subscriber
 
-PATIENCE_S = 10.0
+from ..patience import PATIENCE_S
 
 PROGRAM = """
 import json, resource, signal, sys

@@ -40,7 +40,8 @@ from tailrace.protocol.messages import (
 )
 from tailrace.protocol.wire import encode
 
-from ..patience import BUSY_S
+from ..patience import BUSY_S, wait_until
+from ..suspended import suspended
 
 
 def register(peer: Any, node_id: int = 1, storage_id: str = "s", **fields: Any) -> NodeRegistered:
@@ -110,7 +111,7 @@ def test_a_topic_whose_leader_does_not_open_it_exists_all_the_same(start: Any, p
 
 
 def test_a_silent_node_dies_and_comes_back(start: Any, peers: Any) -> None:
-    endpoint = start(session_timeout_ms=300).listener.tcp
+    endpoint = start(session_timeout_ms=1_500).listener.tcp
     peer = peers.peer(endpoint)
     updates = peers.listening(peer.snapshot().publisher.tcp)
     before = time.monotonic()
@@ -123,7 +124,7 @@ def test_a_silent_node_dies_and_comes_back(start: Any, peers: Any) -> None:
             assert isinstance(published, Update)
             state.apply_all(published.changes)
             state.version = published.version
-    assert time.monotonic() - before >= 0.3
+    assert time.monotonic() - before >= 1.5
     [topic] = state.topics.values()
     assert [(p.leader, p.leader_epoch, p.isr) for p in topic.partitions] == [(NO_LEADER, 0, (1,))] * 2
     assert failed_with(beat(peer, node)) == ErrorCode.STALE_NODE_EPOCH
@@ -173,21 +174,20 @@ def test_a_node_that_connects_anew_lives_on(start: Any, peers: Any) -> None:
 
 
 def test_a_beating_node_lives_on(start: Any, peers: Any) -> None:
-    peer = peers.peer(start(session_timeout_ms=1_000).listener.tcp)
+    peer = peers.peer(start(session_timeout_ms=2_000).listener.tcp)
     node = register(peer).node
-    end = time.monotonic() + 1.5
+    end = time.monotonic() + 2.5
     while time.monotonic() < end:
         assert isinstance(beat(peer, node), HeartbeatSeen)
         peer.poller.poll(0.05)
 
 
 def test_a_coordinator_that_was_stopped_does_not_declare_nodes_dead(spawn: Any, peers: Any) -> None:
-    child = spawn(session_timeout_ms=1_000)
+    child = spawn(session_timeout_ms=2_000)
     peer = peers.peer(child.endpoint)
     node = register(peer).node
-    child.signal(signal.SIGSTOP)
-    time.sleep(1.2)  # the pause itself is what is tested
-    child.signal(signal.SIGCONT)
+    with suspended(child.process.pid):
+        time.sleep(2.2)  # the pause itself is what is tested
     assert isinstance(beat(peer, node), HeartbeatSeen)
 
 
@@ -350,7 +350,13 @@ def test_it_sleeps_when_there_is_nothing_to_do(spawn: Any, peers: Any) -> None:
     peer = peers.peer(child.endpoint)
     register(peer)
     ticks = Path(f"/proc/{child.process.pid}/stat")
-    before = sum(map(int, ticks.read_text().rpartition(")")[2].split()[11:13]))
-    time.sleep(1.0)  # what is measured is a second of idleness
-    used = sum(map(int, ticks.read_text().rpartition(")")[2].split()[11:13])) - before
-    assert used / os.sysconf("SC_CLK_TCK") <= 0.06
+
+    def cpu() -> float:
+        return sum(map(int, ticks.read_text().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    def idle() -> bool:  # a busy machine may charge it with more in some seconds, not in all of them
+        before = cpu()
+        time.sleep(1.0)  # what is measured is a second of idleness
+        return cpu() - before <= 0.06
+
+    wait_until(idle, "it sleeps")

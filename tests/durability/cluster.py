@@ -11,6 +11,8 @@ from typing import Self
 
 from tailrace.protocol.limits import MIB
 
+from ..patience import PATIENCE_S
+
 SERVE = Path(__file__).with_name("serve.py")
 
 
@@ -43,7 +45,7 @@ class Served:
     ) -> None:
         """Close its standard input, which ends it cleanly."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.communicate(timeout=20)
+            self.process.communicate(timeout=PATIENCE_S)
         self.process.kill()
         self.process.communicate()
         if self._stderr is not None:

@@ -49,7 +49,7 @@ class Peer:
         self._poller = Poller()
         self._poller.add(self.connection)
         self._ids = itertools.count(1)
-        self._wait(lambda: self.connection.state is ConnectionState.READY, 5)
+        self._wait(lambda: self.connection.state is ConnectionState.READY, PATIENCE_S)
 
     def _wait(self, done: Callable[[], Any], timeout: float) -> Any:
         deadline = time.monotonic() + timeout

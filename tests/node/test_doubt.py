@@ -1,7 +1,5 @@
 """What a leader says of a batch that it has appended, when it can't say that it counts."""
 
-import os
-import signal
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +23,7 @@ from tailrace.protocol.errors import (
 from tailrace.protocol.messages import ACKS_ALL, DescribeLogs, Failed, Produce
 
 from ..patience import wait_until
+from ..suspended import suspended
 from .conftest import House, Peer
 
 
@@ -41,8 +40,7 @@ def test_a_leader_that_is_replaced_while_a_batch_waits_for_its_follower(bare_hou
     topic = bare_house.create(replicas=2)
     assert topic.info.partitions[0].replicas == (1, 2)
     leader = bare_house.peer()
-    os.kill(follower.pid, signal.SIGSTOP)
-    try:
+    with suspended(follower.pid):
         batch = encode([b"a"], timestamps=time.time_ns() // 1_000_000)
         request_id = leader.send(Produce, [batch], acks=ACKS_ALL, entries=[topic.entry()])
         wait_until(lambda: end_of_log(bare_house.peer()) == 1, "it is appended")
@@ -51,8 +49,6 @@ def test_a_leader_that_is_replaced_while_a_batch_waits_for_its_follower(bare_hou
         elected, _ = coordinator.ask(ElectLeaders, topics=None)
         assert elected.moved == 1
         reply, _ = leader.receive()
-    finally:
-        os.kill(follower.pid, signal.SIGCONT)
     assert isinstance(reply, Failed)
     assert reply.request_id == request_id
     assert reply.error.code == ErrorCode.NOT_COMMITTED

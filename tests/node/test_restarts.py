@@ -28,7 +28,7 @@ from tailrace.protocol.messages import (
     TopicCreated,
 )
 
-from ..patience import BUSY_S, PATIENCE_S
+from ..patience import BUSY_S, PATIENCE_S, wait_until
 
 NOW = time.time_ns() // 1_000_000
 
@@ -94,7 +94,7 @@ def test_what_was_acked_is_there_after_a_restart(house: Any, kill: bool) -> None
     for one in sealed:
         assert peer.ask(Produce, [one], entries=[topic.entry()])[0].results[0].error.code == 0
     process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-    assert process.wait(10) == (-signal.SIGKILL if kill else 0)
+    assert process.wait(PATIENCE_S) == (-signal.SIGKILL if kill else 0)
 
     house.spawn()
     follow_epoch(house, topic)
@@ -291,11 +291,11 @@ def test_a_node_ends_with_its_parent(house: Any) -> None:
     node = Node(house.node_config())
     thread = threading.Thread(target=node.run, args=(lambda _: ready.set(), read_end))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(PATIENCE_S)
     os.write(write_end, b"a word is no end")
     assert house.peer().ask(Ping)
     os.close(write_end)
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
     os.close(read_end)
 
@@ -317,6 +317,9 @@ def test_an_idle_node_uses_hardly_any_cpu(house: Any) -> None:
         fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    before = cpu()
-    time.sleep(1.5)
-    assert cpu() - before <= 0.03
+    def idle() -> bool:  # a busy machine may charge it with more in some seconds, not in all of them
+        before = cpu()
+        time.sleep(1.5)  # what is measured is idleness
+        return cpu() - before <= 0.03
+
+    wait_until(idle, "it sleeps")

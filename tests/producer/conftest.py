@@ -12,6 +12,8 @@ from tailrace.protocol.errors import DeliveryFailedError
 from tailrace.protocol.record import Record, TopicPartition
 from tailrace.testing import Cluster
 
+from ..patience import PATIENCE_S
+
 MakeProducer = Callable[..., Producer]
 Read = Callable[..., list[list[Record[Any, Any]]]]
 
@@ -28,7 +30,7 @@ def producer(cluster: Cluster) -> Iterator[MakeProducer]:
     yield make
     for producer in made:
         with suppress(DeliveryFailedError):
-            producer.close(timeout=10)
+            producer.close(timeout=PATIENCE_S)
 
 
 @pytest.fixture

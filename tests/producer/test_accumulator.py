@@ -22,7 +22,7 @@ from tailrace.protocol.errors import (
     UnknownTopicError,
 )
 
-from ..patience import BUSY_S, PATIENCE_S
+from ..patience import BUSY_S, PATIENCE_S, wait_until
 
 LINGER_S = 0.005
 NEVER = 1e9
@@ -196,12 +196,13 @@ def test_on_a_busy_way_a_batch_fills_up_and_is_given_up_in_time() -> None:
 
 def test_the_io_thread_is_woken_once_for_what_it_does_not_know() -> None:
     senders = Senders(partitions=2)
+    early = time.monotonic()
     senders.send()
     assert senders.wakes == 1  # a first batch: its due time
     senders.send(partition=1)
     senders.send()
     assert senders.wakes == 1
-    senders.collect(time.monotonic())
+    senders.collect(early)
     senders.send()
     assert senders.wakes == 1  # it knows of an earlier due time
     for _ in range(40):
@@ -317,17 +318,17 @@ def test_flush_waits_for_what_was_sent_before_it_and_for_nothing_else() -> None:
     done = threading.Event()
 
     def flush() -> None:
-        assert senders.accumulator.flush(30) == 0
+        assert senders.accumulator.flush(PATIENCE_S) == 0
         done.set()
 
     thread = threading.Thread(target=flush)
     thread.start()
-    time.sleep(0.05)
+    wait_until(lambda: senders.accumulator._waiting, "the flush waits")
     senders.send()
     senders.collect(NEVER)  # sent after the flush began, never resolved
     assert not done.is_set()
     senders.resolve(before)
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert done.is_set()
 
 

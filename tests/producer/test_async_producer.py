@@ -1,10 +1,7 @@
 """`AsyncProducer`: batches, memory, order, cancellation, the loop that goes on."""
 
 import asyncio
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -24,15 +21,8 @@ from tailrace.protocol.errors import (
 )
 from tailrace.testing import Cluster
 
-
-@contextmanager
-def suspended(cluster: Cluster) -> Iterator[None]:
-    """The node answers nothing."""
-    os.kill(cluster.pid(1), signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(cluster.pid(1), signal.SIGCONT)
+from ..patience import PATIENCE_S
+from ..suspended import suspended
 
 
 def stored(cluster: Cluster, topic: str, count: int) -> list[bytes]:
@@ -42,7 +32,7 @@ def stored(cluster: Cluster, topic: str, count: int) -> list[bytes]:
         topic, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest"
     ) as consumer:
         while len(values) < count:
-            for records in consumer.poll(timeout_ms=20_000, max_records=10_000).values():
+            for records in consumer.poll(timeout_ms=PATIENCE_S * 1_000, max_records=10_000).values():
                 values += [record.value for record in records]
         assert sum(consumer.end_offsets(consumer.assignment()).values()) == count
     return values
@@ -120,11 +110,14 @@ def test_memory_that_stays_full(cluster: Cluster, topic: Callable[..., str]) -> 
 
     async def main() -> None:
         producer = AsyncProducer(
-            cluster.bootstrap_servers, buffer_memory=64 * 1024, max_block_ms=50, delivery_timeout_ms=600_000
+            cluster.bootstrap_servers,
+            buffer_memory=64 * 1024,
+            max_block_ms=1_000,
+            delivery_timeout_ms=600_000,
         )
         await producer.send_and_wait(name, b"first")
-        with suspended(cluster):
-            with pytest.raises(BufferFullError, match=r"max_block_ms \(50 ms\)"):
+        with suspended(cluster.pid(1)):
+            with pytest.raises(BufferFullError, match=r"max_block_ms \(1000 ms\)"):
                 await asyncio.gather(*(producer.send(name, bytes(10_000)) for _ in range(20)))
             with pytest.raises(BufferFullError) as raised:
                 await producer.send_many(name, [bytes(10_000)] * 20)
@@ -169,7 +162,9 @@ def test_errors(cluster: Cluster, topic: Callable[..., str]) -> None:
     name = topic()
 
     async def main() -> None:
-        async with AsyncProducer(cluster.bootstrap_servers, value_serializer="str") as producer:
+        async with AsyncProducer(
+            cluster.bootstrap_servers, value_serializer="str", linger_ms=60_000
+        ) as producer:
             with pytest.raises(UnknownTopicError, match=f"did you mean '{name}'"):
                 await producer.send(name + "x", "v")
             with pytest.raises(InvalidArgumentError):
@@ -181,6 +176,7 @@ def test_errors(cluster: Cluster, topic: Callable[..., str]) -> None:
                 delivery.result()
             heard: list[Any] = []
             delivery.add_callback(heard.append).add_errback(heard.append)
+            await producer.flush()
             metadata = await delivery
             while not heard:
                 await asyncio.sleep(0)
@@ -196,7 +192,7 @@ def test_leaving_with_undelivered_records(cluster: Cluster, topic: Callable[...,
     name = topic()
 
     async def fail(error: BaseException | None) -> None:
-        with suspended(cluster):
+        with suspended(cluster.pid(1)):
             async with AsyncProducer(cluster.bootstrap_servers, delivery_timeout_ms=200) as producer:
                 delivery = await producer.send(name, b"v")
                 if error is not None:

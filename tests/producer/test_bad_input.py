@@ -18,7 +18,7 @@ from tailrace.protocol.errors import (
 from tailrace.protocol.limits import MIB
 
 from ..conftest import MakeTopic
-from ..patience import BUSY_S
+from ..patience import BUSY_S, PATIENCE_S
 from .conftest import MakeProducer, Read
 
 
@@ -155,7 +155,7 @@ def test_oversize_records_are_refused_at_once(producer: MakeProducer, topic: Mak
         writer.send_many(name, [b"small", b"x" * 1_001])
     with pytest.raises(BatchTooLargeError):
         writer.send(name, b"x" * 990, headers=[("name", b"value")])
-    writer.send(name, b"x" * 999, b"k").result(10)
+    writer.send(name, b"x" * 999, b"k").result(PATIENCE_S)
     assert len(read(name)[0]) == 1
 
 

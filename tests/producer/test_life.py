@@ -23,6 +23,7 @@ from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
 from ..patience import BUSY_S, PATIENCE_S
+from ..suspended import suspended
 from .conftest import MakeProducer, Read
 
 
@@ -57,9 +58,8 @@ def test_leaving_never_masks_an_exception(cluster: Cluster, topic: MakeTopic) ->
 def test_close_gives_up_after_its_timeout(producer: MakeProducer, topic: MakeTopic, cluster: Cluster) -> None:
     name = topic()
     writer = producer()
-    writer.send(name, b"x").result(10)
-    os.kill(cluster.pid(1), signal.SIGSTOP)
-    try:
+    writer.send(name, b"x").result(PATIENCE_S)
+    with suspended(cluster.pid(1)):
         sent = writer.send(name, b"y")
         with pytest.raises(TimedOutError, match=r"no answer within 0\.1 s"):
             sent.result(0.1)
@@ -67,8 +67,6 @@ def test_close_gives_up_after_its_timeout(producer: MakeProducer, topic: MakeTop
             writer.flush(0.1)
         with pytest.raises(DeliveryFailedError, match="closed"):
             writer.close(0.1)
-    finally:
-        os.kill(cluster.pid(1), signal.SIGCONT)
     with pytest.raises(ClosedError, match="may or may not be stored"):
         sent.result(0)
 
@@ -79,7 +77,7 @@ def test_a_forgotten_producer_delivers_and_ends(producer: MakeProducer, topic: M
     sent = writer.send(name, b"x")
     with pytest.warns(ResourceWarning, match="forgotten was not closed"):
         del writer
-    assert sent.result(10).offset == 0
+    assert sent.result(PATIENCE_S).offset == 0
     deadline = time.monotonic() + PATIENCE_S
     while any(thread.name == "forgotten" for thread in threading.enumerate()):
         assert time.monotonic() < deadline
@@ -92,7 +90,7 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -116,7 +114,7 @@ def test_a_fork_is_told_and_the_parent_goes_on(cluster: Cluster, topic: MakeTopi
         import os, sys
         from tailrace.producer import Producer
         from tailrace.protocol.errors import ClosedError
-        producer = Producer(sys.argv[1], linger_ms=200)
+        producer = Producer(sys.argv[1], linger_ms=60_000)
         sent = producer.send(sys.argv[2], b"parent")
         pid = os.fork()
         if pid == 0:
@@ -137,32 +135,43 @@ def test_a_fork_is_told_and_the_parent_goes_on(cluster: Cluster, topic: MakeTopi
                 own.send(sys.argv[2], b"child's own")
             os._exit(0 if told == len(calls) else 1)
         assert os.waitpid(pid, 0)[1] == 0
-        sent.result(10)
         producer.close()
+        sent.result(0)
     """
     ended = run(script, cluster.bootstrap_servers, name)
     assert ended.returncode == 0, ended.stderr
     assert sorted(record.value for record in read(name)[0]) == [b"child's own", b"parent"]
 
 
-def interrupted(call: Callable[[], object]) -> float:
+def to_the_process() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def to_another_thread() -> None:
+    """Which ends no wait of the main thread, as one does not that comes just before the wait."""
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+
+def interrupted(call: Callable[[], object], ctrl_c: Callable[[], None]) -> float:
     """Ctrl-C into a call that has gone on for 100 ms; how long it lasted."""
-    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(0.1, ctrl_c)
     started = time.monotonic()
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        timer.start()
         call()
     timer.join()
     return time.monotonic() - started
 
 
-def test_ctrl_c_in_every_call_that_blocks(producer: MakeProducer, topic: MakeTopic, cluster: Cluster) -> None:
+@pytest.mark.parametrize("ctrl_c", [to_the_process, to_another_thread])
+def test_ctrl_c_in_every_call_that_blocks(
+    producer: MakeProducer, topic: MakeTopic, cluster: Cluster, ctrl_c: Callable[[], None]
+) -> None:
     name = topic()
     writer = producer(buffer_memory=1 << 16, linger_ms=0)
-    writer.send(name, b"x").result(10)
+    writer.send(name, b"x").result(PATIENCE_S)
     unreachable = producer(bootstrap_servers="127.0.0.1:1")
-    os.kill(cluster.pid(1), signal.SIGSTOP)
-    try:
+    with suspended(cluster.pid(1)):
         sent = writer.send(name, b"x" * 60_000)
         many = writer.send_many(name, [b"x"])
         for call in (
@@ -176,9 +185,7 @@ def test_ctrl_c_in_every_call_that_blocks(producer: MakeProducer, topic: MakeTop
             lambda: unreachable.partitions_for(name),
             lambda: writer.close(),
         ):
-            assert 0.09 < interrupted(call) < 0.1 + BUSY_S
-    finally:
-        os.kill(cluster.pid(1), signal.SIGCONT)
+            assert 0.09 < interrupted(call, ctrl_c) < 0.1 + BUSY_S
     with pytest.raises(TailraceError):
         writer.send(name, b"x")
 
@@ -239,7 +246,7 @@ def test_signals_in_the_middle_of_sending_tear_nothing(
             except AlarmError:
                 storm.arm()
     assert storm.hits >= 100
-    writer.flush(30)
+    writer.flush(PATIENCE_S)
     stored: Counter[bytes] = Counter()
     for records in read(name, 2):
         last = -1
@@ -252,4 +259,4 @@ def test_signals_in_the_middle_of_sending_tear_nothing(
     assert returned <= set(stored)
     assert all(times == 1 for value, times in stored.items() if int(value) % 10)
     assert writer.metrics()["buffer_used_bytes"] == 0
-    writer.send(name, b"after").result(10)
+    writer.send(name, b"after").result(PATIENCE_S)

@@ -11,7 +11,7 @@ from tailrace import Consumer, Producer
 from tailrace.producer import RecordMetadata
 from tailrace.protocol.errors import DeliveryFailedError
 
-from .conftest import WITHIN_S, wait_until
+from ..patience import PATIENCE_S, wait_until
 
 KEYS = 20
 BURST = 50
@@ -67,7 +67,7 @@ class Load:
         self._sender.join()
         try:
             if error is None:
-                self._producer.flush(WITHIN_S)
+                self._producer.flush(PATIENCE_S)
                 wait_until(lambda: self._errors or len(self.read) >= self.sent, "all records are read")
         finally:
             self._stop_reading.set()

@@ -16,6 +16,7 @@ from tailrace.cli.main import run
 from tailrace.processes.layout import layout_of
 from tailrace.protocol.errors import ConnectionFailedError, TailraceError
 
+from ..patience import PATIENCE_S
 from .load import Load
 
 Config = dict[str, Any]
@@ -51,7 +52,7 @@ class Up:
     def close(self) -> None:
         """Stop it and its children."""
         self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=PATIENCE_S)
         assert self.process.returncode == 0
 
 
@@ -134,7 +135,7 @@ def test_the_coordinator_takes_in_its_settings(up: Up, apply: Callable[..., Any]
     ]
     assert up.event("restarted")["role"] == "coordinator"
     with Admin(up.bootstrap_servers) as admin:
-        admin.ready(20_000, nodes=2)
+        admin.ready(nodes=2)
 
 
 def test_what_cannot_be_applied_changes_nothing(up: Up, apply: Callable[..., Any]) -> None:

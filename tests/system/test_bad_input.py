@@ -34,8 +34,7 @@ from tailrace.protocol.errors import (
 from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
-from ..patience import BUSY_S
-from .conftest import wait_until
+from ..patience import BUSY_S, PATIENCE_S, wait_until
 
 PLACE = TopicPartition("t", 0)
 FOR_EVER = (float("inf"), 10**30)
@@ -203,9 +202,9 @@ def test_a_seek_outside_of_the_log(cut: tuple[str, TopicPartition, int], offset:
         if reset == "none":
             says = rf"cut-0: offset {offset} is out of range, the log starts at {start} and ends before 400"
             with pytest.raises(OffsetOutOfRangeError, match=says):
-                consumer.poll(10_000)
+                consumer.poll(PATIENCE_S * 1_000)
         elif reset == "earliest":
-            assert consumer.poll(10_000)[place][0].offset == start
+            assert consumer.poll(PATIENCE_S * 1_000)[place][0].offset == start
         else:
             wait_until(
                 lambda: consumer.poll(10) == {} and consumer.position(place) == 400, "it is at the end"

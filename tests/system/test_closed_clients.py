@@ -12,6 +12,7 @@ from tailrace.protocol.errors import ClosedError
 from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
+from ..patience import PATIENCE_S
 
 PLACE = TopicPartition("t", 0)
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
@@ -110,8 +111,8 @@ def test_closing_is_quiet(cluster: Cluster, topic: MakeTopic, caplog: pytest.Log
     with caplog.at_level(logging.INFO, logger="tailrace"):
         consumer = Consumer(name, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest")
         with consumer, Producer(cluster.bootstrap_servers) as producer:
-            producer.send(name, b"x").result(10)
-            assert consumer.poll(10_000)
+            producer.send(name, b"x").result(PATIENCE_S)
+            assert consumer.poll(PATIENCE_S * 1_000)
             assert consumer.poll(10) == {}
             producer.send(name, b"y")
         with Admin(cluster.bootstrap_servers) as admin:

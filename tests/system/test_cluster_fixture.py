@@ -87,7 +87,7 @@ def test_nothing_restarts_a_killed_node_but_start() -> None:
         wait_until(lambda: [node.alive for node in admin.describe_cluster().nodes] == [False, True])
         cluster.start(1)
         assert cluster.pid(1) != victim
-        admin.ready(10_000, nodes=2)
+        admin.ready(nodes=2)
 
 
 def test_the_coordinator_comes_back_on_its_address_with_its_state() -> None:

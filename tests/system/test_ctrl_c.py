@@ -18,8 +18,8 @@ import pytest
 from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.testing import Cluster
 
-from ..patience import BUSY_S
-from .conftest import WITHIN_S, stopped, wait_until
+from ..patience import BUSY_S, PATIENCE_S, wait_until
+from ..suspended import suspended
 
 STEADY_LOOKS = 4
 LOOK_EVERY_S = 0.02
@@ -135,19 +135,19 @@ def interrupt(process: "subprocess.Popen[str]") -> tuple[str, str]:
     """Ctrl-C; what the process said until its end, which must come at once."""
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=WITHIN_S)
+    said = process.communicate(timeout=PATIENCE_S)
     assert time.monotonic() - started < BUSY_S, said
     return said
 
 
-def check(fragile: Cluster, topic: str, call: str, around: tuple[str, str], suspended: int) -> None:
+def check(fragile: Cluster, topic: str, call: str, around: tuple[str, str], silent: int) -> None:
     before, after = around
     script = SCRIPT.format(before=before, call=call, after=after)
     with start("-W", "error", "-c", script, fragile.bootstrap_servers, topic) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == "prepared\n"
-        with stopped(suspended):
+        with suspended(silent):
             process.stdin.write("go\n")
             process.stdin.flush()
             assert process.stdout.readline() == "begins\n"
@@ -191,7 +191,7 @@ def test_without_a_handler_it_ends_the_process(fragile: Cluster, name: str, clie
     with start("-W", "error", "-c", script, fragile.bootstrap_servers, name) as process:
         assert process.stdout is not None
         waits_by_itself = "Consumer" in client
-        with stopped(*([] if waits_by_itself else [fragile.coordinator_pid])):
+        with suspended(*([] if waits_by_itself else [fragile.coordinator_pid])):
             assert process.stdout.readline() == "begins\n"
             wait_until_it_waits(process)
             _, errors = interrupt(process)
@@ -213,7 +213,7 @@ def test_without_a_handler_it_ends_the_process(fragile: Cluster, name: str, clie
     ],
 )
 def test_commands(fragile: Cluster, command: str) -> None:
-    with stopped(fragile.coordinator_pid):
+    with suspended(fragile.coordinator_pid):
         words = command.split()
         with start("-P", "-m", "tailrace", *words, "-b", fragile.bootstrap_servers) as process:
             wait_until_it_waits(process)
@@ -225,7 +225,7 @@ def test_a_second_ctrl_c_ends_a_command_that_still_delivers(fragile: Cluster, na
     with start("-P", "-m", "tailrace", "produce", name, "-b", fragile.bootstrap_servers) as process:
         assert process.stdin is not None
         wait_until_it_waits(process)
-        with stopped(fragile.pid(1)):
+        with suspended(fragile.pid(1)):
             process.stdin.write("a line\n")
             process.stdin.flush()
             wait_until_it_waits(process)
@@ -240,10 +240,10 @@ def test_what_does_not_wait(fragile: Cluster, name: str, tmp_path: Path) -> None
     where = fragile.bootstrap_servers
     place = TopicPartition(name, 0)
     producer, admin = Producer(where), Admin(where)
-    producer.send(name, b"x", partition=0).result(10)
+    producer.send(name, b"x", partition=0).result(PATIENCE_S)
     consumer = Consumer(name, bootstrap_servers=where, auto_offset_reset="earliest", offset_store=tmp_path)
-    assert consumer.poll(10_000)
-    with stopped(fragile.pid(1), fragile.coordinator_pid):
+    assert consumer.poll(PATIENCE_S * 1_000)
+    with suspended(fragile.pid(1), fragile.coordinator_pid):
         started = time.monotonic()
         consumer.commit()
         consumer.commit({place: 0})

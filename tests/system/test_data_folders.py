@@ -14,6 +14,8 @@ from tailrace import Admin, Consumer, Producer, TailraceError
 from tailrace.protocol.errors import DataFolderError
 from tailrace.testing import Cluster
 
+from ..patience import PATIENCE_S
+
 
 @pytest.fixture
 def own() -> Iterator[Cluster]:
@@ -42,7 +44,7 @@ def start_another(cluster: Cluster, *role: str) -> str:
         [sys.executable, "-P", "-m", "tailrace", *role, *map(str, where)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")

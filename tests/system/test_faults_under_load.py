@@ -16,7 +16,8 @@ from tailrace import Admin, Consumer, TopicPartition
 from tailrace.consumer import ColumnBatch
 from tailrace.testing import Cluster
 
-from .conftest import stopped, wait_until
+from ..patience import PATIENCE_S, wait_until
+from ..suspended import suspended
 from .load import Load
 
 _numbers = count(1)
@@ -33,6 +34,7 @@ def load_of(cluster: Cluster, **options: int) -> Load:
     """A load on a new topic that lies on both nodes."""
     name = f"load-{next(_numbers)}"
     with Admin(cluster.bootstrap_servers) as admin:
+        admin.ready(nodes=2)
         topic = admin.create_topic(name, partitions=4)
     assert {partition.leader for partition in topic.partitions} == {1, 2}
     return Load(cluster.bootstrap_servers, name, **options)
@@ -96,7 +98,7 @@ def test_a_node_suspended_for_three_seconds() -> None:
         load.wait_for_traffic()
         load.wait_for_flight()
         before = load.retried
-        with stopped(cluster.pid(1)):
+        with suspended(cluster.pid(1)):
             time.sleep(3)
         load.wait_for_traffic()
         assert load.retried > before
@@ -106,7 +108,7 @@ def test_a_node_suspended_until_it_is_declared_dead(fragile: Cluster) -> None:
     with load_of(fragile) as load, Admin(fragile.bootstrap_servers) as admin:
         load.wait_for_traffic()
         load.wait_for_flight()
-        with stopped(fragile.pid(2)):
+        with suspended(fragile.pid(2)):
             wait_until(lambda: not admin.describe_cluster().nodes[1].alive, "node 2 is declared dead")
         load.wait_for_traffic()
 
@@ -114,7 +116,7 @@ def test_a_node_suspended_until_it_is_declared_dead(fragile: Cluster) -> None:
 def test_the_coordinator_suspended(fragile: Cluster) -> None:
     with load_of(fragile) as load:
         load.wait_for_traffic()
-        with stopped(fragile.coordinator_pid):
+        with suspended(fragile.coordinator_pid):
             load.wait_for_traffic()
         load.wait_for_traffic()
 
@@ -148,10 +150,10 @@ def test_a_producer_that_is_suspended_while_its_node_restarts(fragile: Cluster) 
             for _ in range(3):
                 before = end()
                 wait_until(lambda before=before: end() > before + 1_000, "records are stored")
-                with stopped(process.pid):
+                with suspended(process.pid):
                     fragile.kill(leader)
                     fragile.start(leader)
-            said, _ = process.communicate("enough\n", timeout=60)
+            said, _ = process.communicate("enough\n", timeout=PATIENCE_S)
         count = end()
     assert process.returncode == 0
     assert count == int(said)
@@ -164,7 +166,7 @@ def test_a_producer_that_is_suspended_while_its_node_restarts(fragile: Cluster) 
 def take(consumer: Consumer, count: int) -> Iterator[ColumnBatch]:
     """Batches of so many records."""
     left = count
-    for batch in consumer.batches(timeout_ms=10_000):
+    for batch in consumer.batches(timeout_ms=PATIENCE_S * 1_000):
         yield batch
         left -= len(batch)
         if left <= 0:

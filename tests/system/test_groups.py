@@ -20,12 +20,10 @@ from tailrace.protocol.errors import ClosedError, FencedMemberError, GroupNotEmp
 from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
-from ..patience import BUSY_S
-from .conftest import stopped, wait_until
+from ..patience import BUSY_S, PATIENCE_S, wait_until
+from ..suspended import suspended
 
 MEMBER = Path(__file__).with_name("group_member.py")
-WITHIN_S = 60.0
-"""Of partitions that do not move: 0.06 s were measured (benchmarks/rebalance.py), on a machine at rest."""
 _groups = count(1)
 
 
@@ -75,9 +73,7 @@ class Member:
         return held
 
     def ready(self) -> "Member":
-        wait_until(
-            lambda: self.said("ready") or self.process.poll() is not None, "a member is ready", WITHIN_S
-        )
+        wait_until(lambda: self.said("ready") or self.process.poll() is not None, "a member is ready")
         assert self.said("ready"), (self.events, self._errors)
         return self
 
@@ -92,7 +88,7 @@ class Member:
         self.end()
 
     def end(self) -> None:
-        self.process.wait(WITHIN_S)
+        self.process.wait(PATIENCE_S)
         for reader in self._readers:
             reader.join()
 
@@ -151,11 +147,11 @@ def test_a_killed_member_is_replaced_at_once(
     name = topic(4)
     one = start(name, group_id, session_timeout_ms=600_000).ready()
     two = start(name, group_id, session_timeout_ms=600_000).ready()
-    wait_until(lambda: settled([one, two], 4), "two members share", WITHIN_S)
+    wait_until(lambda: settled([one, two], 4), "two members share")
     one.kill()  # its session would last ten minutes
-    wait_until(lambda: two.held() == set(range(4)), "the other has all", WITHIN_S)
+    wait_until(lambda: two.held() == set(range(4)), "the other has all")
     produce(cluster, name, 4, range(40))
-    wait_until(lambda: sorted(values_of(two)) == list(range(40)), "it reads all", WITHIN_S)
+    wait_until(lambda: sorted(values_of(two)) == list(range(40)), "it reads all")
     two.stop()
 
 
@@ -165,11 +161,11 @@ def test_a_suspended_member_is_replaced_after_its_time_out_and_finds_itself_fenc
     name = topic(4)
     one = start(name, group_id, session_timeout_ms=1_000).ready()
     two = start(name, group_id, session_timeout_ms=1_000).ready()
-    wait_until(lambda: settled([one, two], 4), "two members share", WITHIN_S)
-    with stopped(one.pid):
-        wait_until(lambda: two.held() == set(range(4)), "the other has all", WITHIN_S)
-    wait_until(lambda: one.said("lost"), "it hears that it has lost everything", WITHIN_S)
-    wait_until(lambda: settled([one, two], 4), "it is back, and they share", WITHIN_S)
+    wait_until(lambda: settled([one, two], 4), "two members share")
+    with suspended(one.pid):
+        wait_until(lambda: two.held() == set(range(4)), "the other has all")
+    wait_until(lambda: one.said("lost"), "it hears that it has lost everything")
+    wait_until(lambda: settled([one, two], 4), "it is back, and they share")
     one.stop()
     two.stop()
 
@@ -181,13 +177,13 @@ def test_a_static_member_that_is_restarted_moves_nothing(
     options = {"session_timeout_ms": 600_000}
     one = start(name, group_id, group_instance_id="one", **options).ready()
     two = start(name, group_id, group_instance_id="two", **options).ready()
-    wait_until(lambda: settled([one, two], 4), "two members share", WITHIN_S)
+    wait_until(lambda: settled([one, two], 4), "two members share")
     had, others = one.held(), two.held()
     one.kill()
     again = start(name, group_id, group_instance_id="one", **options).ready()
-    wait_until(lambda: again.held() == had, "it has what it had", WITHIN_S)
+    wait_until(lambda: again.held() == had, "it has what it had")
     produce(cluster, name, 4, range(40))
-    wait_until(lambda: sorted(values_of(again, two)) == list(range(40)), "all is read", WITHIN_S)
+    wait_until(lambda: sorted(values_of(again, two)) == list(range(40)), "all is read")
     assert two.held() == others
     assert not two.said("revoked")
     again.stop()
@@ -206,7 +202,7 @@ def test_two_that_want_to_be_the_same_instance(
     assert "'the-one'" in failed["message"]
     assert "client first" in failed["message"]
     produce(cluster, name, 2, range(10))
-    wait_until(lambda: sorted(values_of(first)) == list(range(10)), "the first reads on", WITHIN_S)
+    wait_until(lambda: sorted(values_of(first)) == list(range(10)), "the first reads on")
     assert not first.said("lost")
     first.stop()
 
@@ -217,7 +213,7 @@ def test_who_is_not_concerned_reads_on(
     """A member that does not give up its partition holds up only who is to have it."""
     name = topic(3)
     members = [start(name, group_id, session_timeout_ms=600_000).ready() for _ in range(2)]
-    wait_until(lambda: settled(members, 3), "two members share", WITHIN_S)
+    wait_until(lambda: settled(members, 3), "two members share")
     other, slow = sorted(members, key=lambda member: len(member.held()))
     (kept,) = other.held()
 
@@ -225,17 +221,17 @@ def test_who_is_not_concerned_reads_on(
         group = admin.describe_group(group_id)
         return len(group.members) == 3 and group.state == "reconciling"
 
-    with stopped(slow.pid):
+    with suspended(slow.pid):
         newcomer = start(name, group_id, session_timeout_ms=600_000)
-        wait_until(is_moving, "a third one comes", WITHIN_S)
+        wait_until(is_moving, "a third one comes")
         with Producer(cluster.bootstrap_servers, linger_ms=0) as producer:
             for _ in range(100):
-                producer.send(name, repr(time.monotonic()).encode(), partition=kept).result(WITHIN_S)
-        wait_until(lambda: len(read_by(other)) == 100, "it reads meanwhile", WITHIN_S)
+                producer.send(name, repr(time.monotonic()).encode(), partition=kept).result(PATIENCE_S)
+        wait_until(lambda: len(read_by(other)) == 100, "it reads meanwhile")
         assert is_moving()
         assert newcomer.held() == set()
     assert max(at - sent for at, sent in read_by(other)) < BUSY_S
-    wait_until(lambda: settled([*members, newcomer], 3), "three members share", WITHIN_S)
+    wait_until(lambda: settled([*members, newcomer], 3), "three members share")
     assert other.held() == {kept}
     assert not other.said("revoked")
     for member in (*members, newcomer):
@@ -252,7 +248,7 @@ def test_rolling_restart_under_load(cluster: Cluster, topic: MakeTopic, start: S
     partitions, total = 12, 6_000
     name = topic(partitions)
     members = [start(name, group_id).ready() for _ in range(4)]
-    wait_until(lambda: settled(members, partitions), "four members share", WITHIN_S)
+    wait_until(lambda: settled(members, partitions), "four members share")
     done = list(members)
     feeder = threading.Thread(target=feed, args=(cluster, name, partitions, total))
     feeder.start()
@@ -260,9 +256,9 @@ def test_rolling_restart_under_load(cluster: Cluster, topic: MakeTopic, start: S
         members[place].stop()
         members[place] = start(name, group_id).ready()
         done.append(members[place])
-        wait_until(lambda: settled(members, partitions), "four members share again", WITHIN_S)
+        wait_until(lambda: settled(members, partitions), "four members share again")
     feeder.join()
-    wait_until(lambda: len(values_of(*done)) >= total, "all is read", WITHIN_S)
+    wait_until(lambda: len(values_of(*done)) >= total, "all is read")
     for member in members:
         member.stop()
     counts = Counter(values_of(*done))
@@ -299,19 +295,17 @@ def test_the_coordinator_is_killed_under_load(start: Start, group_id: str) -> No
         with Admin(cluster.bootstrap_servers) as admin:
             admin.create_topic("load", partitions)
         members = [start("load", group_id, of=cluster).ready() for _ in range(2)]
-        wait_until(lambda: settled(members, partitions), "two members share", WITHIN_S)
+        wait_until(lambda: settled(members, partitions), "two members share")
         with Producer(cluster.bootstrap_servers) as producer:
             for value in range(total // 2):
                 producer.send("load", str(value).encode(), partition=value % partitions)
             producer.flush()
-            wait_until(lambda: len(values_of(*members)) >= total // 2, "the first half is read", WITHIN_S)
+            wait_until(lambda: len(values_of(*members)) >= total // 2, "the first half is read")
             cluster.kill_coordinator()
             for value in range(total // 2, total):
                 producer.send("load", str(value).encode(), partition=value % partitions)
             producer.flush()
-            wait_until(
-                lambda: len(values_of(*members)) >= total, "the second half is read without it", WITHIN_S
-            )
+            wait_until(lambda: len(values_of(*members)) >= total, "the second half is read without it")
         cluster.start_coordinator()
         held = [member.held() for member in members]
         for member in members:
@@ -322,7 +316,7 @@ def test_the_coordinator_is_killed_under_load(start: Start, group_id: str) -> No
         again = start("load", group_id, of=cluster).ready()
         with Producer(cluster.bootstrap_servers) as producer:
             producer.send("load", str(total).encode(), partition=0)
-        wait_until(lambda: values_of(again), "the next member goes on", WITHIN_S)
+        wait_until(lambda: values_of(again), "the next member goes on")
         assert values_of(again) == [total], "what was committed after the restart is not read again"
         again.stop()
 
@@ -342,7 +336,7 @@ def test_a_member_after_a_fork_is_of_no_use_to_the_child(
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
         produce(cluster, name, 2, range(1))
-        assert [r.value for records in consumer.poll(20_000).values() for r in records] == [b"0"]
+        assert [r.value for records in consumer.poll(PATIENCE_S * 1_000).values() for r in records] == [b"0"]
         consumer.commit()
 
 
@@ -357,9 +351,9 @@ def test_a_member_that_was_replaced_may_not_commit(cluster: Cluster, topic: Make
     }
     place = TopicPartition(name, 0)
     with Consumer(name, client_id="old", max_poll_interval_ms=100, **options) as old:
-        assert old.poll(20_000)
+        assert old.poll(PATIENCE_S * 1_000)
         with Consumer(name, client_id="new", **options) as new:
-            wait_until(lambda: new.poll(10) or new.assignment(), "the other has it", WITHIN_S)
+            wait_until(lambda: new.poll(10) or new.assignment(), "the other has it")
             with pytest.raises(FencedMemberError, match="no member of group"):
                 old.commit()
             with Consumer(**options) as outsider:
@@ -380,9 +374,9 @@ def test_signal_interrupts_a_group_poll(cluster: Cluster, topic: MakeTopic, grou
     name = topic(1)
     with Consumer(name, bootstrap_servers=cluster.bootstrap_servers, group_id=group_id) as consumer:
         timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            timer.start()
             consumer.poll(timeout_ms=None)
         timer.join()
         produce(cluster, name, 1, range(1))
-        assert consumer.poll(20_000)
+        assert consumer.poll(PATIENCE_S * 1_000)

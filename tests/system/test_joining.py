@@ -16,7 +16,7 @@ from tailrace.processes.launch import Child, Role, wait_until_ready
 from tailrace.processes.parent_pipe import ParentPipe
 from tailrace.testing import Cluster
 
-from .conftest import wait_until
+from ..patience import PATIENCE_S, wait_until
 from .load import Load
 
 Join = Callable[..., Child]
@@ -62,7 +62,7 @@ def test_a_fourth_node_joins_and_leaves(three: Cluster, join: Join, tailrace: Ca
         with Load(three.bootstrap_servers, "t") as load:
             load.wait_for_traffic()
             fourth = join(4)
-            assert wait_until_ready([fourth], 20) is None, fourth.failure
+            assert wait_until_ready([fourth], PATIENCE_S) is None, fourth.failure
             admin.ready(nodes=4)
             done = tailrace("cluster", "rebalance", "--execute", "--wait", "--throttle", "50MiB")
             assert "partitions moved" in done.err
@@ -73,7 +73,7 @@ def test_a_fourth_node_joins_and_leaves(three: Cluster, join: Join, tailrace: Ca
             drained = tailrace("cluster", "drain", 4, "--wait", "--json")
             assert json.loads(drained.out.splitlines()[-1])["held"] == 0
             fourth.stop()
-            assert fourth.wait(20) == 0
+            assert fourth.wait(PATIENCE_S) == 0
             tailrace("cluster", "remove", 4)
             load.wait_for_traffic()
         assert [node.node_id for node in admin.describe_cluster().nodes] == [1, 2, 3]

@@ -13,7 +13,7 @@ from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
-from .conftest import wait_until
+from ..patience import wait_until
 
 WRITER = """
 import sys

@@ -7,7 +7,7 @@ import pytest
 from tailrace import Admin, Producer, TopicPartition
 from tailrace.testing import Cluster
 
-from .conftest import wait_until
+from ..patience import wait_until
 from .load import Load
 
 

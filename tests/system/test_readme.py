@@ -3,10 +3,11 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from ..patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"\*\*Run it\*\*.*?```sh\n(.*?)```", re.DOTALL)
@@ -22,9 +23,8 @@ def commands() -> str:
     return "\n".join(lines)
 
 
-def test_the_first_block_does_what_it_says(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+def test_the_first_block_does_what_it_says(tmp_path: Path, free_address: str) -> None:
+    port = free_address.rpartition(":")[2]
     block = commands()
     assert "configs/three-nodes.yaml" in block
     block = block.replace("configs/three-nodes.yaml", f"configs/three-nodes.yaml --port {port}")
@@ -32,12 +32,18 @@ def test_the_first_block_does_what_it_says(tmp_path: Path) -> None:
         os.environ,
         PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         TMPDIR=str(tmp_path),
-        TAILRACE_BOOTSTRAP_SERVERS=f"127.0.0.1:{port}",
+        TAILRACE_BOOTSTRAP_SERVERS=free_address,
     )
     shell = shutil.which("sh")
     assert shell is not None
     done = subprocess.run(
-        [shell, "-e", "-c", block], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False
+        [shell, "-e", "-c", block],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"^\s*2001$", done.stdout, re.MULTILINE), done.stdout

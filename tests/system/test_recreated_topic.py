@@ -12,7 +12,7 @@ from tailrace.protocol.errors import DeliveryFailedError, UnknownTopicError
 from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
-from .conftest import wait_until
+from ..patience import PATIENCE_S, wait_until
 
 PARTITIONS_BEFORE = 2
 PARTITIONS_AFTER = 3
@@ -64,7 +64,7 @@ class Writer:
             try:
                 if isinstance(delivery, UnknownTopicError):
                     raise delivery
-                found = delivery.result(10)
+                found = delivery.result(PATIENCE_S)
                 acked[number] = (found.partition, found.offset)
             except UnknownTopicError:
                 refused.append(number)
@@ -93,7 +93,7 @@ class Reader:
 
     def join(self) -> None:
         """Wait for the end."""
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
 
 
@@ -112,7 +112,7 @@ def producer(cluster: Cluster) -> Iterator[Producer]:
     producer = Producer(cluster.bootstrap_servers, linger_ms=1)
     yield producer
     with suppress(DeliveryFailedError):
-        producer.close(10)
+        producer.close(PATIENCE_S)
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["at-once", "after-a-while"])
@@ -148,7 +148,7 @@ def test_nothing_is_mixed(
 
 def test_one_that_waits_is_told(cluster: Cluster, admin: Admin, topic: MakeTopic, producer: Producer) -> None:
     name = topic(1)
-    producer.send(name, b"old").result(10)
+    producer.send(name, b"old").result(PATIENCE_S)
     consumer = Consumer(name, bootstrap_servers=cluster.bootstrap_servers)
     with consumer:
         reader = Reader(consumer)
@@ -157,7 +157,7 @@ def test_one_that_waits_is_told(cluster: Cluster, admin: Admin, topic: MakeTopic
         assert f"'{name}' was deleted" in str(reader.told)
         assert reader.places == {}
     with pytest.raises(UnknownTopicError, match=name):
-        wait_until(lambda: producer.send(name, b"new").result(10) is None, "the producer is told")
+        wait_until(lambda: producer.send(name, b"new").result(PATIENCE_S) is None, "the producer is told")
 
 
 def test_what_waits_for_a_node_that_is_down_fails_with_the_topic() -> None:
@@ -167,14 +167,14 @@ def test_what_waits_for_a_node_that_is_down_fails_with_the_topic() -> None:
         Producer(cluster.bootstrap_servers) as producer,
     ):
         admin.create_topic("t")
-        producer.send("t", b"stored").result(10)
+        producer.send("t", b"stored").result(PATIENCE_S)
         cluster.kill(1)
         waiting = producer.send("t", b"old")
         admin.delete_topic("t")
         with pytest.raises(UnknownTopicError, match="topic 't' was deleted"):
-            waiting.result(10)
+            waiting.result(PATIENCE_S)
         with pytest.raises(DeliveryFailedError, match="1 record not stored"):
-            producer.flush(10)
+            producer.flush(PATIENCE_S)
         cluster.start(1)
         admin.create_topic("t")
         wait_until(lambda: sends(producer, "t"), "the producer knows the new topic")
@@ -186,20 +186,20 @@ def test_positions_of_the_old_topic_are_not_applied_to_the_new_one(
     cluster: Cluster, admin: Admin, topic: MakeTopic, producer: Producer
 ) -> None:
     name = topic(1)
-    producer.send_many(name, [b"old"] * 10).result(10)
+    producer.send_many(name, [b"old"] * 10).result(PATIENCE_S)
     with Consumer(name, bootstrap_servers=cluster.bootstrap_servers) as consumer:
         assert consumer.position(TopicPartition(name, 0)) == 10
         admin.delete_topic(name)
         admin.create_topic(name, partitions=1)
         wait_until(lambda: sends(producer, name), "the producer knows the new topic")
         with pytest.raises(UnknownTopicError):
-            consumer.poll(10_000)
+            consumer.poll(PATIENCE_S * 1_000)
         consumer.assign([TopicPartition(name, 0)])
         assert consumer.position(TopicPartition(name, 0)) == 1
 
 
 def sends(producer: Producer, topic: str) -> bool:
     try:
-        return producer.send(topic, b"new").result(10).offset == 0
+        return producer.send(topic, b"new").result(PATIENCE_S).offset == 0
     except UnknownTopicError:
         return False

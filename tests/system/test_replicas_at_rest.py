@@ -3,7 +3,7 @@
 from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.testing import Cluster
 
-from .conftest import wait_until
+from ..patience import wait_until
 
 RECORDS = 100
 

@@ -18,11 +18,13 @@ from tailrace.protocol.errors import NotEnoughReplicasError, TimedOutError
 from tailrace.protocol.limits import MIB, REPLICA_FETCH_BYTES_MAX
 from tailrace.testing import Cluster
 
-from ..patience import BUSY_S, PATIENCE_S
-from .conftest import stopped, wait_until
+from ..patience import BUSY_S, PATIENCE_S, wait_until
+from ..suspended import suspended
 from .load import Load
 
 NODES = (1, 2, 3)
+GIVES_UP_MS = 5_000
+"""How long a producer tries: long enough for an answer of a busy machine, and to be waited out."""
 _numbers = count(1)
 
 
@@ -48,7 +50,7 @@ def create(admin: Admin, partitions: int = 3, min_insync: int = 2, **config: int
 
 def partitions(admin: Admin, topic: str) -> tuple[PartitionInfo, ...]:
     """As the coordinator has them now."""
-    return admin._engine.refresh(5).existing_topic(topic).partitions
+    return admin._engine.refresh(PATIENCE_S).existing_topic(topic).partitions
 
 
 def whole(admin: Admin, topic: str) -> None:
@@ -92,7 +94,7 @@ def test_a_suspended_leader_is_replaced_and_what_it_says_later_counts_for_nothin
     with Load(three.bootstrap_servers, topic, request_timeout_ms=1_000) as load:
         load.wait_for_traffic()
         (before,) = partitions(admin, topic)
-        with stopped(three.pid(before.leader)):
+        with suspended(three.pid(before.leader)):
             wait_until(
                 lambda: partitions(admin, topic)[0].leader not in (-1, before.leader), "another leader"
             )
@@ -107,7 +109,7 @@ def test_a_suspended_follower_leaves_and_comes_back(three: Cluster, admin: Admin
         load.wait_for_traffic()
         (info,) = partitions(admin, topic)
         follower = next(n for n in info.isr if n != info.leader)
-        with stopped(three.pid(follower)):
+        with suspended(three.pid(follower)):
             wait_until(lambda: follower not in partitions(admin, topic)[0].isr, "the follower is out")
             load.wait_for_traffic()
         whole(admin, topic)
@@ -142,8 +144,8 @@ def test_too_few_in_sync(three: Cluster, admin: Admin) -> None:
     """With min_insync_replicas=2 and one node left: no acks=all, reads go on, and all of it comes back."""
     topic = create(admin, partitions=1)
     tp = TopicPartition(topic, 0)
-    with Producer(three.bootstrap_servers, linger_ms=0, delivery_timeout_ms=1_500) as producer:
-        producer.send(topic, b"safe").result(5)
+    with Producer(three.bootstrap_servers, linger_ms=0, delivery_timeout_ms=GIVES_UP_MS) as producer:
+        producer.send(topic, b"safe").result()
         (info,) = partitions(admin, topic)
         others = [node_id for node_id in info.replicas if node_id != info.leader]
         for node_id in others:
@@ -152,14 +154,14 @@ def test_too_few_in_sync(three: Cluster, admin: Admin) -> None:
         assert set(partitions(admin, topic)[0].elr) | set(partitions(admin, topic)[0].isr) >= {info.leader}
         refused = producer.send(topic, b"refused")
         with pytest.raises((TimedOutError, NotEnoughReplicasError), match="min_insync_replicas"):
-            refused.result(10)
+            refused.result()
         with Consumer(bootstrap_servers=three.bootstrap_servers, auto_offset_reset="earliest") as consumer:
             consumer.assign([tp])
             assert next(iter(consumer)).value == b"safe"
         for node_id in others:
             three.start(node_id)
         whole(admin, topic)
-        producer.send(topic, b"again").result(10)
+        producer.send(topic, b"again").result()
         with pytest.raises(Exception, match="1 record not stored"):
             producer.close()
 
@@ -246,7 +248,7 @@ def test_a_replica_with_an_older_copy_of_its_disk_does_not_lead() -> None:
     with Cluster(nodes=2, session_timeout_ms=1_000) as cluster, Admin(cluster.bootstrap_servers) as admin:
         admin.create_topic("t", partitions=1, replication_factor=2, config={"min_insync_replicas": 2})
         with Producer(cluster.bootstrap_servers, linger_ms=0) as producer:
-            producer.send("t", b"before").result(5)
+            producer.send("t", b"before").result(PATIENCE_S)
             (info,) = partitions(admin, "t")
             follower = next(n for n in info.replicas if n != info.leader)
             folder = node_folder(cluster, follower)
@@ -254,7 +256,7 @@ def test_a_replica_with_an_older_copy_of_its_disk_does_not_lead() -> None:
             shutil.copytree(folder, folder.with_name("copy"))
             cluster.start(follower)
             wait_until(lambda: len(partitions(admin, "t")[0].isr) == 2, "both are in sync")
-            producer.send("t", b"after").result(10)
+            producer.send("t", b"after").result(PATIENCE_S)
         cluster.kill(info.leader)
         wait_until(lambda: partitions(admin, "t")[0].leader == follower, "the follower leads")
         cluster.kill(follower)
@@ -289,7 +291,7 @@ def test_the_replicas_are_the_same_byte_for_byte() -> None:
                     cluster.start(node_id)
                 load.wait_for_traffic()
             whole(admin, topic)
-            topic_id = admin._engine.refresh(5).existing_topic(topic).topic_id
+            topic_id = admin._engine.refresh(PATIENCE_S).existing_topic(topic).topic_id
             ends = [load_end(cluster, topic, partition) for partition in range(3)]
         folders = [node_folder(cluster, node_id) for node_id in NODES]
         for node_id in NODES:

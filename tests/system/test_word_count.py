@@ -13,14 +13,13 @@ from tailrace import Producer, read_local_state
 from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
-from .conftest import wait_until
+from ..patience import PATIENCE_S, wait_until
 
 COUNTER = Path(__file__).with_name("word_counter.py")
 KILLS = 50
 WORKERS = 3
 STORED_BEFORE_KILL_MAX = 6
 WORDS = [f"word{number}".encode() for number in range(200)]
-WITHIN_S = 60.0
 SEED = 20_26
 
 
@@ -42,7 +41,7 @@ class Worker:
 
     def kill(self) -> None:
         self.process.kill()
-        _, errors = self.process.communicate(timeout=WITHIN_S)
+        _, errors = self.process.communicate(timeout=PATIENCE_S)
         self._reader.join()
         assert not errors, errors.decode()
 
@@ -93,10 +92,10 @@ def test_the_count_is_right_after_fifty_kills(cluster: Cluster, topic: MakeTopic
             for _ in range(KILLS):
                 victim = random.choice(workers)
                 enough = victim.stored + random.randint(1, STORED_BEFORE_KILL_MAX)
-                wait_until(lambda: victim.stored >= enough, "a worker goes on", WITHIN_S)  # noqa: B023
+                wait_until(lambda: victim.stored >= enough, "a worker goes on")  # noqa: B023
                 victim.kill()
                 workers[workers.index(victim)] = start()
-        wait_until(lambda: counted(folder).total() >= sent.total(), "everything is counted", WITHIN_S)
+        wait_until(lambda: counted(folder).total() >= sent.total(), "everything is counted")
     finally:
         for worker in workers:
             worker.kill()

@@ -67,7 +67,7 @@ def again(own: Callable[[C], C]) -> Callable[[Callable[[], C]], C]:
 
 @pytest.fixture
 def wait() -> Wait:
-    """`wait(condition, *sources)`: poll the sources until the condition holds; fails after 5 s."""
+    """`wait(condition, *sources)`: poll the sources until the condition holds."""
 
     def wait(condition: Callable[[], object], *sources: Source, timeout_s: float = PATIENCE_S) -> None:
         poller = Poller()

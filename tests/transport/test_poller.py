@@ -103,9 +103,11 @@ def test_a_signal_handler_that_raises_ends_the_wait(wakeup: Wakeup) -> None:
     poller.add(wakeup)
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-        with pytest.raises(StopWaitingError):
-            poller.poll(10)
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
+        with pytest.raises(StopWaitingError):  # noqa: PT012
+            timer.start()
+            poller.poll(None)
+        timer.join()
     finally:
         signal.signal(signal.SIGUSR1, before)
 

@@ -10,6 +10,8 @@ import pytest
 
 from tailrace.transport.probe import Names, Probe
 
+from ..patience import PATIENCE_S
+
 
 @contextmanager
 def listening(host: str, folder: Path) -> Iterator[str]:
@@ -36,7 +38,7 @@ def refused_within(endpoint: str, seconds: float) -> bool:
 def test_only_where_nobody_listens_any_more_it_is_refused(host: str, tmp_path: Path) -> None:
     with listening(host, tmp_path) as endpoint:
         assert not refused_within(endpoint, 0.2)
-    assert refused_within(endpoint, 5)
+    assert refused_within(endpoint, PATIENCE_S)
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_a_connection_that_says_nothing_is_closed(
 ) -> None:
     monkeypatch.setattr(context_module, "HANDSHAKE_TIMEOUT_MS", 100)
     server = own(Server(context, tcp=LOOPBACK))
-    with socket.create_connection(split_tcp(server.listener.tcp), timeout=5) as plain:
+    with socket.create_connection(split_tcp(server.listener.tcp), timeout=PATIENCE_S) as plain:
         while plain.recv(1024):
             pass  # the server's half of the greeting, then the end
 

@@ -30,11 +30,11 @@ from tailrace.protocol.partition_sets import keys_of, partition_set
 from tailrace.protocol.record import TopicPartition
 from tailrace.testing import Cluster
 
+from ...patience import PATIENCE_S
 from ..conftest import Feeder, at, values_of
 from .group_model import ModelGroup
 
 GROUP_REQUESTS = (JoinGroup, GroupHeartbeat, LeaveGroup, CommitOffsets, FetchOffsets)
-WITHIN_S = 20.0
 
 
 class ModelCoordinator:
@@ -136,7 +136,7 @@ def topic(feeder: Feeder) -> str:
 @pytest.fixture
 def coordinator(feeder: Feeder, topic: str, monkeypatch: pytest.MonkeyPatch) -> ModelCoordinator:
     """The group's requests go there instead of out."""
-    topic_id = feeder.engine.wait_for_topic(topic, 10).topic_id
+    topic_id = feeder.engine.wait_for_topic(topic, PATIENCE_S).topic_id
     model = ModelCoordinator([(topic_id, number) for number in range(4)])
     request, call = Engine.request, Engine.call
 
@@ -169,7 +169,7 @@ def consume(cluster: Cluster, coordinator: ModelCoordinator) -> Iterator[Make]:
     made: list[Consumer] = []
 
     def make(**options: Any) -> Consumer:
-        options = {"auto_offset_reset": "earliest", "request_timeout_ms": 10_000} | options
+        options = {"auto_offset_reset": "earliest", "request_timeout_ms": int(PATIENCE_S * 1_000)} | options
         made.append(Consumer(bootstrap_servers=cluster.bootstrap_servers, **options))
         return made[-1]
 
@@ -186,7 +186,7 @@ def member(consume: Make, topic: str, **options: Any) -> tuple[Consumer, Journal
 
 
 def until(condition: Callable[[], bool], *consumers: Consumer) -> None:
-    deadline = time.monotonic() + WITHIN_S
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         for consumer in consumers:
@@ -314,7 +314,7 @@ def test_a_member_that_does_not_ask_in_time_leaves(
     feeder.send_numbers(topic, range(5))
     consumer, journal = member(consume, topic, max_poll_interval_ms=50)
     assert consumer.poll(10_000)
-    deadline = time.monotonic() + WITHIN_S
+    deadline = time.monotonic() + PATIENCE_S
     while coordinator.group.members:
         assert time.monotonic() < deadline
         time.sleep(0.002)
