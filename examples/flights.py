@@ -63,8 +63,10 @@ class Cluster:
     """`tailrace up configs/three-nodes.yaml` in a folder of its own, on a free port that it keeps."""
 
     def __init__(self, data_dir: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self._kept = socket.socket()  # nobody else is given the port while no coordinator listens
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._kept.bind(("127.0.0.1", 0))
+        self.port = self._kept.getsockname()[1]
         self.data_dir = data_dir
         self.bootstrap_servers = f"127.0.0.1:{self.port}"
         self.start()
@@ -104,6 +106,7 @@ class Cluster:
         """Stop cleanly."""
         self.process.terminate()
         self._reap()
+        self._kept.close()
 
     def _reap(self) -> None:
         self.process.wait(READY_WITHIN_S)
@@ -145,7 +148,7 @@ def produce(index: int, path: Path, total: int, bootstrap_servers: str, hold_at:
         shared.acked[index] = acked
 
     with Producer(
-        bootstrap_servers, linger_ms=1_000 if hold_at else 5, key_serializer=str.encode
+        bootstrap_servers, linger_ms=3_000 if hold_at else 5, key_serializer=str.encode
     ) as producer:
 
         def send(records: Iterable[tuple[str, bytes, int]]) -> None:

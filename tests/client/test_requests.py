@@ -306,19 +306,19 @@ def test_a_node_that_is_down_or_unknown_fails_at_once(
     node = start_node(pong)
     join(node.listener, alive=False)
     with pytest.raises(ConnectionFailedError, match="node 1 is down"):
-        engine.ask(1, Ping, timeout_s=30).wait(30)
+        engine.ask(1, Ping, timeout_s=PATIENCE_S).wait(PATIENCE_S)
     with pytest.raises(ConnectionFailedError, match="node 7 is not part of the cluster"):
-        engine.ask(7, Ping, timeout_s=30).wait(30)
+        engine.ask(7, Ping, timeout_s=PATIENCE_S).wait(PATIENCE_S)
 
 
 def test_requests_for_a_node_that_leaves_do_not_wait(engine, coordinator, start_node, join) -> None:
     node = start_node(pong)
     node.stop()
     join(node.listener)
-    answer = engine.ask(1, Ping, timeout_s=30)
+    answer = engine.ask(1, Ping, timeout_s=PATIENCE_S)
     coordinator.change(NodeRemoved(1))
     with pytest.raises(ConnectionFailedError, match="node 1 is not part of the cluster"):
-        answer.wait(30)
+        answer.wait(PATIENCE_S)
 
 
 def test_unsent_requests_are_bounded(engine, start_node, join, eventually) -> None:
@@ -388,7 +388,8 @@ def test_tasks_are_stepped_once_a_wake_up(engine, start_node, join, eventually) 
         gate.wait(PATIENCE_S)
         return pong(request)
 
-    join(start_node(answer).listener)
+    node = start_node(answer)
+    join(node.listener)
 
     class Task:
         steps = 0
@@ -409,7 +410,11 @@ def test_tasks_are_stepped_once_a_wake_up(engine, start_node, join, eventually) 
     engine.attach(task)
     engine.submit(lambda: [engine.request(1, Ping, on_reply=task.reply) for _ in range(500)])
     eventually(lambda: task.steps)
+    all_sent = threading.Event()
+    engine.submit(lambda: all_sent.wait(PATIENCE_S) and None)
     gate.set()
+    eventually(lambda: len(node.requests) == 500)
+    all_sent.set()
     eventually(lambda: task.replies == 500)
     assert task.steps < 400
 
@@ -418,7 +423,7 @@ def test_a_connection_that_takes_no_more_is_fed_as_it_drains(engine, start_node,
     gate = threading.Event()
 
     def answer(request):
-        gate.wait(20)
+        gate.wait(PATIENCE_S)
         return pong(request)
 
     join(start_node(answer).listener)
@@ -434,8 +439,8 @@ def test_a_connection_that_takes_no_more_is_fed_as_it_drains(engine, start_node,
             )
 
     engine.submit(flood)
-    eventually(lambda: connections._links[1].unsent, 20)
+    eventually(lambda: connections._links[1].unsent)
     gate.set()
-    eventually(lambda: len(got) == 15_000, 30)
+    eventually(lambda: len(got) == 15_000)
     assert [number for number, _ in got] == list(range(15_000))
     assert {type(reply) for _, reply in got} == {Pong}

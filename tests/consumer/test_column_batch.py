@@ -136,7 +136,7 @@ else:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(items=st.lists(st.binary(max_size=20), min_size=1, max_size=20))
 def test_arrays_through_a_cluster_are_the_lists(feeder: Feeder, items: list[bytes]) -> None:
     topic = feeder.topic()

@@ -172,7 +172,7 @@ def test_random_bytes_and_broken_requests_harm_nobody(house: Any, raw: RawPeer) 
     assert len(good) == stored
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(frames=st.lists(st.binary(max_size=80), min_size=1, max_size=4))
 def test_any_frames_leave_the_node_alive(house: Any, raw: RawPeer, frames: list[bytes]) -> None:
     raw.send(*frames)

@@ -8,6 +8,8 @@ import pytest
 from tailrace.protocol.errors import ErrorCode
 from tailrace.protocol.messages import Failed, Fetch, Fetched, FetchEntry
 
+from ..patience import PATIENCE_S
+
 MAIN = "tailrace.node.main."
 
 
@@ -89,13 +91,13 @@ def test_sessions_end_with_their_connection(house: Any, monkeypatch: pytest.Monk
     house.start()
     topic, peer, other = house.create(), house.peer(), house.peer()
     entries = [topic.fetch_entry(0)]
-    peer.send(Fetch, entries=entries, session=1, max_wait_ms=1_500)
-    deadline = time.monotonic() + 10
+    peer.send(Fetch, entries=entries, session=1, max_wait_ms=3_000)
+    deadline = time.monotonic() + PATIENCE_S
     while not isinstance(reply := other.ask(Fetch, entries=entries, max_wait_ms=0)[0], Failed):
         assert time.monotonic() < deadline, "the fetch does not come"
     assert reply.error.code == ErrorCode.BUSY
     peer.connection.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while isinstance(other.ask(Fetch, entries=entries, max_wait_ms=1)[0], Failed):
         assert time.monotonic() < deadline
 
