@@ -1,5 +1,6 @@
 """Requests, replies, and the ways in which a reply does not come."""
 
+import re
 import threading
 import time
 from functools import partial
@@ -60,6 +61,11 @@ def join(coordinator, engine, node, eventually):
         eventually(lambda: engine.cluster.version == coordinator.state.version)
 
     return join
+
+
+def seconds_in(caught):
+    """The time that an error tells."""
+    return float(re.search(r"(\d+\.\d) s", str(caught.value))[1])
 
 
 class Replies:
@@ -147,8 +153,9 @@ def test_errors_that_the_caller_gives_up_on_at_once(engine, start_node, join) ->
 def test_silence_ends_in_a_time_out_that_says_who_and_how_long(engine, start_node, join) -> None:
     node = start_node(lambda request: None)
     join(node.listener)
-    with pytest.raises(TimedOutError, match=rf"node 1 at {node.address} did not answer within 0\.2 s"):
+    with pytest.raises(TimedOutError, match=rf"node 1 at {node.address} did not answer within ") as caught:
         engine.call(1, Ping, timeout_s=0.2)
+    assert 0.2 <= seconds_in(caught) < 0.2 + BUSY_S
 
 
 def test_time_outs_come_in_their_order(engine, start_node, join, eventually) -> None:
@@ -295,9 +302,10 @@ def test_what_was_never_sent_fails_as_not_connected(engine, start_node, join) ->
     node.stop()
     join(node.listener)
     with pytest.raises(
-        ConnectionFailedError, match=rf"node 1 at {node.address} could not be reached for 0\.2 s"
-    ):
+        ConnectionFailedError, match=rf"node 1 at {node.address} could not be reached for "
+    ) as caught:
         engine.call(1, Ping, timeout_s=0.2)
+    assert 0.2 <= seconds_in(caught) < 0.2 + BUSY_S
 
 
 def test_a_node_that_is_down_or_unknown_fails_at_once(
