@@ -138,8 +138,8 @@ def test_a_call_ends_with_the_last_error(engine, start_node, join) -> None:
     join(start_node(failing(1000, BusyError("later"))).listener)
     started = time.monotonic()
     with pytest.raises(BusyError, match="later"):
-        engine.call(1, Ping, timeout_s=0.2)
-    assert time.monotonic() - started < 0.2 + BUSY_S
+        engine.call(1, Ping, timeout_s=1.5)
+    assert time.monotonic() - started < 1.5 + BUSY_S
 
 
 def test_errors_that_the_caller_gives_up_on_at_once(engine, start_node, join) -> None:

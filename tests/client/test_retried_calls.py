@@ -30,12 +30,16 @@ from tailrace.protocol.messages import (
 from tailrace.protocol.record import TopicPartition
 from tailrace.protocol.wire import error_info
 
+from ..patience import PATIENCE_S
+
 PLACE = TopicPartition("flights", 0)
+GIVES_UP_MS = 1_500
+"""How long a call tries that fails in the end: long enough for one answer on a busy machine."""
 
 
 @pytest.fixture
 def admin(coordinator):
-    with Admin(coordinator.address, request_timeout_ms=5_000) as admin:
+    with Admin(coordinator.address, request_timeout_ms=int(PATIENCE_S * 1_000)) as admin:
         yield admin
 
 
@@ -120,7 +124,7 @@ def test_creating_waits_for_nodes_that_are_on_their_way(admin, coordinator, topi
 def test_creating_gives_up_on_nodes_that_do_not_come(admin, coordinator) -> None:
     coordinator.others = script(NotEnoughNodesError("0 alive"))
     with pytest.raises(NotEnoughNodesError, match="0 alive"):
-        admin.create_topic("flights", timeout_ms=300)
+        admin.create_topic("flights", timeout_ms=GIVES_UP_MS)
 
 
 def test_creating_does_not_wait_out_a_node_that_has_not_heard(admin, coordinator) -> None:
@@ -157,7 +161,7 @@ def test_offsets_wait_for_a_leader(admin, coordinator, start_node, node, topic) 
     coordinator.change(NodeChanged(node(1, start_node(offset(7)).listener)))
     coordinator.change(TopicChanged(topic("flights", leader=NO_LEADER)))
     with pytest.raises(LeaderNotAvailableError, match="flights-0: there is no live leader"):
-        admin.list_offsets({PLACE: Admin.LATEST}, timeout_ms=100)
+        admin.list_offsets({PLACE: Admin.LATEST}, timeout_ms=GIVES_UP_MS)
     timer = threading.Timer(0.1, coordinator.change, [TopicChanged(topic("flights", epoch=1))])
     timer.start()
     assert admin.list_offsets({PLACE: Admin.LATEST}) == {PLACE: (7, -1)}
@@ -188,7 +192,7 @@ def test_the_last_error_names_the_partition(admin, coordinator, start_node, node
     stubborn = start_node(refusal(NotLeaderError("not me")))
     coordinator.change(NodeChanged(node(1, stubborn.listener)), TopicChanged(topic("flights")))
     with pytest.raises(NotLeaderError, match="flights-0: not me"):
-        admin.list_offsets({PLACE: Admin.LATEST}, timeout_ms=150)
+        admin.list_offsets({PLACE: Admin.LATEST}, timeout_ms=GIVES_UP_MS)
 
 
 def test_an_error_that_no_retry_helps_comes_at_once(admin, coordinator, start_node, node, topic) -> None:
@@ -226,9 +230,9 @@ def test_ready_waits_for_leaders(admin, coordinator, start_node, node, topic) ->
     coordinator.change(NodeChanged(node(1, start_node(lambda request: Pong(request.request_id)).listener)))
     coordinator.change(TopicChanged(topic("flights", leader=NO_LEADER)))
     with pytest.raises(LeaderNotAvailableError, match="flights-0 has no live leader"):
-        admin.ready(100)
+        admin.ready(GIVES_UP_MS)
     coordinator.change(TopicChanged(topic("flights", epoch=1)))
-    admin.ready(5_000)
+    admin.ready()
 
 
 def test_a_created_topic_is_described_as_the_coordinator_has_it(admin, coordinator, topic) -> None:
