@@ -110,8 +110,9 @@ def _map(path: str, token: bytes) -> memoryview:
 
 def _checked_size(fd: int) -> int:
     status = os.fstat(fd)
-    # Pages of another size: hugetlbfs, where a hole that cannot be filled is a SIGBUS.
-    if not stat.S_ISREG(status.st_mode) or status.st_blksize != PAGESIZE:
+    # Blocks of another size: hugetlbfs, where a hole that cannot be filled is a SIGBUS. The file system's,
+    # not `st_blksize`, which is 2 MiB for every memfd where the kernel may use huge pages for shared memory.
+    if not stat.S_ISREG(status.st_mode) or os.fstatvfs(fd).f_bsize != PAGESIZE:
         raise LocalPathError("the descriptor is no arena")
     if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
         raise LocalPathError("the client's memory is not sealed against shrinking and growing")

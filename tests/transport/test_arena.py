@@ -14,7 +14,7 @@ import pytest
 
 from tailrace.protocol.descriptor import Descriptor, frames_of
 from tailrace.protocol.errors import LocalPathError, MalformedRequestError
-from tailrace.protocol.limits import ARENA_BYTES, ARENA_BYTES_MAX, ARENA_LENT_BYTES_MAX, KIB
+from tailrace.protocol.limits import ARENA_BYTES, ARENA_BYTES_MAX, ARENA_LENT_BYTES_MAX, KIB, MIB
 from tailrace.transport import peer_arenas
 from tailrace.transport.arena import SLOTS_AT, Arena
 from tailrace.transport.peer_arenas import Credentials, PeerArenas
@@ -185,6 +185,18 @@ def memfd(size: int = 4_096, seals: tuple[int, ...] = SEALS, token: bytes = TOKE
     return fd
 
 
+def of_huge_pages(_: Path) -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | os.MFD_HUGETLB | os.MFD_HUGE_2MB
+    try:
+        fd = os.memfd_create("test", flags)
+    except OSError as error:
+        pytest.skip(f"no huge pages here: {error}")
+    os.ftruncate(fd, 2 * MIB)
+    for seal in SEALS:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seal)
+    return fd
+
+
 def of_file(path: Path) -> int:
     path.write_bytes(TOKEN.ljust(4_096))
     return os.open(path, os.O_RDWR)
@@ -204,6 +216,7 @@ NO_ARENAS: dict[str, tuple[Callable[[Path], int], str]] = {
     "another token": (lambda _: memfd(token=b"z" * 16), "does not hold the token"),
     "empty": (lambda _: memfd(size=64), "an arena of 64 bytes"),
     "huge": (lambda _: memfd(size=ARENA_BYTES_MAX + 4_096), "at most"),
+    "huge pages": (of_huge_pages, "no arena"),
     "a file": (lambda path: of_file(path / "file"), "cannot be mapped|not sealed"),
     "a pipe": (half_a_pipe, "no arena|cannot be opened"),
     "a device": (lambda _: os.open("/dev/zero", os.O_RDWR), "no arena"),
