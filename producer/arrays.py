@@ -1,9 +1,9 @@
 """Arrays of numpy and of Arrow as columns of records, without an object for each value.
 
 numpy: the first axis counts the records; each is the bytes of its item or row, little endian, in its full
-width. Text (`U`, StringDType) becomes UTF-8, by an object for each.
+width. Text (`U`, StringDType) becomes UTF-8, that of StringDType by an object for each.
 Arrow, and whatever shows itself as Arrow (`__arrow_c_array__`, `__arrow_c_stream__`): binary, string, their
-large, view and dictionary kinds, fixed_size_binary, with nulls.
+large, view and dictionary kinds, fixed_size_binary; numbers and times, as the bytes of numpy's; with nulls.
 Imported only where there is such an array.
 """
 
@@ -19,6 +19,8 @@ from tailrace.protocol.packed import Flags, Integers, Packed, nulls, packed_item
 from .arguments import check_length, column_of
 
 _INT32_MAX: Final = 2**31 - 1
+_CHARACTER_BYTES: Final = 4
+"""Of numpy's text."""
 _NOTHING: Final = np.zeros(0, np.uint8)
 
 
@@ -69,7 +71,8 @@ def _of_numpy(name: str, column: Any) -> Packed:
     array = np.asarray(column)
     kind = array.dtype.kind
     if array.ndim == 1 and kind in "UT":
-        return packed_items(column_of(name, array.tolist(), None))
+        text = _of_text(array) if kind == "U" else None
+        return text or packed_items(column_of(name, array.tolist(), None))
     if array.ndim == 0 or array.dtype.hasobject or kind in "UT":
         raise InvalidArgumentError(
             f"{name} is {_shape(array)}: give an array of bytes (S, V, uint8 rows) or of numbers, one item or"
@@ -80,6 +83,30 @@ def _of_numpy(name: str, column: Any) -> Packed:
         return Packed(_NOTHING, len(array), 0)
     plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     return Packed(plain.reshape(-1).view(np.uint8), len(array), width)
+
+
+def _of_text(array: NDArray[Any]) -> Packed | None:
+    """Text of a fixed width as UTF-8, all of it encoded at once; None where each item is to be looked at.
+
+    An item ends with its last character that is not zero, as it does for numpy.
+    """
+    count, width = len(array), array.dtype.itemsize // _CHARACTER_BYTES
+    if not count or not width:
+        return None
+    codes = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).view("<u4").reshape(count, width)
+    lengths = np.where(codes.any(axis=1), width - (codes[:, ::-1] != 0).argmax(axis=1), 0)
+    ends = np.zeros(count + 1, np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    own = codes.reshape(-1) if ends[-1] == codes.size else codes[np.arange(width) < lengths[:, None]]
+    try:
+        text = own.tobytes().decode("utf-32-le").encode()
+    except UnicodeDecodeError:  # a surrogate, or no character: who looks at each says which
+        return None
+    if len(text) > len(own):
+        after = np.zeros(len(own) + 1, np.int64)
+        np.cumsum(1 + (own > 0x7F) + (own > 0x7FF).astype(np.int8) + (own > 0xFFFF), out=after[1:])
+        ends = after[ends]
+    return Packed(np.frombuffer(text, np.uint8), count, 0, ends)
 
 
 def _shape(array: NDArray[Any]) -> str:
@@ -135,14 +162,10 @@ def _plain(name: str, column: Any) -> Any:
     import pyarrow as pa
     from pyarrow import types
 
+    column = _unviewed(_as_bytes(_looked_up(column)))
     kind = column.type
-    if types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = column.type
-    if types.is_fixed_size_binary(kind) and column.null_count:
-        return column.cast(pa.large_binary())
-    if types.is_binary_view(kind) or types.is_string_view(kind):
-        return _unviewed(column, pa.large_binary() if types.is_binary_view(kind) else pa.large_string())
+    if types.is_fixed_size_binary(kind):
+        return column.cast(pa.large_binary()) if column.null_count else column
     if types.is_binary(kind) or types.is_string(kind):
         chunks = getattr(column, "num_chunks", 1)
         if chunks > 1 and column.nbytes > _INT32_MAX:  # more than the offsets of one array can count
@@ -150,17 +173,44 @@ def _plain(name: str, column: Any) -> Any:
         return column
     if types.is_large_binary(kind) or types.is_large_string(kind) or types.is_null(kind):
         return column
-    if types.is_fixed_size_binary(kind):
-        return column
     raise InvalidArgumentError(
-        f"{name} is an Arrow array of {kind}: give binary or string, column.cast('string') for text, or"
-        " column.to_numpy() for the bytes of fixed-width numbers"
+        f"{name} is an Arrow array of {kind}: give binary, string or numbers; column.cast('string') makes"
+        " text of most others"
     )
 
 
-def _unviewed(column: Any, kind: Any) -> Any:
+def _looked_up(column: Any) -> Any:
+    """Of a dictionary and indexes the value for each index; any other column as it is."""
     import pyarrow as pa
 
+    if not pa.types.is_dictionary(column.type):
+        return column
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    found = [_unviewed(chunk.dictionary).take(chunk.indices) for chunk in chunks]
+    return pa.chunked_array(found, None if found else pa.binary())
+
+
+def _as_bytes(column: Any) -> Any:
+    """Numbers and times as the bytes that they lie in, a boolean as one; any other column as it is."""
+    import pyarrow as pa
+
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
+    if not pa.types.is_primitive(column.type):
+        return column
+    return _one_array(column).view(pa.binary(column.type.bit_width // 8))
+
+
+def _unviewed(column: Any) -> Any:
+    """With offsets in place of views; any other column as it is."""
+    import pyarrow as pa
+
+    if pa.types.is_binary_view(column.type):
+        kind = pa.large_binary()
+    elif pa.types.is_string_view(column.type):
+        kind = pa.large_string()
+    else:
+        return column
     try:
         return column.cast(kind)
     except pa.ArrowNotImplementedError:  # as in pyarrow 17; then by an object for each

@@ -277,9 +277,9 @@ class Producer:
 
         - numpy of any dtype but object: a record for each item, or row, of the first axis: its bytes in C
           order, little endian, in full width (so `S5` sends b"ab" with three zero bytes). Text (`U`,
-          StringDType) is sent as UTF-8, one by one.
-        - Arrow (pyarrow arrays, chunked too; polars' series; whatever has `__arrow_c_array__` or
-          `__arrow_c_stream__`): binary and string in all their kinds, with nulls.
+          StringDType) is sent as UTF-8; that of StringDType is made into objects first.
+        - Arrow (pyarrow arrays, chunked too; pandas' and polars' series; whatever has `__arrow_c_array__` or
+          `__arrow_c_stream__`): binary, string, numbers and times (as numpy's bytes), with nulls.
 
         Timestamps may be integers, numpy's datetime64, or Arrow's timestamps. A serializer is applied to each
         item of an array. Records from arrays do not share a batch with others: do not mix small calls.
