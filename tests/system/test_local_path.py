@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
 from ..patience import wait_until
+from ..suspended import suspended
 
 WRITER = """
 import sys
@@ -59,16 +61,41 @@ def node_pid(cluster: Cluster) -> int:
     return cluster.pid(cluster.node_ids[0])
 
 
+@contextmanager
+def writing(cluster: Cluster) -> Iterator[subprocess.Popen[str]]:
+    """A process that writes by way of shared memory, and says a line now and then."""
+    arguments = [sys.executable, "-c", WRITER, cluster.bootstrap_servers, "t"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as writer:
+        try:
+            wait_until(lambda: "shared memory" in said(writer), "the arena")
+            yield writer
+        finally:
+            writer.kill()
+
+
+def said(writer: subprocess.Popen[str]) -> str:
+    assert writer.stdout is not None
+    return writer.stdout.readline()
+
+
 def test_a_killed_client_leaves_nothing(own_cluster: Cluster) -> None:
     pid = node_pid(own_cluster)
-    arguments = [sys.executable, "-c", WRITER, own_cluster.bootstrap_servers, "t"]
     for _ in range(3):
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as writer:
-            assert writer.stdout is not None
-            wait_until(lambda out=writer.stdout: "shared memory" in out.readline(), "the arena")
+        with writing(own_cluster):
             assert arenas_of(pid) == 1
-            writer.kill()
         wait_until(lambda: arenas_of(pid) == 0, "the node to let go of the memory")
+
+
+def test_who_is_suspended_keeps_nothing(own_cluster: Cluster) -> None:
+    """The other one gives the memory back, and shares again when they meet again."""
+    node = node_pid(own_cluster)
+    with writing(own_cluster) as writer:
+        for asleep, other in ((writer.pid, node), (node, writer.pid)):
+            with suspended(asleep):
+                wait_until(lambda other=other: arenas_of(other) == 0, f"process {other} to let go")
+            wait_until(
+                lambda: said(writer) and arenas_of(node) == arenas_of(writer.pid) == 1, "sharing again"
+            )
 
 
 def test_a_killed_node_comes_back_and_shares_again(own_cluster: Cluster) -> None:
