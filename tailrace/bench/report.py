@@ -60,7 +60,7 @@ def _charts(results: Results) -> list[str]:
     charts = []
     across = linear("seconds since the start", results.seconds, short_number, exact=True)
     sides = (
-        ("acknowledged", [(moment.at_s, moment.sent_per_s) for moment in moments], results.acked),
+        (results.answered, [(moment.at_s, moment.sent_per_s) for moment in moments], results.acked),
         ("read", [(moment.at_s, moment.read_per_s) for moment in moments], results.read),
     )
     rates = [Series(name, points) for name, points, count in sides if count]
@@ -88,7 +88,7 @@ def _second(point: tuple[float, float]) -> float:
 
 
 def _percentile_chart(results: Results) -> str:
-    kinds = (("until acknowledged", results.ack), ("until read", results.end_to_end))
+    kinds = ((f"until {results.answered}", results.ack), ("until read", results.end_to_end))
     timings = [(name, timing) for name, timing in kinds if timing is not None]
     top = max(100 - 100 / max(2, timing.latency.count) for _, timing in timings)
     series = [Series(name, _curve(timing)) for name, timing in timings]

@@ -106,6 +106,11 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
         """What the rate is of: records that came to their end."""
         return self.acked if self.spec.mode == "produce" else self.read
 
+    @property
+    def answered(self) -> str:
+        """What is known of the records that count as sent: with acks=0 only that they went out."""
+        return "handed to the connection" if self.spec.acks == "0" else "acknowledged"
+
     def line(self) -> str:
         """To compare with what kafka-producer-perf-test prints at its end."""
         what = {"produce": "sent", "consume": "read"}.get(self.spec.mode, "sent and read")

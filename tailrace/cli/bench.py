@@ -252,15 +252,19 @@ def _write_files(results: "Results", json_file: Path | None, report_file: Path |
     from tailrace.bench.document import json_of
     from tailrace.bench.report import html_of
 
+    if json_file is not None and str(json_file) == "-":
+        click.echo(json_of(results))
+    elif json_file is not None:
+        _write(json_file, json_of(results) + "\n")
+    if report_file is not None:
+        _write(report_file, html_of(results))
+
+
+def _write(file: Path, text: str) -> None:
     try:
-        if json_file is not None and str(json_file) == "-":
-            click.echo(json_of(results))
-        elif json_file is not None:
-            json_file.write_text(json_of(results) + "\n")
-        if report_file is not None:
-            report_file.write_text(html_of(results))
+        file.write_text(text)
     except OSError as error:
-        raise click.FileError(error.filename or "", os_error_text(error)) from None
+        raise click.FileError(str(file), os_error_text(error)) from None
 
 
 def _exit_code(results: "Results") -> int:

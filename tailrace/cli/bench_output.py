@@ -72,7 +72,8 @@ def print_results(results: "Results") -> None:
         why = f": {results.error}" if results.error else ""
         click.echo(f"\n{failed:,} records were not acknowledged{why}")
     if results.spec.mode in ("e2e", "latency") and not results.interrupted and results.read < results.acked:
-        why = "lost, which acks=0 allows" if results.spec.acks == "0" else "removed before (retention)"
+        allowed = results.spec.acks == "0"
+        why = "lost, which acks=0 allows" if allowed else "removed before (retention), or lost"
         click.echo(f"\n{results.acked - results.read:,} records were not read: {why}")
     if results.verification is not None and results.verification.holds:
         click.echo(f"\n{results.verification.text()}")
@@ -82,7 +83,7 @@ def latency_explained(results: "Results") -> str:
     """From when to when the latencies are, and whether pauses of the senders count."""
     if results.timing is None:
         return ""
-    until = "it was acknowledged" if results.end_to_end is None else "a consumer had it"
+    until = f"it was {results.answered}" if results.end_to_end is None else "a consumer had it"
     begin = "a record was sent" if results.spec.rate is None else "a record was due (open loop)"
     return f"latency: from when {begin} until {until}"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tailrace import Admin, Producer
+from tailrace import Admin, Producer, TopicPartition
 from tailrace.bench.results import Results, results_of
 from tailrace.bench.spec import Spec
 from tailrace.bench.verify import Verdict
@@ -20,6 +20,7 @@ from tailrace.cli import bench
 from tailrace.cli.main import run
 from tailrace.testing import Cluster
 
+from ..patience import wait_until
 from .conftest import COMMAND
 
 Run = Callable[..., Any]
@@ -195,6 +196,36 @@ def test_the_parent_is_killed(cluster: Cluster, start: Callable[..., Bench], all
             admin.delete_topic(topic)
 
 
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_a_node_is_killed(start: Callable[..., Bench], forgetful: bool) -> None:
+    """An ephemeral one has forgotten what it had acknowledged, and the verification finds that."""
+    with Cluster(ephemeral=forgetful) as cluster, Admin(cluster.bootstrap_servers) as admin:
+        admin.create_topic("t")
+        options = ("--topic", "t", "--rate", 2_000, "--records", 6_000, "--verify")
+        running = start("produce", *options, servers=cluster.bootstrap_servers)
+        wait_until(lambda: stored(admin, "t") >= 500, "records")
+        cluster.kill(1)
+        cluster.start(1)
+        code, out, err = running.ended()
+    if not forgetful:
+        assert code == 0, err
+        assert "verified: each of 6,000 records with an acknowledgement was read once and in order" in out
+        return
+    assert code == 1
+    assert "verified" not in out
+    found = re.search(r"VERIFICATION FAILED: of [\d,]+ acknowledged records ([\d,]+) lost, 0 read more", err)
+    assert found, err
+    assert int(found[1].replace(",", "")) >= 100
+    assert re.search(r"record \d+ of producer 0: acknowledged, and never read", err)
+
+
+def stored(admin: Admin, topic: str) -> int:
+    """Records in its only partition."""
+    place = TopicPartition(topic, 0)
+    found = admin.list_offsets({place: Admin.LATEST})[place]
+    return 0 if found is None else found.offset
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -220,6 +251,22 @@ def test_without_the_package(capsys: pytest.CaptureFixture[str], monkeypatch: py
     monkeypatch.setitem(sys.modules, "hdrh.histogram", None)
     assert run(["bench", "produce"]) == 1
     assert "pip install 'tailrace[bench]'" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """The figures are shown all the same."""
+    for option in ("--json", "--report"):
+        arguments = ["bench", "produce", "--records", "10", "-b", cluster.bootstrap_servers]
+        assert run([*arguments, option, "/dev/full"]) == 1
+        said = capsys.readouterr()
+        assert said.out.startswith("10 records sent")
+        assert "'/dev/full': no space left" in said.err
+
+
+def test_without_acknowledgements(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", "produce", "--records", "10", "--acks", "0", "-b", cluster.bootstrap_servers]
+    assert run(arguments) == 0
+    assert "until it was handed to the connection" in capsys.readouterr().out
 
 
 def test_no_cluster_there(capsys: pytest.CaptureFixture[str]) -> None:
