@@ -257,6 +257,8 @@ def main() -> None:
         "log": ("GB of log", by_gigabytes, arguments.gigabytes),
         "consumers": ("consumers that wait", by_consumers, arguments.consumers),
     }
+    if arguments.write and not all(counts for *_, counts in measures.values()):
+        parser.error("--write replaces all of the page's tables: measure all of them")
     parts = {
         name: (what, run(counts, arguments.seconds))
         for name, (what, run, counts) in measures.items()
