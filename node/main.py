@@ -216,12 +216,10 @@ class Loop:
             membership=self._membership,
             follow=self._follow,
         )
-        self._closing = False
-        self._drained = False
+        self._closing = self._drained = False
         self._due_at = 0.0
         """When there is something to look at, as far as it was known at the last look."""
-        self._replicates = False
-        """Does each round have to look? Only a look can be what begins that."""
+        self._replicates = False  # Then every round looks. What begins it is always followed by a look.
         self._end_at = inf
         self._failure: Exception | None = None
 
