@@ -94,10 +94,16 @@ class Producing:
         )
 
     def _warm_up(self, producer: Producer) -> None:
-        """One empty record to each partition, so that connections and the producer's id are there."""
+        """One empty record to each partition, so that connections and the producer's id are there.
+
+        Records without a key go on behind the last of them: elsewhere with each producer, so that these do
+        not all write to one partition, and then all to the next.
+        """
+        partitions = sorted(producer.partitions_for(self._spec.topic))
+        first = self._task.index * len(partitions) // self._spec.producers
         deliveries = [
             producer.send(self._spec.topic, b"", partition=partition)
-            for partition in producer.partitions_for(self._spec.topic)
+            for partition in partitions[first:] + partitions[:first]
         ]
         for delivery in deliveries:
             delivery.result(self._spec.timeout_s)

@@ -145,6 +145,14 @@ def test_e2e_measures_until_a_consumer_has_it(
     }  # fmt: skip
 
 
+def test_producers_begin_in_partitions_of_their_own(figures: Callable[..., dict[str, Any]]) -> None:
+    sizes = ("--producers", 3, "--consumers", 3, "--partitions", 3, "--records", 300)
+    found = figures("e2e", *sizes)
+    assert {client["name"]: client["records"] for client in found["clients"]} == {
+        f"{role} {index}": 100 for role in ("producer", "consumer") for index in range(3)
+    }
+
+
 def test_latency(cluster: Cluster, figures: Callable[..., dict[str, Any]]) -> None:
     found = figures("latency", "--remote", "--rate", 2_000, "--records", 600, "--keys", 9, "--partitions", 2)
     timing = found["end_to_end"]["latency"]
