@@ -101,13 +101,11 @@ def look(folder: Path, allowed: list[str]) -> str | None:
     return None if left in allowed else "something that was answered is lost, or something is half there"
 
 
-@pytest.mark.timeout(120)
 def test_power_loss_leaves_a_follower_whole(tmp_path: Path) -> None:
     found = findings(tmp_path, STATES)
     assert not found, f"seed {SEED}: {len(found)} findings: {found[:5]}"
 
 
-@pytest.mark.timeout(120)
 def test_the_replay_finds_a_follower_that_does_not_sync(tmp_path: Path) -> None:
     # Only with nothing left: LMDB may crash on a file of random sectors, which a node that syncs never has.
     found = findings(tmp_path, 0, "--no-sync")
