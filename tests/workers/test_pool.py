@@ -247,7 +247,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_missing(
     numbers(source, 2_000)
 
     def slowly(record: Record[Any, Any]) -> bytes:
-        time.sleep(0.001)
+        time.sleep(0.003)  # so that it is not done before the second kill
         return bytes(record.value)
 
     made = pool(slowly, source, output_topic=output)
