@@ -72,18 +72,13 @@ class AssignedPartition:
     @property
     def deliverable(self) -> bool:
         """Is there something to hand over or to raise?"""
-        return not self.halted and bool(self.buffer or self.failure)
-
-    @property
-    def halted(self) -> bool:
-        """Is nothing to be fetched or handed over, for whatever reason?"""
-        return self.paused or self.aside
+        return bool(self.buffer or self.failure) and not (self.paused or self.aside)
 
     def wants_fetch(self, buffer_bytes_max: int) -> bool:
         """Should more of it be fetched? `buffer_bytes_max` is how much may lie in the buffer before."""
         return (
             self.buffered_bytes < buffer_bytes_max
-            and not self.halted
+            and not (self.paused or self.aside)
             and self.failure is None
             and self.leader != NO_LEADER
         )
@@ -107,7 +102,7 @@ class AssignedPartition:
         """A batch was fetched; the next one is asked for from its end."""
         self.buffer.append(raw)
         self.buffered_bytes += len(raw.data)
-        self.fetch_offset = raw.header.last_offset + 1
+        self.fetch_offset = raw.end
 
     def pop(self) -> None:
         """The first batch is handed over to its last record.
@@ -116,7 +111,7 @@ class AssignedPartition:
         """
         raw = self.buffer.popleft()
         self.buffered_bytes -= len(raw.data)
-        self.position = raw.header.last_offset + 1 if self.buffer else self.fetch_offset
+        self.position = raw.end if self.buffer else self.fetch_offset
         self.open = None
 
     def move_to(self, offset: int) -> None:

@@ -40,25 +40,21 @@ class Assignment:
         self._commits = commits
         self._reset: Reset = reset
         self._random = random
-        self._partitions: dict[TopicPartition, AssignedPartition] = {}
+        self.partitions: dict[TopicPartition, AssignedPartition] = {}
+        """What is assigned. Others only read it."""
         self.topics: tuple[str, ...] = ()
         """Subscribed topics; empty when partitions were assigned by name."""
         self.pattern: re.Pattern[str] | None = None
 
-    @property
-    def partitions(self) -> Mapping[TopicPartition, AssignedPartition]:
-        """What is assigned."""
-        return self._partitions
-
     def find(self, name: TopicPartition) -> AssignedPartition:
         """Raises InvalidArgumentError for a partition that is not assigned."""
         try:
-            return self._partitions[name]
+            return self.partitions[name]
         except KeyError:
-            few = ", ".join(map(str, list(self._partitions.values())[:5])) or "none"
+            few = ", ".join(map(str, list(self.partitions.values())[:5])) or "none"
             raise InvalidArgumentError(
                 f"{name.topic}-{name.partition} is not assigned to this consumer: assigned are {few}"
-                f"{' and more' if len(self._partitions) > 5 else ''}"
+                f"{' and more' if len(self.partitions) > 5 else ''}"
             ) from None
 
     def subscribe(
@@ -117,7 +113,7 @@ class Assignment:
             for topic, info in infos.items()
             if info is not None
             for name in map(partial(TopicPartition, topic), range(len(info.partitions)))
-            if name not in self._partitions and self._is_followed(topic, info)
+            if name not in self.partitions and self._is_followed(topic, info)
         }
         for name, info in missing.items():
             held = self._commits.hold({name: info.topic_id}, self._engine.request_timeout_s)
@@ -169,7 +165,7 @@ class Assignment:
     def vanished(self) -> list[AssignedPartition]:
         """Those whose topic was deleted."""
         topics = self._engine.view().topics
-        return [partition for partition in self._partitions.values() if partition.key[0] not in topics]
+        return [partition for partition in self.partitions.values() if partition.key[0] not in topics]
 
     # ------------------------------------------------------------------ inside
 
@@ -177,18 +173,18 @@ class Assignment:
         """Is it the topic that was subscribed, not one that was created anew under its name?"""
         return all(
             partition.key[0] == info.topic_id
-            for name, partition in self._partitions.items()
+            for name, partition in self.partitions.items()
             if name.topic == topic
         )
 
     def _replace(self, wanted: Mapping[TopicPartition, TopicInfo], deadline: float) -> None:
         kept = {
             name
-            for name, partition in self._partitions.items()
+            for name, partition in self.partitions.items()
             if name in wanted and wanted[name].topic_id == partition.key[0]
         }
         added = {name: info for name, info in wanted.items() if name not in kept}
-        dropped = [partition for name, partition in self._partitions.items() if name not in kept]
+        dropped = [partition for name, partition in self.partitions.items() if name not in kept]
         with ExitStack() as held:
             fresh = self._prepare(added, held, deadline)
             if self._commits.automatic:
@@ -249,7 +245,7 @@ class Assignment:
         return partition
 
     def _add(self, partition: AssignedPartition) -> None:
-        self._partitions[partition.name] = partition
+        self.partitions[partition.name] = partition
         with self._lock:
             # Under the lock: the I/O thread tells the fetcher of every state after this one.
             self._fetcher.assign(partition, self._engine.view().topics.get(partition.key[0]))
@@ -258,4 +254,4 @@ class Assignment:
         with self._lock:
             self._fetcher.revoke(partition)
         self._commits.release(partition.key)
-        del self._partitions[partition.name]
+        del self.partitions[partition.name]

@@ -44,14 +44,11 @@ class Commits:
         self._stored: dict[Key, StoredOffset | None] = {}
         self._on_its_way = False
         """An auto-commit waits for its answer. Cleared in the I/O thread."""
-        self.due_at = inf if self._interval_s is None else 0.0
+        self.automatic = self._interval_s is not None
+        """Does auto-commit write?"""
+        self.due_at = 0.0 if self.automatic else inf
         """When auto-commit may write again (monotonic seconds); never without it."""
         self.writes = 0
-
-    @property
-    def automatic(self) -> bool:
-        """Does auto-commit write?"""
-        return self._interval_s is not None
 
     def check(self) -> None:
         """Raise InvalidArgumentError if offsets are stored nowhere."""

@@ -5,20 +5,20 @@ from typing import Any, NamedTuple
 from tailrace.client.serializers import Deserializer, deserializer_of
 
 
-class Decoding(NamedTuple):
+class Decoding:
     """The consumer's deserializers, and whether batches' checksums are verified.
 
     Without a deserializer bytes are handed over as they are. A null stays None and is given to none.
     """
 
-    key: Deserializer | None = None
-    value: Deserializer | None = None
-    check_crc: bool = True
-
-    @property
-    def plain(self) -> bool:
+    def __init__(
+        self, key: Deserializer | None = None, value: Deserializer | None = None, check_crc: bool = True
+    ) -> None:
+        self.key = key
+        self.value = value
+        self.check_crc = check_crc
+        self.plain = key is None and value is None
         """Are keys and values handed over as bytes?"""
-        return self.key is None and self.value is None
 
 
 def decoding_of(

@@ -1,13 +1,13 @@
 """What the fetcher wants to be sent, and what it has counted. Values only."""
 
-from typing import NamedTuple
+import msgspec
 
 from tailrace.protocol.messages import FetchEntry, OffsetQuery
 
 from .assigned import Key
 
 
-class FetchPlan(NamedTuple):
+class FetchPlan(msgspec.Struct, frozen=True):
     """A fetch to send to a node. The answer is for `replied` or `failed`.
 
     `reply_bytes`: room for the batches, in shared memory if there is such.
@@ -21,7 +21,7 @@ class FetchPlan(NamedTuple):
     reply_bytes: int
 
 
-class LookupPlan(NamedTuple):
+class LookupPlan(msgspec.Struct, frozen=True):
     """Where do the logs start and end? Two queries for each of `keys`. For `located` or `failed`."""
 
     fetch_id: int

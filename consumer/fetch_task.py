@@ -52,6 +52,7 @@ class FetchTask:
         self.group_moved = False
         """The group has another assignment for us, or has lost us. Cleared as `cluster_moved`."""
         self._over = False
+        """Has the engine ended? It knows why."""
 
     # --------------------------------------------------------- in the I/O thread
 
@@ -128,7 +129,7 @@ class FetchTask:
                 self._fetcher.failed(plan.fetch_id, reply, now)
             else:
                 self._fetcher.failed(plan.fetch_id, MalformedRequestError(f"got {reply!r:.200}"), now)
-            if self._fetcher.has_ready:
+            if self._fetcher.ready:
                 self._goes_first = self._waiting and little
                 self._tell()
         if self._goes_first:
@@ -144,9 +145,9 @@ class FetchTask:
         what has ended the engine.
         """
         self._wait(self._worth_waking, timeout_s)
-        woken = self.take_woken()
-        self._engine.check()
-        return not woken
+        if self._over:
+            self._engine.check()
+        return not (self._woken and self.take_woken())
 
     def wait_for(self, condition: Callable[[], bool], deadline: float) -> bool:
         """Until `condition`, which is looked at under the lock, or `deadline` (monotonic seconds).
@@ -214,4 +215,4 @@ class FetchTask:
             self._listener()
 
     def _worth_waking(self) -> bool:
-        return self._woken or self.cluster_moved or self.group_moved or self._fetcher.has_ready
+        return self._woken or self.cluster_moved or self.group_moved or bool(self._fetcher.ready)

@@ -11,7 +11,7 @@ Fetches name the partitions that were served least recently first: the node fill
 
 import logging
 from collections.abc import Container, Mapping, Sequence
-from itertools import islice
+from operator import attrgetter
 from random import Random
 from typing import Final
 
@@ -47,12 +47,13 @@ from tailrace.protocol.messages import (
 from .assigned import NO_FETCH, AssignedPartition, Key, Reset
 from .failures import corrupt_batch, deleted_topic, out_of_range
 from .fetch_plans import FetchPlan, FetchStatistics, LookupPlan
-from .flights import Flight, Flights
+from .flights import Flight, Flights, Node
 from .open_batch import RawBatch
 
 _NODE_MAY_NOT_KNOW_YET: Final = (ErrorCode.UNKNOWN_TOPIC, ErrorCode.UNKNOWN_PARTITION)
 """From a node these are no verdict: it may hear of a topic later than we do. The cluster state decides."""
 
+_batches_of: Final = attrgetter("batches")
 _log = logging.getLogger(__name__)
 
 
@@ -72,8 +73,8 @@ class Fetcher:
         self.partitions: dict[Key, AssignedPartition] = {}
         self._idle: dict[Key, AssignedPartition] = {}
         """Not in a fetch, the one served least recently first."""
-        self._ready: dict[Key, AssignedPartition] = {}
-        """Something to hand over, in turn."""
+        self.ready: dict[Key, AssignedPartition] = {}
+        """Something to hand over or to raise, the one whose turn it is first."""
         self._flights = Flights(random)
         self.retry_at: float | None = None
         """When `plan` would have more to send than at its last call, if nothing else happens."""
@@ -94,14 +95,14 @@ class Fetcher:
         """Read it no more; what is buffered of it goes."""
         self._recall(partition)
         self.buffered_bytes -= partition.buffered_bytes
-        for table in (self.partitions, self._idle, self._ready):
+        for table in (self.partitions, self._idle, self.ready):
             table.pop(partition.key, None)
 
     def seek(self, partition: AssignedPartition, offset: int) -> None:
         """Go on from `offset`: what was or will be fetched from elsewhere is dropped."""
         self._recall(partition)
         self.buffered_bytes -= partition.buffered_bytes
-        self._ready.pop(partition.key, None)
+        self.ready.pop(partition.key, None)
         deleted = partition.failure if isinstance(partition.failure, UnknownTopicError) else None
         partition.move_to(offset)
         if deleted is not None:
@@ -144,44 +145,40 @@ class Fetcher:
             self._drop_paused()
         if self.buffered_bytes >= FETCH_BUFFER_BYTES_MAX:
             return []
-        chosen: dict[tuple[int, bool], dict[Key, AssignedPartition]] = {}
-        for key, partition in self._idle.items():
-            if partition.wants_fetch(self._ahead_bytes) and self._may_fetch(partition, now):
-                together = chosen.setdefault((partition.leader, partition.lost), {})
-                if len(together) < self._flights.space(partition.leader):
-                    together[key] = partition
-        plans: list[FetchPlan | LookupPlan] = [
-            self._resume(flight, chosen.pop((flight.node_id, False), {}))
-            for flight in self.resting
-            if self._is_due(self._flights.retry_at(flight.node_id), now)
-        ]
-        for (node_id, lost), partitions in chosen.items():
-            if self._flights.may_depart(node_id):
-                plans.append(
-                    self._look_up(node_id, partitions) if lost else self._depart(node_id, partitions)
-                )
+        chosen = self._choose(now)
+        plans: list[FetchPlan | LookupPlan] = []
+        for node in self._flights.nodes.values():
+            if node.resting and self._is_due(node.retry_at, now):
+                for flight in list(node.resting.values()):
+                    partitions = chosen.pop((node, False), {})
+                    self._flights.resume(flight, partitions)
+                    plans.append(self._fetch(flight, partitions))
+        for (node, lost), partitions in chosen.items():
+            if partitions and node.space():
+                flight = self._flights.depart(node, partitions)
+                plans.append(self._look_up(flight, partitions) if lost else self._fetch(flight, partitions))
         return plans
 
     def replied(
         self, fetch_id: int, results: Sequence[FetchResult], frames: Sequence[Buffer], now: float
     ) -> None:
         """A node has answered a fetch: `frames` are the batches of all `results`, in their order."""
-        announced = sum(result.batches for result in results)
+        announced = sum(map(_batches_of, results))
         if announced != len(frames):
             error = MalformedRequestError(f"a reply of {len(frames)} frames that speaks of {announced}")
             self.failed(fetch_id, error, now)
             return
         flight = self._flights.land(fetch_id)
-        self._flights.reached(flight.node_id)
-        self._flights.brought(flight.node_id, sum(map(len, frames)))
-        batches = iter(frames)
+        flight.node.brought(sum(map(len, frames)))
+        start = 0
         for result in results:
-            taken = list(islice(batches, result.batches))
+            end = start + result.batches
             partition = flight.partitions.pop((result.topic_id, result.partition), None)
             if partition is not None:
                 partition.fetch = NO_FETCH
                 self._idle[partition.key] = partition
-                self._take(partition, result, taken, now)
+                self._take(partition, result, frames[start:end], now)
+            start = end
         for partition in flight.retried:
             if partition.fetch == fetch_id:
                 partition.clear_backoff()
@@ -194,7 +191,7 @@ class Fetcher:
             self.failed(plan.fetch_id, error, now)
             return
         flight = self._land(plan.fetch_id)
-        self._flights.reached(flight.node_id)
+        flight.node.reached()
         for key, start, end in zip(plan.keys, results[::2], results[1::2], strict=True):
             partition = flight.partitions.get(key)
             if partition is None:
@@ -216,32 +213,18 @@ class Fetcher:
         if isinstance(error, UnknownFetchSessionError) and flight.epoch:
             return  # the node has forgotten what the flight waits for: all of it is named again
         if error.retriable:
-            self._flights.missed(flight.node_id, error, now)
+            flight.node.missed(error, now)
             self.outdated = True
             return
         for partition in flight.partitions.values():
             self._fail(partition, type(error)(f"{partition}: {error}"))
 
-    @property
-    def resting(self) -> list[Flight]:
-        """The flights that wait for `plan` to go on."""
-        return self._flights.resting()
-
     # --------------------------------------------------------------- hand-over
-
-    @property
-    def has_ready(self) -> bool:
-        """Is there something to hand over or to raise?"""
-        return bool(self._ready)
-
-    def ready(self) -> list[AssignedPartition]:
-        """The partitions with something to hand over or to raise, the one whose turn it is first."""
-        return list(self._ready.values())
 
     def served(self, partition: AssignedPartition) -> None:
         """It had its turn."""
-        if len(self._ready) > 1 and partition.key in self._ready:
-            self._ready[partition.key] = self._ready.pop(partition.key)
+        if len(self.ready) > 1 and partition.key in self.ready:
+            self.ready[partition.key] = self.ready.pop(partition.key)
 
     def pop(self, partition: AssignedPartition) -> bool:
         """The partition's first batch was handed over whole; True if a fetch can go out for that."""
@@ -249,7 +232,7 @@ class Fetcher:
         self.buffered_bytes -= len(partition.buffer[0].data)
         partition.pop()
         if not partition.deliverable:
-            self._ready.pop(partition.key, None)
+            self.ready.pop(partition.key, None)
         return was_full or (partition.fetch == NO_FETCH and partition.wants_fetch(self._ahead_bytes))
 
     # ------------------------------------------------------------------ inside
@@ -263,19 +246,27 @@ class Fetcher:
         if (info.leader, info.leader_epoch) != (partition.leader, partition.leader_epoch):
             partition.leader, partition.leader_epoch = info.leader, info.leader_epoch
             partition.clear_backoff()
-            self._flights.elected(info.leader)
+            self._flights.node(info.leader).forgive()
             self._recall(partition)
 
-    def _may_fetch(self, partition: AssignedPartition, now: float) -> bool:
-        due = max(partition.retry_at, self._flights.retry_at(partition.leader))
-        return self._is_due(due, now) and self._flights.may_depart(partition.leader)
+    def _choose(self, now: float) -> dict[tuple[Node, bool], dict[Key, AssignedPartition]]:
+        """Who is to be asked for, by the node to ask and by what: False is a fetch, True a look-up."""
+        chosen: dict[tuple[Node, bool], dict[Key, AssignedPartition]] = {}
+        for key, partition in self._idle.items():
+            if partition.wants_fetch(self._ahead_bytes):
+                node = self._flights.node(partition.leader)
+                if self._is_due(max(partition.retry_at, node.retry_at), now):
+                    together = chosen.setdefault((node, partition.lost), {})
+                    if len(together) < node.space():
+                        together[key] = partition
+        return chosen
 
     def _is_due(self, at: float, now: float) -> bool:
         if at > now:
             self.retry_at = at if self.retry_at is None else min(at, self.retry_at)
         return at <= now
 
-    def _look_up(self, node_id: int, partitions: dict[Key, AssignedPartition]) -> LookupPlan:
+    def _look_up(self, flight: Flight, partitions: dict[Key, AssignedPartition]) -> LookupPlan:
         queries = [
             OffsetQuery(*key, partition.leader_epoch, which, partition.begins_after)
             for key, partition in partitions.items()
@@ -284,26 +275,18 @@ class Fetcher:
         keys = list(partitions)
         for key in keys:
             del self._idle[key]
-        flight = self._flights.depart(node_id, partitions)
-        return LookupPlan(flight.fetch_id, node_id, keys, queries)
-
-    def _depart(self, node_id: int, partitions: dict[Key, AssignedPartition]) -> FetchPlan:
-        return self._fetch(self._flights.depart(node_id, partitions), partitions)
-
-    def _resume(self, flight: Flight, partitions: dict[Key, AssignedPartition]) -> FetchPlan:
-        self._flights.resume(flight, partitions)
-        return self._fetch(flight, partitions)
+        return LookupPlan(flight.fetch_id, flight.node.node_id, keys, queries)
 
     def _fetch(self, flight: Flight, partitions: dict[Key, AssignedPartition]) -> FetchPlan:
         self.statistics.fetches += 1
-        entries = [
-            FetchEntry(*key, partition.leader_epoch, partition.fetch_offset, self._partition_bytes)
-            for key, partition in partitions.items()
-        ]
-        for key in partitions:
+        entries = []
+        for key, partition in partitions.items():
+            entries.append(
+                FetchEntry(*key, partition.leader_epoch, partition.fetch_offset, self._partition_bytes)
+            )
             del self._idle[key]
-        room = self._flights.room(flight.node_id)
-        return FetchPlan(flight.fetch_id, flight.node_id, entries, flight.number, flight.epoch, room)
+        node = flight.node
+        return FetchPlan(flight.fetch_id, node.node_id, entries, flight.number, flight.epoch, node.room)
 
     def _land(self, fetch_id: int) -> Flight:
         flight = self._flights.land(fetch_id)
@@ -317,7 +300,7 @@ class Fetcher:
 
     def _halt(self, partition: AssignedPartition) -> None:
         """Nothing more is fetched of it; what is on its way counts."""
-        self._ready.pop(partition.key, None)
+        self.ready.pop(partition.key, None)
         if partition.fetch != NO_FETCH:
             self._idle.update(self._flights.end(partition))
 
@@ -327,25 +310,22 @@ class Fetcher:
         if result.error.code != ErrorCode.NONE:
             self._refused(partition, result.error, now)
             return
-        partition.clear_backoff()
+        if partition.retry_at:
+            partition.clear_backoff()
         partition.reset = self._reset
         if result.high_watermark >= 0:
             partition.high_watermark = result.high_watermark
         try:
             for batch in batches:
-                self._push(partition, batch)
+                header = parse_header(batch)
+                end = header.last_offset + 1
+                if end > partition.fetch_offset:
+                    partition.push(RawBatch(batch, header, partition.fetch_offset, end))
+                    self.buffered_bytes += len(batch)
+                    self.statistics.bytes += len(batch)
         except (CorruptBatchError, BatchTooLargeError) as error:
             self._fail(partition, corrupt_batch(partition.name, partition.fetch_offset, None, error))
-        if batches:
-            self._idle[partition.key] = self._idle.pop(partition.key)
         self._show(partition)
-
-    def _push(self, partition: AssignedPartition, batch: Buffer) -> None:
-        header = parse_header(batch)
-        if header.last_offset >= partition.fetch_offset:
-            partition.push(RawBatch(batch, header, partition.fetch_offset))
-            self.buffered_bytes += len(batch)
-            self.statistics.bytes += len(batch)
 
     def _refused(self, partition: AssignedPartition, refused: ErrorInfo, now: float) -> None:
         self.statistics.errors += 1
@@ -387,10 +367,10 @@ class Fetcher:
 
     def _show(self, partition: AssignedPartition) -> None:
         if partition.deliverable:
-            self._ready.setdefault(partition.key, partition)
+            self.ready.setdefault(partition.key, partition)
 
     def _drop_paused(self) -> None:
         """Paused partitions must not keep the room that the others need. They are fetched again later."""
         for partition in self.partitions.values():
-            if partition.halted and partition.buffer:
+            if (partition.paused or partition.aside) and partition.buffer:
                 self.seek(partition, partition.position)

@@ -81,7 +81,8 @@ class HandOver:
 
     def settle(self) -> None:
         """The application asks for more, or ends: it is done with all that it got."""
-        self.end_chunk()
+        if self._chunk is not None:
+            self.end_chunk()
         for partition in self._in_hand.values():
             partition.settle()
         self._in_hand.clear()
@@ -152,7 +153,9 @@ class HandOver:
     def records(self, records_max: int) -> dict[TopicPartition, list[AnyRecord]]:
         """Up to so many records of the partitions whose turn it is; empty if there is nothing."""
         handed: dict[TopicPartition, list[AnyRecord]] = {}
-        for partition in self._ready():
+        with self._lock:
+            ready = list(self._fetcher.ready.values())
+        for partition in ready:
             try:
                 records = self._take_records(partition, records_max)
             except TailraceError:
@@ -193,16 +196,14 @@ class HandOver:
 
     # ------------------------------------------------------------------ inside
 
-    def _ready(self) -> list[AssignedPartition]:
-        with self._lock:
-            return self._fetcher.ready()
-
     def _served(self, partition: AssignedPartition) -> None:
         with self._lock:
             self._fetcher.served(partition)
 
     def _first(self, take: Callable[[AssignedPartition], T | None]) -> T | None:
-        for partition in self._ready():
+        with self._lock:
+            ready = list(self._fetcher.ready.values())
+        for partition in ready:
             try:
                 taken = take(partition)
             finally:
@@ -257,28 +258,34 @@ class HandOver:
                 if partition.failure is not None:
                     raise partition.failure.with_traceback(None)
                 return None
-            opened = self._opened(partition, partition.buffer[0])
-            if opened.rejected and self.on_error.topic is not None:
-                self.parked[partition.key] = opened
+            raw = partition.buffer[0]
+            batch, rejected = self._opened(partition.name, raw)
+            if not rejected:
+                partition.open = batch
+                return batch
+            parked = Parked(partition, raw, batch, rejected)
+            if self.on_error.topic is not None:
+                self.parked[partition.key] = parked
                 return None
-            if opened.rejected:
-                _log.warning("skipped: %s", _told(opened.rejected))
-            self._admit(opened)
+            _log.warning("skipped: %s", _told(rejected))
+            self._admit(parked)
         return partition.open
 
-    def _opened(self, partition: AssignedPartition, raw: RawBatch) -> Parked:
-        tolerant = self.on_error.applies_to(partition.name.topic)
+    def _opened(self, name: TopicPartition, raw: RawBatch) -> tuple[OpenBatch | None, list[Rejected]]:
+        """The batch without what is rejected; None if that is all of it."""
+        tolerant = self.on_error.tolerant and name.topic != self.on_error.topic
         try:
-            batch = OpenBatch(partition.name, raw, self._decoding, sifted=tolerant)
+            batch = OpenBatch(name, raw, self._decoding, sifted=tolerant)
         except CorruptBatchError as error:
-            rejected = rejected_whole(partition.name, raw, error) if tolerant else None
+            rejected = rejected_whole(name, raw, error) if tolerant else None
             if rejected is None:
                 raise
-            return Parked(partition, raw, None, [rejected])
-        return Parked(partition, raw, batch, batch.rejected)
+            return None, [rejected]
+        return batch, batch.rejected
 
-    def _admit(self, opened: Parked) -> None:
-        partition, raw, batch, rejected = opened
+    def _admit(self, parked: Parked) -> None:
+        """Go on with what is left of it."""
+        partition, raw, batch, rejected = parked
         self.records_left_out += sum(one.records for one in rejected)
         if batch is not None:
             partition.open = batch
@@ -294,13 +301,12 @@ class HandOver:
 
     def _advance(self, partition: AssignedPartition, batch: OpenBatch, count: int) -> None:
         self._take_in_hand(partition)
-        batch.advance(count)
+        exhausted = batch.advance(count)
         partition.position_epoch = batch.leader_epoch
-        if not batch.exhausted:
-            if count:
-                partition.position = batch.position
-            return
-        self._pop(partition)
+        if exhausted:
+            self._pop(partition)
+        elif count:
+            partition.position = batch.position
 
     def _pop(self, partition: AssignedPartition) -> None:
         with self._lock:

@@ -8,14 +8,13 @@ _DEAD_LETTERS: Final = "dlq:"
 
 
 class OnError(NamedTuple):
-    """Raise, unless `tolerant`: then go on without them, once they are written to `topic` if there is one."""
+    """Raise, unless `tolerant`: then go on without them, once they are written to `topic` if there is one.
+
+    What is wrong in `topic` itself is raised: a dead letter that cannot be read would beget others for ever.
+    """
 
     tolerant: bool = False
     topic: str | None = None
-
-    def applies_to(self, topic: str) -> bool:
-        """To all but the dead letters themselves: one that cannot be read would beget others for ever."""
-        return self.tolerant and topic != self.topic
 
 
 RAISE: Final = OnError()

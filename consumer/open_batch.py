@@ -7,11 +7,13 @@ is C-built calls over columns.
 
 from bisect import bisect_left
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from tailrace.protocol.batch import BatchHeader, check_crc
 from tailrace.protocol.crc import Buffer
-from tailrace.protocol.decode import Batch, decode
+from tailrace.protocol.decode import decode
 from tailrace.protocol.errors import BatchTooLargeError, CorruptBatchError
 from tailrace.protocol.record import Record, TopicPartition
 
@@ -21,12 +23,13 @@ from .failures import corrupt_batch, failed_record, malformed
 from .sift import Rejected, sift
 
 
-class RawBatch(NamedTuple):
-    """A whole batch as it came, its header, and the offset from which it is handed over."""
+class RawBatch(msgspec.Struct, frozen=True, gc=False):
+    """A whole batch as it came, its header, and the offsets from which and before which it is handed over."""
 
     data: Buffer
     header: BatchHeader
     start: int
+    end: int
 
 
 class OpenBatch:
@@ -41,9 +44,14 @@ class OpenBatch:
     ) -> None:
         self._name = name
         self._decoding = decoding
-        self._batch = _decode(name, raw, decoding.check_crc)
+        try:
+            self._batch = decode(raw.data, verify_crc=decoding.check_crc, header=raw.header)
+        except (CorruptBatchError, BatchTooLargeError) as error:
+            raise corrupt_batch(name, raw.start, raw.end, error) from error
+        self.leader_epoch = raw.header.leader_epoch
+        """Of the leader that appended the batch."""
         self._next = 0
-        if raw.start > self._batch.base_offset:
+        if raw.start > raw.header.base_offset:
             self._next = bisect_left(self._batch.offsets, raw.start)
         self._records: list[Record[Any, Any]] | None = None
         self.rejected: list[Rejected] = []
@@ -53,21 +61,9 @@ class OpenBatch:
             self._next = 0
 
     @property
-    def exhausted(self) -> bool:
-        """Is every record handed over?"""
-        return self._next >= self._batch.count
-
-    @property
     def position(self) -> int:
-        """The offset to go on from: the one after the last record handed over."""
-        if self.exhausted:
-            return self._batch.last_offset + 1
+        """The offset to go on from while not all is handed over: the one after the last that is."""
         return self._batch.offsets[self._next - 1] + 1 if self._next else self._batch.base_offset
-
-    @property
-    def leader_epoch(self) -> int:
-        """The epoch of the leader that appended the batch."""
-        return self._batch.header.leader_epoch
 
     def peek(self, count: int) -> list[Record[Any, Any]]:
         """Up to `count` of the next records, which stay the next ones until `advance()`.
@@ -81,9 +77,10 @@ class OpenBatch:
             self._records = self._batch.records(self._name.topic, self._name.partition)
         return self._records[start:stop]
 
-    def advance(self, count: int) -> None:
-        """The next `count` records were handed over."""
+    def advance(self, count: int) -> bool:
+        """The next `count` records were handed over. Was that all?"""
         self._next += count
+        return self._next >= self._batch.count
 
     def rest(self) -> ColumnBatch:
         """All that is left, as columns; it counts as handed over."""
@@ -116,10 +113,3 @@ def rejected_whole(name: TopicPartition, raw: RawBatch, error: CorruptBatchError
     record = Record(*name, header.base_offset, header.max_timestamp, key, value, ())
     reason = malformed(name, header.base_offset, header.record_count, error.__cause__)
     return Rejected(record, reason, header.record_count)
-
-
-def _decode(name: TopicPartition, raw: RawBatch, verify_crc: bool) -> Batch:
-    try:
-        return decode(raw.data, verify_crc=verify_crc, header=raw.header)
-    except (CorruptBatchError, BatchTooLargeError) as error:
-        raise corrupt_batch(name, raw.start, raw.header.last_offset + 1, error) from error

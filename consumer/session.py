@@ -64,7 +64,7 @@ class Session:
         self._task = FetchTask(self.engine, self.fetcher, lock, config)
         decoding = decoding_of(config.key_deserializer, config.value_deserializer, config.check_crcs)
         on_error = on_error_of(config.on_error)
-        self.hand_over = HandOver(self.fetcher, lock, decoding, self._task.wake_engine, on_error)
+        self.hand_over = HandOver(self.fetcher, lock, decoding, self.engine.wake, on_error)
         self.group: GroupTask | None = None
         if config.group_id is not None:
             self.group = GroupTask(self.engine, config, lock, self._task.tell_group_moved, name)

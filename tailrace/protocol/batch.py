@@ -19,12 +19,13 @@ Storage, replication and idempotence read this header only, never the records.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import chain
 from typing import Final, NamedTuple
 
 from .compression import Compression
-from .crc import Buffer, crc32c_extended, crc32c_from, crc32c_of_parts
+from .crc import Buffer, crc32c_extended, crc32c_from, crc32c_of_parts, extend_bytes
 from .errors import BatchTooLargeError, CorruptBatchError, InvalidArgumentError
 from .limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, KIB
 from .parts import Parts
@@ -116,6 +117,11 @@ class BatchHeader(NamedTuple):
         return bool(self.attributes & ALL_KEYS)
 
 
+_from_fields: Final[Callable[[tuple[int, ...]], BatchHeader]] = partial(tuple.__new__, BatchHeader)
+"""`BatchHeader._make`, in C: it is done for each batch wherever one passes."""
+assert len(BatchHeader._fields) == len(_HEADER.unpack(bytes(HEADER_BYTES)))
+
+
 def parse_header(batch: Buffer) -> BatchHeader:
     """The header of one whole batch, its fields checked against each other and the batch's size.
 
@@ -127,51 +133,51 @@ def parse_header(batch: Buffer) -> BatchHeader:
         raise CorruptBatchError(f"a batch of {size} bytes, its header alone has {HEADER_BYTES}")
     if size > BATCH_BYTES_MAX:
         raise BatchTooLargeError(f"a batch of {size} bytes, at most {BATCH_BYTES_MAX}")
-    header = header_of(batch)
+    header = _from_fields(_HEADER.unpack_from(batch))
     if header.length != size - _LENGTH_END:
         raise CorruptBatchError(f"a batch of {size} bytes that says {header.length} + {_LENGTH_END}")
     if header.magic not in (MAGIC_COLUMNS, MAGIC_ROWS):
         raise CorruptBatchError(f"magic {header.magic} is neither {MAGIC_ROWS} nor {MAGIC_COLUMNS}")
     if header.attributes & COMPRESSION_MASK > Compression.ZSTD:
         raise CorruptBatchError(f"unknown compression {header.attributes & COMPRESSION_MASK}")
-    _check_counts(header)
+    count, delta = header.record_count, header.last_offset_delta
+    if not 1 <= count <= BATCH_RECORDS_MAX:
+        raise CorruptBatchError(f"a batch of {count} records, 1 to {BATCH_RECORDS_MAX} are possible")
+    if delta < count - 1:
+        raise CorruptBatchError(f"{count} records up to offset delta {delta}")
+    if not 0 <= header.base_offset <= INT64_MAX - delta:
+        raise CorruptBatchError(f"base offset {header.base_offset} with delta {delta}")
     return header
 
 
 def header_of(batch: Buffer) -> BatchHeader:
     """The header of what was a whole batch when it was checked."""
-    return BatchHeader._make(_HEADER.unpack_from(batch))
-
-
-def _check_counts(header: BatchHeader) -> None:
-    count = header.record_count
-    if not 1 <= count <= BATCH_RECORDS_MAX:
-        raise CorruptBatchError(f"a batch of {count} records, 1 to {BATCH_RECORDS_MAX} are possible")
-    if header.last_offset_delta < count - 1:
-        raise CorruptBatchError(f"{count} records up to offset delta {header.last_offset_delta}")
-    if not 0 <= header.base_offset <= INT64_MAX - header.last_offset_delta:
-        raise CorruptBatchError(f"base offset {header.base_offset} with delta {header.last_offset_delta}")
+    return _from_fields(_HEADER.unpack_from(batch))
 
 
 def check_crc(batch: Buffer, header: BatchHeader) -> None:
     """Raises CorruptBatchError if the CRC-32C does not hold. Costs 3 us for 100 KB."""
-    _compare_crc(crc32c_from(batch, _CRC_END), header)
-
-
-def _compare_crc(actual: int, header: BatchHeader) -> None:
+    actual = crc32c_from(batch, _CRC_END)
     if actual != header.crc:
-        raise CorruptBatchError(f"CRC-32C {actual:#010x}, the batch says {header.crc:#010x}")
+        raise _wrong_crc(actual, header)
 
 
-def split(batch: Buffer, header: BatchHeader) -> tuple[bytes, bytes]:
-    """Copies of the header, with its padding if there is room for it, and of the body behind it."""
+def copy_of(batch: Buffer, header: BatchHeader, *, verify_crc: bool = True) -> tuple[bytes, bytes]:
+    """Copies of the header, with its padding if there is room for it, and of the body behind it.
+
+    Raises CorruptBatchError if the CRC-32C of the copies does not hold: there its check needs no others.
+    """
     at = COLUMNS_AT if header.magic == MAGIC_COLUMNS else HEADER_BYTES
-    return bytes(batch[:at]), bytes(batch[at:])
+    front, body = bytes(batch[:at]), bytes(batch[at:])
+    if verify_crc:
+        actual = extend_bytes(extend_bytes(0, front[_CRC_END:]), body)
+        if actual != header.crc:
+            raise _wrong_crc(actual, header)
+    return front, body
 
 
-def check_crc_of(front: bytes, body: bytes, header: BatchHeader) -> None:
-    """As `check_crc`, of what `split` has given: there the check needs no copies of its own."""
-    _compare_crc(crc32c_extended(crc32c_extended(0, front[_CRC_END:]), body), header)
+def _wrong_crc(actual: int, header: BatchHeader) -> CorruptBatchError:
+    return CorruptBatchError(f"CRC-32C {actual:#010x}, the batch says {header.crc:#010x}")
 
 
 def stamp(batch: memoryview, base_offset: int, leader_epoch: int) -> None:

@@ -4,7 +4,7 @@ google-crc32c takes only `bytes`. Views are fed to it in chunks that stay in the
 so that a check costs no second buffer of the batch's size, which might be taken from the system anew.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Final, TypeAlias
 
@@ -14,6 +14,8 @@ from .limits import KIB
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
+extend_bytes: Final[Callable[[int, bytes], int]] = extend
+"""`crc32c_extended` for `bytes`, in one call in C."""
 _CHUNK_BYTES: Final = 64 * KIB
 
 

@@ -2,11 +2,10 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
-from .batch import MAGIC_COLUMNS, BatchHeader, check_crc_of, parse_header, split
+from .batch import MAGIC_COLUMNS, BatchHeader, copy_of, parse_header
 from .crc import Buffer
 from .read_columns import Columns
 from .record import Headers, Record
@@ -18,10 +17,14 @@ if TYPE_CHECKING:
 
 BytesRecord: TypeAlias = Record[bytes | None, bytes | None]
 Column: TypeAlias = Literal["value", "key"]
+T = TypeVar("T")
 
 
 class Body(Protocol):
     """What both kinds of body give: one list a column, the records' order."""
+
+    offsets: Sequence[int]
+    """Every record's offset: a range, or a list where compaction has left gaps."""
 
     def values(self) -> list[bytes | None]:
         """Every record's value."""
@@ -35,9 +38,6 @@ class Body(Protocol):
     def headers(self) -> list[Headers]:
         """Every record's headers."""
 
-    def offset_deltas(self) -> Sequence[int]:
-        """Every record's distance from the base offset."""
-
 
 def decode(batch: Buffer, *, verify_crc: bool = True, header: BatchHeader | None = None) -> "Batch":
     """Check a whole batch, its CRC and every length and offset in it, and give access to its columns.
@@ -50,12 +50,26 @@ def decode(batch: Buffer, *, verify_crc: bool = True, header: BatchHeader | None
     """
     if header is None:
         header = parse_header(batch)
-    front, body = split(batch, header)
-    if verify_crc:
-        check_crc_of(front, body, header)
+    front, body = copy_of(batch, header, verify_crc=verify_crc)
     if header.magic == MAGIC_COLUMNS:
         return Batch(header, Columns(header, front, body))
     return Batch(header, Rows(header, body))
+
+
+class _Kept(Generic[T]):
+    """A column, decoded by the body's method of its name at the first use, and an attribute from then on.
+
+    As `functools.cached_property`, which takes a lock for each (Python 3.11): two threads that begin at once
+    decode twice.
+    """
+
+    def __set_name__(self, _owner: type["Batch"], name: str) -> None:
+        self._name = name
+
+    def __get__(self, batch: "Batch", _owner: type["Batch"]) -> T:
+        column: T = getattr(batch.body, self._name)()
+        batch.__dict__[self._name] = column
+        return column
 
 
 class Batch:
@@ -64,43 +78,30 @@ class Batch:
     The lists belong to the batch: whoever wants to change one copies it first.
     """
 
+    values = _Kept[list[bytes | None]]()
+    """Every record's value."""
+    keys = _Kept[list[bytes | None]]()
+    """Every record's key."""
+    timestamps = _Kept[list[int]]()
+    """Every record's timestamp, in milliseconds since 1970."""
+    headers = _Kept[list[Headers]]()
+    """Every record's headers, a tuple of (name, value) pairs each."""
+
     def __init__(self, header: BatchHeader, body: Body) -> None:
         self.header = header
         self.base_offset = header.base_offset
-        self.last_offset = header.last_offset
         self.count = header.record_count
         self.body = body
+        self.offsets = body.offsets
+        """Every record's offset: a range, or a list where compaction has left gaps."""
 
     def __len__(self) -> int:
         return self.count
 
-    @cached_property
-    def values(self) -> list[bytes | None]:
-        """Every record's value."""
-        return self.body.values()
-
-    @cached_property
-    def keys(self) -> list[bytes | None]:
-        """Every record's key."""
-        return self.body.keys()
-
-    @cached_property
-    def timestamps(self) -> list[int]:
-        """Every record's timestamp, in milliseconds since 1970."""
-        return self.body.timestamps()
-
-    @cached_property
-    def headers(self) -> list[Headers]:
-        """Every record's headers, a tuple of (name, value) pairs each."""
-        return self.body.headers()
-
-    @cached_property
-    def offsets(self) -> Sequence[int]:
-        """Every record's offset: a range, or a list where compaction has left gaps."""
-        deltas = self.body.offset_deltas()
-        if isinstance(deltas, range):
-            return range(self.base_offset, self.base_offset + self.count)
-        return list(map(self.base_offset.__add__, deltas))
+    @property
+    def last_offset(self) -> int:
+        """The highest offset that belongs to the batch."""
+        return self.header.last_offset
 
     def records(self, topic: str, partition: int, start_offset: int | None = None) -> list[BytesRecord]:
         """The records at `start_offset` and after it; all of them for None."""

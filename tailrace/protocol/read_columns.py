@@ -7,9 +7,8 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, BatchHeader
+from .batch import ALL_KEYS, COLUMNS_AT, COMPRESSION_MASK, HEADER_BYTES, BatchHeader
 from .buffers import (
-    ALIGNMENT,
     check_bitmap,
     check_offsets,
     even_items,
@@ -31,7 +30,7 @@ from .columns import (
     BinaryKinds,
     Kind,
 )
-from .compression import Compression, decompress
+from .compression import decompress
 from .errors import CorruptBatchError
 from .limits import BATCH_HEADERS_MAX
 from .record import Headers
@@ -44,15 +43,23 @@ _HEADER_KINDS: Final = frozenset(kind for kind in Kind if kind.name.startswith("
 
 
 class Span(NamedTuple):
-    """Where a buffer lies in the body."""
+    """Where a buffer lies in the body. `length` is without its padding."""
 
     start: int
-    end: int
+    length: int
 
     @property
-    def length(self) -> int:
-        """Bytes of the buffer, without its padding."""
-        return self.end - self.start
+    def end(self) -> int:
+        """Where its padding begins."""
+        return self.start + self.length
+
+
+class Layout(NamedTuple):
+    """Where everything is in a body that ends at `end`: buffers by kind, and the padding between them."""
+
+    spans: Mapping[int, Span]
+    paddings: Sequence[slice]
+    end: int
 
 
 class BinaryColumn:
@@ -117,20 +124,21 @@ class Columns:
 
     def __init__(self, header: BatchHeader, front: bytes, body: bytes) -> None:
         self.header = header
-        self.count = header.record_count
+        self.count = count = header.record_count
         if front[HEADER_BYTES:] != _PADDING:
             raise CorruptBatchError("the header is not padded to 64 bytes with zeros")
-        self.body = _plain(body, header)
+        self.body = _plain(body, header) if header.attributes & COMPRESSION_MASK else body
         self.spans = spans = _read_directory(self.body)
-        self.value_column = BinaryColumn(self.body, spans, VALUES, self.count)
+        self.value_column = BinaryColumn(self.body, spans, VALUES, count)
         self.key_column: BinaryColumn | None = None
         if not spans.keys().isdisjoint(_KEY_KINDS):
-            self.key_column = BinaryColumn(self.body, spans, KEYS, self.count)
-        if header.all_keys != (self.key_column is not None and self.key_column.validity is None):
+            self.key_column = BinaryColumn(self.body, spans, KEYS, count)
+        all_keys = self.key_column is not None and self.key_column.validity is None
+        if all_keys != bool(header.attributes & ALL_KEYS):
             raise CorruptBatchError(f"attribute bit {ALL_KEYS:#x} does not agree with the key column")
         self._check_timestamps()
-        self.deltas = self._read_deltas()
-        self.header_columns = self._read_headers()
+        self.offsets = self._read_offsets()
+        self.header_columns = None if spans.keys().isdisjoint(_HEADER_KINDS) else self._read_headers()
 
     def values(self) -> list[bytes | None]:
         """Every record's value."""
@@ -155,24 +163,20 @@ class Columns:
         pairs = tuple(zip(map(bytes.decode, names.items()), values.items(), strict=True))  # type: ignore[arg-type]
         return list(map(pairs.__getitem__, map(slice, starts, starts[1:])))
 
-    def offset_deltas(self) -> Sequence[int]:
-        """Every record's distance from the base offset."""
-        return self.deltas if self.deltas else range(self.count)
-
     def _check_timestamps(self) -> None:
         if Kind.TIMESTAMPS in self.spans:
             _sized(self.spans, Kind.TIMESTAMPS, 8 * self.count)
-        elif not self.header.log_append_time and self.header.base_timestamp != self.header.max_timestamp:
+        elif self.header.base_timestamp != self.header.max_timestamp and not self.header.log_append_time:
             raise CorruptBatchError("no timestamp column, but base and max timestamp differ")
 
-    def _read_deltas(self) -> tuple[int, ...]:
-        last = self.header.last_offset_delta
+    def _read_offsets(self) -> Sequence[int]:
+        base, last = self.header.base_offset, self.header.last_offset_delta
         if Kind.OFFSET_DELTAS not in self.spans:
             if last != self.count - 1:
                 raise CorruptBatchError(
                     f"{self.count} records up to offset delta {last}, but no offset deltas"
                 )
-            return ()
+            return range(base, base + self.count)
         span = _sized(self.spans, Kind.OFFSET_DELTAS, 4 * self.count)
         deltas = struct.unpack_from(f"<{self.count}i", self.body, span.start)
         if (
@@ -182,11 +186,9 @@ class Columns:
             or sorted(deltas) != list(deltas)
         ):
             raise CorruptBatchError(f"offset deltas do not ascend to {last}")
-        return deltas
+        return list(map(base.__add__, deltas))
 
-    def _read_headers(self) -> HeaderColumns | None:
-        if self.spans.keys().isdisjoint(_HEADER_KINDS):
-            return None
+    def _read_headers(self) -> HeaderColumns:
         counts = _sized(self.spans, Kind.HEADER_COUNTS, 4 * (self.count + 1))
         total = _sized(self.spans, Kind.HEADER_KEY_OFFSETS, None).length // 4 - 1
         if not 0 < total <= BATCH_HEADERS_MAX:
@@ -208,14 +210,11 @@ def _check_texts(column: BinaryColumn) -> None:
 
 def _plain(body: bytes, header: BatchHeader) -> bytes:
     """The body without its compression."""
-    codec = header.compression
-    if codec is Compression.NONE:
-        return body
     at = SIZE_PREFIX.size
     if len(body) < at:
         raise CorruptBatchError("a compressed body without its size")
     (size,) = SIZE_PREFIX.unpack_from(body)
-    return decompress(codec, memoryview(body)[at:], size)
+    return decompress(header.compression, memoryview(body)[at:], size)
 
 
 def _read_directory(body: bytes) -> Mapping[int, Span]:
@@ -227,30 +226,33 @@ def _read_directory(body: bytes) -> Mapping[int, Span]:
     end = at + count * DIRECTORY_ENTRY.size
     if any(reserved) or count > _KINDS or end > len(body):
         raise CorruptBatchError(f"a column directory of {count} entries that does not fit")
-    spans, end = _spans(body[at:end], end)
-    if end != len(body):
-        raise CorruptBatchError(f"columns of {end} bytes in a body of {len(body)}")
-    for _, stop in spans.values():
-        if stop % ALIGNMENT and any(body[stop : stop + padding(stop)]):
-            raise CorruptBatchError(f"a column that ends at {stop} is not padded with zeros")
-    return spans
+    layout = _layout(body[at:end], end)
+    if layout.end != len(body):
+        raise CorruptBatchError(f"columns of {layout.end} bytes in a body of {len(body)}")
+    for between in layout.paddings:
+        if any(body[between]):
+            raise CorruptBatchError(f"a column that ends at {between.start} is not padded with zeros")
+    return layout.spans
 
 
 @lru_cache(maxsize=64)
-def _spans(entries: bytes, end: int) -> tuple[Mapping[int, Span], int]:
-    """The spans of the buffers that lie from `end` on, and the end of them all.
+def _layout(entries: bytes, end: int) -> Layout:
+    """That of the buffers that lie from `end` on.
 
     Kept, since the batches of one producer often have the same.
     """
     spans: dict[int, Span] = {}
+    paddings: list[slice] = []
     last_kind = 0
     for kind, zeros, length in DIRECTORY_ENTRY.iter_unpack(entries):
         if not last_kind < kind <= _LAST_KIND or any(zeros):
             raise CorruptBatchError(f"column kind {kind} after {last_kind}")
+        spans[kind] = Span(end, length)
         stop = end + length
-        spans[kind] = Span(end, stop)
         last_kind, end = kind, stop + padding(length)
-    return MappingProxyType(spans), end
+        if stop < end:
+            paddings.append(slice(stop, end))
+    return Layout(MappingProxyType(spans), tuple(paddings), end)
 
 
 def _sized(spans: Mapping[int, Span], kind: Kind, length: int | None) -> Span:

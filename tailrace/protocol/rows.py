@@ -40,6 +40,7 @@ class Rows:
         except UnicodeDecodeError as error:
             raise CorruptBatchError(f"header key: {error}") from None
         _check_deltas(self._deltas, header.last_offset_delta)
+        self.offsets: Sequence[int] = list(map(header.base_offset.__add__, self._deltas))
         self._timestamps = _timestamps(self._timestamp_deltas, header)
 
     def values(self) -> list[bytes | None]:
@@ -57,10 +58,6 @@ class Rows:
     def headers(self) -> list[Headers]:
         """Every record's headers."""
         return self._headers
-
-    def offset_deltas(self) -> Sequence[int]:
-        """Every record's distance from the base offset."""
-        return self._deltas
 
     def _read(self, body: bytes, count: int) -> None:
         at = 0

@@ -219,7 +219,7 @@ def test_seeks_do_not_wait_for_the_fetch_they_made_stale() -> None:
     world.cluster.logs[0].append(30)
     for plan in stale[:-1]:
         world.answer(plan)
-    assert not world.fetcher.has_ready
+    assert not world.fetcher.ready
     world.answer(stale[-1])
     assert world.partitions[0].buffer[0].start == 2 * FETCHES_PER_NODE_MAX - 1
 
@@ -234,9 +234,9 @@ def test_a_new_leader_is_asked_at_once_and_the_old_ones_reply_is_dropped() -> No
     new = world.plan()
     assert (new.node, new.entries[0].leader_epoch) == (2, 1)
     world.fetcher.replied(old.fetch_id, *reply, 0.0)
-    assert not world.fetcher.has_ready
+    assert not world.fetcher.ready
     world.answer(new)
-    assert world.fetcher.ready() == world.partitions
+    assert list(world.fetcher.ready.values()) == world.partitions
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_out_of_range_without_a_policy_is_raised_and_ended_by_a_seek() -> None:
     failure = world.partitions[0].failure
     assert isinstance(failure, OffsetOutOfRangeError)
     assert "orders-0: offset 77 is out of range, the log starts at 0 and ends before 5" in str(failure)
-    assert world.fetcher.ready() == world.partitions
+    assert list(world.fetcher.ready.values()) == world.partitions
     assert world.fetcher.plan(0.0) == []
     world.fetcher.seek(world.partitions[0], 2)
     assert asked(world.plan()) == [(0, 2)]
@@ -443,8 +443,8 @@ def test_a_revoked_partition_leaves_nothing_behind() -> None:
     in_flight = world.plan()
     world.fetcher.revoke(world.partitions[0])
     assert world.fetcher.buffered_bytes == 0
-    assert not world.fetcher.has_ready
+    assert not world.fetcher.ready
     world.cluster.logs[0].append(3)
     world.answer(in_flight)
-    assert not world.fetcher.has_ready
+    assert not world.fetcher.ready
     assert asked(world.plan()) == [(1, 0)]

@@ -223,10 +223,11 @@ class Fetching(RuleBasedStateMachine):
     def each_partition_is_awaited_once(self) -> None:
         awaited = [partition.fetch for partition in self.partitions if partition.fetch != NO_FETCH]
         in_flight = {plan.fetch_id: plan.node for plan in self.plans}
-        in_flight |= {flight.fetch_id: flight.node_id for flight in self.fetcher.resting}
+        for node in self.fetcher._flights.nodes.values():
+            in_flight |= dict.fromkeys(node.resting, node.node_id)
         assert set(awaited) <= set(in_flight)
-        for node in (1, 2):
-            assert sum(in_flight[fetch] == node for fetch in set(awaited)) <= FETCHES_PER_NODE_MAX
+        for node_id in (1, 2):
+            assert sum(in_flight[fetch] == node_id for fetch in set(awaited)) <= FETCHES_PER_NODE_MAX
 
     def teardown(self) -> None:
         """Once nothing fails any more, everything arrives."""
@@ -239,7 +240,7 @@ class Fetching(RuleBasedStateMachine):
             self.fetcher.resume(partition)
         for _ in range(400):
             self.send(2.0)
-            if not self.plans and not self.fetcher.has_ready:
+            if not self.plans and not self.fetcher.ready:
                 break
             while self.plans:
                 self._answer(0, 10_000)
