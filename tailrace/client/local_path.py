@@ -81,7 +81,8 @@ class LocalPath:
         """
         descriptor = descriptor_frame(frames)
         if descriptor is None:
-            self.withdraw(request_id)
+            if request_id in self._slots:
+                self.withdraw(request_id)
             return frames
         slot = self._slots.get(request_id)
         if slot is None or self.arena is None:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import TypeAlias
 
+import msgspec
+
 from tailrace.protocol.errors import TailraceError, error_from
 from tailrace.protocol.messages import Failed, Reply
 from tailrace.protocol.parts import Payload
@@ -15,43 +17,21 @@ ReplyHandler: TypeAlias = Callable[[Reply | TailraceError, Sequence[Frame]], Non
 """Gets the reply and its payload frames, or the error that came instead: never a `Failed`."""
 
 
-class Pending:
+class Pending(msgspec.Struct, eq=False):
     """One request. Its header and frames are kept only until it is sent.
 
-    `reply_bytes` is how much payload its reply may have in shared memory.
+    `since` is when it was made, `deadline` when it stops waiting (monotonic seconds); `reply_bytes` is how
+    much payload its reply may have in shared memory.
     """
 
-    __slots__ = (
-        "deadline",
-        "destination",
-        "frames",
-        "header",
-        "on_reply",
-        "reply_bytes",
-        "request_id",
-        "since",
-    )
-
-    def __init__(
-        self,
-        request_id: int,
-        destination: int,
-        header: bytes,
-        frames: Sequence[Payload],
-        *,
-        on_reply: ReplyHandler,
-        since: float,
-        deadline: float,
-        reply_bytes: int = 0,
-    ) -> None:
-        self.request_id = request_id
-        self.destination = destination
-        self.header: bytes | None = header
-        self.frames = frames
-        self.on_reply = on_reply
-        self.since = since
-        self.deadline = deadline
-        self.reply_bytes = reply_bytes
+    request_id: int
+    destination: int
+    header: bytes | None
+    frames: Sequence[Payload]
+    on_reply: ReplyHandler
+    since: float
+    deadline: float
+    reply_bytes: int = 0
 
     @property
     def sent(self) -> bool:
