@@ -8,8 +8,8 @@ try:
 except ImportError as error:
     raise ImportError('to_arrow() needs pyarrow: pip install "tailrace[arrow]"') from error
 
-from .columns import Kind
-from .read_columns import BinaryColumn, Columns, Span
+from .layout import Span
+from .read_columns import BinaryColumn, Columns
 
 if TYPE_CHECKING:
     from .decode import Batch
@@ -53,7 +53,7 @@ def _offsets(batch: "Batch") -> Any:
 def _wrapped(columns: Columns) -> list[Any]:
     memory = pa.py_buffer(columns.body)
     count = columns.count
-    stamps = columns.spans.get(Kind.TIMESTAMPS)
+    stamps = columns.layout.timestamps
     if stamps is None or columns.header.log_append_time:
         timestamp = _int64(np.full(count, columns.header.max_timestamp), _TIMESTAMP)
     else:
@@ -68,11 +68,12 @@ def _wrapped(columns: Columns) -> list[Any]:
 
 
 def _headers(memory: Any, columns: Columns) -> Any:
-    if columns.header_columns is None:
+    headers, spans = columns.header_columns, columns.layout.headers
+    if headers is None or spans is None:
         starts, pairs = pa.py_buffer(bytes(4 * (columns.count + 1))), _NO_HEADERS
     else:
-        names, values = columns.header_columns.names, columns.header_columns.values
-        starts = _slice(memory, columns.spans[Kind.HEADER_COUNTS])
+        names, values = headers.names, headers.values
+        starts = _slice(memory, spans.counts)
         pairs = pa.StructArray.from_arrays(
             [_binary(memory, names, pa.string()), _binary(memory, values, pa.binary())], fields=list(_HEADER)
         )

@@ -147,14 +147,17 @@ def _even_offsets(width: int) -> bytes:
     return struct.pack(f"<{_EVEN_COUNT_MAX + 1}i", *range(0, width * _EVEN_COUNT_MAX + 1, width))
 
 
-def even_items(body: bytes, start: int, count: int, width: int) -> list[bytes]:
+def even_items(body: bytes, start: int, count: int, width: int) -> list[bytes | None]:
     """The `count` items of `width` bytes each from `start` on."""
-    run = _run_of(width)
     runs, rest = divmod(count, _EVEN_RUN)
-    middle = start + runs * run.size
-    items = list(chain.from_iterable(run.iter_unpack(memoryview(body)[start:middle])))
+    items: list[bytes | None] = []
+    if runs:
+        run = _run_of(width)
+        stop = start + runs * run.size
+        items += chain.from_iterable(run.iter_unpack(memoryview(body)[start:stop]))
+        start = stop
     stream = BytesIO(body)
-    stream.seek(middle)
+    stream.seek(start)
     items += map(stream.read, repeat(width, rest))
     return items
 
@@ -164,7 +167,7 @@ def _run_of(width: int) -> struct.Struct:
     return struct.Struct(f"{width}s" * _EVEN_RUN)
 
 
-def items_between(body: bytes, start: int, offsets: Sequence[int]) -> list[bytes]:
+def items_between(body: bytes, start: int, offsets: Sequence[int]) -> list[bytes | None]:
     """The items whose offsets from `start` are given."""
     stream = BytesIO(body)
     stream.seek(start)
@@ -192,6 +195,6 @@ def unpack_bitmap(bitmap: bytes, count: int) -> bytes:
 _NULLS: Final[dict[int, None]] = {0: None}
 
 
-def with_nulls(flags: bytes, items: list[bytes]) -> list[bytes | None]:
+def with_nulls(flags: bytes, items: list[bytes | None]) -> list[bytes | None]:
     """The items, None where the flag is 0."""
     return list(map(_NULLS.get, flags, items))
