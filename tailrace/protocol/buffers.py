@@ -79,7 +79,7 @@ _DIGITS_OF_FLAGS: Final = bytes.maketrans(b"\x00\x01", b"01")
 _FLAGS_OF_DIGITS: Final = bytes.maketrans(b"01", b"\x00\x01")
 
 _EVEN_COUNT_MAX: Final = 16 * KIB
-"""Items up to which the offsets of a fixed-width column come from a cache (64 KiB an entry)."""
+"""Items up to which the offsets of a fixed-width column come from a cache (up to 128 KiB an entry)."""
 _EVEN_WIDTH_MAX: Final = 4 * KIB
 _EVEN_RUN: Final = 256
 """Items of a fixed width that one compiled struct unpacks."""
@@ -98,7 +98,7 @@ def pack_offsets(lengths: Sequence[int]) -> tuple[bytes, int]:
     count = len(lengths)
     width = lengths[0]
     if count <= _EVEN_COUNT_MAX and width <= _EVEN_WIDTH_MAX and lengths.count(width) == count:
-        return _even_offsets(width)[: 4 * (count + 1)], count * width
+        return _even_offsets(width, count.bit_length())[: 4 * (count + 1)], count * width
     ends = list(accumulate(lengths, initial=0))
     if ends[-1] > BATCH_BODY_BYTES_MAX:
         raise BatchTooLargeError(f"a column of {ends[-1]} bytes, at most {BATCH_BODY_BYTES_MAX} a batch")
@@ -130,21 +130,25 @@ def even_width(body: bytes, start: int, count: int, data_length: int) -> int:
     if rest or not 0 < width <= _EVEN_WIDTH_MAX or count > _EVEN_COUNT_MAX:
         return 0
     size = 4 * (count + 1)
-    return width if body[start : start + size] == _even_offsets(width)[:size] else 0
+    return width if body[start : start + size] == _even_offsets(width, count.bit_length())[:size] else 0
 
 
 def even_offsets(count: int, width: int) -> bytes | None:
     """The offsets of `count` items of `width` bytes, if they are among those that are kept."""
     if count > _EVEN_COUNT_MAX or width > _EVEN_WIDTH_MAX:
         return None
-    return _even_offsets(width)[: 4 * (count + 1)]
+    return _even_offsets(width, count.bit_length())[: 4 * (count + 1)]
 
 
 @lru_cache(maxsize=32)
-def _even_offsets(width: int) -> bytes:
+def _even_offsets(width: int, bits: int) -> bytes:
+    """The first `2**bits` offsets: enough for a count of so many bits, and less than twice what it needs.
+
+    So a width that never came before costs a column no more than its own size.
+    """
     if width == 0:
-        return bytes(4 * (_EVEN_COUNT_MAX + 1))
-    return struct.pack(f"<{_EVEN_COUNT_MAX + 1}i", *range(0, width * _EVEN_COUNT_MAX + 1, width))
+        return bytes(4 << bits)
+    return struct.pack(f"<{1 << bits}i", *range(0, width << bits, width))
 
 
 def even_items(body: bytes, start: int, count: int, width: int) -> list[bytes | None]:

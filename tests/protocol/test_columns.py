@@ -74,6 +74,14 @@ def test_values_of_one_width(width: int, count: int) -> None:
     assert decode(encode(values)).values == values
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8, 9, 1_000, 16_384])
+def test_a_width_that_never_came_before_costs_no_more_than_the_column_has(count: int) -> None:
+    needed = 4 * (count + 1)
+    kept = buffers._even_offsets(7, count.bit_length())
+    assert needed <= len(kept) < 2 * needed
+    assert kept[:needed] == struct.pack(f"<{count + 1}i", *range(0, 7 * count + 1, 7))
+
+
 def test_more_records_than_the_cached_offsets() -> None:
     values = [b"%07d" % place for place in range(40_000)]
     assert decode(encode(values)).values == values
