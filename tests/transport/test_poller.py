@@ -15,6 +15,8 @@ from tailrace.transport.poller import Poller
 from tailrace.transport.server import Server
 from tailrace.transport.wakeup import Wakeup
 
+from ..patience import BUSY_S
+
 Own = Callable[..., Any]
 
 
@@ -106,7 +108,7 @@ def test_a_signal_handler_that_raises_ends_the_wait(wakeup: Wakeup) -> None:
         timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
         with pytest.raises(StopWaitingError):  # noqa: PT012
             timer.start()
-            poller.poll(None)
+            poller.poll(BUSY_S)  # a signal just before the wait is heard after it
         timer.join()
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -120,7 +122,9 @@ def test_a_signal_handler_and_a_thread_may_wake_the_sleeper(wakeup: Wakeup) -> N
         for action in (lambda: os.kill(os.getpid(), signal.SIGUSR1), wakeup.set):
             timer = threading.Timer(0.05, action)
             timer.start()
-            assert poller.poll(None) == [wakeup]
+            while (ready := poller.poll(1)) == []:
+                pass  # a signal just before the wait is heard after it
+            assert ready == [wakeup]
             wakeup.clear()
             timer.join()
     finally:
