@@ -417,7 +417,7 @@ def test_tasks_are_stepped_once_a_wake_up(engine, start_node, join, eventually) 
     task = Task()
     engine.attach(task)
     engine.submit(lambda: [engine.request(1, Ping, on_reply=task.reply) for _ in range(500)])
-    eventually(lambda: task.steps)
+    eventually(lambda: node.requests)  # connected, so that all were sent
     all_sent = threading.Event()
     engine.submit(lambda: all_sent.wait(PATIENCE_S) and None)
     gate.set()
