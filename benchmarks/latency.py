@@ -3,8 +3,9 @@
     python benchmarks/latency.py [--seconds 10] [--rate 1000] [--repeat 3] [--ephemeral] [--json]
 
 One producer process (linger 0), one consumer process, one node, all over ipc, 100 B records. The commit
-is that of one such batch at the same rate, with its fsync, in storage of the node's kind, before and
-after each round. With `--ephemeral` nothing is synced, neither by the node nor in the bare commit.
+is that of the same batches at the same rate, an idempotent producer's with the time of the day, with its
+fsync, in storage of the node's kind, before and after each round. With `--ephemeral` nothing is synced,
+neither by the node nor in the bare commit.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import Any
 
 from tailrace import Admin, Consumer, Producer
 from tailrace.node.storage.environment import Storage
-from tailrace.node.storage.planner import Append
+from tailrace.node.storage.planner import Append, Appended
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.columns import encode
 from tailrace.testing import Cluster
@@ -62,15 +63,24 @@ def commits(rate: int, *, ephemeral: bool, count: int = 1_000) -> list[float]:
         storage = Storage.open(where, quota_bytes=1 << 30, reserve_bytes=1 << 20, ephemeral=ephemeral)
         storage.create([(bytes(16), 0)])
         log = storage.logs[bytes(16), 0]
-        batch = encode([bytes(RECORD_BYTES)])
         start = time.perf_counter()
         for number in range(count):
             time.sleep(max(0.0, start + number / rate - time.perf_counter()))
+            now_ms = time.time_ns() // 1_000_000
+            batch = encode(
+                [bytes(RECORD_BYTES)],
+                timestamps=now_ms,
+                producer_id=1,
+                producer_epoch=0,
+                base_sequence=number,
+            )
             view = memoryview(bytearray(batch))
-            append = Append(log, view, parse_header(view), 0)
+            append = Append(log, view, parse_header(view), now_ms)
             started = time.perf_counter()
-            storage.commit([append])
+            (stored,) = storage.commit([append])
             took.append((time.perf_counter() - started) * 1e6)
+            if not isinstance(stored, Appended):
+                raise stored
         storage.close(clean=True)
     return took
 
