@@ -259,7 +259,7 @@ class Batch:
         )
         self.memory = memory
         self._frame_stamp = stamp
-        self.encoded_size = len(self._frame)
+        self.encoded_size = self._frame.size
         self._drop_columns()
 
     @property

@@ -7,10 +7,10 @@ for each batch, that would be most of the work.
 from contextlib import suppress
 from typing import Final
 
-from tailrace.protocol.batch import SMALL_PART_BYTES
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.limits import KIB, MIB
+from tailrace.protocol.parts import SMALL_PART_BYTES
 
 from .batch import BATCH_OVERHEAD_BYTES, Batch
 

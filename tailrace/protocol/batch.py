@@ -27,8 +27,8 @@ from typing import Final, NamedTuple
 from .compression import Compression
 from .crc import Buffer, crc32c_extended, crc32c_from, crc32c_of_parts, extend_bytes
 from .errors import BatchTooLargeError, CorruptBatchError, InvalidArgumentError
-from .limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, KIB
-from .parts import Parts
+from .limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX
+from .parts import SMALL_PART_BYTES, Parts
 
 HEADER_BYTES: Final = 61
 COLUMNS_AT: Final = 64
@@ -56,8 +56,6 @@ _EPOCH: Final = struct.Struct(">i")
 _EPOCH_AT: Final = 12
 _PRODUCER: Final = struct.Struct(">qhi")
 _PRODUCER_AT: Final = 43
-SMALL_PART_BYTES: Final = 4 * KIB
-"""Parts that are smaller than this on average are joined: a copy costs less than each part by itself."""
 
 assert list(_CODECS) == list(range(len(_CODECS)))
 assert _HEADER.size == HEADER_BYTES

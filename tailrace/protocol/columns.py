@@ -37,8 +37,8 @@ from itertools import accumulate, chain, repeat
 from operator import add, is_not, itemgetter, length_hint, sub
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
-from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, MAGIC_COLUMNS, SMALL_PART_BYTES, seal
-from .buffers import PackedItems, PackedTimestamps, pack_bitmap, pack_offsets, padding
+from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, MAGIC_COLUMNS, seal
+from .buffers import ALIGNMENT, PackedItems, PackedTimestamps, pack_bitmap, pack_offsets
 from .compression import Compression, compress
 from .errors import BatchTooLargeError, InvalidArgumentError
 from .limits import (
@@ -46,10 +46,9 @@ from .limits import (
     BATCH_HEADERS_MAX,
     BATCH_RECORDS_MAX,
     HEADERS_PER_RECORD_MAX,
-    KIB,
     RECORD_BYTES_MAX,
 )
-from .parts import Parts
+from .parts import SMALL_PART_BYTES, Parts, in_parts
 from .record import Headers
 
 
@@ -91,17 +90,16 @@ DIRECTORY_HEAD: Final = struct.Struct("<HHI")
 DIRECTORY_ENTRY: Final = struct.Struct("<B3sI")
 SIZE_PREFIX: Final = struct.Struct("<Q")
 
-T = TypeVar("T")
 Items: TypeAlias = Sequence[bytes | None]
+C = TypeVar("C", bound=Sequence[Any] | PackedItems)
 _Buffer: TypeAlias = tuple[Kind, int, Sequence[Any]]
 """Its kind, its length, and the bytes-like objects that make it up."""
 
-JOINED_BYTES: Final = 32 * KIB
-"""Small items are joined to parts of this size, which stay in caches, and in the allocator's own memory."""
-
 _GAP: Final = bytes(COLUMNS_AT - HEADER_BYTES)
+_ZEROS: Final = bytes(ALIGNMENT)
 _NULLABLE_BYTES: Final = (bytes, bytearray, memoryview, type(None))
 _EXACT_TYPES: Final = frozenset(_NULLABLE_BYTES)
+_SEQUENCES: Final = (list, tuple, PackedItems)
 
 
 class _Column(NamedTuple):
@@ -158,8 +156,9 @@ def encode_parts(
     make smaller is stored plain. A batch that fits is written into `room`, if there is one. Raises
     InvalidArgumentError, BatchTooLargeError.
     """
-    values, count = _items("values", values), len(values)
-    keys = None if keys is None else _items("keys", keys, count)
+    values = _sequence("values", values)
+    count = len(values)
+    keys = None if keys is None else _sequence("keys", keys, count)
     headers = None if headers is None else _sequence("headers", headers, count)
     if not isinstance(timestamps, int | PackedTimestamps):
         timestamps = _sequence("timestamps", timestamps, count)
@@ -170,9 +169,8 @@ def encode_parts(
     base_timestamp, max_timestamp, stamps = _timestamps(timestamps)
 
     attributes = ALL_KEYS if key_column is not None and not key_column.has_nulls else 0
-    columns = [column for column in (key_column, value_column, stamps, header_column) if column is not None]
     try:
-        parts, size = _body(columns)
+        parts, size = _body(key_column, value_column, stamps, header_column)
         if compression is not Compression.NONE:
             compression, parts, size = _compressed(compression, parts, size)
         return seal(
@@ -191,31 +189,21 @@ def encode_parts(
         raise InvalidArgumentError("values, keys and header values are bytes or None") from None
 
 
-def _sequence(name: str, column: Sequence[T], count: int | None = None) -> Sequence[T]:
-    """The column as a list or tuple, of this length if one is given."""
+def _sequence(name: str, column: C, count: int | None = None) -> C:
+    """The column as a list or tuple, if it is not packed; of this length if one is given."""
     try:
         found = len(column)
-        column = column if isinstance(column, list | tuple) else list(column)
+        if not isinstance(column, _SEQUENCES):
+            column = list(column)  # type: ignore[assignment]
     except TypeError:
         raise InvalidArgumentError(f"{name} is {type(column).__name__}, not a sequence") from None
-    _check_count(name, found, count)
-    return column
-
-
-def _check_count(name: str, found: int, count: int | None) -> None:
     if count is not None and found != count:
         raise InvalidArgumentError(f"{found} {name} for {count} values")
     if found < 1:
         raise InvalidArgumentError("a batch has at least one record")
     if found > BATCH_RECORDS_MAX:
         raise BatchTooLargeError(f"{found} records, at most {BATCH_RECORDS_MAX} a batch")
-
-
-def _items(name: str, items: Items | PackedItems, count: int | None = None) -> Items | PackedItems:
-    if not isinstance(items, PackedItems):
-        return _sequence(name, items, count)
-    _check_count(name, len(items), count)
-    return items
+    return column
 
 
 def _key_column(keys: Items | PackedItems) -> _Column | None:
@@ -328,44 +316,42 @@ def _texts(names: list[str]) -> _Column:
     return _Column(buffers, lengths, False)
 
 
-def _body(columns: list[_Column]) -> tuple[Iterable[bytes], int]:
-    """The parts of an uncompressed body, made when asked for (TypeError may come then), and their size."""
-    buffers = list(chain.from_iterable(column.buffers for column in columns))
-    size = DIRECTORY_HEAD.size + DIRECTORY_ENTRY.size * len(buffers)
-    for _, length, _ in buffers:
-        size += length + padding(length)
-    if size > RECORD_BYTES_MAX:
-        _check_sizes(size, [column for column in columns if column.lengths or column.packed])
-    return _parts(buffers), size
+def _body(*columns: _Column | None) -> tuple[Iterable[bytes], int]:
+    """The parts of an uncompressed body, and their size. Several are made when asked for.
 
-
-def _parts(buffers: list[_Buffer]) -> Iterator[bytes]:
+    TypeError comes now or then.
+    """
+    buffers: list[_Buffer] = []
+    for column in columns:
+        if column is not None:
+            buffers += column.buffers
     directory = DIRECTORY_HEAD.pack(len(buffers), 0, 0)
+    size = DIRECTORY_HEAD.size + DIRECTORY_ENTRY.size * len(buffers)
     for kind, length, _ in buffers:
         directory += DIRECTORY_ENTRY.pack(kind, b"", length)
+        size += length + -length % ALIGNMENT
+    if size < SMALL_PART_BYTES:
+        return (_small(directory, buffers),), size
+    if size > RECORD_BYTES_MAX:
+        _check_sizes(size, [column for column in columns if column and (column.lengths or column.packed)])
+    return _parts(directory, buffers), size
+
+
+def _small(directory: bytes, buffers: list[_Buffer]) -> bytes:
+    """All of a body."""
+    pieces: list[Any] = [directory]
+    for _, length, items in buffers:
+        pieces += items
+        pieces.append(_ZEROS[: -length % ALIGNMENT])
+    return b"".join(pieces)
+
+
+def _parts(directory: bytes, buffers: list[_Buffer]) -> Iterator[bytes]:
     yield directory
     for _, length, items in buffers:
-        yield from _large(items) if length >= SMALL_PART_BYTES * len(items) else _joined(items, length)
-        if padding(length):
-            yield bytes(padding(length))
-
-
-def _joined(items: Sequence[Any], length: int) -> Iterator[bytes]:
-    """Items of `length` bytes together, in parts of about JOINED_BYTES."""
-    step = max(1, len(items) * JOINED_BYTES // max(1, length))
-    for start in range(0, len(items), step):
-        yield b"".join(items[start : start + step])
-
-
-def _large(items: Sequence[Any]) -> Iterator[bytes]:
-    """Bytes as they are; of what else there is, and could change, copies in parts of JOINED_BYTES."""
-    for item in items:
-        if type(item) is bytes:
-            yield item
-        else:
-            view = memoryview(item)
-            for start in range(0, len(view), JOINED_BYTES):
-                yield bytes(view[start : start + JOINED_BYTES])
+        yield from in_parts(items, length)
+        if length % ALIGNMENT:
+            yield _ZEROS[: -length % ALIGNMENT]
 
 
 def _check_sizes(size: int, columns: list[_Column]) -> None:

@@ -4,10 +4,16 @@ Small things are joined where that is cheaper; large ones are never copied befor
 they travel from.
 """
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeAlias
 
 from .crc import Buffer
+from .limits import KIB
+
+SMALL_PART_BYTES: Final = 4 * KIB
+"""Parts that are smaller than this on average are joined: a copy costs less than each part by itself."""
+JOINED_BYTES: Final = 32 * KIB
+"""Small items are joined to parts of this size, which stay in caches, and in the allocator's own memory."""
 
 
 class Parts:
@@ -38,3 +44,26 @@ def parts_of(payload: Payload) -> Sequence[Buffer]:
 def joined(payload: Payload) -> Buffer:
     """The payload as one buffer."""
     return payload.joined() if isinstance(payload, Parts) else payload
+
+
+def in_parts(items: Sequence[Any], length: int) -> Iterator[bytes]:
+    """Bytes-like items of `length` bytes together, in parts that are made when they are asked for."""
+    return _large(items) if length >= SMALL_PART_BYTES * len(items) else _joined(items, length)
+
+
+def _joined(items: Sequence[Any], length: int) -> Iterator[bytes]:
+    """In parts of about JOINED_BYTES."""
+    step = max(1, len(items) * JOINED_BYTES // max(1, length))
+    for start in range(0, len(items), step):
+        yield b"".join(items[start : start + step])
+
+
+def _large(items: Sequence[Any]) -> Iterator[bytes]:
+    """Bytes as they are; of what else there is, and could change, copies in parts of JOINED_BYTES."""
+    for item in items:
+        if type(item) is bytes:
+            yield item
+        else:
+            view = memoryview(item)
+            for start in range(0, len(view), JOINED_BYTES):
+                yield bytes(view[start : start + JOINED_BYTES])

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.protocol.batch import HEADER_BYTES, check_crc, parse_header, with_producer
-from tailrace.protocol.columns import JOINED_BYTES, encode, encode_parts
+from tailrace.protocol.columns import encode, encode_parts
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.crc import crc32c_of_parts
 from tailrace.protocol.decode import decode
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.limits import KIB
-from tailrace.protocol.parts import Parts, joined, parts_of
+from tailrace.protocol.parts import JOINED_BYTES, Parts, joined, parts_of
 
 LARGE = [bytes([number]) * (100 * KIB + number) for number in range(5)]
 SMALL = [b"%0100d" % number for number in range(3_000)]
