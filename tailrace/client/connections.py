@@ -31,7 +31,7 @@ from tailrace.protocol.wire import encode
 from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.poller import Poller
 
-from .link import COORDINATOR, Link, Location
+from .link import COORDINATOR, Link, Links, Location
 from .local_path import LocalPath
 from .pending import Frame, Pending, PendingRequests, ReplyHandler, read_reply
 
@@ -72,22 +72,16 @@ class Connections:
         self._defer = defer
         self._on_ready = on_ready
         self._on_impatient = on_impatient
-        self._random = random
-        self._links: dict[int, Link] = {}
+        self._links = Links(random)
         self._by_connection: dict[Connection, Link] = {}
         self._pending = PendingRequests()
-        self._ids = itertools.count(1)
+        self.next_id: Callable[[], int] = itertools.count(1).__next__
+        """A request id that was not used before; from any thread."""
         self._closed: TailraceError | None = None
-        self._due_at = inf
-        """When `advance` has something to do at the latest, unless something is `_unsettled`."""
-        self._unsettled = False
-        """Has anything happened that may have it do something earlier?"""
+        self.due_at = inf
+        """`advance` has nothing to do before this (monotonic s). -inf: something has happened, so it may."""
 
     # ---------------------------------------------------------------- sending
-
-    def next_id(self) -> int:
-        """A request id that was not used before; from any thread."""
-        return next(self._ids)
 
     def request(
         self,
@@ -113,31 +107,26 @@ class Connections:
             reply_bytes=reply_bytes,
         )
         self._pending.add(pending)
-        self._due_at = min(self._due_at, pending.deadline)
+        if pending.deadline < self.due_at:
+            self.due_at = pending.deadline
         if self._closed is not None:
             self._fail_later(pending, self._closed)
             return
-        link = self._link(destination)
+        link = self._links[destination]
         if not (link.ready and not link.unsent and self._transmit(link, pending, now)):
             self._enqueue(link, pending, now)
 
     def tell(self, destination: int, header: bytes, frames: Sequence[Payload], now: float) -> bool:
         """Send what gets no reply, if that can be done at once. If not, a connection is made: try again."""
-        link = self._link(destination)
+        link = self._links[destination]
         if link.ready and not link.unsent and link.connection is not None:
             link.told = True
             if link.connection.send(header, list(map(joined, frames))):
                 return True
-            self._unsettled = True
+            self.due_at = -inf
         if link.connection is None and now >= link.reopen_at and self._closed is None:
             self._open(link, now)
         return False
-
-    def _link(self, destination: int) -> Link:
-        link = self._links.get(destination)
-        if link is None:
-            link = self._links[destination] = Link(destination, self._random)
-        return link
 
     def _enqueue(self, link: Link, pending: Pending, now: float) -> None:
         if len(link.unsent) >= UNSENT_REQUESTS_MAX:
@@ -147,7 +136,7 @@ class Connections:
             self._fail_later(pending, error)
             return
         link.unsent.append(pending.request_id)
-        self._unsettled = True
+        self.due_at = -inf
         if link.connection is None and now >= link.reopen_at:
             self._open(link, now)
 
@@ -171,9 +160,10 @@ class Connections:
         if not connection.send(pending.header, list(map(joined, frames))):
             if path is not None:
                 path.withdraw(pending.request_id)
-            self._unsettled = True
+            self.due_at = -inf
             return False
         pending.mark_sent()
+        link.owed += 1
         return True
 
     def _open_path(self, link: Link, path: LocalPath, now: float) -> None:
@@ -220,25 +210,28 @@ class Connections:
         link = self._by_connection.get(connection)
         if link is None:
             return
-        state = connection.update()
-        if state is ConnectionState.READY and not link.ready:
-            link.connected()
-            self._unsettled = True
-            self._on_ready(link.destination)
-        if state is ConnectionState.LOST:
-            self._lose(link, connection, "the connection was lost", now)
-            return
-        self._receive_replies(link, connection, RECEIVE_BURST_MESSAGES)
+        # What has come is read first. If the connection's state has changed too, the poller says so again.
+        if not (link.ready and self._receive_replies(link, connection, RECEIVE_BURST_MESSAGES)):
+            state = connection.update()
+            if state is ConnectionState.READY and not link.ready:
+                link.connected()
+                self.due_at = -inf
+                self._on_ready(link.destination)
+            elif state is ConnectionState.LOST:
+                self._lose(link, connection, "the connection was lost", now)
+                return
         if link.unsent:
             self._flush(link, now)
 
-    def _receive_replies(self, link: Link, connection: Connection, at_most: int) -> None:
+    def _receive_replies(self, link: Link, connection: Connection, at_most: int) -> int:
+        """How many there were. Not looked for where none can be: that costs more than to receive one."""
         received = 0
-        while received < at_most:
+        while received < at_most and (link.owed or not received):
             message = connection.receive()
             if message is None:
                 break
             received += 1
+            link.owed = max(0, link.owed - 1)
             header = message[0]
             frames: Sequence[Frame] = message[1]
             request_id, reply, readable = read_reply(header)
@@ -255,26 +248,29 @@ class Connections:
                 _log.warning("%s sent a reply that cannot be read: %s", link, reply)
         if received:
             link.backoff.reset()
+        return received
 
     # -------------------------------------------------- opening, losing, moving
 
     def advance(self, now: float) -> None:
         """Do what is due by time."""
-        if now < self._due_at and not self._unsettled:
+        if now < self.due_at:
             return
-        self._unsettled = True
         for pending in self._pending.take_expired(now):
             pending.on_reply(self._expiry(pending, now), [])
         for link in tuple(self._links.values()):
             self._advance_link(link, now)
+        self._settle(now)
 
     def due(self, now: float) -> float:
         """When `advance` will have something to do, in monotonic seconds; infinity if nothing."""
-        if self._unsettled:
-            self._unsettled = False
-            links = [self._link_due(link, now) for link in self._links.values()]
-            self._due_at = min([self._pending.next_deadline(), *links])
-        return self._due_at
+        if self.due_at == -inf:
+            self._settle(now)
+        return self.due_at
+
+    def _settle(self, now: float) -> None:
+        links = [self._link_due(link, now) for link in self._links.values()]
+        self.due_at = min([self._pending.next_deadline(), *links])
 
     def relocate(self, now: float) -> None:
         """Nodes may have moved, come or gone."""
@@ -328,7 +324,7 @@ class Connections:
         if isinstance(location, TailraceError):
             self._defer(partial(self._give_up, link, location))
             return
-        self._unsettled = True
+        self.due_at = -inf
         link.location = location
         link.endpoint = location.endpoint()
         link.connection = self._connect(link.endpoint)
@@ -361,8 +357,8 @@ class Connections:
             pending.on_reply(error, [])
 
     def _drop(self, link: Link, linger_ms: int = 0) -> None:
-        connection, link.connection, link.ready = link.connection, None, False
-        self._unsettled = True
+        connection, link.connection, link.ready, link.owed = link.connection, None, False, 0
+        self.due_at = -inf
         if connection is not None:
             del self._by_connection[connection]
             self._poller.remove(connection)

@@ -255,7 +255,7 @@ class Engine:
         reply and its frames, or with the error that came instead. `frames` must not change before. Up to
         `reply_bytes` of its payload come by way of shared memory, if the node is on this machine.
         """
-        assert threading.get_ident() == self._loop.thread.ident, "sockets belong to the I/O thread"
+        assert threading.get_ident() == self._loop.thread_id, "sockets belong to the I/O thread"
         connections = self._loop.connections
         request_id = connections.next_id()
         connections.request(
@@ -276,7 +276,7 @@ class Engine:
 
         False when there is no connection yet, or its queue is full: try again in a later `step`.
         """
-        assert threading.get_ident() == self._loop.thread.ident, "sockets belong to the I/O thread"
+        assert threading.get_ident() == self._loop.thread_id, "sockets belong to the I/O thread"
         connections = self._loop.connections
         header = encode(request(connections.next_id()))
         return connections.tell(destination, header, frames, monotonic())

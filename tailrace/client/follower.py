@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from math import inf
 from random import Random
 
 from tailrace.protocol.cluster import Listener
@@ -48,58 +49,58 @@ class Follower:
         self._publisher = Listener("")
         self._subscriber: Subscriber | None = None
         self._heard_at = 0.0
-        self._wanted = True
+        self.wanted = True
+        """A snapshot taken after now is asked for."""
+        self.due_at = -inf
+        """`tick` has nothing to do before this (monotonic s), unless one is `wanted`. -inf: it may."""
+        self.changed = False
+        """The state is another one than when this was last set back."""
         self._asked = False
         self._ask_at = 0.0
-        self._changed = False
         self.refusal: TailraceError | None = None
         self.cluster_id = ""
         self.unclean_elections = 0
         """Of the cluster that was heard last; empty before the first snapshot."""
 
     def want_snapshot(self) -> None:
-        """Ask for a snapshot taken after now, soon: REFRESH_INTERVAL_MS_MIN bounds how often."""
-        self._wanted = True
+        """Ask for a snapshot taken after now, soon: REFRESH_INTERVAL_MS_MIN bounds how often. Any thread."""
+        self.wanted = True
 
-    def take_changed(self) -> bool:
-        """Has the state changed since the last call?"""
-        changed, self._changed = self._changed, False
-        return changed
-
-    def tick(self, now: float) -> float | None:
-        """Ask if it is time to; when it will be again, in monotonic seconds."""
-        silent_at = None
+    def tick(self, now: float) -> None:
+        """Ask if it is time to."""
+        self.due_at = inf
         if self._subscriber is not None:
-            silent_at = self._heard_at + BEAT_SILENCE_MS_MAX / 1000
-            if now >= silent_at:
+            if now >= self._heard_at + BEAT_SILENCE_MS_MAX / 1000:
                 _log.info("no beat from %s: subscribing anew", self._subscriber.endpoint)
                 self._subscribe_to(self._publisher, now)
-                silent_at = self._heard_at + BEAT_SILENCE_MS_MAX / 1000
-        if self._asked or not (self._wanted or self._copy.behind):
-            return silent_at
+            self.due_at = self._heard_at + BEAT_SILENCE_MS_MAX / 1000
+        if self._asked or not (self.wanted or self._copy.behind):
+            return
         if now < self._ask_at:
-            return self._ask_at if silent_at is None else min(self._ask_at, silent_at)
-        self._ask(now)
-        return silent_at
+            self.due_at = min(self.due_at, self._ask_at)
+        else:
+            self._ask(now)
 
     def receive(self, now: float) -> None:
         """The poller says that the subscriber has something."""
         if self._subscriber is None:
             return
         self._heard_at = now
+        self.due_at = -inf
         messages: list[Published] = []
         while (data := self._subscriber.receive()) is not None:
             try:
                 messages.append(decode_published(data))
             except TailraceError as error:
                 _log.warning("%s published what cannot be read: %s", self._subscriber.endpoint, error)
-                self._wanted = True
+                self.wanted = True
         if self._copy.take_published(messages).moved:
-            self._changed = True
+            self.changed = True
 
     def take_reply(self, reply: Reply | TailraceError) -> None:
         """What came of a `GetSnapshot`, whoever asked."""
         now = self._clock()
+        self.due_at = -inf
         if isinstance(reply, SnapshotTaken):
             self._take_snapshot(reply, now)
             return
@@ -112,7 +113,7 @@ class Follower:
             # Who has never got an answer is told by the error of every call.
             level = logging.WARNING if self._copy.known else logging.INFO
             _log.log(level, "the coordinator's address refuses to tell the cluster state: %s", self.refusal)
-        self._wanted = True
+        self.wanted = True
         self._ask_at = now + self._backoff.pause()
 
     def close(self) -> None:
@@ -124,7 +125,7 @@ class Follower:
 
     def _ask(self, now: float) -> None:
         self._asked = True
-        self._wanted = False
+        self.wanted = False
         self._ask_at = now + REFRESH_INTERVAL_MS_MIN / 1000
         request_id = self._connections.next_id()
         self._connections.request(
@@ -148,7 +149,7 @@ class Follower:
         if another:
             _log.warning("the coordinator's address is cluster %s's now, was %s's", taken.cluster_id, was)
         if self._copy.take_snapshot(taken.snapshot, afresh=another).moved:
-            self._changed = True
+            self.changed = True
         self.refusal = None
         if self._copy.behind:
             self._ask_at = now + self._backoff.pause()
@@ -164,4 +165,4 @@ class Follower:
         self._subscriber = self._subscribe(choose(publisher))
         self._poller.add(self._subscriber)
         self._heard_at = now
-        self._wanted = True
+        self.wanted = True

@@ -31,7 +31,8 @@ class Location(NamedTuple):
 class Link:
     """`connection` is there when one is needed or was; `ready` when it may be used.
 
-    `path` is a node's over ipc; `told`: something went over a connection that nobody answers.
+    `path` is a node's over ipc; `told`: something went over a connection that nobody answers; `owed`:
+    requests that went over this one without an answer so far.
     `unsent` are the ids of the requests that wait for it. While there is none, the next one is not
     made before `reopen_at`; one that is not ready is looked at again at `patient_until`.
     """
@@ -42,6 +43,7 @@ class Link:
         self.ready = False
         self.path: LocalPath | None = None
         self.told = False
+        self.owed = 0
         self.location = Location("")
         self.endpoint = ""
         self.unsent: deque[int] = deque()
@@ -69,3 +71,15 @@ class Link:
         """It did not come in time: wait twice as long."""
         self._patience_s = min(self._patience_s * 2, CONNECT_PATIENCE_MS_MAX / 1000)
         self.be_patient(now)
+
+
+class Links(dict[int, Link]):
+    """By destination; each is made when it is first asked for."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__()
+        self._random = random
+
+    def __missing__(self, destination: int) -> Link:
+        link = self[destination] = Link(destination, self._random)
+        return link

@@ -57,6 +57,8 @@ class Loop:
         """There is a first snapshot, or a reason why there is none, or the end has come."""
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread_id: int | None = None
+        """The thread's, once it runs."""
         self._bootstrap = bootstrap
         self._context = new_context()
         self._wakeup = Wakeup()
@@ -122,6 +124,7 @@ class Loop:
 
     def _run(self) -> None:
         error: TailraceError | None = None
+        self.thread_id = threading.get_ident()
         try:
             self._loop()
         except BaseException as cause:  # noqa: BLE001 - whatever it is, every caller must hear of it
@@ -147,17 +150,25 @@ class Loop:
         self._woken = False
         for _ in range(len(self._actions)):
             self._actions.popleft()()
-        if self.follower.take_changed():
-            self.connections.relocate(now)
+        connections, follower = self.connections, self.follower
+        if follower.changed:
+            follower.changed = False
+            connections.relocate(now)
             self.answered.set()
             for task in tuple(self.tasks):
                 task.cluster_changed()
-        self.connections.advance(now)
-        dues = [task.step(now) for task in tuple(self.tasks)]
-        dues.append(self.follower.tick(now))
-        if self.follower.refusal is not None:
+        if now >= connections.due_at:
+            connections.advance(now)
+        soonest = inf
+        for task in tuple(self.tasks):
+            due = task.step(now)
+            if due is not None and due < soonest:
+                soonest = due
+        if follower.wanted or now >= follower.due_at:
+            follower.tick(now)
+        if follower.refusal is not None:
             self.answered.set()
-        return min([self.connections.due(now), *[due for due in dues if due is not None]])
+        return min(soonest, connections.due_at, follower.due_at)
 
     def _wait(self, until: float) -> list[Source]:
         # Whoever hands something over looks at `_sleeping` afterwards, so that one of us sees the other.

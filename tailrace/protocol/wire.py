@@ -1,5 +1,6 @@
 """Header frames to messages and back."""
 
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 import msgspec
@@ -20,7 +21,6 @@ from .messages import (
 
 M = TypeVar("M")
 
-_encoder: Final = msgspec.msgpack.Encoder()
 _node_requests: Final[msgspec.msgpack.Decoder[NodeRequest]] = msgspec.msgpack.Decoder(NodeRequest)
 _coordinator_requests: Final[msgspec.msgpack.Decoder[CoordinatorRequest]] = msgspec.msgpack.Decoder(
     CoordinatorRequest
@@ -30,9 +30,8 @@ _published: Final[msgspec.msgpack.Decoder[Published]] = msgspec.msgpack.Decoder(
 _prefix: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
-def encode(message: Request | Reply | Published) -> bytes:
-    """The header frame of a message."""
-    return _encoder.encode(message)
+encode: Final[Callable[[Request | Reply | Published], bytes]] = msgspec.msgpack.Encoder().encode
+"""The header frame of a message."""
 
 
 def decode_node_request(header: bytes | memoryview) -> NodeRequest:

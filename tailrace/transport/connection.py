@@ -58,6 +58,7 @@ class Connection:
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
         self._socket.setsockopt(zmq.CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT_MS)
         self._socket.copy_threshold = COPY_BYTES_MAX + 1
+        self._send = super(zmq.Socket, self._socket).send  # what `Socket.send` calls in the end
         self._monitor: Socket = self._socket.get_monitor_socket(_EVENTS)
         try:
             self._socket.connect(endpoint)
@@ -91,7 +92,7 @@ class Connection:
         # Looked up now: until the handshake, and 10 ms after a loss, messages would wait for a later peer.
         if self.update() is not ConnectionState.READY:
             return False
-        send = self._socket.send
+        send = self._send
         last = len(frames)
         try:
             send(header, _NOBLOCK_MORE if last else _NOBLOCK)

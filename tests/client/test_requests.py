@@ -359,7 +359,7 @@ def test_a_request_without_a_reply(engine, start_node, join, eventually) -> None
         def closed(self, error): ...
 
     engine.attach(Task())
-    eventually(lambda: node.requests)
+    eventually(lambda: node.requests and told)
     assert len(told) == len(node.requests) == 1
 
 
