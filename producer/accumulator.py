@@ -7,6 +7,7 @@ room for it, and when someone flushes; while the pipeline is busy it fills up in
 
 import threading
 from collections.abc import Callable, Sequence
+from math import inf
 from time import monotonic, sleep, time_ns
 from typing import Final
 
@@ -19,7 +20,7 @@ from tailrace.protocol.record import Headers
 from .batch import RECORD_OVERHEAD_BYTES, UNSTAMPED, Batch, Stamp, advance
 from .delivery import Delivery, Outcome
 from .encoder import Encoder
-from .lane import deleted
+from .lane import Resolved, deleted
 from .ledger import Failures, Ledger
 from .refusals import memory_full, no_partition, too_large
 from .topics import NOWHERE, TopicBuffers
@@ -67,7 +68,7 @@ class Accumulator:
         self._max_block_s = max_block_s
         self._wake = wake
         self._woken = False
-        self._wakes_at = float("inf")
+        self._wakes_at = inf
         """When `collect` is called next at the latest, as far as open batches have asked for it."""
         self._open: dict[Batch, TopicBuffers] = {}
         """In the order in which they were opened, and so in that of their due times."""
@@ -273,15 +274,15 @@ class Accumulator:
 
     # ------------------------------------------------------- by the I/O thread
 
-    def collect(self, now: float, wanted: Callable[[Batch, float], bool]) -> tuple[list[Batch], float | None]:
+    def collect(self, now: float, wanted: Callable[[Batch, float], bool]) -> tuple[list[Batch], float]:
         """Take the sealed batches, and the open ones whose time has come if they are `wanted` now.
 
-        Also returns when to call again for those that stay open, if nothing happens before.
+        Also returns when to call again for those that stay open, if nothing happens before (inf: no need to).
         """
         with self.lock:
             self._woken = True  # there is no need to wake who is here
             stuck = (self._waiting > 0 or self._watcher is not None) and not self._unresolved()
-            due = float("inf")
+            due = inf
             for batch, topic in tuple(self._open.items()):
                 if batch.opened + self._linger_s > now and not stuck:
                     due = min(due, batch.opened + self._linger_s)
@@ -295,7 +296,7 @@ class Accumulator:
             sealed, self._sealed = self._sealed, []
             for batch in sealed:
                 self._ledger.enter(batch)
-            return sealed, None if due == float("inf") else due
+            return sealed, due
 
     def foresee(self, last: Batch, stamp: Stamp) -> bool:
         """The batch that is sealed next behind `last` gets `stamp`; False if there is such a one by now."""
@@ -307,10 +308,10 @@ class Accumulator:
                 topic.foreseen[last.partition] = stamp
             return True
 
-    def settle(self, resolved: Sequence[tuple[Batch, TailraceError | None]]) -> None:
+    def settle(self, resolved: Sequence[Resolved]) -> None:
         """Give back the memory of batches that were resolved, and count those that failed."""
         with self.lock:
-            for batch, error in resolved:
+            for batch, _, error in resolved:
                 self.used_bytes -= batch.size
                 self._ledger.leave(batch, error)
             self._tell()

@@ -124,14 +124,15 @@ class Lane:
             and self.leader != NO_LEADER
             and now >= self.not_before
             and len(self.in_flight) < IN_FLIGHT_BATCHES_MAX
-            and (not self._idempotent or (self.identity is not None and self._remembered()))
+            and not (self._idempotent and self.identity is None)
+            and not (self._idempotent and self.in_flight and not self._remembered())
         )
 
     def _remembered(self) -> bool:
         """Will the node still know the oldest batch in flight once it has stored the next one?"""
-        oldest = next(iter(self.in_flight), None)  # they are in their order
+        oldest = next(iter(self.in_flight))  # they are in their order
         following = self.waiting[0].number if self.waiting else self._next_number
-        return oldest is None or following - oldest.number < PRODUCER_WINDOW_BATCHES
+        return following - oldest.number < PRODUCER_WINDOW_BATCHES
 
     def sendable(self, now: float) -> bool:
         """Is there a batch that may be sent? Behind a hole only those that were sent before may."""

@@ -3,6 +3,8 @@
 import logging
 import threading
 from collections.abc import Sequence
+from functools import partial
+from operator import attrgetter
 from random import Random
 from time import monotonic
 from typing import Final
@@ -41,6 +43,8 @@ _STALE_VIEW: Final = frozenset(
     }
 )
 """Errors after which the cluster is probably not any more as we know it."""
+_code_of: Final = attrgetter("error.code")
+"""Of a `ProduceResult`."""
 
 
 class Pipeline:
@@ -72,27 +76,30 @@ class Pipeline:
 
     # -------------------------------------------------------------- as a task
 
-    def step(self, now: float) -> float | None:
+    def step(self, now: float) -> float:
         """Take what is sealed or due, send what may be sent, tell what is resolved."""
-        if self._accumulator.io_thread is None:
-            self._accumulator.io_thread = threading.get_ident()
-        if self._orphaned:
-            self._accumulator.fail(ClosedError(f"{self._engine.name} was forgotten without close()"))
-        self.sender.tick(now)
-        self._identify(now)
-        self._ship_all(now)  # first, so that what is open sees the way as free as it is
-        batches, due = self._accumulator.collect(now, self.sender.wanted)
+        accumulator, sender = self._accumulator, self.sender
+        if accumulator.io_thread is None:
+            accumulator.io_thread = threading.get_ident()
+        if now >= sender.due_at:
+            sender.tick(now)
+            self._identify(now)
+        if sender.queues:
+            self._ship_all(now)  # first, so that what is open sees the way as free as it is
+        batches, due = accumulator.collect(now, sender.wanted)
         for batch in batches:
-            self.sender.add(batch, now)
-        self._foresee()  # while nothing is sealed that is not in its lane
-        self._ship_all(now)
-        if self.sender.fatal is not None:
-            self._accumulator.fail(self.sender.fatal)
-        self._resolve()
-        if self._orphaned and not self._accumulator.unresolved():
-            self._engine.close()
-        times = [at for at in (due, self.sender.wake_at()) if at is not None]
-        return min(times, default=None)
+            sender.add(batch, now)
+        if self._unforeseen:
+            self._foresee()  # while nothing is sealed that is not in its lane
+        if sender.queues:
+            self._ship_all(now)
+        if sender.fatal is not None:
+            accumulator.fail(sender.fatal)
+        if sender.resolved:
+            self._resolve()
+        if self._orphaned:
+            self._end_when_done()
+        return min(due, sender.due_at)
 
     def cluster_changed(self) -> None:
         """Topics came or went, leaders moved."""
@@ -146,24 +153,19 @@ class Pipeline:
         )
 
     def _ship_all(self, now: float) -> None:
-        while (shipment := self.sender.next_shipment(now)) is not None:
+        while self.sender.queues and (shipment := self.sender.next_shipment(now)) is not None:
             self._ship(shipment, now)
 
     def _ship(self, shipment: Shipment, now: float) -> None:
         frames = self._encode(shipment, now)
         if not frames:
             return
-        acks, entries = self._acks, shipment.entries
         self.counters.requests += 1
-
-        def request(request_id: int) -> Produce:
-            return Produce(request_id, acks=acks, entries=entries)
-
-        def on_reply(reply: Reply | TailraceError, _frames: Sequence[Frame]) -> None:
-            self._answered(shipment, reply, now)
-
-        if acks != ACKS_NONE:
-            self._engine.request(shipment.node_id, request, frames, on_reply=on_reply)
+        request = partial(Produce, acks=self._acks, entries=shipment.entries)
+        if self._acks != ACKS_NONE:
+            self._engine.request(
+                shipment.node_id, request, frames, on_reply=partial(self._answered, shipment, now)
+            )
         elif self._engine.tell(shipment.node_id, request, frames):
             self.sender.handed_over(shipment, now)
         else:
@@ -189,11 +191,13 @@ class Pipeline:
             if stamp is not None and self._accumulator.foresee(batch, stamp):
                 del self._unforeseen[lane]
 
-    def _answered(self, shipment: Shipment, reply: Reply | TailraceError, sent_at: float) -> None:
+    def _answered(
+        self, shipment: Shipment, sent_at: float, reply: Reply | TailraceError, _frames: Sequence[Frame]
+    ) -> None:
         now = monotonic()
         if isinstance(reply, Produced):
             self.counters.answered(now - sent_at)
-            if any(result.error.code in _STALE_VIEW for result in reply.results):
+            if not _STALE_VIEW.isdisjoint(map(_code_of, reply.results)):
                 self._engine.request_refresh()
             self.sender.answered(shipment, reply.results, now)
         else:
@@ -204,8 +208,6 @@ class Pipeline:
 
     def _resolve(self) -> None:
         resolved = self.sender.take_resolved()
-        if not resolved:
-            return
         counters = self.counters
         for batch, base_offset, error in resolved:
             if error is None:
@@ -218,7 +220,13 @@ class Pipeline:
                 self._accumulator.encoder.reuse_memory(batch)
             batch.drop_records()
             batch.outcome.resolve(base_offset, error)
-        self._accumulator.settle([(batch, error) for batch, _, error in resolved])
+        self._accumulator.settle(resolved)
+
+    def _end_when_done(self) -> None:
+        """Nobody will send any more."""
+        self._accumulator.fail(ClosedError(f"{self._engine.name} was forgotten without close()"))
+        if not self._accumulator.unresolved():
+            self._engine.close()
 
 
 def _error(reply: Reply | TailraceError) -> TailraceError:

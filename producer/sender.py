@@ -8,11 +8,12 @@ Each partition is a `Lane`; the lanes that a node leads share its requests. The 
         ... send it; later sender.answered(shipment, results, now) or sender.lost(shipment, error, now)
     sender.ask_identity(now)                   a producer id is wanted: sender.identified or .unidentified
     sender.take_resolved()                     tell the application
-    sender.wake_at()                           when to come again
+    sender.due_at                              when to come again
 """
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from random import Random
 
 from tailrace.client.retry import Backoff
@@ -56,10 +57,8 @@ class Shipment:
         self.size += batch.size
 
     def full(self, next_size: int) -> bool:
-        """Is there no place for one of `next_size` bytes?"""
-        return len(self.batches) >= PRODUCE_BATCHES_MAX or (
-            bool(self.batches) and self.size + next_size > PRODUCE_REQUEST_BYTES
-        )
+        """With batches in it, is there no place for one more of `next_size` bytes?"""
+        return len(self.batches) >= PRODUCE_BATCHES_MAX or self.size + next_size > PRODUCE_REQUEST_BYTES
 
 
 class Sender:
@@ -71,23 +70,27 @@ class Sender:
         """Batches that were sent again."""
         self.batches_in_flight = 0
         """Batches that were sent and not answered yet."""
+        self.queues: dict[int, deque[Lane]] = {}
+        """Lanes that may have something to send, by node, in turn. Without any there is no next shipment."""
+        self.resolved: list[Resolved] = []
+        """What the application must be told of, in order."""
+        self.due_at = 0.0
+        """Before this (monotonic s) there is nothing that is due by time, and no identity to ask for."""
+        self.fatal: TailraceError | None = None
+        """Why nothing can be sent any more."""
         self._idempotent = idempotent
         self._lookup = lookup
         self._random = random
         self._lanes: dict[tuple[bytes, int], Lane] = {}
-        self._queues: dict[int, deque[Lane]] = {}
-        """Lanes that may have something to send, by node, in turn."""
         self._unacked_bytes: defaultdict[int, int] = defaultdict(int)
         self._pausing: set[Lane] = set()
         self._starving: set[Lane] = set()
-        self._expiry: float | None = None
+        self._expiry = inf
         """No batch expires before this."""
-        self._resolved: list[Resolved] = []
         self._asking = False
         self._ask_at = 0.0
         self._ask_backoff = Backoff(random)
         self._ask_error: TailraceError | None = None
-        self._fatal: TailraceError | None = None
 
     # ----------------------------------------------------------------- batches
 
@@ -97,8 +100,9 @@ class Sender:
         if lane is None:
             return
         lane.add(batch)
-        if self._expiry is None or batch.deadline < self._expiry:
+        if batch.deadline < self._expiry:
             self._expiry = batch.deadline
+            self.due_at = min(self.due_at, batch.deadline)
         self._look_at(lane, now)
 
     def wanted(self, batch: Batch, now: float) -> bool:
@@ -106,13 +110,19 @@ class Sender:
         lane = self._lanes.get((batch.topic_id, batch.partition))
         if lane is None:
             return not self._idempotent or self.identity is not None
-        return not lane.waiting and lane.free(now) and self._has_room(lane.leader)
+        return (
+            not lane.waiting
+            and self._unacked_bytes[lane.leader] < PRODUCE_IN_FLIGHT_BYTES_MAX
+            and lane.free(now)
+        )
 
     def next_shipment(self, now: float) -> Shipment | None:
         """The next request to send, if any node has both something to get and room for it."""
-        for node_id, queue in self._queues.items():
-            if queue and self._has_room(node_id):
-                shipment = self._fill(node_id, queue, now)
+        for node_id in tuple(self.queues):
+            if self._unacked_bytes[node_id] < PRODUCE_IN_FLIGHT_BYTES_MAX:
+                shipment = self._fill(node_id, self.queues[node_id], now)
+                if not self.queues[node_id]:
+                    del self.queues[node_id]
                 if shipment.batches:
                     self._unacked_bytes[node_id] += shipment.size
                     self.batches_in_flight += len(shipment.batches)
@@ -159,8 +169,8 @@ class Sender:
 
     def take_resolved(self) -> list[Resolved]:
         """The batches that the application must be told of, in order."""
-        resolved = self._resolved[:]
-        self._resolved.clear()
+        resolved = self.resolved[:]
+        self.resolved.clear()
         return resolved
 
     def obstacle(self) -> TailraceError | None:
@@ -177,11 +187,12 @@ class Sender:
 
         None while there is nothing to ask. Exactly one of `identified` and `unidentified` must follow.
         """
-        if not self._idempotent or self._asking or now < self._ask_at or self._fatal is not None:
+        if not self._idempotent or self._asking or now < self._ask_at or self.fatal is not None:
             return None
         if self.identity is not None and not self._starving:
             return None
         self._asking = True
+        self.due_at = self._next_due()
         return self.identity or ANONYMOUS
 
     def identified(self, identity: Identity, now: float) -> None:
@@ -202,12 +213,13 @@ class Sender:
             self._ask_error = error
         else:
             self.fail(error)
+        self.due_at = self._next_due()
 
     # ------------------------------------------------------------ cluster, time
 
     def update_leaders(self, now: float) -> None:
         """The cluster state has changed: lanes go to the queues of other nodes, or end."""
-        self._queues.clear()
+        self.queues.clear()
         for key, lane in tuple(self._lanes.items()):
             lane.queued = False
             self._lead(lane, now)
@@ -217,38 +229,31 @@ class Sender:
 
     def tick(self, now: float) -> None:
         """Do what is due."""
-        if self._expiry is not None and self._expiry <= now:
+        if self._expiry <= now:
             for lane in self._lanes.values():
                 lane.expire(now)
             deadlines = [lane.next_deadline() for lane in self._lanes.values()]
-            self._expiry = min((at for at in deadlines if at is not None), default=None)
+            self._expiry = min((at for at in deadlines if at is not None), default=inf)
             self._look_at_all(self._lanes.values(), now)
         for lane in tuple(self._pausing):
             if lane.not_before <= now:
                 self._pausing.discard(lane)
                 self._look_at(lane, now)
+        self.due_at = self._next_due()
 
-    def wake_at(self) -> float | None:
-        """When there is something to do without any answer or new batch."""
-        due = [lane.not_before for lane in self._pausing]
-        if self._expiry is not None:
-            due.append(self._expiry)
+    def _next_due(self) -> float:
+        due = [self._expiry, *(lane.not_before for lane in self._pausing)]
         hungry = self._idempotent and (self.identity is None or self._starving)
-        if hungry and not self._asking and self._fatal is None:
+        if hungry and not self._asking and self.fatal is None:
             due.append(self._ask_at)
-        return min(due, default=None)
+        return min(due)
 
     def fail(self, error: TailraceError) -> None:
         """Resolve everything with `error`, now and from now on."""
-        if self._fatal is None:
-            self._fatal = error
+        if self.fatal is None:
+            self.fatal = error
             for lane in self._lanes.values():
                 lane.abort(error)
-
-    @property
-    def fatal(self) -> TailraceError | None:
-        """Why nothing can be sent any more."""
-        return self._fatal
 
     # ------------------------------------------------------------------ inside
 
@@ -256,17 +261,17 @@ class Sender:
         """The lane of a batch; None if it was resolved instead, since it has no place to go."""
         key = (batch.topic_id, batch.partition)
         lane = self._lanes.get(key)
-        error = self._fatal
+        error = self.fatal
         if lane is None and error is None:
             lane = Lane(
-                *key, idempotent=self._idempotent, backoff=Backoff(self._random), resolved=self._resolved
+                *key, idempotent=self._idempotent, backoff=Backoff(self._random), resolved=self.resolved
             )
             self._lead(lane, now)
             self._lanes[key] = lane
         if error is None and lane is not None and lane.gone:
             error = deleted(batch.outcome.topic)
         if error is not None:
-            self._resolved.append(Resolved(batch, -1, error))
+            self.resolved.append(Resolved(batch, -1, error))
             return None
         return lane
 
@@ -279,23 +284,24 @@ class Sender:
 
     def _look_at(self, lane: Lane, now: float) -> None:
         """Something has changed for the lane: does it have to be served, woken or fed?"""
-        if lane.starving():
+        if lane.identity is None and lane.starving():
             if self.identity is not None and self.identity != lane.spent:
                 lane.adopt(self.identity)
             else:
                 self._starving.add(lane)
-        if lane.not_before > now and lane.waiting:
+                self.due_at = min(self.due_at, self._ask_at)
+        if not lane.waiting:
+            return
+        if lane.not_before > now:
             self._pausing.add(lane)
+            self.due_at = min(self.due_at, lane.not_before)
         elif not lane.queued and lane.sendable(now):
             lane.queued = True
-            self._queues.setdefault(lane.leader, deque()).append(lane)
+            self.queues.setdefault(lane.leader, deque()).append(lane)
 
     def _look_at_all(self, lanes: Iterable[Lane], now: float) -> None:
         for lane in lanes:
             self._look_at(lane, now)
-
-    def _has_room(self, node_id: int) -> bool:
-        return self._unacked_bytes[node_id] < PRODUCE_IN_FLIGHT_BYTES_MAX
 
     def _fill(self, node_id: int, queue: deque[Lane], now: float) -> Shipment:
         """Take one batch of each lane in turn until the request is full."""
@@ -306,10 +312,13 @@ class Sender:
                 queue.popleft().queued = False
                 self._look_at(lane, now)
                 continue
-            if shipment.full(lane.waiting[0].size):
+            if shipment.batches and shipment.full(lane.waiting[0].size):
                 break
-            queue.rotate(-1)
             batch = lane.take()
+            if lane.waiting:
+                queue.rotate(-1)
+            else:
+                queue.popleft().queued = False
             self.retries += batch.attempts > 1
             shipment.add(lane, batch)
         return shipment

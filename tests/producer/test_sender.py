@@ -1,5 +1,6 @@
 """How lanes share requests, nodes and identities."""
 
+from math import inf
 from random import Random
 
 import pytest
@@ -111,14 +112,13 @@ def test_nothing_is_sent_before_there_is_an_identity() -> None:
     world = World({0: 1}, identified=False)
     world.add(0)
     assert world.ship() == []
-    assert world.sender.wake_at() == 0.0
+    assert world.sender.due_at == 0.0
     assert world.sender.ask_identity(world.now) == ANONYMOUS
     assert world.sender.ask_identity(world.now) is None
     world.sender.unidentified(ConnectionFailedError("refused"), world.now)
     assert world.sender.ask_identity(world.now) is None
-    again = world.sender.wake_at()
-    assert again is not None
-    assert again > world.now
+    again = world.sender.due_at
+    assert world.now < again < inf
     assert world.sender.ask_identity(again) == ANONYMOUS
     world.sender.identified(FIRST, world.now)
     assert len(world.ship()) == 1
@@ -232,7 +232,7 @@ def test_lanes_of_deleted_topics_end() -> None:
     assert stored_one.error is None
     assert isinstance(late_one.error, UnknownTopicError)
     world.sender.update_leaders(world.now)
-    assert world.sender.wake_at() in (None, sealed(0, 1, world.now).deadline)
+    assert world.sender.due_at in (inf, sealed(0, 1, world.now).deadline)
 
 
 def test_without_acknowledgement_what_was_handed_over_is_delivered() -> None:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from math import inf
 from random import Random
 
 import pytest
@@ -109,7 +110,7 @@ class ProducerAndNodes(RuleBasedStateMachine):
 
     @rule()
     def ship(self) -> None:
-        self.sender.tick(self.now)
+        self._tick()
         while (shipment := self.sender.next_shipment(self.now)) is not None:
             self.to_node[shipment.node_id].append(Request(shipment))
         self._collect()
@@ -117,16 +118,22 @@ class ProducerAndNodes(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.005, 0.02, 1.5, 40.0]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
-        self.sender.tick(self.now)
+        self._tick()
         self._collect()
+
+    def _tick(self) -> None:
+        if self.now >= self.sender.due_at:
+            self.sender.tick(self.now)
 
     # ------------------------------------------------------------ the coordinator
 
     @rule(fate=st.sampled_from(["answered", "answered", "answered", "answer lost", "unreachable"]))
     def identify(self, fate: str) -> None:
+        early = self.now < self.sender.due_at
         asked = self.sender.ask_identity(self.now)
         if asked is None:
             return
+        assert not early, "there is something to do before due_at"
         if fate == "unreachable":
             self.sender.unidentified(ConnectionFailedError("refused"), self.now)
             return
@@ -302,9 +309,8 @@ class ProducerAndNodes(RuleBasedStateMachine):
         began = self.now
         while len(self.fates) < sum(map(len, self.sent)):
             if not self.work():
-                wake_at = self.sender.wake_at()
-                assert wake_at is not None, "never resolved"
-                self.now = max(self.now + 0.001, wake_at)
+                assert self.sender.due_at < inf, "never resolved"
+                self.now = max(self.now + 0.001, self.sender.due_at)
         assert self.now - began < SETTLED_WITHIN_S
 
     def work(self) -> bool:
@@ -325,7 +331,7 @@ class ProducerAndNodes(RuleBasedStateMachine):
         for _ in range(5):
             self.work()
             self.now += 2.0
-        self.sender.tick(self.now)
+        self._tick()
         for partition in range(PARTITIONS):
             assert self.sender.wanted(sealed(partition, 1, self.now), self.now)
 
