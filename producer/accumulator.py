@@ -128,7 +128,8 @@ class Accumulator:
             if size <= batch.room:
                 return batch
             self.check_size(size - RECORD_OVERHEAD_BYTES)
-            if batch.packed or (batch.filled and batch.filled + size > self.batch_bytes):
+            filled = batch.filled
+            if batch.packed or (filled and filled + size > self.batch_bytes):
                 self.seal(batch, topic)
                 self.encoder.encode_early(batch, self.used_bytes)
                 try:
@@ -195,7 +196,8 @@ class Accumulator:
             next_sticky = topic.rotation.turn(topic.count, topic.available)
         foreseen = topic.foreseen.get(partition, UNSTAMPED)
         following = Stamp(foreseen.identity, advance(foreseen.sequence, count))
-        self._wake_once()
+        if not self._woken:
+            self._wake_once()
 
         # Not a call from here on: what a signal handler raises comes at calls, so before all this or after.
         self.used_bytes -= batch.room

@@ -70,6 +70,8 @@ class Engine:
         self.bootstrap = Bootstrap(bootstrap_servers)
         self._disowned = False
         self._loop = Loop(self.bootstrap, name, local=local)
+        self.wake: Callable[[], None] = self._loop.wake
+        """Have all tasks stepped soon. Any thread; costs next to nothing while the I/O thread is awake."""
 
     # ------------------------------------------------------------------- life
 
@@ -198,10 +200,6 @@ class Engine:
         # The thread's last look may have come before the action did.
         if self._loop.ended.is_set() and self._loop.take_back(action):
             self.check()
-
-    def wake(self) -> None:
-        """Have all tasks stepped soon. Costs next to nothing while the I/O thread is awake."""
-        self._loop.wake()
 
     def attach(self, task: Task) -> None:
         """Let `task` live in the I/O thread from now on. Raises ClosedError once closed."""
