@@ -128,8 +128,7 @@ class Accumulator:
             if size <= batch.room:
                 return batch
             self.check_size(size - RECORD_OVERHEAD_BYTES)
-            filled = batch.filled
-            if batch.packed or (filled and filled + size > self.batch_bytes):
+            if batch.packed or (batch.filled and batch.filled + size > self.batch_bytes):
                 self.seal(batch, topic)
                 self.encoder.encode_early(batch, self.used_bytes)
                 try:
@@ -171,11 +170,11 @@ class Accumulator:
 
     def open_batch(self, topic: TopicBuffers, partition: int, now: float) -> Batch:
         """A new batch, with no memory taken for it yet. The lock is held."""
+        if now + self._linger_s < self._wakes_at:
+            self._wake_once()  # first, since that thread takes longer to wake than a record to be added
+            self._wakes_at = now + self._linger_s
         outcome = Outcome(topic.name, partition)
         batch = Batch(outcome, topic.topic_id, partition, now, now + self._delivery_timeout_s)
-        if now + self._linger_s < self._wakes_at:
-            self._wake_once()
-            self._wakes_at = now + self._linger_s
         topic.open[partition] = batch
         self._open[batch] = topic
         return batch
@@ -196,8 +195,7 @@ class Accumulator:
             next_sticky = topic.rotation.turn(topic.count, topic.available)
         foreseen = topic.foreseen.get(partition, UNSTAMPED)
         following = Stamp(foreseen.identity, advance(foreseen.sequence, count))
-        if not self._woken:
-            self._wake_once()
+        self._wake_once()
 
         # Not a call from here on: what a signal handler raises comes at calls, so before all this or after.
         self.used_bytes -= batch.room
@@ -296,8 +294,7 @@ class Accumulator:
             self._wakes_at = due
             self._woken = False
             sealed, self._sealed = self._sealed, []
-            for batch in sealed:
-                self._ledger.enter(batch)
+            self._ledger.enter(sealed)
             return sealed, due
 
     def foresee(self, last: Batch, stamp: Stamp) -> bool:

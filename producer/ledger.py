@@ -1,5 +1,6 @@
 """Which sealed batches have no answer yet, and what failed, for those who flush."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from tailrace.protocol.errors import TailraceError
@@ -21,9 +22,10 @@ class Ledger:
         self._unresolved: dict[int, int] = {}
         self._failures = Failures(0, None)
 
-    def enter(self, batch: Batch) -> None:
-        """The batch is sealed, and will be resolved."""
-        self._unresolved[batch.generation] = self._unresolved.get(batch.generation, 0) + 1
+    def enter(self, batches: Iterable[Batch]) -> None:
+        """They are sealed, and will be resolved."""
+        for batch in batches:
+            self._unresolved[batch.generation] = self._unresolved.get(batch.generation, 0) + 1
 
     def leave(self, batch: Batch, error: TailraceError | None) -> None:
         """The batch is resolved."""
