@@ -14,7 +14,7 @@ import zmq
 
 from tailrace.protocol.limits import KIB
 
-from .context import HANDSHAKE_TIMEOUT_MS, Context, Socket, new_socket
+from .context import HANDSHAKE_TIMEOUT_MS, Context, Socket, new_socket, readable, sender
 from .server import Buffer
 
 RECONNECT_MS_MIN: Final = 10
@@ -26,7 +26,6 @@ up to here, for the many frames of a fetched reply (`server.COPY_BYTES_MAX`) onl
 
 _EVENT: Final = struct.Struct("=HI")
 _EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-_READABLE: Final = int(zmq.POLLIN)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
@@ -58,7 +57,7 @@ class Connection:
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
         self._socket.setsockopt(zmq.CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT_MS)
         self._socket.copy_threshold = COPY_BYTES_MAX + 1
-        self._send = super(zmq.Socket, self._socket).send  # what `Socket.send` calls in the end
+        self._send = sender(self._socket)
         self._monitor: Socket = self._socket.get_monitor_socket(_EVENTS)
         try:
             self._socket.connect(endpoint)
@@ -73,8 +72,7 @@ class Connection:
     def update(self) -> ConnectionState:
         """Take in what happened to the connection; call when the poller reports it."""
         monitor = self._monitor
-        # Asked for, not polled, which would let another thread run: that may take its time to give way.
-        while self.state is not ConnectionState.LOST and int(monitor.getsockopt(zmq.EVENTS)) & _READABLE:
+        while self.state is not ConnectionState.LOST and readable(monitor):
             event, _ = _EVENT.unpack(monitor.recv(_NOBLOCK))
             monitor.recv(_NOBLOCK)  # the endpoint
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self.state is ConnectionState.CONNECTING:
