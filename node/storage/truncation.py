@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tailrace.protocol.batch import BatchHeader, header_of
-from tailrace.protocol.errors import OffsetOutOfRangeError
+from tailrace.protocol.errors import CorruptBatchError, OffsetOutOfRangeError
 
 from . import deletion, epochs, retention, schema
 from .partition_log import PartitionLog
@@ -77,6 +77,7 @@ def reset_slice(
     with tables.environment.begin(write=True) as transaction:
         more = deletion.delete_rows(transaction, (tables.time_index, tables.producers), log.partition_id)
         if not more:
+            _refuse_leftovers(transaction, log)
             epochs.replace(transaction, tables.epochs, log.partition_id, log.epochs, ())
             transaction.put(schema.partition_key(log.partition_id), row.pack(), db=tables.partitions)
         tables.measure(transaction)
@@ -91,6 +92,12 @@ def _refuse_loss(log: PartitionLog, end_offset: int, unclean: bool) -> None:
         raise OffsetOutOfRangeError(
             f"partition {log.name} is to end at {end_offset}, below its high watermark {log.high_watermark}"
         )
+
+
+def _refuse_leftovers(transaction: "Transaction[bytes]", log: PartitionLog) -> None:
+    """An emptied log that is not empty is faulty: going on behind what is left would take it in."""
+    if transaction.stat(log.database)["entries"]:
+        raise CorruptBatchError(f"partition {log.name}: something is left beyond its end")
 
 
 def _adopt(log: PartitionLog, row: PartitionRow, kept_epochs: epochs.Epochs) -> None:

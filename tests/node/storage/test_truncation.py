@@ -4,6 +4,7 @@ import logging
 import threading
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +13,28 @@ from tailrace.node.storage import Appended, PartitionLog, Storage, deletion, ret
 from tailrace.node.storage.hot import HotTail
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.errors import (
+    CorruptBatchError,
     FencedProducerError,
     OffsetOutOfRangeError,
+    StorageFaultError,
     StorageFullError,
     UnknownProducerIdError,
 )
 from tailrace.protocol.limits import MIB
 
-from .support import KEY, NOW, TOPIC, Redirected, bases, batch, commit, data_descriptors, fill, one_log
+from .support import (
+    KEY,
+    NOW,
+    TOPIC,
+    Redirected,
+    bases,
+    batch,
+    commit,
+    data_descriptors,
+    fill,
+    one_log,
+    open_storage,
+)
 
 
 def follower(storage: Storage) -> PartitionLog:
@@ -241,6 +256,21 @@ def test_a_reset_may_go_back(storage: Storage, start: int, caplog: pytest.LogCap
             assert storage.verify().problems == []
     assert (log.log_start_offset, log.log_end_offset, log.high_watermark) == (start,) * 3
     assert len(caplog.messages) == (start < 4)
+
+
+def test_no_log_goes_on_behind_what_lies_beyond_its_end(tmp_path: Path) -> None:
+    """A reset to where such a thing is would take it in: the next batch may end behind it."""
+    storage = open_storage(tmp_path / "node-1")
+    log = follower(storage)
+    fill(storage, log, 3)
+    with storage._tables.environment.begin(write=True) as transaction:
+        transaction.put(schema.offset_key(8), b"?", db=log.database)
+    assert storage.reset(log, 8), "what the log holds goes first"
+    with pytest.raises(CorruptBatchError, match="is left beyond its end"):
+        storage.reset(log, 8)
+    assert (log.log_start_offset, log.log_end_offset) == (3, 3)
+    assert isinstance(commit(storage, log, batch(2))[0], StorageFaultError)
+    storage.close(clean=False)
 
 
 def test_large_logs_are_reset_in_slices(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
