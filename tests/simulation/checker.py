@@ -9,7 +9,7 @@ but that those in sync end up with the same.
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from tailrace.coordinator.election import is_sole_replica
 from tailrace.coordinator.state import State
@@ -25,6 +25,7 @@ from tailrace.protocol.cluster import (
     PartitionInfo,
     TopicChanged,
 )
+from tailrace.protocol.errors import CorruptBatchError
 from tailrace.protocol.messages import ACKS_ALL
 
 from .node_process import NodeProcess
@@ -66,7 +67,7 @@ class Checker:
         self.elections = 0
         self._told: dict[tuple[Any, Key], int] = {}
 
-    def fail(self, invariant: int | str, text: str) -> None:
+    def fail(self, invariant: int | str, text: str) -> NoReturn:
         """`invariant`: of DESIGN section 8, or a rule of RELIABILITY."""
         self._schedule.note(f"VIOLATION of invariant {invariant}: {text}")
         raise Violation(f"invariant {invariant}: {text}")
@@ -275,12 +276,14 @@ class Checker:
                     f" which is in sync, has {end}",
                 )
 
-    @staticmethod
-    def batches(node: NodeProcess, log: Any, start: int, end: int) -> list[Entry]:
-        """What a node has of a log."""
+    def batches(self, node: NodeProcess, log: Any, start: int, end: int) -> list[Entry]:
+        """What a node has of a log. All of it can be read: what spoils a log lies beyond its end."""
         found: list[Entry] = []
         while start < min(end, log.log_end_offset):
-            read = node.storage.read(log, start, 1 << 20, min(end, log.log_end_offset), _keeper(found))
+            try:
+                read = node.storage.read(log, start, 1 << 20, min(end, log.log_end_offset), _keeper(found))
+            except CorruptBatchError as error:
+                self.fail(1, f"{node.name} cannot read what it has: {error}")
             if not read:
                 break
             start = found[-1][0] + found[-1][1]
