@@ -10,6 +10,7 @@ from typing import Any
 
 import lmdb
 
+from tailrace.coordinator.state import State
 from tailrace.node.chores import Chores
 from tailrace.node.config import NodeConfig
 from tailrace.node.mailbox import Mailbox
@@ -203,6 +204,11 @@ class NodeProcess(Process):
             self.wipes += 1
             self.has_lost = True
             self.ends.clear()
+
+    def settled(self, state: State) -> bool:
+        """Does it follow this state of the coordinator, with nothing left for its writer to do?"""
+        follows = self.alive and self.loop._membership.cluster.version == state.cluster.version
+        return follows and not self._writer.waits and self._writer not in self._busy
 
     def spoil(self, key: tuple[bytes, int]) -> None:
         """Behind the storage's back there is something beyond the end of a log: nothing can be appended."""
