@@ -195,11 +195,21 @@ class AsyncProducer:
     partitions_for = twin(Producer.partitions_for)
 
     async def close(self, timeout: float | None = None) -> None:
-        """Flush as `flush` does, then stop. May be repeated. Raises like `Producer.close`."""
+        """Flush as `flush` does, then stop. May be repeated. Raises like `Producer.close`.
+
+        When it is cancelled, what is not resolved fails with ClosedError, as when Ctrl-C ends that one.
+        """
         if self._sync.closed or self._bridge.closed:
             return
-        await self._bridge.run(self._sync.close, timeout)
-        self._bridge.close()
+        try:
+            await self._bridge.run(self._sync.close, timeout)
+        except asyncio.CancelledError:
+            # Its thread would go on waiting, and the interpreter does not end before its threads have.
+            with suppress(TailraceError):
+                self._sync.close(0)
+            raise
+        finally:
+            self._bridge.close()
 
     stop = close
 

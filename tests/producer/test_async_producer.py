@@ -1,6 +1,7 @@
 """`AsyncProducer`: batches, memory, order, cancellation, the loop that goes on."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -21,7 +22,7 @@ from tailrace.protocol.errors import (
 )
 from tailrace.testing import Cluster
 
-from ..patience import PATIENCE_S
+from ..patience import PATIENCE_S, wait_until
 from ..suspended import suspended
 
 
@@ -204,6 +205,35 @@ def test_leaving_with_undelivered_records(cluster: Cluster, topic: Callable[...,
     with pytest.raises(KeyError) as raised:
         asyncio.run(fail(KeyError("the application's")))
     assert "not stored" in raised.value.__notes__[0]
+
+
+def test_a_cancelled_close_ends_the_producer(cluster: Cluster, topic: Callable[..., str]) -> None:
+    """As Ctrl-C while `asyncio.run` waits for it does: no thread goes on waiting for acknowledgements."""
+    name = topic()
+    before = set(threading.enumerate())
+
+    def are_gone() -> bool:
+        return set(threading.enumerate()) <= before
+
+    async def main() -> None:
+        producer = AsyncProducer(cluster.bootstrap_servers, delivery_timeout_ms=600_000)
+        await producer.send_and_wait(name, b"stored")
+        with suspended(cluster.pid(1)):
+            delivery = await producer.send(name, b"not acknowledged")
+            closing = asyncio.create_task(producer.close())
+            await asyncio.sleep(0)  # it has begun
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            assert producer.closed
+            with pytest.raises(ClosedError):
+                await delivery
+            with pytest.raises(ClosedError):
+                await producer.send(name, b"too late")
+            wait_until(are_gone, "the threads of the producer have ended")
+        await producer.close()
+
+    asyncio.run(main())
 
 
 def test_who_comes_while_others_wait_comes_behind_them(cluster: Cluster, topic: Callable[..., str]) -> None:
