@@ -108,6 +108,27 @@ def test_the_end_of_the_interpreter_delivers(cluster: Cluster, topic: MakeTopic,
     assert len(read(name)[0]) == 1_000
 
 
+def test_the_end_of_the_interpreter_says_what_it_waits_for(
+    cluster: Cluster, topic: MakeTopic, read: Read
+) -> None:
+    name = topic()
+    script = """
+        import sys
+        from tailrace.producer import Producer
+        producer = Producer(sys.argv[1])
+        producer.send(sys.argv[2], b"x")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), cluster.bootstrap_servers, name]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        with suspended(cluster.pid(1)):
+            told = process.stderr.readline()
+            assert "the process waits for a producer that was not closed" in told
+            assert "1 batch got no answer" in told
+        assert process.wait(PATIENCE_S) == 0
+    assert [record.value for record in read(name)[0]] == [b"x"]
+
+
 def test_a_fork_is_told_and_the_parent_goes_on(cluster: Cluster, topic: MakeTopic, read: Read) -> None:
     name = topic()
     script = """
