@@ -245,7 +245,7 @@ class Loop:
                 ready.remove(wakeup)
                 ending = ending or asked_to_stop()
             if parent_fd is not None and parent_fd in ready:
-                ending = ending or self._parent_is_gone(parent_fd)
+                ending = self._parent_is_gone(parent_fd) or ending  # it stays ready until it was looked at
             self.step(ready, now)
             if not told and self._membership.ready:
                 told = True
