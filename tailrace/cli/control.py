@@ -117,8 +117,9 @@ def ask(layout: Layout, **request: object) -> Fields:
             ) from None
         except OSError:
             raise ConnectionFailedError(
-                f"no `tailrace up` runs a cluster in {layout.root}. If the data_dir of a running one was "
-                "changed: that cannot be applied, take it back"
+                f"no `tailrace up` runs a cluster in {layout.root}. If it was started with --data-dir, give "
+                "the same one here; if the data_dir of a running one was changed: that cannot be applied, "
+                "take it back"
             ) from None
     if "error" in answer:
         raise TailraceError(answer["error"])

@@ -154,7 +154,9 @@ def test_what_cannot_be_applied_changes_nothing(up: Up, apply: Callable[..., Any
     pids = [[member["pid"] for member in each["members"]] for each in (before, after)]
     assert pids[0] == pids[1]
     up.config["data_dir"] += "-other"
-    assert "no `tailrace up` runs a cluster in" in apply(code=1).err
+    refused = apply(code=1).err
+    assert "no `tailrace up` runs a cluster in" in refused
+    assert "started with --data-dir" in refused
     for request, reason in (
         ({"op": "fly"}, "unknown request 'fly'"),
         ({"op": "start", "node_id": 1}, "node 1 cannot be started, or runs already"),
