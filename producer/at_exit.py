@@ -5,6 +5,7 @@ import logging
 import os
 import warnings
 import weakref
+from functools import partial
 from typing import Final, Protocol
 
 from tailrace.client import lifecycle
@@ -44,11 +45,11 @@ def unregister(producer: Open) -> None:
 
 def _close_all() -> None:
     for producer in tuple(_open):
-        try:
-            _flush(producer)
-            producer.close()
-        except TailraceError as error:
-            _log.error("a producer that was not closed: %s", error)
+        for finish in (partial(_flush, producer), producer.close):
+            try:
+                finish()
+            except TailraceError as error:
+                _log.error("a producer that was not closed: %s", error)
         warnings.warn("a producer was not closed", ResourceWarning, stacklevel=1, source=producer)
 
 

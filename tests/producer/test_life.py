@@ -108,6 +108,28 @@ def test_the_end_of_the_interpreter_delivers(cluster: Cluster, topic: MakeTopic,
     assert len(read(name)[0]) == 1_000
 
 
+def test_the_end_of_the_interpreter_closes_also_what_has_failed(cluster: Cluster, topic: MakeTopic) -> None:
+    script = """
+        import atexit, sys
+        atexit.register(lambda: print(producer.closed))  # runs after the producers' own, which comes later
+        from tailrace.producer import Producer
+        producer = Producer(sys.argv[1], delivery_timeout_ms=300)
+        producer.partitions_for(sys.argv[2])
+        print("known", flush=True)
+        sys.stdin.readline()
+        producer.send(sys.argv[2], b"x")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), cluster.bootstrap_servers, topic()]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "known\n"
+        with suspended(cluster.pid(1)):
+            printed, told = process.communicate("go\n", PATIENCE_S)
+    assert "a producer that was not closed: 1 record not stored" in told
+    assert printed == "True\n"
+
+
 def test_the_end_of_the_interpreter_says_what_it_waits_for(
     cluster: Cluster, topic: MakeTopic, read: Read
 ) -> None:
