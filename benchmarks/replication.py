@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with Cluster(nodes=3) as cluster, Admin(cluster.bootstrap_servers) as admin:
-        # First, since disks that take much at once and little for long are slow after `throughput`.
+        # First: where free memory goes back to a host (`machine.py`), all is new again after `throughput`.
         caught_up = catch_up(cluster, admin, arguments.gigabytes)
         admin.create_topic("t", replication_factor=3, config=CONFIG)
         rate = throughput(cluster, "t", arguments.seconds)

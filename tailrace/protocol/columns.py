@@ -38,7 +38,7 @@ from operator import add, is_not, itemgetter, length_hint, sub
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, MAGIC_COLUMNS, seal
-from .buffers import ALIGNMENT, PackedItems, PackedTimestamps, pack_bitmap, pack_offsets
+from .buffers import ALIGNMENT, PackedItems, PackedTimestamps, pack_bitmap, pack_offsets, padding
 from .compression import Compression, compress
 from .errors import BatchTooLargeError, InvalidArgumentError
 from .limits import (
@@ -329,7 +329,7 @@ def _body(*columns: _Column | None) -> tuple[Iterable[bytes], int]:
     size = DIRECTORY_HEAD.size + DIRECTORY_ENTRY.size * len(buffers)
     for kind, length, _ in buffers:
         directory += DIRECTORY_ENTRY.pack(kind, b"", length)
-        size += length + -length % ALIGNMENT
+        size += length + padding(length)
     if size < SMALL_PART_BYTES:
         return (_small(directory, buffers),), size
     if size > RECORD_BYTES_MAX:
@@ -342,7 +342,7 @@ def _small(directory: bytes, buffers: list[_Buffer]) -> bytes:
     pieces: list[Any] = [directory]
     for _, length, items in buffers:
         pieces += items
-        pieces.append(_ZEROS[: -length % ALIGNMENT])
+        pieces.append(_ZEROS[: padding(length)])
     return b"".join(pieces)
 
 
@@ -350,8 +350,8 @@ def _parts(directory: bytes, buffers: list[_Buffer]) -> Iterator[bytes]:
     yield directory
     for _, length, items in buffers:
         yield from in_parts(items, length)
-        if length % ALIGNMENT:
-            yield _ZEROS[: -length % ALIGNMENT]
+        if padding(length):
+            yield _ZEROS[: padding(length)]
 
 
 def _check_sizes(size: int, columns: list[_Column]) -> None:
