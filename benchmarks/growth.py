@@ -12,7 +12,9 @@ of log take some minutes, and the room on the disk.
 import argparse
 import json
 import os
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +23,7 @@ from typing import Any
 
 from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.bench.plot import Series, chart, linear, logarithmic
+from tailrace.node.storage.space import FRAGMENTATION_SHARE
 from tailrace.testing import Cluster
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -30,6 +33,8 @@ LATENCY_RECORDS = 2_000
 TRICKLE_RECORDS = 1_000
 LARGE = [os.urandom(100_000) for _ in range(10)]
 GIGABYTE = 10**9
+MEASURED_GB_S = 1.3
+"""What measuring adds to a log in a second, at most."""
 BEGIN, END = "<!-- growth: begin -->", "<!-- growth: end -->"
 STYLE = (
     "<style>svg{background:#fff;font:12px sans-serif}.title{font-weight:bold;font-size:14px}"
@@ -136,10 +141,24 @@ def by_partitions(counts: list[int], seconds: float) -> dict[int, Row]:
     return rows
 
 
+def quota_for(sizes: list[int], seconds: float) -> int:
+    """Bytes of disk for a log of the largest size and all that is measured. Exits if they are not there."""
+    live = (max(sizes) + len(sizes) * seconds * MEASURED_GB_S) * GIGABYTE
+    quota = int(live * FRAGMENTATION_SHARE / (FRAGMENTATION_SHARE - 1))
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if free < quota:
+        need, there = quota / GIGABYTE, free / GIGABYTE
+        raise SystemExit(
+            f"{folder} has {there:.0f} GB free, {need:.0f} are needed: make room, or fewer --gigabytes"
+        )
+    return quota
+
+
 def by_gigabytes(sizes: list[int], seconds: float) -> dict[int, Row]:
     """One node whose log grows, in another topic than the one that is measured."""
     rows = {}
-    with node(quota_bytes=(max(sizes) + 16) << 30) as (cluster, admin, pid):
+    with node(quota_bytes=quota_for(sizes, seconds)) as (cluster, admin, pid):
         admin.create_topic("ballast", partitions=4)
         filled = 0
         for size in sizes:
@@ -259,6 +278,8 @@ def main() -> None:
     }
     if arguments.write and not all(counts for *_, counts in measures.values()):
         parser.error("--write replaces all of the page's tables: measure all of them")
+    if arguments.gigabytes:
+        quota_for(arguments.gigabytes, arguments.seconds)  # before minutes are spent on the rest
     parts = {
         name: (what, run(counts, arguments.seconds))
         for name, (what, run, counts) in measures.items()
