@@ -134,7 +134,7 @@ def measure(kind: str, seconds: float) -> float:
         reader.start()
         ready.wait()
         writer.start()
-        took = result.get()
+        took: list[float] = result.get()
         for process in (writer, reader, relay):
             process.join()
     return statistics.median(took[WARM_UP:])
