@@ -9,6 +9,7 @@ from tailrace.protocol.limits import UNSENT_REPLY_BYTES_MIN
 from tailrace.protocol.messages import Reply
 from tailrace.protocol.wire import encode
 from tailrace.transport.peer_arenas import PeerArenas
+from tailrace.transport.peer_pipes import PeerPipes
 from tailrace.transport.server import Buffer, Server
 
 from .fetch_sessions import FetchSession, FetchSessions
@@ -32,7 +33,8 @@ class Broker:
     `fetches` whose batches the reader thread reads, by connection and request.
     `produce_bytes` counts what waits for the writer, `fetch_slots` the fetches that wait for
     records or for the reader, `unsent` the fetched bytes that nobody has read yet. `arenas` is the memory
-    that clients share with the node. `quota_bytes` is the room on disk that the node was given.
+    that clients share with the node, `pipes` what their small messages go through. `quota_bytes` is the
+    room on disk that the node was given.
     """
 
     server: Server
@@ -47,6 +49,7 @@ class Broker:
     fetch_slots: Quota
     unsent: Unsent
     arenas: PeerArenas
+    pipes: PeerPipes
     quota_bytes: int
     wall_ms: Callable[[], int]
     reading: dict[tuple[bytes, int], FetchSession] = field(default_factory=dict)
@@ -57,7 +60,7 @@ class Broker:
         """Send a reply. One to a peer that is gone is dropped: it can ask again."""
         header, size = encode(message), sum(map(len, frames))
         if size < UNSENT_REPLY_BYTES_MIN:
-            sent = self.server.send(peer, header, frames)
+            sent = self.pipes.send(peer, header, frames) or self.server.send(peer, header, frames)
         else:
             delivery = self.server.send_tracked(peer, header, frames)
             sent = delivery is not None

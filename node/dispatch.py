@@ -6,16 +6,8 @@ from typing import Any, Final
 
 from tailrace.protocol.descriptor import descriptor_frame
 from tailrace.protocol.errors import LocalPathError, TailraceError
-from tailrace.protocol.messages import (
-    ACKS_NONE,
-    DescribeLogs,
-    Fetch,
-    ListOffsets,
-    NodeRequest,
-    OpenArena,
-    Ping,
-    Produce,
-)
+from tailrace.protocol.local_messages import OpenArena, OpenPipes
+from tailrace.protocol.messages import ACKS_NONE, DescribeLogs, Fetch, ListOffsets, NodeRequest, Ping, Produce
 from tailrace.protocol.replica_messages import ReplicaAck, ReplicaFetch
 from tailrace.protocol.wire import decode_node_request, failure, request_id_of
 from tailrace.transport.complaints import Complaints
@@ -28,6 +20,7 @@ from .handlers import (
     fetch,
     list_offsets,
     open_arena,
+    open_pipes,
     ping,
     produce,
     replica_ack,
@@ -80,6 +73,9 @@ class Dispatch:
     def _handle(self, incoming: Incoming, request: NodeRequest, now: float) -> None:
         if isinstance(request, OpenArena):
             open_arena.handle(self._broker, incoming, request)
+            return
+        if isinstance(request, OpenPipes):
+            open_pipes.handle(self._broker, incoming, request)
             return
         peer, _, frames, _ = incoming
         descriptor = descriptor_frame(frames)

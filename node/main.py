@@ -25,13 +25,13 @@ from tailrace.protocol.limits import (
     IN_FLIGHT_BYTES_PER_CLIENT_MAX,
     PARKED_FETCHES_MAX,
     PARKED_PARTITIONS_MAX,
-    REQUEST_BURST_MAX,
     UNSENT_BYTES_MAX,
     UNSENT_BYTES_PER_CLIENT_MAX,
 )
 from tailrace.transport.connection import Connection
 from tailrace.transport.context import new_context
 from tailrace.transport.peer_arenas import PeerArenas
+from tailrace.transport.peer_pipes import PeerPipes
 from tailrace.transport.poller import Poller, Source
 from tailrace.transport.publisher import Subscriber
 from tailrace.transport.server import Server
@@ -43,11 +43,11 @@ from .chores import Chores
 from .clock import uptime_s, wall_ms
 from .config import NodeConfig
 from .coordinator_link import CoordinatorLink
-from .dispatch import Dispatch
 from .fetch_sessions import FetchSessions
 from .following import Following
 from .handlers import committed, fetch, produce, replica_fetch
 from .identity import Identity
+from .intake import Intake
 from .leaders import Leaders
 from .mailbox import Mailbox
 from .membership import Membership, Phase
@@ -168,7 +168,6 @@ class Loop:
         new_random: Callable[[], Random] = Random,
     ) -> None:
         self._now = 0.0
-        self._server = server
         self._writer = writer
         self._mailbox = mailbox
         self._fetches = FetchSessions(sessions_max=FETCH_SESSIONS_MAX, entries_max=PARKED_PARTITIONS_MAX)
@@ -204,10 +203,11 @@ class Loop:
             fetch_slots=Quota(total_max=PARKED_FETCHES_MAX, peer_max=FETCHES_PER_CLIENT_MAX),
             unsent=Unsent(total_max=UNSENT_BYTES_MAX, peer_max=UNSENT_BYTES_PER_CLIENT_MAX),
             arenas=PeerArenas(),
+            pipes=PeerPipes(),
             quota_bytes=config.quota_bytes,
             wall_ms=wall_ms,
         )
-        self._dispatch = Dispatch(self._broker)
+        self._intake = Intake(self._broker)
         self._following = Following(config.node_id, self._membership, self._broker.leaders, writer, storage)
         self._link = CoordinatorLink(
             connect=connect,
@@ -231,7 +231,8 @@ class Loop:
         parent_fd: int | None,
     ) -> None:
         """Until everything is answered after a stop. Raises what made the writer fail."""
-        self._poller.add(self._server)
+        self._poller.add(self._broker.server)
+        self._poller.add(self._broker.pipes)
         self._poller.add(wakeup)
         if parent_fd is not None:
             self._poller.add(parent_fd)
@@ -249,7 +250,7 @@ class Loop:
             self.step(ready, now)
             if not told and self._membership.ready:
                 told = True
-                on_ready(self._server.listener)
+                on_ready(self._broker.server.listener)
             if ending and not self._closing:
                 self._close(now)
             if self._drained and self._membership.phase is Phase.LEFT:
@@ -262,14 +263,9 @@ class Loop:
         self._now = now
         for letter in self._mailbox.take():
             self._open(letter, now)
-        served = self._server in ready
-        if served:
-            self._receive_burst(now)
-            if gone := self._server.take_gone():
-                self._broker.arenas.close(gone)
-                self._fetches.gone(gone)
+        taken = self._intake.take(ready, now)
         # Most rounds only pass requests to the writer and its answers back: they are not to pay for the rest.
-        if now >= self._due_at or self._replicates or len(ready) > served:
+        if now >= self._due_at or self._replicates or len(ready) > taken:
             self._look_round(ready, now)
 
     def _look_round(self, ready: Sequence[Source], now: float) -> None:
@@ -311,13 +307,6 @@ class Loop:
             return self._poller.poll(None if wake == inf else wake - uptime_s())
         finally:
             self._mailbox.asleep = False
-
-    def _receive_burst(self, now: float) -> None:
-        for _ in range(REQUEST_BURST_MAX):
-            incoming = self._server.receive()
-            if incoming is None:
-                return
-            self._dispatch.receive(incoming, now)
 
     def _settle(self, now: float) -> None:
         """High watermarks have moved: answer who has waited for that."""
@@ -368,7 +357,7 @@ class Loop:
         """Refuse what is new, finish what was accepted, leave the cluster."""
         self._closing = True
         self._due_at = now
-        self._dispatch.refusal = ShuttingDownError("this node is stopping")
+        self._intake.dispatch.refusal = ShuttingDownError("this node is stopping")
         fetch.release(self._broker, self._fetches.remove_all(), None)
         replica_fetch.release(self._broker, self._parked_replicas.remove_all(), None)
         self._writer.submit(Drain())
@@ -380,7 +369,7 @@ class Loop:
         error = StorageFaultError(f"this node stops, since its storage failed: {cause}")
         self._closing = True
         self._due_at = now
-        self._dispatch.refusal = error
+        self._intake.dispatch.refusal = error
         produce.faulted(self._broker, self._writer.unanswered(), error)
         fetch.release(self._broker, self._fetches.remove_all(), error)
         replica_fetch.release(self._broker, self._parked_replicas.remove_all(), error)
@@ -394,5 +383,6 @@ class Loop:
         for letter in self._mailbox.take():
             if isinstance(letter, ReadDone):
                 fetch.was_read(self._broker, letter.peer, letter.reply, letter.frames)
+        self._broker.pipes.close_all()
         self._replication.close()
         self._link.close()

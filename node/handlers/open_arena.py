@@ -5,7 +5,7 @@
 - refused (LOCAL_PATH): the client goes on with frames.
 """
 
-from tailrace.protocol.messages import ArenaOpened, OpenArena
+from tailrace.protocol.local_messages import ArenaOpened, OpenArena
 from tailrace.transport.peer_arenas import credentials_of
 from tailrace.transport.server import Incoming
 

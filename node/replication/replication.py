@@ -33,6 +33,7 @@ from tailrace.protocol.replica_messages import (
 )
 from tailrace.protocol.wire import encode
 from tailrace.transport.connection import Connection
+from tailrace.transport.pipes import Pipes
 from tailrace.transport.poller import Poller, Source
 from tailrace.transport.server import Buffer
 
@@ -277,7 +278,7 @@ class Replication:
         """Take in what has come, send what is to be sent."""
         self._now = now
         for source in ready:
-            if isinstance(source, Connection):
+            if isinstance(source, Connection | Pipes):
                 self._connections.receive(source, now)
         for _ in range(len(self._actions)):
             self._actions.popleft()()

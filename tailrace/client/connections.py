@@ -17,6 +17,7 @@ from typing import Final
 from tailrace.protocol.errors import (
     BusyError,
     ConnectionFailedError,
+    MalformedRequestError,
     TailraceError,
     TimedOutError,
 )
@@ -25,21 +26,17 @@ from tailrace.protocol.limits import (
     RECEIVE_HIGH_WATER_MESSAGES,
     UNSENT_REQUESTS_MAX,
 )
-from tailrace.protocol.messages import ArenaOpened, OpenArena, Reply
+from tailrace.protocol.messages import Request
 from tailrace.protocol.parts import Payload, joined
 from tailrace.protocol.wire import encode
 from tailrace.transport.connection import Connection, ConnectionState
+from tailrace.transport.pipes import Pipes
 from tailrace.transport.poller import Poller
 
 from .link import COORDINATOR, Link, Links, Location
-from .local_path import LocalPath
+from .local_path import OPEN_TIMEOUT_S, LocalPath, Told
 from .pending import Frame, Pending, PendingRequests, ReplyHandler, read_reply
 
-FULL_QUEUE_PAUSE_S: Final = 0.005
-"""When a connection took no more, it is tried again after this, and after each of its replies."""
-
-OPEN_TIMEOUT_S: Final = 10.0
-"""A node maps memory in its network thread, at once."""
 LAST_WORDS_MS: Final = 2_000
 """What nobody answers (acks=0) gets so long to leave when a client is closed."""
 
@@ -73,7 +70,7 @@ class Connections:
         self._on_ready = on_ready
         self._on_impatient = on_impatient
         self._links = Links(random)
-        self._by_connection: dict[Connection, Link] = {}
+        self._by_source: dict[Connection | Pipes, Link] = {}
         self._pending = PendingRequests()
         self.next_id: Callable[[], int] = itertools.count(1).__next__
         """A request id that was not used before; from any thread."""
@@ -120,8 +117,11 @@ class Connections:
         """Send what gets no reply, if that can be done at once. If not, a connection is made: try again."""
         link = self._links[destination]
         if link.ready and not link.unsent and link.connection is not None:
+            payload = list(map(joined, frames))
+            if link.pipe(header, payload):
+                return True
             link.told = True
-            if link.connection.send(header, list(map(joined, frames))):
+            if link.connection.send(header, payload):
                 return True
             self.due_at = -inf
         if link.connection is None and now >= link.reopen_at and self._closed is None:
@@ -155,9 +155,10 @@ class Connections:
             return False
         if path is not None and (frames or pending.reply_bytes) and path.worth(pending):
             if path.untried:
-                self._open_path(link, path, now)
+                path.open_arena(now)
             frames = path.outgoing(pending)
-        if not connection.send(pending.header, list(map(joined, frames))):
+        header, payload = pending.header, list(map(joined, frames))
+        if not (link.pipe(header, payload) or connection.send(header, payload)):
             if path is not None:
                 path.withdraw(pending.request_id)
             self.due_at = -inf
@@ -166,33 +167,15 @@ class Connections:
         link.owed += 1
         return True
 
-    def _open_path(self, link: Link, path: LocalPath, now: float) -> None:
-        """Ask the node to share memory; what is sent meanwhile goes in frames."""
-        arena = path.prepare()
-        if arena is None:
-            return
-
-        def on_reply(reply: Reply | TailraceError, _frames: Sequence[Frame]) -> None:
-            if link.path is not path:
-                return
-            if isinstance(reply, ArenaOpened):
-                path.opened()
-            else:
-                path.refused(str(reply))
-            _log.debug("%s: %s", link, path.state)
-
-        path.state = "frames: shared memory was asked for"
+    def _ask(self, node: int, request: Callable[[int], Request], told: Told, now: float) -> None:
+        """What a local path asks its node."""
         request_id = self.next_id()
-        header = encode(OpenArena(request_id, fd=arena.fd, token=arena.token))
-        self.request(
-            link.destination,
-            request_id,
-            header,
-            (),
-            on_reply=on_reply,
-            timeout_s=OPEN_TIMEOUT_S,
-            now=now,
-        )
+        header, on_reply = encode(request(request_id)), lambda reply, _frames: told(reply)
+        self.request(node, request_id, header, (), on_reply=on_reply, timeout_s=OPEN_TIMEOUT_S, now=now)
+
+    def _watch(self, link: Link, pipes: Pipes) -> None:
+        self._by_source[pipes] = link
+        self._poller.add(pipes)
 
     def paths(self) -> dict[int, str]:
         """How payloads travel to and from each connected node. Any thread."""
@@ -205,20 +188,26 @@ class Connections:
 
     # -------------------------------------------------------------- receiving
 
-    def receive(self, connection: Connection, now: float) -> None:
-        """The poller says that something happened on a connection."""
-        link = self._by_connection.get(connection)
+    def receive(self, source: Connection | Pipes, now: float) -> None:
+        """The poller says that something happened on a connection, or came through a pipe."""
+        link = self._by_source.get(source)
         if link is None:
             return
         # What has come is read first. If the connection's state has changed too, the poller says so again.
-        if not (link.ready and self._receive_replies(link, connection, RECEIVE_BURST_MESSAGES)):
-            state = connection.update()
+        if isinstance(source, Pipes):
+            if not self._receive_piped(link) and link.connection is not None:
+                self._lose(link, link.connection, "its pipe cannot be read", now)
+        elif not (link.ready and self._receive_replies(link, source, RECEIVE_BURST_MESSAGES)):
+            state = source.update()
             if state is ConnectionState.READY and not link.ready:
                 link.connected()
                 self.due_at = -inf
+                if link.local:
+                    link.path = LocalPath(str(link), partial(self._ask, link.destination))
+                    link.path.open_pipes(partial(self._watch, link), now)
                 self._on_ready(link.destination)
             elif state is ConnectionState.LOST:
-                self._lose(link, connection, "the connection was lost", now)
+                self._lose(link, source, "the connection was lost", now)
                 return
         if link.unsent:
             self._flush(link, now)
@@ -231,24 +220,39 @@ class Connections:
             if message is None:
                 break
             received += 1
-            link.owed = max(0, link.owed - 1)
-            header = message[0]
-            frames: Sequence[Frame] = message[1]
-            request_id, reply, readable = read_reply(header)
-            if link.path is not None:
-                try:
-                    frames = link.path.incoming(request_id, message[1])
-                except TailraceError as error:
-                    reply, frames = error, []
-            pending = self._pending.get(request_id)
-            if pending is not None and pending.destination == link.destination:
-                self._pending.take(request_id)
-                pending.on_reply(reply, frames)
-            elif not readable:
-                _log.warning("%s sent a reply that cannot be read: %s", link, reply)
-        if received:
-            link.backoff.reset()
+            self._receive_piped(link)  # it was sent before
+            self._take_reply(link, *message)
         return received
+
+    def _receive_piped(self, link: Link) -> bool:
+        """Take what came through the pipe, if there is one; False if that cannot be read."""
+        if link.path is None or link.path.pipes is None:
+            return True
+        try:
+            messages = link.path.pipes.receive()
+        except MalformedRequestError as error:
+            _log.warning("%s: %s", link, error)
+            return False
+        for header, frames in messages:
+            self._take_reply(link, header, frames)
+        return True
+
+    def _take_reply(self, link: Link, header: bytes, payload: list[bytes]) -> None:
+        link.owed = max(0, link.owed - 1)
+        link.backoff.reset()
+        frames: Sequence[Frame] = payload
+        request_id, reply, readable = read_reply(header)
+        if link.path is not None:
+            try:
+                frames = link.path.incoming(request_id, payload)
+            except TailraceError as error:
+                reply, frames = error, []
+        pending = self._pending.get(request_id)
+        if pending is not None and pending.destination == link.destination:
+            self._pending.take(request_id)
+            pending.on_reply(reply, frames)
+        elif not readable:
+            _log.warning("%s sent a reply that cannot be read: %s", link, reply)
 
     # -------------------------------------------------- opening, losing, moving
 
@@ -269,7 +273,7 @@ class Connections:
         return self.due_at
 
     def _settle(self, now: float) -> None:
-        links = [self._link_due(link, now) for link in self._links.values()]
+        links = [link.due(now) for link in self._links.values()]
         self.due_at = min([self._pending.next_deadline(), *links])
 
     def relocate(self, now: float) -> None:
@@ -310,15 +314,6 @@ class Connections:
         elif link.unsent:
             self._flush(link, now)
 
-    def _link_due(self, link: Link, now: float) -> float:
-        if link.connection is None:
-            return link.reopen_at if link.unsent else inf
-        if link.connection.state is ConnectionState.LOST:
-            return now  # noticed while sending: the poller will not report it
-        if not link.ready:
-            return link.patient_until
-        return now + FULL_QUEUE_PAUSE_S if link.unsent else inf
-
     def _open(self, link: Link, now: float) -> None:
         location = self._locate(link.destination)
         if isinstance(location, TailraceError):
@@ -329,7 +324,7 @@ class Connections:
         link.endpoint = location.endpoint()
         link.connection = self._connect(link.endpoint)
         link.be_patient(now)
-        self._by_connection[link.connection] = link
+        self._by_source[link.connection] = link
         self._poller.add(link.connection)
 
     def _try_elsewhere(self, link: Link, now: float) -> None:
@@ -345,6 +340,7 @@ class Connections:
 
     def _lose(self, link: Link, connection: Connection, cause: str, now: float) -> None:
         # Replies that came before the end are still there to be read.
+        self._receive_piped(link)
         self._receive_replies(link, connection, RECEIVE_HIGH_WATER_MESSAGES)
         error = ConnectionFailedError(f"{link}: {cause}")
         was_ready = link.ready
@@ -360,10 +356,13 @@ class Connections:
         connection, link.connection, link.ready, link.owed = link.connection, None, False, 0
         self.due_at = -inf
         if connection is not None:
-            del self._by_connection[connection]
+            del self._by_source[connection]
             self._poller.remove(connection)
             connection.close(linger_ms)
         if link.path is not None:
+            if link.path.pipes is not None:
+                del self._by_source[link.path.pipes]
+                self._poller.remove(link.path.pipes)
             link.path.close()
             link.path = None
 

@@ -1,18 +1,23 @@
 """One destination of requests: where it is, its connection, and what waits for that."""
 
 from collections import deque
+from collections.abc import Sequence
+from math import inf
 from random import Random
 from typing import Final, NamedTuple
 
 from tailrace.protocol.cluster import Listener
 from tailrace.protocol.limits import CONNECT_PATIENCE_MS_FIRST, CONNECT_PATIENCE_MS_MAX
-from tailrace.transport.connection import Connection
+from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.endpoint import choose
+from tailrace.transport.server import Buffer
 
 from .bootstrap import address
 from .local_path import LocalPath
 from .retry import Backoff
 
+FULL_QUEUE_PAUSE_S: Final = 0.005
+"""When a connection took no more, it is tried again after this, and after each of its replies."""
 COORDINATOR: Final = -1
 """The destination that is no node."""
 
@@ -59,9 +64,29 @@ class Link:
     def connected(self) -> None:
         """The handshake is done."""
         self.ready = True
-        if self.destination != COORDINATOR and self.endpoint.startswith("ipc://"):
-            self.path = LocalPath()
         self._patience_s = CONNECT_PATIENCE_MS_FIRST / 1000
+
+    @property
+    def local(self) -> bool:
+        """Is it a node on this machine?"""
+        return self.destination != COORDINATOR and self.endpoint.startswith("ipc://")
+
+    def pipe(self, header: bytes, payload: Sequence[Buffer]) -> bool:
+        """Send a message through the pipe, if there is one and it may go there."""
+        # Nothing tells when what has no answer has arrived: behind that, nothing is piped.
+        return (
+            self.path is not None and not self.told and self.path.send(header, payload, alone=not self.owed)
+        )
+
+    def due(self, now: float) -> float:
+        """When it is to be looked at (monotonic s); infinity: when something happens."""
+        if self.connection is None:
+            return self.reopen_at if self.unsent else inf
+        if self.connection.state is ConnectionState.LOST:
+            return now  # noticed while sending: the poller will not report it
+        if not self.ready:
+            return self.patient_until
+        return now + FULL_QUEUE_PAUSE_S if self.unsent else inf
 
     def be_patient(self, now: float) -> None:
         """Begin to wait for the handshake."""

@@ -1,61 +1,119 @@
-"""One connection's shared memory: payloads that go and come by way of an arena instead of in frames.
+"""What a connection within one machine has beside it: shared memory for payloads, pipes for what is small.
 
 The arena belongs to the connection: a node that is cut off can write into no other's slots. Until the reply
 is there, or the connection is gone, a slot is the node's, however long that takes. With the reply it is free
 again; one with batches in it, when they were decoded or dropped.
+
+A small request goes through the pipe, and overtakes nobody there: one behind a request that has gone around
+the pipe follows that, until all requests are answered. What comes through the pipe is read before what comes
+around it. So requests arrive in the order in which they were sent, and so do small replies.
 """
 
-from collections.abc import Sequence
-from typing import Final
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 from tailrace.protocol.descriptor import decode_descriptor, descriptor_frame, frames_of
-from tailrace.protocol.errors import MalformedRequestError
+from tailrace.protocol.errors import MalformedRequestError, TailraceError
 from tailrace.protocol.limits import LOCAL_PAYLOAD_BYTES_MIN
+from tailrace.protocol.local_messages import ArenaOpened, OpenArena, OpenPipes, PipesOpened
+from tailrace.protocol.messages import Reply, Request
 from tailrace.protocol.parts import Payload
 from tailrace.transport.arena import Arena, Slot
+from tailrace.transport.pipes import Pipes
+from tailrace.transport.server import Buffer
 
 from .pending import Frame, Pending
 
+OPEN_TIMEOUT_S: Final = 10.0
+"""A node maps memory and opens pipes in its network thread, at once."""
 SHARED_MEMORY: Final = "shared memory"
+Told: TypeAlias = Callable[[Reply | TailraceError], None]
+Ask: TypeAlias = Callable[[Callable[[int], Request], Told, float], None]
+"""Makes a request of an id and sends it; its reply is told exactly once. The last argument is now."""
+
+_log = logging.getLogger(__name__)
 
 
 class LocalPath:
     """Belongs to the I/O thread; `state`, which any thread may read, is for people.
 
-    `arena` is there once the node was asked to share it, `open` once it does.
+    `arena` is there once the node was asked to share it, `open` once it does; `pipes`, once it has them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, ask: Ask) -> None:
         self.arena: Arena | None = None
         self.open = False
         self.state = "frames"
+        self.pipes: Pipes | None = None
+        self._name = name
+        self._ask = ask
         self._slots: dict[int, Slot] = {}
+        self._closed = False
+        self._piped = False
+        """Did the last request go through the pipe?"""
+
+    # ------------------------------------------------------------------ pipes
+
+    def open_pipes(self, watch: Callable[[Pipes], None], now: float) -> None:
+        """Offer the node a pair of pipes; `watch` them once it has taken them."""
+        try:
+            pipes = Pipes()
+        except (OSError, AttributeError) as error:  # no descriptors are left; no Linux
+            _log.debug("%s: no pipes: %s", self._name, error)
+            return
+
+        def answered(reply: Reply | TailraceError) -> None:
+            if self._closed or not isinstance(reply, PipesOpened):
+                pipes.close()
+                _log.debug("%s: no pipes: %s", self._name, reply)
+            else:
+                self.pipes = pipes
+                watch(pipes)
+
+        requests_fd, replies_fd = pipes.requests_fd, pipes.replies_fd
+        self._ask(
+            lambda request_id: OpenPipes(request_id, requests_fd=requests_fd, replies_fd=replies_fd),
+            answered,
+            now,
+        )
+
+    def send(self, header: bytes, frames: Sequence[Buffer], *, alone: bool) -> bool:
+        """Send a request through the pipe, if it may go there. `alone`: all before it are answered."""
+        if self.pipes is None:
+            return False
+        self._piped = (self._piped or alone) and self.pipes.send(header, frames)
+        return self._piped
+
+    # ----------------------------------------------------------- shared memory
+
+    def open_arena(self, now: float) -> None:
+        """Ask the node to share memory; what is sent meanwhile goes in frames."""
+        arena = self._prepare()
+        if arena is None:
+            return
+
+        def answered(reply: Reply | TailraceError) -> None:
+            if self._closed:
+                return
+            if isinstance(reply, ArenaOpened):
+                self.open, self.state = True, SHARED_MEMORY
+            else:
+                self._refused(str(reply))
+            _log.debug("%s: %s", self._name, self.state)
+
+        self.state = "frames: shared memory was asked for"
+        fd, token = arena.fd, arena.token
+        self._ask(lambda request_id: OpenArena(request_id, fd=fd, token=token), answered, now)
 
     def worth(self, pending: Pending) -> bool:
         """Is the request's payload, or that of its reply, large enough?"""
         return bool(pending.reply_bytes) or sum(map(len, pending.frames)) >= LOCAL_PAYLOAD_BYTES_MIN
 
-    def prepare(self) -> Arena | None:
-        """Make the arena that the node is asked to share; None where there can be none."""
-        try:
-            self.arena = Arena()
-        except OSError as error:
-            self.refused(str(error))
-        return self.arena
-
     @property
     def untried(self) -> bool:
         """Was the node not asked yet?"""
         return self.state == "frames"
-
-    def opened(self) -> None:
-        """The node shares the arena."""
-        self.open, self.state = True, SHARED_MEMORY
-
-    def refused(self, reason: str) -> None:
-        """It does not: frames, as long as the connection lasts."""
-        self.close()
-        self.state = f"frames: {reason}"
 
     def outgoing(self, pending: Pending) -> Sequence[Payload]:
         """What to send: a descriptor if the arena has room, else what there is."""
@@ -96,7 +154,26 @@ class LocalPath:
         return lent
 
     def close(self) -> None:
-        """Give everything back."""
+        """Give everything back. The pipes must be watched no more."""
+        self._closed = True
+        self._close_arena()
+        if self.pipes is not None:
+            self.pipes.close()
+            self.pipes = None
+
+    def _prepare(self) -> Arena | None:
+        try:
+            self.arena = Arena()
+        except OSError as error:
+            self._refused(str(error))
+        return self.arena
+
+    def _refused(self, reason: str) -> None:
+        """Frames, as long as the connection lasts."""
+        self._close_arena()
+        self.state = f"frames: {reason}"
+
+    def _close_arena(self) -> None:
         if self.arena is not None:
             self.arena.close()
         self.arena, self.open = None, False

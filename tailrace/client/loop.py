@@ -14,6 +14,7 @@ from tailrace.protocol.cluster_copy import ClusterCopy
 from tailrace.protocol.errors import ClosedError, ConnectionFailedError, TailraceError
 from tailrace.transport.connection import Connection
 from tailrace.transport.context import new_context
+from tailrace.transport.pipes import Pipes
 from tailrace.transport.poller import Poller, Source
 from tailrace.transport.publisher import Subscriber
 from tailrace.transport.wakeup import Wakeup
@@ -140,7 +141,7 @@ class Loop:
             for source in self._wait(self._step(monotonic())):
                 if source is self._wakeup:
                     self._wakeup.clear()
-                elif isinstance(source, Connection):
+                elif isinstance(source, Connection | Pipes):
                     self.connections.receive(source, monotonic())
                 elif isinstance(source, Subscriber):
                     self.follower.receive(monotonic())

@@ -203,6 +203,12 @@ ARENA_TOKEN_BYTES: Final = 16
 ARENAS_MAX: Final = 4_000
 """Clients that a node shares memory with; the others send and get frames."""
 DESCRIPTOR_BYTES_MAX: Final = 16 * KIB
+PIPED_BYTES_MAX: Final = 4 * KIB
+"""A message in a pipe, all of it: what Linux writes into one in one piece (PIPE_BUF)."""
+PIPED_PARTS_MAX: Final = 16
+"""Its header and payload frames."""
+PIPED_CLIENTS_MAX: Final = 4_000
+"""Clients that a node has pipes from; what the others send goes over their connections."""
 LOCAL_PAYLOAD_BYTES_MIN: Final = 8 * KIB
 """Smaller payloads travel as frames: that is faster."""
 FETCH_SLOT_BYTES_FIRST: Final = 1 * MIB + 64 * KIB

@@ -25,7 +25,6 @@ from .cluster import (
 )
 from .group_messages import GroupReply, GroupRequest
 from .limits import (
-    ARENA_TOKEN_BYTES,
     FETCH_BYTES_MAX,
     FETCH_WAIT_MS_MAX,
     OPENINGS_KEPT_MAX,
@@ -34,6 +33,7 @@ from .limits import (
     PRODUCE_BATCHES_MAX,
     TOPICS_MAX,
 )
+from .local_messages import LocalReply, LocalRequest
 from .message import OK as OK
 from .message import PROTOCOL_VERSION as PROTOCOL_VERSION
 from .message import ErrorInfo as ErrorInfo
@@ -189,17 +189,6 @@ class Pong(Message, frozen=True, tag=105):
     """Yes."""
 
 
-class OpenArena(Message, frozen=True, kw_only=True, tag=6):
-    """Share memory with me: descriptor `fd` of my process, which begins with `token`. Only over ipc."""
-
-    fd: Annotated[int, Meta(ge=0, le=2**31 - 1)]
-    token: Annotated[bytes, Meta(min_length=ARENA_TOKEN_BYTES, max_length=ARENA_TOKEN_BYTES)]
-
-
-class ArenaOpened(Message, frozen=True, tag=106):
-    """From now on payloads may be descriptors of that memory."""
-
-
 # ---------------------------------------------------------- to the coordinator
 
 
@@ -352,7 +341,7 @@ class Beat(Struct, frozen=True, array_like=True, tag=201):
     version: Int64
 
 
-NodeRequest: TypeAlias = Produce | Fetch | ListOffsets | DescribeLogs | Ping | OpenArena | ReplicaRequest
+NodeRequest: TypeAlias = Produce | Fetch | ListOffsets | DescribeLogs | Ping | LocalRequest | ReplicaRequest
 CoordinatorRequest: TypeAlias = (
     GetSnapshot
     | RegisterNode
@@ -376,7 +365,7 @@ Reply: TypeAlias = (
     | OffsetsListed
     | LogsDescribed
     | Pong
-    | ArenaOpened
+    | LocalReply
     | SnapshotTaken
     | NodeRegistered
     | HeartbeatSeen

@@ -54,6 +54,15 @@ def credentials_of(part: zmq.Frame | None) -> Credentials | None:
     return None if match is None else Credentials(int(match[1]), int(match[3]))
 
 
+def path_of(credentials: Credentials | None, fd: int) -> str:
+    """Where a descriptor of the peer's process can be opened. Raises LocalPathError unless that is ours."""
+    if credentials is None:
+        raise LocalPathError("shared memory needs a connection over ipc")
+    if credentials.uid != os.geteuid():
+        raise LocalPathError(f"shared memory is for user {os.geteuid()}, not for {credentials.uid}")
+    return f"/proc/{credentials.pid}/fd/{fd}"
+
+
 class PeerArenas:
     """At most one arena a connection, ARENAS_MAX in all. Belongs to one thread; what it gives does not."""
 
@@ -68,13 +77,10 @@ class PeerArenas:
 
         Raises LocalPathError when it cannot be used, with the reason.
         """
-        if credentials is None:
-            raise LocalPathError("shared memory needs a connection over ipc")
-        if credentials.uid != os.geteuid():
-            raise LocalPathError(f"shared memory is for user {os.geteuid()}, not for {credentials.uid}")
+        path = path_of(credentials, fd)
         if peer not in self._arenas and len(self._arenas) >= ARENAS_MAX:
             raise LocalPathError(f"{ARENAS_MAX} clients share memory with this node already")
-        self._arenas[peer] = _map(f"/proc/{credentials.pid}/fd/{fd}", token)
+        self._arenas[peer] = _map(path, token)
 
     def close(self, peers: Iterable[bytes]) -> None:
         """These connections are gone. The memory goes with the last piece of work that uses it."""

@@ -13,7 +13,8 @@ from tailrace.protocol.cluster import NodeChanged
 from tailrace.protocol.descriptor import Descriptor, decode_descriptor, descriptor_frame, frames_of
 from tailrace.protocol.errors import LocalPathError, MalformedRequestError
 from tailrace.protocol.limits import LOCAL_PAYLOAD_BYTES_MIN, MIB
-from tailrace.protocol.messages import OpenArena, Ping, Pong, Request
+from tailrace.protocol.local_messages import ArenaOpened, OpenArena, PipesOpened
+from tailrace.protocol.messages import Ping, Pong, Request
 from tailrace.protocol.parts import Payload
 from tailrace.transport import arena as arenas
 from tests.client.conftest import Answer, StandIn, StandInCoordinator, make_node
@@ -21,12 +22,18 @@ from tests.client.conftest import Answer, StandIn, StandInCoordinator, make_node
 LARGE = b"x" * LOCAL_PAYLOAD_BYTES_MIN
 
 
+def opens(request: Callable[[int], Request], told: Callable[[Any], None], _now: float) -> None:
+    """A node that takes what it is offered."""
+    asked = request(1)
+    told(ArenaOpened(asked.request_id) if isinstance(asked, OpenArena) else PipesOpened(asked.request_id))
+
+
 @pytest.fixture
 def path(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPath]:
     monkeypatch.setattr(arenas, "ARENA_BYTES", 4 * MIB)
-    path = LocalPath()
-    assert path.prepare() is not None
-    path.opened()
+    path = LocalPath("node 1", opens)
+    path.open_arena(0.0)
+    assert path.open
     yield path
     path.close()
 
@@ -85,9 +92,10 @@ def test_frames_when_the_arena_is_full(path: LocalPath) -> None:
 
 def test_no_shared_memory_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(arenas.os, "memfd_create")
-    path = LocalPath()
+    path = LocalPath("node 1", opens)
     assert path.untried
-    assert path.prepare() is None
+    path.open_arena(0.0)
+    assert path.arena is None
     assert not path.untried
     assert path.outgoing(pending(1, (LARGE,))) == (LARGE,)
     assert path.state == "frames: shared memory by memfd is Linux's"

@@ -14,7 +14,8 @@ from tailrace.protocol.decode import decode
 from tailrace.protocol.descriptor import Descriptor, decode_descriptor, descriptor_frame, frames_of
 from tailrace.protocol.errors import ErrorCode
 from tailrace.protocol.limits import KIB
-from tailrace.protocol.messages import ArenaOpened, Failed, Fetch, Fetched, FetchEntry, OpenArena, Produce
+from tailrace.protocol.local_messages import ArenaOpened, OpenArena
+from tailrace.protocol.messages import Failed, Fetch, Fetched, FetchEntry, Produce
 from tailrace.transport.arena import SLOTS_AT, Arena
 
 from ..patience import PATIENCE_S

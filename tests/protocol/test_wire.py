@@ -100,6 +100,7 @@ def test_tags_are_unique_and_fixed() -> None:
     assert len(tags) == len(every_kind())
     assert tags == {
         1: "Produce", 2: "Fetch", 3: "ListOffsets", 4: "DescribeLogs", 5: "Ping", 6: "OpenArena",
+        9: "OpenPipes",
         20: "GetSnapshot", 21: "RegisterNode", 22: "Heartbeat", 23: "LeaveCluster",
         24: "CreateTopic", 25: "DeleteTopic", 26: "InitProducer", 27: "AlterTopic", 28: "AlterIsr",
         7: "ReplicaFetch", 8: "ReplicaAck", 107: "ReplicaFetched", 29: "LeaveIsr", 128: "IsrAltered",
@@ -108,7 +109,7 @@ def test_tags_are_unique_and_fixed() -> None:
         30: "JoinGroup", 31: "GroupHeartbeat", 32: "LeaveGroup", 33: "CommitOffsets", 34: "FetchOffsets",
         35: "ListGroups", 36: "DescribeGroup", 37: "DeleteGroup",
         100: "Failed", 101: "Produced", 102: "Fetched", 103: "OffsetsListed", 104: "LogsDescribed",
-        105: "Pong", 106: "ArenaOpened",
+        105: "Pong", 106: "ArenaOpened", 109: "PipesOpened",
         120: "SnapshotTaken", 121: "NodeRegistered", 122: "HeartbeatSeen", 123: "ClusterLeft",
         124: "TopicCreated", 125: "TopicDeleted", 126: "ProducerReady",
         127: "TopicAltered", 130: "GroupAssigned", 132: "GroupLeft", 133: "OffsetsCommitted",

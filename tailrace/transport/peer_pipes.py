@@ -1,0 +1,153 @@
+"""The pipes that a node's clients have handed over, for small messages beside their connections.
+
+A client is not trusted: see `peer_arenas.py`. What it writes is a message like any other; one that is none
+costs it its pipes.
+"""
+
+import logging
+import os
+import select
+import stat
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import zmq
+
+from tailrace.protocol.errors import LocalPathError, MalformedRequestError
+from tailrace.protocol.limits import PIPED_CLIENTS_MAX
+from tailrace.protocol.piped import pack, unpack
+
+from .peer_arenas import credentials_of, path_of
+from .pipes import PIPE_READ_BYTES
+from .server import Buffer, Incoming
+
+_log = logging.getLogger(__name__)
+
+
+class _Ends:
+    """The node's ends of one client's pipes. `part` is a part of the message that has handed them over."""
+
+    __slots__ = ("part", "peer", "replies", "requests")
+
+    def __init__(self, peer: bytes, part: zmq.Frame | None, requests: int, replies: int) -> None:
+        self.peer = peer
+        self.part = part
+        self.requests = requests
+        self.replies = replies
+
+
+class PeerPipes:
+    """At most one pair of pipes a connection, PIPED_CLIENTS_MAX in all. Belongs to one thread.
+
+    A `Source` for a poller: there is something to `receive`.
+    """
+
+    def __init__(self) -> None:
+        self._epoll: Final = select.epoll() if hasattr(select, "epoll") else None
+        self._ends: dict[bytes, _Ends] = {}
+        self._by_descriptor: dict[int, _Ends] = {}
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def pollables(self) -> Sequence[int]:
+        """What a `Poller` watches."""
+        return () if self._epoll is None else (self._epoll.fileno(),)
+
+    def open(self, peer: bytes, part: zmq.Frame | None, requests_fd: int, replies_fd: int) -> None:
+        """Open the ends that these are in the peer's process. In place of those before, if any.
+
+        Raises LocalPathError when they cannot be used, with the reason.
+        """
+        if self._epoll is None:
+            raise LocalPathError("pipes to a node are Linux's")
+        if peer not in self._ends and len(self._ends) >= PIPED_CLIENTS_MAX:
+            raise LocalPathError(f"{PIPED_CLIENTS_MAX} clients have pipes to this node already")
+        credentials = credentials_of(part)
+        requests = _open(path_of(credentials, requests_fd), os.O_RDONLY)
+        try:
+            replies = _open(path_of(credentials, replies_fd), os.O_WRONLY)
+        except LocalPathError:
+            os.close(requests)
+            raise
+        self.close([peer])
+        self._ends[peer] = self._by_descriptor[requests] = _Ends(peer, part, requests, replies)
+        self._epoll.register(requests, select.EPOLLIN)
+
+    def receive(self) -> list[Incoming]:
+        """What has come, at most one pipe's content of each client."""
+        assert self._epoll is not None
+        incoming: list[Incoming] = []
+        for descriptor, _ in self._epoll.poll(0):
+            incoming += self._read(self._by_descriptor[descriptor])
+        return incoming
+
+    def before(self, peer: bytes) -> list[Incoming]:
+        """What the peer has sent through its pipe before a message of its that has come around it."""
+        ends = self._ends.get(peer)
+        return [] if ends is None else self._read(ends)
+
+    def send(self, peer: bytes, header: bytes, frames: Sequence[Buffer]) -> bool:
+        """Send a reply; False if it has to go another way.
+
+        A pipe that is full is not used for replies any more: its client does not read.
+        """
+        ends = self._ends.get(peer)
+        if ends is None or ends.replies < 0:
+            return False
+        message = pack(header, frames)
+        if message is None:
+            return False
+        try:
+            os.write(ends.replies, message)
+        except (BlockingIOError, BrokenPipeError):
+            os.close(ends.replies)
+            ends.replies = -1
+            return False
+        return True
+
+    def close(self, peers: Iterable[bytes]) -> None:
+        """These connections are gone."""
+        for peer in peers:
+            ends = self._ends.pop(peer, None)
+            if ends is not None:
+                del self._by_descriptor[ends.requests]
+                os.close(ends.requests)  # which takes it out of the epoll, too
+                if ends.replies >= 0:
+                    os.close(ends.replies)
+
+    def close_all(self) -> None:
+        """The node stops. Take it out of its poller first."""
+        self.close(tuple(self._ends))
+        if self._epoll is not None:
+            self._epoll.close()
+
+    def _read(self, ends: _Ends) -> list[Incoming]:
+        try:
+            data = os.read(ends.requests, PIPE_READ_BYTES)
+        except BlockingIOError:
+            return []
+        try:
+            messages = unpack(data)
+        except MalformedRequestError as error:
+            _log.warning("peer %s: its pipes are closed: %s", ends.peer.hex(), error)
+            messages = []
+        if not messages:  # that, or its last writer is gone
+            self.close([ends.peer])
+        return [
+            Incoming(
+                ends.peer, memoryview(header), [memoryview(bytearray(frame)) for frame in frames], ends.part
+            )
+            for header, frames in messages
+        ]
+
+
+def _open(path: str, access: int) -> int:
+    try:
+        descriptor = os.open(path, access | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise LocalPathError(f"the client's pipe cannot be opened: {error.strerror}") from None
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise LocalPathError("the descriptor is no pipe")
+    return descriptor
