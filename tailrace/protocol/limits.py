@@ -209,8 +209,8 @@ PIPED_PARTS_MAX: Final = 16
 """Its header and payload frames."""
 PIPED_CLIENTS_MAX: Final = 4_000
 """Clients that a node has pipes from; what the others send goes over their connections."""
-LOCAL_PAYLOAD_BYTES_MIN: Final = 8 * KIB
-"""Smaller payloads travel as frames: that is faster."""
+LOCAL_PAYLOAD_BYTES_MIN: Final = PIPED_BYTES_MAX - 256
+"""Smaller payloads travel as frames: with their header they fit into a pipe, which is faster."""
 FETCH_SLOT_BYTES_FIRST: Final = 1 * MIB + 64 * KIB
 FETCH_SLOT_BYTES_MAX: Final = 4 * MIB + 64 * KIB
 """What a fetch gets at most in one reply by way of shared memory. Each fetch wakes half a dozen threads, so
