@@ -30,8 +30,10 @@ class Feeder:
         self.engine.start()
 
     def topic(self, partitions: int = 1) -> str:
-        """A new topic."""
-        return new_topic(self.admin, partitions)
+        """A new topic, which the feeder knows, whatever becomes of the coordinator."""
+        name = new_topic(self.admin, partitions)
+        self.engine.wait_for_topic(name, PATIENCE_S)
+        return name
 
     def send(
         self, topic: str, *values: bytes | None, partition: int = 0, timestamp: int = 1_000, **columns: Any
