@@ -44,7 +44,7 @@ class FetchReply:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def keep(self, batch: memoryview) -> int | None:
+    def keep(self, batch: memoryview | bytes) -> int | None:
         """Copy a batch; its size, or None when it has no place here."""
         size, slot = len(batch), self._slot
         if self._batches and (self.size + size > self._room or not self._fits(size)):

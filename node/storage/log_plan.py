@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from tailrace.protocol.batch import BatchHeader
+from tailrace.protocol.batch import BatchHeader, base_offset_of
 from tailrace.protocol.errors import CorruptBatchError, FencedLeaderEpochError, OffsetOutOfRangeError
 
 from . import epochs
-from .partition_log import PartitionLog
+from .partition_log import TAIL_BYTES_MAX, PartitionLog, Tail
 from .producers import after_append
 from .schema import PartitionRow, ProducerRow
 
@@ -122,6 +122,14 @@ class LogPlan:
             self.max_timestamp = header.max_timestamp
             self.index.append((header.max_timestamp, last_offset))
         return last_offset
+
+    def tail(self) -> Tail | None:
+        """The last batch once the plan is carried out, unless it is large, or others can write to it."""
+        last_offset, batch = self.batches[-1]
+        if self.shared or len(batch) > TAIL_BYTES_MAX:
+            return None
+        stored = bytes(batch)
+        return Tail(base_offset_of(stored), last_offset, stored)
 
     def row(self) -> PartitionRow:
         """The partition's row once the plan is carried out."""

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tailrace.protocol.limits import KIB
+
 from .epochs import Epochs
 from .schema import PartitionRow
 
@@ -25,6 +27,18 @@ class Head(NamedTuple):
     size: int
 
 
+class Tail(NamedTuple):
+    """The last batch of a log, as it is stored."""
+
+    base_offset: int
+    last_offset: int
+    batch: bytes
+
+
+TAIL_BYTES_MAX: Final = 4 * KIB
+"""Larger batches are not kept in memory: to look one up costs less than to copy it."""
+
+
 class PartitionLog:
     """The state of a log after its last commit.
 
@@ -33,7 +47,8 @@ class PartitionLog:
     are new, not copies of a leader's; otherwise the node raises it (`Storage.raise_high_watermark`), and
     `stored_high_watermark` is behind until the log's next commit. `leader_epoch` is the newest of
     `epochs`, also if it has no batch. Batches from `hot_offset` on were appended lately by this
-    process, so that reading them does not wait for a disk.
+    process, so that reading them does not wait for a disk. The last batch is `tail`, if it was just appended
+    and is small: those who wait for it need not look it up.
     """
 
     __slots__ = (
@@ -54,6 +69,7 @@ class PartitionLog:
         "size_bytes",
         "sole_replica",
         "stored_high_watermark",
+        "tail",
         "topic_id",
     )
 
@@ -82,6 +98,7 @@ class PartitionLog:
         self.sole_replica = True
         self.removed = False
         self.head: Head | None = None
+        self.tail: Tail | None = None
 
     @property
     def key(self) -> PartitionKey:
@@ -107,11 +124,12 @@ class PartitionLog:
             size_bytes=self.size_bytes,
         )
 
-    def adopt(self, row: PartitionRow, epochs: Epochs | None = None) -> None:
+    def adopt(self, row: PartitionRow, epochs: Epochs | None = None, tail: Tail | None = None) -> None:
         """Take over what was committed. A reader may see one attribute new and another old.
 
-        `epochs`: the new ones, if they changed.
+        `epochs`: the new ones, if they changed. `tail`: the last batch, if it is known.
         """
+        self.tail = tail
         if epochs is not None:
             self.epochs = epochs
         self.leader_epoch = row.leader_epoch

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lmdb import Cursor
 
 B = TypeVar("B")
-Keep: TypeAlias = Callable[[memoryview], B | None]
+Keep: TypeAlias = Callable[[memoryview | bytes], B | None]
 """Copies a batch, which stands only during the call; None: it is not wanted, nor what follows it."""
 
 _PLACE: Final = Struct(">qi11xi")
@@ -46,6 +46,11 @@ def read(
     UnknownPartitionError, StorageFaultError.
     """
     refuse_out_of_range(log, offset)
+    tail = log.tail
+    if tail is not None and tail.base_offset <= offset <= tail.last_offset < upto:
+        refuse_removed(log)
+        kept = keep(tail.batch)
+        return [] if kept is None else [kept]
     batches: list[B] = []
     try:
         with tables.environment.begin(db=log.database, buffers=True) as transaction:

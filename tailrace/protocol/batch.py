@@ -184,6 +184,12 @@ def stamp(batch: memoryview, base_offset: int, leader_epoch: int) -> None:
     _EPOCH.pack_into(batch, _EPOCH_AT, leader_epoch)
 
 
+def base_offset_of(batch: bytes | memoryview) -> int:
+    """What `stamp` has written."""
+    offset: int = _OFFSET.unpack_from(batch)[0]
+    return offset
+
+
 def with_producer(batch: Parts, producer_id: int, producer_epoch: int, base_sequence: int) -> Parts:
     """The batch under another producer id, epoch and sequence, with its new CRC. Only its header is copied.
 

@@ -6,9 +6,15 @@ from typing import Any
 import pytest
 
 from tailrace.node.storage import PartitionLog, Storage, hot, schema
+from tailrace.node.storage.partition_log import TAIL_BYTES_MAX
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.decode import decode
-from tailrace.protocol.errors import CorruptBatchError, OffsetOutOfRangeError, TailraceError
+from tailrace.protocol.errors import (
+    CorruptBatchError,
+    OffsetOutOfRangeError,
+    TailraceError,
+    UnknownPartitionError,
+)
 from tailrace.protocol.limits import MIB
 
 from .support import KEY, NOW, TOPIC, bases, batch, commit, fill, one_log
@@ -42,6 +48,48 @@ def test_a_batch_that_ends_at_or_above_the_bound_stays_out(storage: Storage) -> 
     fill(storage, log, 2, records=10)
     assert bases(storage.read(log, 0, MIB, 19, bytes)) == [0]
     assert bases(storage.read(log, 0, MIB, 20, bytes)) == [0, 10]
+
+
+def test_the_last_batch_is_in_memory_while_it_is_small(storage: Storage) -> None:
+    log = one_log(storage)
+    fill(storage, log, 3, records=10)
+    from_disk = storage.read(log, 0, MIB, 30, bytes)[2:]
+    overwrite(storage, log, 29, b"rotten")
+    for offset in (20, 25, 29):
+        assert storage.read(log, offset, 1, 30, bytes) == from_disk, "the disk was not asked"
+        assert storage.read(log, offset, MIB, 29, bytes) == [], "it ends at the bound"
+        assert storage.read(log, offset, MIB, 30, lambda _: None) == []
+    with pytest.raises(CorruptBatchError):
+        storage.read(log, 19, MIB, 30, bytes)
+    overwrite(storage, log, 29, from_disk[0])
+    fill(storage, log, 1, size=TAIL_BYTES_MAX)
+    assert log.tail is None
+
+
+@pytest.mark.parametrize("what", ["truncate", "retain", "begin_epochs", "remove"])
+def test_nothing_in_memory_outlives_its_log(storage: Storage, what: str) -> None:
+    log = one_log(storage)
+    fill(storage, log, 2, records=10)
+    assert log.tail is not None
+    if what == "truncate":
+        log.high_watermark = 10
+        storage.truncate(log, 10)
+        assert log.tail is None
+        fill(storage, log, 1, records=5)
+        assert bases(storage.read(log, 10, MIB, 15, bytes)) == [10]
+    elif what == "retain":
+        while storage.retain(log, 0, -1, NOW + 10**9):
+            pass
+        assert log.log_start_offset == 20
+        with pytest.raises(OffsetOutOfRangeError):
+            storage.read(log, 10, MIB, 20, bytes)
+    elif what == "begin_epochs":
+        storage.begin_epochs([(log, 7)])
+        assert bases(storage.read(log, 10, MIB, 20, bytes)) == [10]
+    else:
+        storage.remove([KEY])
+        with pytest.raises(UnknownPartitionError):
+            storage.read(log, 10, MIB, 20, bytes)
 
 
 @pytest.mark.parametrize("offset", [-1, 3, 2**40])
