@@ -1,7 +1,7 @@
 """A node: its parts, and the main loop of its network thread.
 
     network thread   sockets; answers what is in memory or in the page cache; never waits for a disk
-    writer thread    owns the logs and every write transaction (writer.py)
+    writer thread    owns the logs and every write transaction (writer.py); none where nothing is synced
     reader thread    reads that may wait for the disk (reader.py)
 
 The writer and the reader get their work through queues, and put what they finished into one
@@ -121,7 +121,7 @@ class Node:
             try:
                 mailbox: Mailbox[Letter] = Mailbox(self._wakeup)
                 chores = Chores(retention_check_s=self._config.retention_check_ms / 1_000)
-                writer = Writer(storage, mailbox, chores, wall_ms=wall_ms)
+                writer = Writer(storage, mailbox, chores, wall_ms=wall_ms, inline=self._config.ephemeral)
                 reader = Reader(mailbox)
                 writer.start()
                 reader.start()
@@ -264,6 +264,10 @@ class Loop:
         for letter in self._mailbox.take():
             self._open(letter, now)
         taken = self._intake.take(ready, now)
+        if self._writer.inline:
+            self._writer.catch_up()
+            for letter in self._mailbox.take():
+                self._open(letter, now)
         # Most rounds only pass requests to the writer and its answers back: they are not to pay for the rest.
         if now >= self._due_at or self._replicates or len(ready) > taken:
             self._look_round(ready, now)
@@ -304,6 +308,8 @@ class Loop:
             if self._mailbox.waits:
                 return self._poller.poll(0)
             wake = self.next_step()
+            if self._writer.inline:
+                wake = min(wake, uptime_s() + self._writer.idle_s())
             return self._poller.poll(None if wake == inf else wake - uptime_s())
         finally:
             self._mailbox.asleep = False

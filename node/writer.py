@@ -6,6 +6,7 @@ what was accepted before a partition was removed or led anew is appended before.
 """
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -54,7 +55,11 @@ logger: Final = logging.getLogger(__name__)
 
 
 class Writer:
-    """Started by `start`, ended by a `Drain` or by an error, of which the mailbox tells."""
+    """Started by `start`, ended by a `Drain` or by an error, of which the mailbox tells.
+
+    `inline`: it has no thread of its own, and works when the network thread has it `catch_up`. Where nothing
+    is synced there is nothing to wait for, and handing over would take longer than the commit.
+    """
 
     def __init__(
         self,
@@ -64,7 +69,9 @@ class Writer:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         wall_ms: Callable[[], int],
+        inline: bool = False,
     ) -> None:
+        self.inline = inline
         self._storage = storage
         self._mailbox = mailbox
         self._chores = chores
@@ -77,12 +84,14 @@ class Writer:
         self._copies: list[PendingCopy] = []
         """Being committed now, both."""
         self._copier = CopyWriter(storage)
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; it goes on with the deletions that the last stop interrupted."""
+        """Start to work; it goes on with the deletions that the last stop interrupted."""
         self._chores.delete(self._storage.removed)
-        self._thread.start()
+        if not self.inline:
+            self._thread.start()
 
     def submit(self, work: ToWriter) -> None:
         """Network thread: queue something. Never blocks."""
@@ -94,8 +103,25 @@ class Writer:
         return self._next is not None or not self._queue.empty()
 
     def join(self) -> None:
-        """Wait until the thread has ended."""
-        self._thread.join()
+        """Wait until it has ended."""
+        if self.inline:
+            self.catch_up()
+        else:
+            self._thread.join()
+
+    def catch_up(self) -> None:
+        """Inline: do all that waits, else a slice of a chore that is due. In the caller's thread."""
+        waited = self.waits
+        while not self._ended and self.waits:
+            self._ended = not self.step()
+        if not waited and self.idle_s() == 0:
+            self._ended = not self.step()
+
+    def idle_s(self) -> float:
+        """Inline: how long there is nothing to do, if nothing is submitted."""
+        if self._ended:
+            return math.inf
+        return 0.0 if self.waits else max(0.0, self._chores.next_time() - self._monotonic())
 
     def unanswered(self) -> list[PendingProduce]:
         """After `WriterFailed`: the produces that were not committed, and were not told of."""

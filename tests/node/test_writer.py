@@ -47,18 +47,21 @@ NOW = time.time_ns() // 1_000_000
 class Desk:
     """A writer, and the network thread's side of its mailbox."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, inline: bool = False) -> None:
         self.storage = Storage.open(folder, quota_bytes=64 << 20, reserve_bytes=1 << 20)
         self._wakeup = Wakeup()
         self._poller = Poller()
         self._poller.add(self._wakeup)
         self.mailbox: Mailbox[Letter] = Mailbox(self._wakeup)
-        self.writer = Writer(self.storage, self.mailbox, Chores(retention_check_s=0.02), wall_ms=lambda: NOW)
+        self.writer = Writer(
+            self.storage, self.mailbox, Chores(retention_check_s=0.02), wall_ms=lambda: NOW, inline=inline
+        )
         self._letters: list[Letter] = []
 
     def next(self) -> Letter:
         deadline = time.monotonic() + PATIENCE_S
         while not self._letters:
+            self.work()
             self.mailbox.asleep = True
             if not self.mailbox.waits:
                 assert self._poller.poll(deadline - time.monotonic()), "no letter in time"
@@ -66,6 +69,11 @@ class Desk:
             self._wakeup.clear()
             self._letters = self.mailbox.take()
         return self._letters.pop(0)
+
+    def work(self) -> None:
+        """What the network thread does between two sleeps."""
+        if self.writer.inline:
+            self.writer.catch_up()
 
     def prepare(self, lead: dict[Any, int], version: int = 1, **options: Any) -> Prepared:
         fields = {"controller_epoch": 1, "drop": [], "configs": {}} | options
@@ -94,9 +102,9 @@ class Desk:
         self.writer.join()
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    desk = Desk(tmp_path / "node")
+@pytest.fixture(params=[False, True], ids=["thread", "inline"])
+def desk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Desk]:
+    desk = Desk(tmp_path / "node", inline=request.param)
     yield desk
     desk.storage.close(clean=True)
 
@@ -136,6 +144,7 @@ def test_a_group_ends_before_a_change_of_the_state(desk: Desk) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while desk.storage.removed:
         assert time.monotonic() < deadline
+        desk.work()
     desk.end()
 
 
@@ -181,6 +190,7 @@ def test_a_partition_that_others_hold_is_deleted(desk: Desk) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while desk.storage.removed:
         assert time.monotonic() < deadline
+        desk.work()
     again = desk.prepare({key: 6}, version=4).led[key].log
     assert (again.log_end_offset, again.leader_epoch, again.removed) == (0, 6, False)
     desk.end()
@@ -205,6 +215,7 @@ def test_one_that_comes_back_waits_until_its_old_log_is_gone(
     deadline = time.monotonic() + PATIENCE_S
     while not old.removed or desk.storage.removed:
         assert time.monotonic() < deadline
+        desk.work()
     log = desk.prepare({key: 1}, version=3).led[key].log
     assert log is not old
     desk.end()
@@ -234,6 +245,7 @@ def test_retention_is_done_while_nothing_waits(desk: Desk) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while led.log.log_start_offset < 7:
         assert time.monotonic() < deadline
+        desk.work()
     assert led.log.size_bytes >= 1_000
     desk.end()
 
@@ -249,6 +261,7 @@ def test_an_interrupted_deletion_goes_on_after_a_restart(tmp_path: Path) -> None
     deadline = time.monotonic() + PATIENCE_S
     while desk.storage.removed:
         assert time.monotonic() < deadline
+        desk.work()
     desk.end()
     assert desk.storage.logs.keys() == {(OTHER, 0)}
     desk.storage.close(clean=True)
