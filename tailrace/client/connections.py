@@ -195,8 +195,7 @@ class Connections:
             return
         # What has come is read first. If the connection's state has changed too, the poller says so again.
         if isinstance(source, Pipes):
-            if not self._receive_piped(link) and link.connection is not None:
-                self._lose(link, link.connection, "its pipe cannot be read", now)
+            self._receive_piped(link)
         elif not (link.ready and self._receive_replies(link, source, RECEIVE_BURST_MESSAGES)):
             state = source.update()
             if state is ConnectionState.READY and not link.ready:
@@ -224,18 +223,19 @@ class Connections:
             self._take_reply(link, *message)
         return received
 
-    def _receive_piped(self, link: Link) -> bool:
-        """Take what came through the pipe, if there is one; False if that cannot be read."""
-        if link.path is None or link.path.pipes is None:
-            return True
+    def _receive_piped(self, link: Link) -> None:
+        """Take what came through the pipe, if there is one. What cannot be read ends the connection."""
+        if link.path is None or link.path.pipes is None or link.connection is None:
+            return
         try:
             messages = link.path.pipes.receive()
         except MalformedRequestError as error:
             _log.warning("%s: %s", link, error)
-            return False
+            link.connection.give_up()
+            self.due_at = -inf
+            return
         for header, frames in messages:
             self._take_reply(link, header, frames)
-        return True
 
     def _take_reply(self, link: Link, header: bytes, payload: list[bytes]) -> None:
         link.owed = max(0, link.owed - 1)
@@ -353,7 +353,8 @@ class Connections:
             pending.on_reply(error, [])
 
     def _drop(self, link: Link, linger_ms: int = 0) -> None:
-        connection, link.connection, link.ready, link.owed = link.connection, None, False, 0
+        connection, link.connection, link.ready = link.connection, None, False
+        link.owed, link.told = 0, False
         self.due_at = -inf
         if connection is not None:
             del self._by_source[connection]

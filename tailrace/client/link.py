@@ -36,8 +36,8 @@ class Location(NamedTuple):
 class Link:
     """`connection` is there when one is needed or was; `ready` when it may be used.
 
-    `path` is a node's over ipc; `told`: something went over a connection that nobody answers; `owed`:
-    requests that went over this one without an answer so far.
+    `path` is a node's over ipc; `told`: something went over this connection that nobody answers; `owed`:
+    requests that were sent since it is there, and have no answer so far.
     `unsent` are the ids of the requests that wait for it. While there is none, the next one is not
     made before `reopen_at`; one that is not ready is looked at again at `patient_until`.
     """

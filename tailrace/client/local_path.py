@@ -71,9 +71,15 @@ class LocalPath:
                 self.pipes = pipes
                 watch(pipes)
 
-        requests_fd, replies_fd = pipes.requests_fd, pipes.replies_fd
+        requests, replies = pipes.requests_end, pipes.replies_end
         self._ask(
-            lambda request_id: OpenPipes(request_id, requests_fd=requests_fd, replies_fd=replies_fd),
+            lambda request_id: OpenPipes(
+                request_id,
+                requests_fd=requests.fd,
+                requests_inode=requests.inode,
+                replies_fd=replies.fd,
+                replies_inode=replies.inode,
+            ),
             answered,
             now,
         )

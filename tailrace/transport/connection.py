@@ -120,6 +120,10 @@ class Connection:
             frames.append(frame.bytes)
         return header, frames
 
+    def give_up(self) -> None:
+        """Take it for LOST: what came beside it makes no sense."""
+        self.state = ConnectionState.LOST
+
     def close(self, linger_ms: int = 0) -> None:
         """Close at once; what is not out within `linger_ms`, for which the context waits, is dropped."""
         self.state = ConnectionState.LOST

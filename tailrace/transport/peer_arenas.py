@@ -57,9 +57,9 @@ def credentials_of(part: zmq.Frame | None) -> Credentials | None:
 def path_of(credentials: Credentials | None, fd: int) -> str:
     """Where a descriptor of the peer's process can be opened. Raises LocalPathError unless that is ours."""
     if credentials is None:
-        raise LocalPathError("shared memory needs a connection over ipc")
+        raise LocalPathError("the local path needs a connection over ipc")
     if credentials.uid != os.geteuid():
-        raise LocalPathError(f"shared memory is for user {os.geteuid()}, not for {credentials.uid}")
+        raise LocalPathError(f"the local path is for user {os.geteuid()}, not for {credentials.uid}")
     return f"/proc/{credentials.pid}/fd/{fd}"
 
 

@@ -17,23 +17,27 @@ from tailrace.protocol.errors import LocalPathError, MalformedRequestError
 from tailrace.protocol.limits import PIPED_CLIENTS_MAX
 from tailrace.protocol.piped import pack, unpack
 
-from .peer_arenas import credentials_of, path_of
-from .pipes import PIPE_READ_BYTES
+from .peer_arenas import Credentials, credentials_of, path_of
+from .pipes import PIPE_READ_BYTES, PipeEnd
 from .server import Buffer, Incoming
 
 _log = logging.getLogger(__name__)
 
 
 class _Ends:
-    """The node's ends of one client's pipes. `part` is a part of the message that has handed them over."""
+    """The node's ends of one client's pipes. `part` is a part of the message that has handed them over.
 
-    __slots__ = ("part", "peer", "replies", "requests")
+    `used`: something has come through them, so that the client knows that they are open, and listens.
+    """
+
+    __slots__ = ("part", "peer", "replies", "requests", "used")
 
     def __init__(self, peer: bytes, part: zmq.Frame | None, requests: int, replies: int) -> None:
         self.peer = peer
         self.part = part
         self.requests = requests
         self.replies = replies
+        self.used = False
 
 
 class PeerPipes:
@@ -54,7 +58,7 @@ class PeerPipes:
         """What a `Poller` watches."""
         return () if self._epoll is None else (self._epoll.fileno(),)
 
-    def open(self, peer: bytes, part: zmq.Frame | None, requests_fd: int, replies_fd: int) -> None:
+    def open(self, peer: bytes, part: zmq.Frame | None, requests_end: PipeEnd, replies_end: PipeEnd) -> None:
         """Open the ends that these are in the peer's process. In place of those before, if any.
 
         Raises LocalPathError when they cannot be used, with the reason.
@@ -64,9 +68,9 @@ class PeerPipes:
         if peer not in self._ends and len(self._ends) >= PIPED_CLIENTS_MAX:
             raise LocalPathError(f"{PIPED_CLIENTS_MAX} clients have pipes to this node already")
         credentials = credentials_of(part)
-        requests = _open(path_of(credentials, requests_fd), os.O_RDONLY)
+        requests = _open(credentials, requests_end, os.O_RDONLY)
         try:
-            replies = _open(path_of(credentials, replies_fd), os.O_WRONLY)
+            replies = _open(credentials, replies_end, os.O_WRONLY)
         except LocalPathError:
             os.close(requests)
             raise
@@ -93,7 +97,7 @@ class PeerPipes:
         A pipe that is full is not used for replies any more: its client does not read.
         """
         ends = self._ends.get(peer)
-        if ends is None or ends.replies < 0:
+        if ends is None or not ends.used or ends.replies < 0:
             return False
         message = pack(header, frames)
         if message is None:
@@ -112,7 +116,9 @@ class PeerPipes:
             ends = self._ends.pop(peer, None)
             if ends is not None:
                 del self._by_descriptor[ends.requests]
-                os.close(ends.requests)  # which takes it out of the epoll, too
+                assert self._epoll is not None
+                self._epoll.unregister(ends.requests)  # to close it is not enough if this process was forked
+                os.close(ends.requests)
                 if ends.replies >= 0:
                     os.close(ends.replies)
 
@@ -132,6 +138,7 @@ class PeerPipes:
         except MalformedRequestError as error:
             _log.warning("peer %s: its pipes are closed: %s", ends.peer.hex(), error)
             messages = []
+        ends.used = True
         if not messages:  # that, or its last writer is gone
             self.close([ends.peer])
         return [
@@ -142,12 +149,14 @@ class PeerPipes:
         ]
 
 
-def _open(path: str, access: int) -> int:
+def _open(credentials: Credentials | None, end: PipeEnd, access: int) -> int:
+    path = path_of(credentials, end.fd)
     try:
         descriptor = os.open(path, access | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise LocalPathError(f"the client's pipe cannot be opened: {error.strerror}") from None
-    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISFIFO(status.st_mode) or status.st_ino != end.inode:
         os.close(descriptor)
-        raise LocalPathError("the descriptor is no pipe")
+        raise LocalPathError("the descriptor is not the client's pipe")
     return descriptor

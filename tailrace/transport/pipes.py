@@ -9,34 +9,45 @@ which the kernel would send a SIGPIPE to the application; that a node is gone, i
 
 import os
 import select
+import sys
 from collections.abc import Sequence
-from typing import Final
+from mmap import PAGESIZE
+from typing import Final, NamedTuple
 
 from tailrace.protocol.limits import PIPED_BYTES_MAX
 from tailrace.protocol.piped import pack, unpack
 
 from .server import Buffer
 
-PIPE_READ_BYTES: Final = 64 << 10
+PIPE_READ_BYTES: Final = 16 * PAGESIZE
 """What a pipe holds at most, unless it was asked to hold more: one read empties it."""
 
-assert PIPED_BYTES_MAX <= select.PIPE_BUF
+assert sys.platform != "linux" or PIPED_BYTES_MAX <= select.PIPE_BUF
+
+
+class PipeEnd(NamedTuple):
+    """A pipe that a process knows by the number `fd`, until it closes it: then that may be another file."""
+
+    fd: int
+    inode: int
 
 
 class Pipes:
     """The client's side. Belongs to one thread. Raises OSError where no more files can be opened.
 
-    `requests_fd` and `replies_fd` are the ends that the node is to open.
+    `requests_end` and `replies_end` are the ends that the node is to open.
     """
 
     def __init__(self) -> None:
-        self.requests_fd, self._requests = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        requests_fd, self._requests = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            self._replies, self.replies_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            self._replies, replies_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
-            os.close(self.requests_fd)
+            os.close(requests_fd)
             os.close(self._requests)
             raise
+        self.requests_end = PipeEnd(requests_fd, os.fstat(requests_fd).st_ino)
+        self.replies_end = PipeEnd(replies_fd, os.fstat(replies_fd).st_ino)
 
     def pollables(self) -> Sequence[int]:
         """What a `Poller` watches."""
@@ -62,5 +73,5 @@ class Pipes:
 
     def close(self) -> None:
         """Give the descriptors back. Take it out of its poller first."""
-        for fd in (self.requests_fd, self._requests, self._replies, self.replies_fd):
+        for fd in (self.requests_end.fd, self._requests, self._replies, self.replies_end.fd):
             os.close(fd)
