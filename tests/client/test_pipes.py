@@ -5,6 +5,7 @@ import os
 import random
 import select
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tailrace.client.engine import Engine
+from tailrace.client.engine import COORDINATOR, Engine
 from tailrace.client.local_path import LocalPath
 from tailrace.node.intake import Intake
 from tailrace.protocol.cluster import NodeChanged
@@ -378,18 +379,28 @@ def test_an_answer_that_never_comes(
 def test_an_answer_that_comes_too_late(
     engine: Engine, start_piped: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The node has them open, the client has given them up: no answer gets lost in there."""
-    monkeypatch.setattr("tailrace.client.connections.OPEN_TIMEOUT_S", 0.05)
-    before = pipe_descriptors()
-    node = start_piped()
-    gate = threading.Event()
+    """The node has opened the pipes, and the client gives them up: no answer is lost in there."""
+    timeout_s = 0.3
+    monkeypatch.setattr("tailrace.client.connections.OPEN_TIMEOUT_S", timeout_s)
+    before, node, gate = pipe_descriptors(), start_piped(), threading.Event()
     node.do(partial(gate.wait, PATIENCE_S))
     engine.refresh(PATIENCE_S)
     asked = Asked(engine)
     asked.ask(b"1")
     wait_until(lambda: pipe_descriptors() == before + 4, "the client's pipes")
-    engine.submit(gate.set)
-    asked.ask(b"2")
+    asked.ask(b"2")  # behind OpenPipes
+
+    def stay_away(_reply: Any, _frames: Any) -> None:
+        """All answers come meanwhile. What is due by time is looked at before them."""
+        gate.set()
+        wait_until(lambda: len(node.requests) == 2, "the requests")
+        until = time.monotonic() + timeout_s
+        wait_until(lambda: time.monotonic() > until, "the timeout")
+
+    engine.submit(lambda: engine.request(COORDINATOR, Ping, on_reply=stay_away))
+    asked.wait()
+    wait_until(lambda: pipe_descriptors() == before, "all ends to be closed")
+    asked.ask(b"3")
     asked.wait()
     assert asked.all_well()
     assert node.payloads == asked.sent
