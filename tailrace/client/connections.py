@@ -181,7 +181,7 @@ class Connections:
         """How payloads travel to and from each connected node. Any thread."""
         links = tuple(self._links.values())
         return {
-            link.destination: "frames over tcp" if link.path is None else link.path.state
+            link.destination: "frames over tcp" if (path := link.path) is None else path.in_use
             for link in links
             if link.ready and link.destination != COORDINATOR
         }

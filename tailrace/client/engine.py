@@ -138,7 +138,7 @@ class Engine:
 
     @property
     def paths(self) -> dict[int, str]:
-        """How payloads travel, by node id: "shared memory", or "frames" and why."""
+        """How payloads travel, by node id: "shared memory", "pipes" (all were small), "frames" and why."""
         return self._loop.connections.paths()
 
     def view(self) -> ClusterState:

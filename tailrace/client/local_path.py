@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class LocalPath:
-    """Belongs to the I/O thread; `state`, which any thread may read, is for people.
+    """Belongs to the I/O thread; `state` is for people, as far as it is about shared memory.
 
     `arena` is there once the node was asked to share it, `open` once it does; `pipes`, once it has them.
     """
@@ -115,6 +115,11 @@ class LocalPath:
     def worth(self, pending: Pending) -> bool:
         """Is the request's payload, or that of its reply, large enough?"""
         return bool(pending.reply_bytes) or sum(map(len, pending.frames)) >= LOCAL_PAYLOAD_BYTES_MIN
+
+    @property
+    def in_use(self) -> str:
+        """How payloads travel, for people. Any thread."""
+        return "pipes" if self.untried and self.pipes is not None else self.state
 
     @property
     def untried(self) -> bool:
