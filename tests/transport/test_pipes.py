@@ -1,5 +1,6 @@
 """Pipes from both sides: what travels, who is refused, and that nothing is left of who is gone."""
 
+import errno
 import fcntl
 import gc
 import logging
@@ -316,6 +317,25 @@ def test_another_kind_of_peer(node: PeerPipes, pipes: Pipes, part: Any, reason: 
         node.open(PEER, part, pipes.requests_end, pipes.replies_end)
 
 
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_node_without_descriptors(
+    node: PeerPipes, pipes: Pipes, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    real, opened = os.open, []
+
+    def limited(path: str, flags: int) -> int:
+        if len(opened) == left:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        opened.append(real(path, flags))
+        return opened[-1]
+
+    monkeypatch.setattr(peer_pipes.os, "open", limited)
+    with pytest.raises(LocalPathError, match="Too many open files"):
+        node.open(PEER, ME, pipes.requests_end, pipes.replies_end)
+    assert len(opened) == left
+    assert len(node) == 0
+
+
 def test_without_epoll(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(select, "epoll")
     node = PeerPipes()
@@ -352,7 +372,7 @@ def test_no_descriptors_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
     def pipe2(flags: int) -> tuple[int, int]:
         calls.append(flags)
         if len(calls) == 2:
-            raise OSError(24, "Too many open files")
+            raise OSError(errno.EMFILE, "Too many open files")
         return real(flags)
 
     monkeypatch.setattr(os, "pipe2", pipe2)
