@@ -127,6 +127,7 @@ def test_a_sole_replica_says_what_is_wrong(bare_house: House, storages: dict[str
 
 def test_what_cannot_be_read_is_made_anew_too(bare_house: House, storages: dict[str, Storage]) -> None:
     topic, leader = two(bare_house)
+    assert produce(topic, leader, b"second") is ErrorCode.NONE, "the last one is read from memory"
     before = partition(bare_house)
     storage = storages[f"node-{before.leader}"]
     log = storage.logs[topic.id, 0]
@@ -138,6 +139,6 @@ def test_what_cannot_be_read_is_made_anew_too(bare_house: House, storages: dict[
     wait(lambda: partition(bare_house).leader not in (before.leader, -1))
     topic.epoch = partition(bare_house).leader_epoch
     leader = bare_house.peer(bare_house.node_config(partition(bare_house).leader).ipc)
-    wait(lambda: len(topic.fetch(leader, 0)[1]) == 1)
+    wait(lambda: len(topic.fetch(leader, 0)[1]) == 2)
     wait(lambda: set(partition(bare_house).isr) == {1, 2})
     wait(lambda: not storage.verify().problems)
