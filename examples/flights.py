@@ -46,7 +46,7 @@ PARTITIONS = 12
 PRODUCERS = 2
 CONSUMERS = 3
 UNACKED_AT_THE_KILL = 1_000
-UNACKED_BEFORE = 1_500  # some are acknowledged while the signals travel
+UNACKED_BEFORE = 1_200  # some acknowledgements are still on their way then
 ROWS_MIN = 2_000  # so that so many can be under way at the kill
 WATCH_EVERY_S = 0.0002
 READY_WITHIN_S = 30.0
@@ -269,12 +269,19 @@ def move_rows(path: Path, total: int, cluster: Cluster, shared: Shared, *, crash
 def kill_in_flight(cluster: Cluster, shared: Shared, processes: list[Any], show: Any) -> int:
     """SIGKILL for the whole cluster with batches on their way; how many records were unacknowledged.
 
-    The nodes are stopped first, wherever they are in their work, so that the count is one of that moment.
+    The nodes are stopped as soon as they work, wherever they are in that, while the producers send on.
     """
-    enough = sum(shared.acked) + UNACKED_BEFORE
-    wait(lambda: sum(shared.sent) >= enough, processes, shared, show, every_s=WATCH_EVERY_S)
+    before = sum(shared.sent)
+    wait(lambda: sum(shared.sent) > before, processes, shared, show, every_s=WATCH_EVERY_S)
     cluster.freeze()
     wait(lambda: sum(shared.in_flight) > 0, processes, shared, show, every_s=WATCH_EVERY_S)
+    wait(
+        lambda: sum(shared.sent) - sum(shared.acked) >= UNACKED_BEFORE,
+        processes,
+        shared,
+        show,
+        every_s=WATCH_EVERY_S,
+    )
     sent = sum(shared.sent)
     cluster.kill()
     return sent - sum(shared.acked)
