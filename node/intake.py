@@ -43,15 +43,11 @@ class Intake:
                 self.dispatch.receive(incoming, now)
 
     def _receive_burst(self, now: float) -> None:
-        receive, before, handle = (
-            self._broker.server.receive,
-            self._broker.pipes.before,
-            self.dispatch.receive,
-        )
+        broker, handle = self._broker, self.dispatch.receive
         for _ in range(REQUEST_BURST_MAX):
-            incoming = receive()
+            incoming = broker.server.receive()
             if incoming is None:
                 return
-            for earlier in before(incoming.peer):
+            for earlier in broker.pipes.before(incoming.peer):
                 handle(earlier, now)
             handle(incoming, now)

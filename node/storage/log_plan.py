@@ -6,7 +6,7 @@ from tailrace.protocol.batch import BatchHeader, base_offset_of
 from tailrace.protocol.errors import CorruptBatchError, FencedLeaderEpochError, OffsetOutOfRangeError
 
 from . import epochs
-from .partition_log import TAIL_BYTES_MAX, PartitionLog, Tail
+from .partition_log import LAST_BATCH_BYTES_MAX, LastBatch, PartitionLog
 from .producers import after_append
 from .schema import PartitionRow, ProducerRow
 
@@ -123,13 +123,13 @@ class LogPlan:
             self.index.append((header.max_timestamp, last_offset))
         return last_offset
 
-    def tail(self) -> Tail | None:
+    def last_batch(self) -> LastBatch | None:
         """The last batch once the plan is carried out, unless it is large, or others can write to it."""
         last_offset, batch = self.batches[-1]
-        if self.shared or len(batch) > TAIL_BYTES_MAX:
+        if self.shared or len(batch) > LAST_BATCH_BYTES_MAX:
             return None
         stored = bytes(batch)
-        return Tail(base_offset_of(stored), last_offset, stored)
+        return LastBatch(base_offset_of(stored), last_offset, stored)
 
     def row(self) -> PartitionRow:
         """The partition's row once the plan is carried out."""

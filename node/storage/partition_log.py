@@ -27,7 +27,7 @@ class Head(NamedTuple):
     size: int
 
 
-class Tail(NamedTuple):
+class LastBatch(NamedTuple):
     """The last batch of a log, as it is stored."""
 
     base_offset: int
@@ -35,7 +35,7 @@ class Tail(NamedTuple):
     batch: bytes
 
 
-TAIL_BYTES_MAX: Final = 4 * KIB
+LAST_BATCH_BYTES_MAX: Final = 4 * KIB
 """Larger batches are not kept in memory: to look one up costs less than to copy it."""
 
 
@@ -47,8 +47,8 @@ class PartitionLog:
     are new, not copies of a leader's; otherwise the node raises it (`Storage.raise_high_watermark`), and
     `stored_high_watermark` is behind until the log's next commit. `leader_epoch` is the newest of
     `epochs`, also if it has no batch. Batches from `hot_offset` on were appended lately by this
-    process, so that reading them does not wait for a disk. The last batch is `tail`, if it was just appended
-    and is small: those who wait for it need not look it up.
+    process, so that reading them does not wait for a disk. The last one is `last_batch`, if it was just
+    appended and is small: those who wait for it need not look it up.
     """
 
     __slots__ = (
@@ -57,6 +57,7 @@ class PartitionLog:
         "head",
         "high_watermark",
         "hot_offset",
+        "last_batch",
         "leader_epoch",
         "live_pages",
         "log_end_offset",
@@ -69,7 +70,6 @@ class PartitionLog:
         "size_bytes",
         "sole_replica",
         "stored_high_watermark",
-        "tail",
         "topic_id",
     )
 
@@ -98,7 +98,7 @@ class PartitionLog:
         self.sole_replica = True
         self.removed = False
         self.head: Head | None = None
-        self.tail: Tail | None = None
+        self.last_batch: LastBatch | None = None
 
     @property
     def key(self) -> PartitionKey:
@@ -124,12 +124,14 @@ class PartitionLog:
             size_bytes=self.size_bytes,
         )
 
-    def adopt(self, row: PartitionRow, epochs: Epochs | None = None, tail: Tail | None = None) -> None:
+    def adopt(
+        self, row: PartitionRow, epochs: Epochs | None = None, last_batch: LastBatch | None = None
+    ) -> None:
         """Take over what was committed. A reader may see one attribute new and another old.
 
-        `epochs`: the new ones, if they changed. `tail`: the last batch, if it is known.
+        `epochs`: the new ones, if they changed. `last_batch`: the last batch, if it is known.
         """
-        self.tail = tail
+        self.last_batch = last_batch
         if epochs is not None:
             self.epochs = epochs
         self.leader_epoch = row.leader_epoch

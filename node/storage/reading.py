@@ -46,10 +46,10 @@ def read(
     UnknownPartitionError, StorageFaultError.
     """
     refuse_out_of_range(log, offset)
-    tail = log.tail
-    if tail is not None and tail.base_offset <= offset <= tail.last_offset < upto:
+    last = log.last_batch
+    if last is not None and last.base_offset <= offset <= last.last_offset < upto:
         refuse_removed(log)
-        kept = keep(tail.batch)
+        kept = keep(last.batch)
         return [] if kept is None else [kept]
     batches: list[B] = []
     try:

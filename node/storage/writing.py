@@ -42,7 +42,7 @@ class PlanWriter:
             appended = row.size_bytes - log.size_bytes
             self._producers.committed(log, log_plan.producers)
             log.live_pages = pages
-            log.adopt(row, log_plan.epochs, log_plan.tail())
+            log.adopt(row, log_plan.epochs, log_plan.last_batch())
             self._hot.appended(log, appended)
         return grown
 

@@ -67,6 +67,8 @@ class PeerPipes:
             raise LocalPathError("pipes to a node are Linux's")
         if peer not in self._ends and len(self._ends) >= PIPED_CLIENTS_MAX:
             raise LocalPathError(f"{PIPED_CLIENTS_MAX} clients have pipes to this node already")
+        if requests_end.inode == replies_end.inode:
+            raise LocalPathError("one pipe for both ways: the node would answer its own replies")
         credentials = credentials_of(part)
         requests = _open(credentials, requests_end, os.O_RDONLY)
         try:

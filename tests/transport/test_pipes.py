@@ -317,6 +317,11 @@ def test_another_kind_of_peer(node: PeerPipes, pipes: Pipes, part: Any, reason: 
         node.open(PEER, part, pipes.requests_end, pipes.replies_end)
 
 
+def test_one_pipe_for_both_ways(node: PeerPipes, pipes: Pipes) -> None:
+    with pytest.raises(LocalPathError, match="its own replies"):
+        node.open(PEER, ME, pipes.requests_end, pipes.requests_end)
+
+
 @pytest.mark.parametrize("left", [0, 1])
 def test_a_node_without_descriptors(
     node: PeerPipes, pipes: Pipes, monkeypatch: pytest.MonkeyPatch, left: int

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tailrace.node.storage import PartitionLog, Storage, hot, schema
-from tailrace.node.storage.partition_log import TAIL_BYTES_MAX
+from tailrace.node.storage.partition_log import LAST_BATCH_BYTES_MAX
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.decode import decode
 from tailrace.protocol.errors import (
@@ -62,19 +62,19 @@ def test_the_last_batch_is_in_memory_while_it_is_small(storage: Storage) -> None
     with pytest.raises(CorruptBatchError):
         storage.read(log, 19, MIB, 30, bytes)
     overwrite(storage, log, 29, from_disk[0])
-    fill(storage, log, 1, size=TAIL_BYTES_MAX)
-    assert log.tail is None
+    fill(storage, log, 1, size=LAST_BATCH_BYTES_MAX)
+    assert log.last_batch is None
 
 
 @pytest.mark.parametrize("what", ["truncate", "retain", "begin_epochs", "remove"])
 def test_nothing_in_memory_outlives_its_log(storage: Storage, what: str) -> None:
     log = one_log(storage)
     fill(storage, log, 2, records=10)
-    assert log.tail is not None
+    assert log.last_batch is not None
     if what == "truncate":
         log.high_watermark = 10
         storage.truncate(log, 10)
-        assert log.tail is None
+        assert log.last_batch is None
         fill(storage, log, 1, records=5)
         assert bases(storage.read(log, 10, MIB, 15, bytes)) == [10]
     elif what == "retain":
