@@ -274,14 +274,11 @@ def kill_in_flight(cluster: Cluster, shared: Shared, processes: list[Any], show:
     before = sum(shared.sent)
     wait(lambda: sum(shared.sent) > before, processes, shared, show, every_s=WATCH_EVERY_S)
     cluster.freeze()
-    wait(lambda: sum(shared.in_flight) > 0, processes, shared, show, every_s=WATCH_EVERY_S)
-    wait(
-        lambda: sum(shared.sent) - sum(shared.acked) >= UNACKED_BEFORE,
-        processes,
-        shared,
-        show,
-        every_s=WATCH_EVERY_S,
-    )
+
+    def enough() -> bool:
+        return sum(shared.in_flight) > 0 and sum(shared.sent) - sum(shared.acked) >= UNACKED_BEFORE
+
+    wait(enough, processes, shared, show, every_s=WATCH_EVERY_S)
     sent = sum(shared.sent)
     cluster.kill()
     return sent - sum(shared.acked)
