@@ -40,6 +40,12 @@ HANDLERS: Final[dict[type, Handler]] = {
     ReplicaAck: replica_ack.handle,
 }
 
+HAND_OVERS: Final[dict[type, Callable[[Broker, Incoming, Any], None]]] = {
+    OpenArena: open_arena.handle,
+    OpenPipes: open_pipes.handle,
+}
+"""Their handlers have to know who has sent the message."""
+
 
 class Dispatch:
     """Belongs to the network thread. `refusal`: with what everything is refused from now on."""
@@ -71,11 +77,9 @@ class Dispatch:
             self._refuse(peer, request, TailraceError(f"internal error: {error!r}"))
 
     def _handle(self, incoming: Incoming, request: NodeRequest, now: float) -> None:
-        if isinstance(request, OpenArena):
-            open_arena.handle(self._broker, incoming, request)
-            return
-        if isinstance(request, OpenPipes):
-            open_pipes.handle(self._broker, incoming, request)
+        hand_over = HAND_OVERS.get(type(request))
+        if hand_over is not None:
+            hand_over(self._broker, incoming, request)
             return
         peer, _, frames, _ = incoming
         descriptor = descriptor_frame(frames)

@@ -221,6 +221,8 @@ class Connections:
             received += 1
             self._receive_piped(link)  # it was sent before
             self._take_reply(link, *message)
+        if received:
+            link.backoff.reset()
         return received
 
     def _receive_piped(self, link: Link) -> None:
@@ -236,10 +238,11 @@ class Connections:
             return
         for header, frames in messages:
             self._take_reply(link, header, frames)
+        if messages:
+            link.backoff.reset()
 
     def _take_reply(self, link: Link, header: bytes, payload: list[bytes]) -> None:
         link.owed = max(0, link.owed - 1)
-        link.backoff.reset()
         frames: Sequence[Frame] = payload
         request_id, reply, readable = read_reply(header)
         if link.path is not None:

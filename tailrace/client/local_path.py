@@ -59,7 +59,7 @@ class LocalPath:
         """Offer the node a pair of pipes; `watch` them once it has taken them."""
         try:
             pipes = Pipes()
-        except (OSError, AttributeError) as error:  # no descriptors are left; no Linux
+        except OSError as error:
             _log.debug("%s: no pipes: %s", self._name, error)
             return
 

@@ -14,7 +14,7 @@ from typing import Final
 import zmq
 
 from tailrace.protocol.errors import LocalPathError, MalformedRequestError
-from tailrace.protocol.limits import PIPED_CLIENTS_MAX
+from tailrace.protocol.limits import PIPED_CLIENTS_MAX, REQUEST_BURST_MAX
 from tailrace.protocol.piped import pack, unpack
 
 from .peer_arenas import Credentials, credentials_of, path_of
@@ -81,10 +81,10 @@ class PeerPipes:
         self._epoll.register(requests, select.EPOLLIN)
 
     def receive(self) -> list[Incoming]:
-        """What has come, at most one pipe's content of each client."""
+        """What has come: of up to REQUEST_BURST_MAX clients, each one's pipe as full as it is."""
         assert self._epoll is not None
         incoming: list[Incoming] = []
-        for descriptor, _ in self._epoll.poll(0):
+        for descriptor, _ in self._epoll.poll(0, REQUEST_BURST_MAX):
             incoming += self._read(self._by_descriptor[descriptor])
         return incoming
 

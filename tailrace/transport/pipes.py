@@ -33,12 +33,14 @@ class PipeEnd(NamedTuple):
 
 
 class Pipes:
-    """The client's side. Belongs to one thread. Raises OSError where no more files can be opened.
+    """The client's side. Belongs to one thread. Raises OSError where there are no pipes, or no descriptors left.
 
     `requests_end` and `replies_end` are the ends that the node is to open.
     """
 
     def __init__(self) -> None:
+        if not hasattr(os, "pipe2"):
+            raise OSError("pipes to a node are Linux's")
         requests_fd, self._requests = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             self._replies, replies_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
