@@ -253,6 +253,7 @@ def move_rows(path: Path, total: int, cluster: Cluster, shared: Shared, *, crash
     with progress_bar(total) as show:
         if crash:
             wait(lambda: sum(shared.acked) >= PRODUCERS * hold_at, producers + consumers, shared, show)
+            cluster.freeze()
             shared.gate.wait(DONE_WITHIN_S)
             unacked = kill_in_flight(cluster, shared, producers + consumers, show)
             assert unacked >= UNACKED_AT_THE_KILL, f"only {unacked} records were unacked at the kill"
@@ -269,11 +270,8 @@ def move_rows(path: Path, total: int, cluster: Cluster, shared: Shared, *, crash
 def kill_in_flight(cluster: Cluster, shared: Shared, processes: list[Any], show: Any) -> int:
     """SIGKILL for the whole cluster with batches on their way; how many records were unacknowledged.
 
-    The nodes are stopped as soon as they work, wherever they are in that, while the producers send on.
+    The nodes are suspended, so that none of what the producers send now is acknowledged before.
     """
-    before = sum(shared.sent)
-    wait(lambda: sum(shared.sent) > before, processes, shared, show, every_s=WATCH_EVERY_S)
-    cluster.freeze()
 
     def enough() -> bool:
         return sum(shared.in_flight) > 0 and sum(shared.sent) - sum(shared.acked) >= UNACKED_BEFORE

@@ -33,7 +33,7 @@ class PipeEnd(NamedTuple):
 
 
 class Pipes:
-    """The client's side. Belongs to one thread. Raises OSError where there are no pipes, or no descriptors left.
+    """The client's side. Belongs to one thread. Raises OSError where there are no pipes, or no more files.
 
     `requests_end` and `replies_end` are the ends that the node is to open.
     """
