@@ -1,11 +1,20 @@
-"""What the request handlers work with. Everything here belongs to the network thread."""
+"""What the request handlers work with. Everything here belongs to the network thread; while that sleeps, to
+the writer, which may answer for it (`Mailbox.deliver`)."""
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tailrace.protocol.limits import UNSENT_REPLY_BYTES_MIN
+from tailrace.protocol.limits import (
+    FETCHES_PER_CLIENT_MAX,
+    IN_FLIGHT_BYTES_MAX,
+    IN_FLIGHT_BYTES_PER_CLIENT_MAX,
+    PARKED_FETCHES_MAX,
+    UNSENT_BYTES_MAX,
+    UNSENT_BYTES_PER_CLIENT_MAX,
+    UNSENT_REPLY_BYTES_MIN,
+)
 from tailrace.protocol.messages import Reply
 from tailrace.protocol.wire import encode
 from tailrace.transport.peer_arenas import PeerArenas
@@ -20,6 +29,7 @@ from .reader import Reader
 from .replication.replication import Replication
 from .storage.environment import Storage
 from .unsent import Unsent
+from .work import ToSend
 from .writer import Writer
 
 logger: Final = logging.getLogger(__name__)
@@ -41,26 +51,39 @@ class Broker:
     storage: Storage
     writer: Writer
     reader: Reader
-    leaders: Leaders
     fetches: FetchSessions
     parked_replicas: ParkedFetches
     replication: Replication
-    produce_bytes: Quota
-    fetch_slots: Quota
-    unsent: Unsent
-    arenas: PeerArenas
-    pipes: PeerPipes
     quota_bytes: int
     wall_ms: Callable[[], int]
+    leaders: Leaders = field(default_factory=Leaders)
+    produce_bytes: Quota = field(
+        default_factory=lambda: Quota(total_max=IN_FLIGHT_BYTES_MAX, peer_max=IN_FLIGHT_BYTES_PER_CLIENT_MAX)
+    )
+    fetch_slots: Quota = field(
+        default_factory=lambda: Quota(total_max=PARKED_FETCHES_MAX, peer_max=FETCHES_PER_CLIENT_MAX)
+    )
+    unsent: Unsent = field(
+        default_factory=lambda: Unsent(total_max=UNSENT_BYTES_MAX, peer_max=UNSENT_BYTES_PER_CLIENT_MAX)
+    )
+    arenas: PeerArenas = field(default_factory=PeerArenas)
+    pipes: PeerPipes = field(default_factory=PeerPipes)
     reading: dict[tuple[bytes, int], FetchSession] = field(default_factory=dict)
+    send_later: Callable[[ToSend], None] | None = None
+    """Set while another thread answers for the network thread, whose sockets it may not touch."""
     turn: int = 0
     """Goes up with each fetch that is read: one without a session starts with another partition each time."""
 
     def reply(self, peer: bytes, message: Reply, frames: Sequence[Buffer] = ()) -> None:
         """Send a reply. One to a peer that is gone is dropped: it can ask again."""
         header, size = encode(message), sum(map(len, frames))
+        if self.pipes.send(peer, header, frames):
+            return
+        if self.send_later is not None:
+            self.send_later(ToSend(peer, message, frames))
+            return
         if size < UNSENT_REPLY_BYTES_MIN:
-            sent = self.pipes.send(peer, header, frames) or self.server.send(peer, header, frames)
+            sent = self.server.send(peer, header, frames)
         else:
             delivery = self.server.send_tracked(peer, header, frames)
             sent = delivery is not None

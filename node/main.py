@@ -5,7 +5,8 @@
     reader thread    reads that may wait for the disk (reader.py)
 
 The writer and the reader get their work through queues, and put what they finished into one
-mailbox, which wakes the network thread when it sleeps.
+mailbox, which wakes the network thread when it sleeps. As long as it does, the writer answers for it
+what has waited for a commit: to wake another thread for that would take longer than the answer.
 """
 
 import logging
@@ -18,20 +19,9 @@ from typing import Final
 
 from tailrace.protocol.cluster import Listener
 from tailrace.protocol.errors import NotCommittedError, ShuttingDownError, StorageFaultError, TailraceError
-from tailrace.protocol.limits import (
-    FETCH_SESSIONS_MAX,
-    FETCHES_PER_CLIENT_MAX,
-    IN_FLIGHT_BYTES_MAX,
-    IN_FLIGHT_BYTES_PER_CLIENT_MAX,
-    PARKED_FETCHES_MAX,
-    PARKED_PARTITIONS_MAX,
-    UNSENT_BYTES_MAX,
-    UNSENT_BYTES_PER_CLIENT_MAX,
-)
+from tailrace.protocol.limits import FETCH_SESSIONS_MAX, PARKED_FETCHES_MAX, PARKED_PARTITIONS_MAX
 from tailrace.transport.connection import Connection
 from tailrace.transport.context import new_context
-from tailrace.transport.peer_arenas import PeerArenas
-from tailrace.transport.peer_pipes import PeerPipes
 from tailrace.transport.poller import Poller, Source
 from tailrace.transport.publisher import Subscriber
 from tailrace.transport.server import Server
@@ -48,17 +38,14 @@ from .following import Following
 from .handlers import committed, fetch, produce, replica_fetch
 from .identity import Identity
 from .intake import Intake
-from .leaders import Leaders
 from .mailbox import Mailbox
 from .membership import Membership, Phase
 from .parked import ParkedFetches
 from .process import set_up_process
-from .quota import Quota
 from .reader import Reader
 from .replication.replication import Replication
 from .storage.environment import Storage
-from .unsent import Unsent
-from .work import Committed, Drain, Drained, Letter, Prepared, ReadDone, WriterFailed
+from .work import Committed, Drain, Drained, Letter, Prepared, ReadDone, ToSend, WriterFailed
 from .writer import Writer
 
 LINGER_MS: Final = 500
@@ -195,15 +182,9 @@ class Loop:
             storage=storage,
             writer=writer,
             reader=reader,
-            leaders=Leaders(),
             fetches=self._fetches,
             parked_replicas=self._parked_replicas,
             replication=self._replication,
-            produce_bytes=Quota(total_max=IN_FLIGHT_BYTES_MAX, peer_max=IN_FLIGHT_BYTES_PER_CLIENT_MAX),
-            fetch_slots=Quota(total_max=PARKED_FETCHES_MAX, peer_max=FETCHES_PER_CLIENT_MAX),
-            unsent=Unsent(total_max=UNSENT_BYTES_MAX, peer_max=UNSENT_BYTES_PER_CLIENT_MAX),
-            arenas=PeerArenas(),
-            pipes=PeerPipes(),
             quota_bytes=config.quota_bytes,
             wall_ms=wall_ms,
         )
@@ -236,6 +217,7 @@ class Loop:
         self._poller.add(wakeup)
         if parent_fd is not None:
             self._poller.add(parent_fd)
+        self._writer.answer_by(self._open_at_once if self._writer.inline else self._open_for_sleeper)
         told = ending = False
         now = uptime_s()
         while now < self._end_at:
@@ -303,16 +285,15 @@ class Loop:
 
     def _sleep(self) -> list[Source]:
         """Wait for input, a letter, or the next timer."""
-        self._mailbox.asleep = True
+        wake = self.next_step()
+        if self._writer.inline:
+            wake = min(wake, uptime_s() + self._writer.idle_s())
+        self._mailbox.fall_asleep()
         try:
-            if self._mailbox.waits:
-                return self._poller.poll(0)
-            wake = self.next_step()
-            if self._writer.inline:
-                wake = min(wake, uptime_s() + self._writer.idle_s())
-            return self._poller.poll(None if wake == inf else wake - uptime_s())
+            timeout_s = 0 if self._mailbox.waits else None if wake == inf else wake - uptime_s()
+            return self._poller.poll(timeout_s)
         finally:
-            self._mailbox.asleep = False
+            self._mailbox.wake_up()
 
     def _settle(self, now: float) -> None:
         """High watermarks have moved: answer who has waited for that."""
@@ -328,11 +309,28 @@ class Loop:
             faulty.renewed(renewed)
             self._replication.leave(renewed)
 
+    def _open_for_sleeper(self, letter: Letter) -> bool:
+        """Writer thread: open the letter for the network thread, which sleeps, if no timer depends on it."""
+        if self._replicates or not isinstance(letter, Committed) or letter.copies:
+            return False
+        self._broker.send_later = self._mailbox.post
+        try:
+            committed.handle(self._broker, letter, uptime_s())
+        finally:
+            self._broker.send_later = None
+        return True
+
+    def _open_at_once(self, letter: Letter) -> bool:
+        self._open(letter, self._now)
+        return True
+
     def _open(self, letter: Letter, now: float) -> None:
         broker = self._broker
         match letter:
             case Committed():
                 committed.handle(broker, letter, now)
+            case ToSend(peer, reply, frames):
+                broker.reply(peer, reply, frames)
             case ReadDone(peer, reply, frames):
                 fetch.was_read(broker, peer, reply, frames)
             case Prepared(version):
@@ -387,8 +385,8 @@ class Loop:
     def close(self) -> None:
         """Send what the threads finished last, and close the connections to the coordinator."""
         for letter in self._mailbox.take():
-            if isinstance(letter, ReadDone):
-                fetch.was_read(self._broker, letter.peer, letter.reply, letter.frames)
+            if isinstance(letter, ReadDone | ToSend):
+                self._open(letter, self._now)
         self._broker.pipes.close_all()
         self._replication.close()
         self._link.close()

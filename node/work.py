@@ -108,6 +108,14 @@ class WriterFailed(NamedTuple):
     error: Exception
 
 
+class ToSend(NamedTuple):
+    """A reply that goes over a socket, which only the network thread may use."""
+
+    peer: bytes
+    reply: Reply
+    frames: Sequence[Buffer]
+
+
 # ---------------------------------------------------------------- from the reader
 
 
@@ -119,4 +127,4 @@ class ReadDone(NamedTuple):
     frames: Sequence[Buffer]
 
 
-Letter: TypeAlias = Committed | Prepared | Drained | WriterFailed | ReadDone
+Letter: TypeAlias = Committed | Prepared | Drained | WriterFailed | ToSend | ReadDone

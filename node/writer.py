@@ -85,6 +85,7 @@ class Writer:
         """Being committed now, both."""
         self._copier = CopyWriter(storage)
         self._ended = False
+        self._answer: Callable[[Letter], bool] | None = None
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
     def start(self) -> None:
@@ -92,6 +93,11 @@ class Writer:
         self._chores.delete(self._storage.removed)
         if not self.inline:
             self._thread.start()
+
+    def answer_by(self, answer: Callable[[Letter], bool]) -> None:
+        """Before the first produce is submitted: what is committed is delivered to `answer` (see
+        `Mailbox.deliver`), unless more waits for the writer."""
+        self._answer = answer
 
     def submit(self, work: ToWriter) -> None:
         """Network thread: queue something. Never blocks."""
@@ -194,7 +200,11 @@ class Writer:
         copied = finish(begun, copies, list(given)) if begun else []
         self._copier.finish(copied)
         self._group, self._copies = [], []
-        self._mailbox.post(Committed(produces, grown, copied, self._monotonic() - began))
+        letter = Committed(produces, grown, copied, self._monotonic() - began)
+        if self._answer is None or self.waits:
+            self._mailbox.post(letter)
+        else:
+            self._mailbox.deliver(letter, self._answer)
 
     def _take_group(self, first: PendingProduce | PendingCopy) -> None:
         """All that waits behind `first`, up to the bound on a group or a change of the cluster state."""

@@ -22,12 +22,12 @@ from tailrace.protocol.messages import (
 from ..patience import PATIENCE_S
 
 NOW = time.time_ns() // 1_000_000
-MAIN = "tailrace.node.main."
+MAIN, BROKER = "tailrace.node.main.", "tailrace.node.broker."
 
 
 def test_produce_bytes_of_one_connection(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = encode([bytes(1_000)], timestamps=NOW)
-    monkeypatch.setattr(MAIN + "IN_FLIGHT_BYTES_PER_CLIENT_MAX", 3 * len(batch))
+    monkeypatch.setattr(BROKER + "IN_FLIGHT_BYTES_PER_CLIENT_MAX", 3 * len(batch))
     house.start()
     topic, peer = house.create(), house.peer()
     for _ in range(3):
@@ -38,7 +38,7 @@ def test_produce_bytes_of_one_connection(house: Any, monkeypatch: pytest.MonkeyP
 
 def test_produce_bytes_of_all_connections(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = encode([bytes(1_000)], timestamps=NOW)
-    monkeypatch.setattr(MAIN + "IN_FLIGHT_BYTES_MAX", len(batch))
+    monkeypatch.setattr(BROKER + "IN_FLIGHT_BYTES_MAX", len(batch))
     house.start()
     topic = house.create()
     peers = [house.peer() for _ in range(4)]
@@ -54,7 +54,7 @@ def test_produce_bytes_of_all_connections(house: Any, monkeypatch: pytest.Monkey
 
 
 def test_parked_fetches_of_one_connection(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MAIN + "FETCHES_PER_CLIENT_MAX", 3)
+    monkeypatch.setattr(BROKER + "FETCHES_PER_CLIENT_MAX", 3)
     house.start()
     topic, greedy, peer = house.create(), house.peer(), house.peer()
     ids = [greedy.send(Fetch, entries=[topic.fetch_entry(0)], max_wait_ms=30_000) for _ in range(4)]
@@ -98,8 +98,8 @@ def test_reads_that_wait_for_the_disk(house: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_peer_that_went_away_is_forgotten_in_time(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MAIN + "PARKED_FETCHES_MAX", 1)
-    monkeypatch.setattr(MAIN + "FETCHES_PER_CLIENT_MAX", 1)
+    monkeypatch.setattr(BROKER + "PARKED_FETCHES_MAX", 1)
+    monkeypatch.setattr(BROKER + "FETCHES_PER_CLIENT_MAX", 1)
     house.start()
     topic, gone, peer = house.create(), house.peer(), house.peer()
     gone.send(Fetch, entries=[topic.fetch_entry(0)], max_wait_ms=2_000)
@@ -116,7 +116,7 @@ def test_a_peer_that_went_away_is_forgotten_in_time(house: Any, monkeypatch: pyt
 def test_fetched_bytes_that_are_not_read(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that asks for ever more and reads nothing cannot fill the node's memory."""
     batch = encode([bytes(1_000_000)], timestamps=NOW)
-    monkeypatch.setattr(MAIN + "UNSENT_BYTES_PER_CLIENT_MAX", 5 * len(batch))
+    monkeypatch.setattr(BROKER + "UNSENT_BYTES_PER_CLIENT_MAX", 5 * len(batch))
     house.start()
     topic, peer = house.create(), house.peer()
     monkeypatch.setattr("tailrace.transport.context.RECEIVE_HIGH_WATER_MESSAGES", 1)

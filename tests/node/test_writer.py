@@ -62,10 +62,10 @@ class Desk:
         deadline = time.monotonic() + PATIENCE_S
         while not self._letters:
             self.work()
-            self.mailbox.asleep = True
+            self.mailbox.fall_asleep()
             if not self.mailbox.waits:
                 assert self._poller.poll(deadline - time.monotonic()), "no letter in time"
-            self.mailbox.asleep = False
+            self.mailbox.wake_up()
             self._wakeup.clear()
             self._letters = self.mailbox.take()
         return self._letters.pop(0)
