@@ -76,12 +76,13 @@ class Broker:
 
     def reply(self, peer: bytes, message: Reply, frames: Sequence[Buffer] = ()) -> None:
         """Send a reply. One to a peer that is gone is dropped: it can ask again."""
-        header, size = encode(message), sum(map(len, frames))
+        header = encode(message)
         if self.pipes.send(peer, header, frames):
             return
         if self.send_later is not None:
             self.send_later(ToSend(peer, message, frames))
             return
+        size = sum(map(len, frames))
         if size < UNSENT_REPLY_BYTES_MIN:
             sent = self.server.send(peer, header, frames)
         else:

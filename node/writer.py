@@ -117,10 +117,11 @@ class Writer:
 
     def catch_up(self) -> None:
         """Inline: do all that waits, else a slice of a chore that is due. In the caller's thread."""
-        waited = self.waits
+        worked = False
         while not self._ended and self.waits:
             self._ended = not self.step()
-        if not waited and self.idle_s() == 0:
+            worked = True
+        if not worked and self.idle_s() == 0:
             self._ended = not self.step()
 
     def idle_s(self) -> float:
@@ -174,11 +175,11 @@ class Writer:
         work, self._next = self._next, None
         if work is not None:
             return work
+        if not self._queue.empty():
+            return self._queue.get_nowait()  # nobody else takes anything out
         wait = self._chores.next_time() - self._monotonic()
         try:
-            if wait <= 0:
-                return self._queue.get_nowait()
-            return self._queue.get(timeout=min(wait, threading.TIMEOUT_MAX))
+            return self._queue.get(timeout=min(max(0, wait), threading.TIMEOUT_MAX))
         except queue.Empty:
             return None
 

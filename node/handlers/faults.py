@@ -26,10 +26,11 @@ def noted(broker: Broker, reply: Reply) -> Reply:
     """What was read of logs: the same reply, but for results that show a fault of what is stored."""
     if not isinstance(reply, Fetched | ReplicaFetched):
         return reply
-    if ErrorCode.CORRUPT_BATCH not in [result.error.code for result in reply.results]:
-        return reply
-    results: list[FetchResult | ReplicaFetchResult] = [*reply.results]
-    return replace(reply, results=[_noted(broker, result) for result in results])
+    for result in reply.results:
+        if result.error.code == ErrorCode.CORRUPT_BATCH:
+            results: list[FetchResult | ReplicaFetchResult] = [*reply.results]
+            return replace(reply, results=[_noted(broker, result) for result in results])
+    return reply
 
 
 def _noted(broker: Broker, result: FetchResult | ReplicaFetchResult) -> FetchResult | ReplicaFetchResult:

@@ -183,7 +183,9 @@ def read_all(storage: Storage, readings: Sequence[Reading], reply: FetchReply) -
         if found:
             # A new leader's may be behind what its predecessor has told (R8).
             told = high_watermark if high_watermark >= log.epoch_start else -1
-            results.append(FetchResult(*_place(entry), OK, told, log.log_start_offset, len(found)))
+            results.append(
+                FetchResult(entry.topic_id, entry.partition, OK, told, log.log_start_offset, len(found))
+            )
     return results
 
 
@@ -213,11 +215,11 @@ def _read_later(broker: Broker, session: FetchSession, read: Work) -> None:
 
 
 def _answer(broker: Broker, session: FetchSession, reply: Reply, frames: Sequence[Buffer]) -> None:
+    broker.reply(session.peer, reply, frames)  # before the books, for which nobody has to wait
     if isinstance(reply, Fetched):
         broker.fetches.answered(session, map(_place, reply.results))
     else:
         broker.fetches.end(session)
-    broker.reply(session.peer, reply, frames)
 
 
 def _give_up(broker: Broker, session: FetchSession, error: TailraceError) -> None:

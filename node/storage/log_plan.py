@@ -134,7 +134,11 @@ class LogPlan:
     def row(self) -> PartitionRow:
         """The partition's row once the plan is carried out."""
         log = self.log
-        return log.row()._replace(
+        return PartitionRow(
+            topic_id=log.topic_id,
+            partition=log.partition,
+            flags=0,
+            log_start_offset=log.log_start_offset,
             log_end_offset=self.next_offset,
             high_watermark=self.next_offset if log.sole_replica and not self.follows else log.high_watermark,
             leader_epoch=epochs.latest(self.epochs),

@@ -8,7 +8,7 @@ log, a file or a clock; a plan that is not carried out leaves no trace.
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from tailrace.protocol.batch import BatchHeader, check_crc
+from tailrace.protocol.batch import CONTROL, TRANSACTIONAL, BatchHeader, check_crc
 from tailrace.protocol.errors import (
     CorruptBatchError,
     InvalidRecordError,
@@ -171,5 +171,5 @@ def validate(header: BatchHeader, now_ms: int) -> None:
 
 def refuse_transactions(header: BatchHeader) -> None:
     """Raises InvalidRecordError for a batch of a transaction: its place in the tables is not made yet."""
-    if header.transactional or header.control:
+    if header.attributes & (TRANSACTIONAL | CONTROL):
         raise InvalidRecordError("this version takes no transactional batches")

@@ -143,12 +143,11 @@ class PeerPipes:
         ends.used = True
         if not messages:  # that, or its last writer is gone
             self.close([ends.peer])
-        return [
-            Incoming(
-                ends.peer, memoryview(header), [memoryview(bytearray(frame)) for frame in frames], ends.part
-            )
-            for header, frames in messages
-        ]
+        incoming = []
+        for header, frames in messages:
+            writable = list(map(memoryview, map(bytearray, frames)))
+            incoming.append(Incoming(ends.peer, memoryview(header), writable, ends.part))
+        return incoming
 
 
 def _open(credentials: Credentials | None, end: PipeEnd, access: int) -> int:
