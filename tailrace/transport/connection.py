@@ -58,6 +58,7 @@ class Connection:
         self._socket.setsockopt(zmq.CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT_MS)
         self._socket.copy_threshold = COPY_BYTES_MAX + 1
         self._send = sender(self._socket)
+        self.used = True
         self._monitor: Socket = self._socket.get_monitor_socket(_EVENTS)
         try:
             self._socket.connect(endpoint)
@@ -71,6 +72,7 @@ class Connection:
 
     def update(self) -> ConnectionState:
         """Take in what happened to the connection; call when the poller reports it."""
+        self.used = True
         monitor = self._monitor
         while self.state is not ConnectionState.LOST and readable(monitor):
             event, _ = _EVENT.unpack(monitor.recv(_NOBLOCK))
@@ -108,6 +110,7 @@ class Connection:
 
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """The next reply as (header, payload frames), or None when there is none now."""
+        self.used = True
         receive = self._socket.recv
         try:
             frame = receive(_NOBLOCK, copy=False)

@@ -145,7 +145,7 @@ class PeerPipes:
             self.close([ends.peer])
         incoming = []
         for header, frames in messages:
-            writable = list(map(memoryview, map(bytearray, frames)))
+            writable = [memoryview(bytearray(frame)) for frame in frames]
             incoming.append(Incoming(ends.peer, memoryview(header), writable, ends.part))
         return incoming
 

@@ -42,6 +42,7 @@ class Subscriber:
 
     def __init__(self, context: Context, endpoint: str) -> None:
         self.endpoint = endpoint
+        self.used = True
         self._socket: Socket = new_socket(context, zmq.SUB, endpoint)
         self._socket.setsockopt(zmq.SUBSCRIBE, b"")
         self._socket.connect(endpoint)
@@ -52,6 +53,7 @@ class Subscriber:
 
     def receive(self) -> bytes | None:
         """The next message, or None when there is none now."""
+        self.used = True
         while True:
             try:
                 frame = self._socket.recv(_NOBLOCK, copy=False)

@@ -60,6 +60,7 @@ class Server:
         self._send = sender(self._socket)
         self._complaints = Complaints()
         self._peers = Peers(context, self._socket) if watch_peers else None
+        self.used = True
         try:
             self._binding = Binding(self._socket, tcp=tcp, ipc=ipc)
         except BaseException:
@@ -76,6 +77,7 @@ class Server:
 
         One whose last messages are received after that is told again. Needs `watch_peers`.
         """
+        self.used = True
         return [] if self._peers is None else self._peers.take_gone()
 
     def receive(self) -> Incoming | None:
@@ -83,6 +85,7 @@ class Server:
 
         What is no message of ours (no header, too many frames) is dropped and logged once a peer.
         """
+        self.used = True
         receive = self._socket.recv
         while readable(self._socket):
             peer = receive(_NOBLOCK)
@@ -133,6 +136,7 @@ class Server:
         return delivery
 
     def _address(self, peer: bytes) -> bool:
+        self.used = True
         try:
             self._send(peer, _NOBLOCK_MORE)
         except zmq.Again:

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ import pytest
 from tailrace.transport.connection import Connection
 from tailrace.transport.context import Context
 from tailrace.transport.poller import Poller
+from tailrace.transport.publisher import Subscriber
 from tailrace.transport.server import Server
 from tailrace.transport.wakeup import Wakeup
 
-from ..patience import BUSY_S
+from ..patience import BUSY_S, PATIENCE_S
 
 Own = Callable[..., Any]
 
@@ -69,6 +71,63 @@ def test_sources_are_reported_until_they_are_read(
     poller.remove(connection)
     wakeup.set()
     assert poller.poll(5) == [wakeup]
+
+
+def test_sockets_that_are_used_between_waits_hide_nothing(
+    context: Context, own: Own, connect: Callable[[str], Connection]
+) -> None:
+    """Whatever is done with a socket may take note of what its descriptor tells."""
+    server = own(Server(context, tcp="tcp://127.0.0.1:0", watch_peers=True))
+    connection = connect(server.listener.tcp)
+    poller, answers = Poller(), Poller()
+    poller.add(server)
+    answers.add(connection)
+    random = Random(1)
+    sent = answered = received = 0
+    peer = b""
+    while received < 300:
+        for _ in range(random.randint(1, 3)):
+            sent += connection.send(b"request")
+        while answered < sent:
+            assert poller.poll(PATIENCE_S) == [server], f"{sent} requests, {answered} were noticed"
+            for _ in range(random.randint(0, 3)):
+                request = server.receive()
+                if request is not None:
+                    peer = request.peer
+                    answered += server.send(peer, b"answer")
+            if random.random() < 0.5:
+                assert server.take_gone() == []
+        while received < answered:
+            assert answers.poll(PATIENCE_S) == [connection], f"{answered} answers, {received} were noticed"
+            if random.random() < 0.5:
+                connection.update()
+            for _ in range(random.randint(0, 3)):
+                received += connection.receive() is not None
+
+
+def test_whatever_uses_a_socket_says_so(
+    context: Context, own: Own, connect: Callable[[str], Connection]
+) -> None:
+    server = own(Server(context, tcp="tcp://127.0.0.1:0", watch_peers=True))
+    connection = connect(server.listener.tcp)
+    subscriber = own(Subscriber(context, server.listener.tcp))
+    uses: list[tuple[Any, Callable[[], object]]] = [
+        (server, server.receive),
+        (server, server.take_gone),
+        (server, lambda: server.send(b"nobody", b"header")),
+        (server, lambda: server.send_tracked(b"nobody", b"header", [b"frame"])),
+        (connection, connection.update),
+        (connection, lambda: connection.send(b"header")),
+        (connection, connection.receive),
+        (subscriber, subscriber.receive),
+    ]
+    for source, use in uses:
+        source.used = False
+        use()
+        assert source.used
+    methods = {(type(source), name) for source, _ in uses for name in vars(type(source)) if name[0] != "_"}
+    others = {"close", "pollables", "give_up"}  # do nothing with a socket that is polled after it
+    assert len(methods) - sum(name in others for _, name in methods) == len(uses)
 
 
 def test_a_pipe_is_reported_on_input_and_on_hang_up() -> None:
