@@ -29,7 +29,7 @@ def slot_of(payload: Payload) -> Slot | None:
 class FetchReply:
     """Takes batches up to `max_bytes`, but always one. `full`: a bound was reached, waiting brings no more.
 
-    `size` counts the batches' bytes. Any thread, one after the other.
+    `batches` are those taken so far, `size` counts their bytes. Any thread, one after the other.
     """
 
     def __init__(self, max_bytes: int, slot: Slot | None) -> None:
@@ -37,45 +37,42 @@ class FetchReply:
         self.full = False
         self._room = min(max_bytes, FETCH_REPLY_BYTES_MAX)
         self._slot = slot
-        self._batches: list[Buffer] = []
+        self.batches: list[Buffer] = []
         self._at = 0
         """Where the next batch goes in the slot."""
-
-    def __len__(self) -> int:
-        return len(self._batches)
 
     def keep(self, batch: memoryview | bytes) -> int | None:
         """Copy a batch; its size, or None when it has no place here."""
         size, slot = len(batch), self._slot
-        if self._batches and (self.size + size > self._room or not self._fits(size)):
+        if self.batches and (self.size + size > self._room or not self._fits(size)):
             self.full = True
         if self.full:
             return None
         if slot is None:
-            self._batches.append(bytes(batch))
+            self.batches.append(bytes(batch))
         elif self._fits(size):
             part = slot.memory[self._at : self._at + size]
             part[:] = batch
-            self._batches.append(part)
+            self.batches.append(part)
             self._at += aligned(size)
         else:  # one that is larger than the slot goes alone, as a frame
             self._slot = None
-            self._batches.append(bytes(batch))
+            self.batches.append(bytes(batch))
             self.full = True
         self.size += size
-        self.full = self.full or self.size >= self._room or len(self._batches) >= FETCH_REPLY_BATCHES_MAX
+        self.full = self.full or self.size >= self._room or len(self.batches) >= FETCH_REPLY_BATCHES_MAX
         return size
 
     def cut(self, count: int) -> None:
         """Forget all but the first `count` batches."""
-        while len(self._batches) > count:
-            size = len(self._batches.pop())
+        while len(self.batches) > count:
+            size = len(self.batches.pop())
             self.size -= size
             self._at -= aligned(size)
 
     def frames(self) -> Sequence[Buffer]:
         """What goes behind the header of the reply."""
-        batches, slot = self._batches, self._slot
+        batches, slot = self.batches, self._slot
         if slot is None:
             return batches
         if self.size < LOCAL_PAYLOAD_BYTES_MIN:

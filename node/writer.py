@@ -11,7 +11,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
+from itertools import chain, islice
+from operator import attrgetter
 from typing import Final
 
 from tailrace.protocol.errors import (
@@ -50,6 +51,10 @@ from .work import (
 
 NAMED_MAX: Final = 10
 """Of many partitions a log message names so many."""
+
+_APPENDS: Final = attrgetter("appends")
+_LEADER_EPOCHS: Final = attrgetter("leader_epochs")
+_STEPS: Final = attrgetter("steps")
 
 logger: Final = logging.getLogger(__name__)
 
@@ -186,10 +191,10 @@ class Writer:
     def _commit(self, first: PendingProduce | PendingCopy) -> None:
         began = self._monotonic()
         self._take_group(first)
-        group, steps = self._group, [step for copy in self._copies for step in copy.steps]
+        group, steps = self._group, list(chain.from_iterable(map(_STEPS, self._copies)))
         copies, begun = self._copier.begin(steps, self._wall_ms()) if steps else ([], [])
-        appends = [append for produce in group for append in produce.appends]
-        epochs = [epoch for produce in group for epoch in produce.leader_epochs]
+        appends = list(chain.from_iterable(map(_APPENDS, group)))
+        epochs = list(chain.from_iterable(map(_LEADER_EPOCHS, group)))
         results = self._append(appends, epochs, copies)
         grown: dict[PartitionKey, int] = {}
         for append, result in zip(appends, results, strict=False):

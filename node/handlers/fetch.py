@@ -97,10 +97,10 @@ def serve(broker: Broker, session: FetchSession, request: Fetch, now: float) -> 
         return
     reply = FetchReply(request.max_bytes, session.slot)
     read = partial(_read, broker.storage, request.request_id, failed, readings, reply)
-    cold = [reading for reading in readings if reading.entry.offset < reading.log.hot_offset]
-    if cold:
-        _read_later(broker, session, read)
-        return
+    for entry, log, _ in readings:
+        if entry.offset < log.hot_offset:
+            _read_later(broker, session, read)
+            return
     read_now, frames = read()
     answer = faults.noted(broker, read_now)
     more = len(session.ready) > len(readings)
@@ -173,7 +173,7 @@ def read_all(storage: Storage, readings: Sequence[Reading], reply: FetchReply) -
         if reply.full:
             break
         entry, log, high_watermark = reading
-        before = len(reply)
+        before = len(reply.batches)
         try:
             found = storage.read(log, entry.offset, entry.max_bytes, high_watermark, reply.keep)
         except TailraceError as error:

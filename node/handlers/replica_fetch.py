@@ -166,7 +166,7 @@ def _read_all(
     for log, offset, end_offset in (*readings[first:], *readings[:first]):
         if reply.full:
             break
-        before = len(reply)
+        before = len(reply.batches)
         try:
             found = storage.read(log, offset, FETCH_REPLY_BYTES_MAX, end_offset, reply.keep)
         except TailraceError as error:

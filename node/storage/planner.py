@@ -73,7 +73,10 @@ class Planner:
                 results.append(self._copy(append) if isinstance(append, Replicated) else self._place(append))
             except TailraceError as error:
                 results.append(error)
-        return Plan(results, {key: plan for key, plan in self._logs.items() if plan.batches})
+        for plan in tuple(self._logs.values()):
+            if not plan.batches:
+                del self._logs[plan.log.partition_id]
+        return Plan(results, self._logs)
 
     def _place(self, append: Append) -> Appended:
         log, batch, header, now_ms, shared = append

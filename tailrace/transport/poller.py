@@ -63,9 +63,8 @@ class Poller:
                 source.used = True  # what was done with it before
 
     def remove(self, source: Source) -> None:
-        """Stop watching a source. Must be called before the source is closed."""
-        for item in _items_of(source):
-            descriptor = _descriptor_of(item)
+        """Stop watching a source. Before it is closed: the numbers of its descriptors may be others' then."""
+        for descriptor in [each for each, watched in self._sources.items() if watched == source]:
             self._descriptors.unregister(descriptor)
             del self._sources[descriptor]
         if isinstance(source, UsesSockets):
