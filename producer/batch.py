@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 
+import msgspec
+
 from tailrace.protocol.batch import with_producer
 from tailrace.protocol.buffers import PackedItems, PackedTimestamps, even_offsets, pack_timestamps
 from tailrace.protocol.columns import Items, encode_parts
@@ -44,7 +46,7 @@ class Identity(NamedTuple):
     producer_epoch: int
 
 
-class Stamp(NamedTuple):
+class Stamp(msgspec.Struct, frozen=True, gc=False):
     """An identity, and the sequence number of a batch's first record under it."""
 
     identity: Identity
@@ -79,11 +81,11 @@ class Batch:
     """
 
     __slots__ = (
-        "_frame",
-        "_frame_stamp",
+        "_encoded_stamp",
         "attempts",
         "count",
         "deadline",
+        "encoded",
         "encoded_size",
         "even",
         "foreseen",
@@ -153,8 +155,8 @@ class Batch:
         self.encoded_size = 0
         self.memory: memoryview | None = None
         """What it was encoded into."""
-        self._frame: Parts | None = None
-        self._frame_stamp = UNSTAMPED
+        self.encoded: bytes | Parts | None = None
+        self._encoded_stamp = UNSTAMPED
 
     # ------------------------------------------------------------------ filling
 
@@ -244,13 +246,8 @@ class Batch:
 
         Raises InvalidArgumentError or BatchTooLargeError for what no check found before.
         """
-        columns: _Columns = (self._values(), self.keys, self._timestamps(), self.headers)
-        if self.parts:
-            from .packed_columns import body_columns
-
-            columns = body_columns(self.parts)
-        self._frame = encode_parts(
-            *columns,
+        self.encoded = encoded = encode_parts(
+            *self._columns(),
             compression=compression,
             producer_id=stamp.identity.producer_id,
             producer_epoch=stamp.identity.producer_epoch,
@@ -258,27 +255,22 @@ class Batch:
             room=memory,
         )
         self.memory = memory
-        self._frame_stamp = stamp
-        self.encoded_size = self._frame.size
+        self._encoded_stamp = stamp
+        self.encoded_size = len(encoded)
         self._drop_columns()
 
-    @property
-    def encoded(self) -> bool:
-        """Is it bytes already?"""
-        return self._frame is not None
-
-    def frame(self) -> Parts:
+    def frame(self) -> bytes | Parts:
         """The batch as it travels, once encoded; under another stamp, if that has changed since."""
-        assert self._frame is not None
-        if self._frame_stamp != self.stamp:
-            self._frame = with_producer(self._frame, *self.stamp.identity, self.stamp.sequence)
-            self._frame_stamp = self.stamp
-        return self._frame
+        assert self.encoded is not None
+        if self._encoded_stamp != self.stamp:
+            self.encoded = with_producer(self.encoded, *self.stamp.identity, self.stamp.sequence)
+            self._encoded_stamp = self.stamp
+        return self.encoded
 
     def drop_records(self) -> None:
         """Let go of everything but the outcome."""
         self._drop_columns()
-        self._frame = None
+        self.encoded = None
         self.memory = None
 
     def _drop_columns(self) -> None:
@@ -287,14 +279,20 @@ class Batch:
         self.keys = None
         self.headers = None
 
-    def _values(self) -> Items | PackedItems:
-        """With their offsets, where all came in calls that found them to be of one size."""
-        width, count = self.even
-        offsets = even_offsets(count, width) if width and count == len(self.values) else None
-        return self.values if offsets is None else PackedItems(count, offsets, self.values, count * width)
+    def _columns(self) -> _Columns:
+        if self.parts:
+            from .packed_columns import body_columns
 
-    def _timestamps(self) -> int | Sequence[int] | PackedTimestamps:
-        starts, stamps, count = self.outcome.starts, self.outcome.stamps, len(self.values)
+            return body_columns(self.parts)
+        values: Items | PackedItems = self.values
+        count, stamps = len(values), self.outcome.stamps
+        width, even = self.even
+        if width and even == count:  # all came in calls that found them to be of one size
+            offsets = even_offsets(count, width)
+            values = values if offsets is None else PackedItems(count, offsets, self.values, count * width)
+        timestamps: int | Sequence[int] | PackedTimestamps = stamps
         if len(stamps) <= 1:
-            return stamps[0] if stamps else 0
-        return stamps if len(stamps) == count else pack_timestamps(stamps, starts, count)
+            timestamps = stamps[0] if stamps else 0
+        elif len(stamps) < count:
+            timestamps = pack_timestamps(stamps, self.outcome.starts, count)
+        return values, self.keys, timestamps, self.headers

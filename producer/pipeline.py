@@ -22,7 +22,7 @@ from tailrace.protocol.messages import (
     ProducerReady,
     Reply,
 )
-from tailrace.protocol.parts import Parts
+from tailrace.protocol.parts import Payload
 
 from .accumulator import Accumulator
 from .batch import Batch, Identity
@@ -171,14 +171,15 @@ class Pipeline:
         else:
             self.sender.lost(shipment, BusyError(f"no connection to node {shipment.node_id}"), now)
 
-    def _encode(self, shipment: Shipment, now: float) -> list[Parts]:
+    def _encode(self, shipment: Shipment, now: float) -> list[Payload]:
         """The batches as frames. What cannot be encoded fails alone."""
-        frames: list[Parts] = []
+        frames: list[Payload] = []
         for lane, batch in tuple(zip(shipment.lanes, shipment.batches, strict=True)):
             if batch.stamp != batch.foreseen:
                 self._unforeseen[lane] = batch
             try:
-                self._accumulator.encoder.encode(batch, self._compression)
+                if batch.encoded is None:
+                    self._accumulator.encoder.encode(batch, self._compression)
                 frames.append(batch.frame())
             except TailraceError as error:
                 self.sender.refused(shipment, batch, error, now)

@@ -25,10 +25,10 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 from .compression import Compression
-from .crc import Buffer, crc32c_extended, crc32c_from, crc32c_of_parts, extend_bytes
+from .crc import Buffer, crc32c_from, crc32c_of_bytes, crc32c_of_parts, extend_bytes
 from .errors import BatchTooLargeError, CorruptBatchError, InvalidArgumentError
 from .limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX
-from .parts import SMALL_PART_BYTES, Parts
+from .parts import SMALL_PART_BYTES, Parts, Payload, parts_of
 
 HEADER_BYTES: Final = 61
 COLUMNS_AT: Final = 64
@@ -190,7 +190,7 @@ def base_offset_of(batch: bytes | memoryview) -> int:
     return offset
 
 
-def with_producer(batch: Parts, producer_id: int, producer_epoch: int, base_sequence: int) -> Parts:
+def with_producer(batch: Payload, producer_id: int, producer_epoch: int, base_sequence: int) -> Parts:
     """The batch under another producer id, epoch and sequence, with its new CRC. Only its header is copied.
 
     `batch` is what `seal` gave. Raises InvalidArgumentError for a number that its field cannot hold.
@@ -201,7 +201,7 @@ def with_producer(batch: Parts, producer_id: int, producer_epoch: int, base_sequ
         raise InvalidArgumentError(
             f"producer {producer_id}, {producer_epoch}, {base_sequence}: {error}"
         ) from None
-    first, *others = batch.parts
+    first, *others = parts_of(batch)
     base_offset, length, leader_epoch, magic, _ = _FRONT.unpack_from(first)
     header = bytes(first[:HEADER_BYTES])
     head = header[_CRC_END:_PRODUCER_AT] + producer + header[_PRODUCER_AT + _PRODUCER.size :]
@@ -212,12 +212,12 @@ def with_producer(batch: Parts, producer_id: int, producer_epoch: int, base_sequ
 
 def seal(
     magic: int, fields: tuple[int, ...], body: Iterable[bytes], size: int, room: memoryview | None = None
-) -> Parts:
+) -> bytes | Parts:
     """One whole batch of base offset 0: the header around the parts of a body, of `size` bytes together.
 
-    `fields` are the header's from the attributes on. The first part of the batch holds all of its header;
-    with `room`, it lies in there. Raises BatchTooLargeError; InvalidArgumentError for a field out of its
-    range; TypeError when the parts have another size.
+    `fields` are the header's from the attributes on. What is small is joined; the first part of what is not
+    holds all of the header. With `room`, the batch lies in there. Raises BatchTooLargeError;
+    InvalidArgumentError for a field out of its range; TypeError when the parts have another size.
     """
     if HEADER_BYTES + size > BATCH_BYTES_MAX:
         raise BatchTooLargeError(f"a batch of {HEADER_BYTES + size} bytes, at most {BATCH_BYTES_MAX}")
@@ -233,10 +233,10 @@ def seal(
     parts = [back, *body]
     if size < SMALL_PART_BYTES * len(parts):
         parts = [b"".join(parts)]
-    parts[0] = _FRONT.pack(0, length, -1, magic, crc32c_of_parts(parts)) + parts[0]
-    batch = Parts(parts)
-    if batch.size != HEADER_BYTES + size:
-        raise TypeError(f"parts of {batch.size - HEADER_BYTES} bytes that were counted as {size}")
+    parts[0] = _FRONT.pack(0, length, -1, magic, crc32c_of_bytes(parts)) + parts[0]
+    batch = parts[0] if len(parts) == 1 else Parts(parts)
+    if len(batch) != HEADER_BYTES + size:
+        raise TypeError(f"parts of {len(batch) - HEADER_BYTES} bytes that were counted as {size}")
     return batch
 
 
@@ -247,7 +247,7 @@ def _write(parts: Iterable[bytes], room: memoryview) -> int:
     """
     crc = at = end = 0
     for part in parts:
-        crc = crc32c_extended(crc, part)
+        crc = extend_bytes(crc, part)
         end = at + len(part)
         if end > len(room):
             break

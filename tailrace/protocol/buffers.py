@@ -86,7 +86,7 @@ _EVEN_RUN: Final = 256
 
 
 def padding(length: int) -> int:
-    """Zero bytes that follow a buffer of this length."""
+    """How many zero bytes follow a buffer of this length."""
     return -length % ALIGNMENT
 
 

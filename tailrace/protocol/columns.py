@@ -37,6 +37,8 @@ from itertools import accumulate, chain, repeat
 from operator import add, is_not, itemgetter, length_hint, sub
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
+import msgspec
+
 from .batch import ALL_KEYS, COLUMNS_AT, HEADER_BYTES, MAGIC_COLUMNS, seal
 from .buffers import ALIGNMENT, PackedItems, PackedTimestamps, pack_bitmap, pack_offsets, padding
 from .compression import Compression, compress
@@ -88,6 +90,7 @@ HEADER_VALUES: Final = BinaryKinds(
 
 DIRECTORY_HEAD: Final = struct.Struct("<HHI")
 DIRECTORY_ENTRY: Final = struct.Struct("<B3sI")
+assert DIRECTORY_HEAD.size % ALIGNMENT == DIRECTORY_ENTRY.size % ALIGNMENT == 0
 SIZE_PREFIX: Final = struct.Struct("<Q")
 
 Items: TypeAlias = Sequence[bytes | None]
@@ -96,13 +99,14 @@ _Buffer: TypeAlias = tuple[Kind, int, Sequence[Any]]
 """Its kind, its length, and the bytes-like objects that make it up."""
 
 _GAP: Final = bytes(COLUMNS_AT - HEADER_BYTES)
-_ZEROS: Final = bytes(ALIGNMENT)
+_PADDING: Final = [bytes(padding(length)) for length in range(ALIGNMENT)]
+"""By a buffer's length modulo ALIGNMENT."""
 _NULLABLE_BYTES: Final = (bytes, bytearray, memoryview, type(None))
 _EXACT_TYPES: Final = frozenset(_NULLABLE_BYTES)
 _SEQUENCES: Final = (list, tuple, PackedItems)
 
 
-class _Column(NamedTuple):
+class _Column(msgspec.Struct, frozen=True, gc=False):
     """The buffers of a column, and the length of every item; of header columns also how many a record has."""
 
     buffers: list[_Buffer]
@@ -125,7 +129,7 @@ def encode(
     base_sequence: int = -1,
 ) -> bytes:
     """`encode_parts`, joined."""
-    return encode_parts(
+    batch = encode_parts(
         values,
         keys,
         timestamps,
@@ -134,7 +138,8 @@ def encode(
         producer_id=producer_id,
         producer_epoch=producer_epoch,
         base_sequence=base_sequence,
-    ).joined()
+    )
+    return batch if isinstance(batch, bytes) else batch.joined()
 
 
 def encode_parts(
@@ -148,7 +153,7 @@ def encode_parts(
     producer_epoch: int = -1,
     base_sequence: int = -1,
     room: memoryview | None = None,
-) -> Parts:
+) -> bytes | Parts:
     """One whole native batch of at least one record, base offset 0.
 
     Values and keys are bytes or None, or bytes-like objects, whose bytes are copied; large bytes are not.
@@ -329,7 +334,8 @@ def _body(*columns: _Column | None) -> tuple[Iterable[bytes], int]:
     size = DIRECTORY_HEAD.size + DIRECTORY_ENTRY.size * len(buffers)
     for kind, length, _ in buffers:
         directory += DIRECTORY_ENTRY.pack(kind, b"", length)
-        size += length + padding(length)
+        size += length
+        size += -size % ALIGNMENT
     if size < SMALL_PART_BYTES:
         return (_small(directory, buffers),), size
     if size > RECORD_BYTES_MAX:
@@ -342,7 +348,7 @@ def _small(directory: bytes, buffers: list[_Buffer]) -> bytes:
     pieces: list[Any] = [directory]
     for _, length, items in buffers:
         pieces += items
-        pieces.append(_ZEROS[: padding(length)])
+        pieces.append(_PADDING[length % ALIGNMENT])
     return b"".join(pieces)
 
 
@@ -350,8 +356,8 @@ def _parts(directory: bytes, buffers: list[_Buffer]) -> Iterator[bytes]:
     yield directory
     for _, length, items in buffers:
         yield from in_parts(items, length)
-        if padding(length):
-            yield _ZEROS[: padding(length)]
+        if length % ALIGNMENT:
+            yield _PADDING[length % ALIGNMENT]
 
 
 def _check_sizes(size: int, columns: list[_Column]) -> None:

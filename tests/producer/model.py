@@ -34,7 +34,7 @@ class Copy:
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
-        self.identity, self.sequence = batch.stamp
+        self.identity, self.sequence = batch.stamp.identity, batch.stamp.sequence
         self.count = batch.count
 
 

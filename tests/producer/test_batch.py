@@ -7,6 +7,7 @@ from tailrace.producer.batch import UNSTAMPED, Batch
 from tailrace.producer.delivery import Outcome
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.decode import decode
+from tailrace.protocol.parts import joined
 
 Step = tuple[str, int, int]
 steps = st.lists(
@@ -47,6 +48,6 @@ def test_values_of_one_size_and_others_at_their_times(steps: list[Step], roomy: 
     assert batch.length == len(expected)
     if expected:
         batch.encode(Compression.NONE, UNSTAMPED, memoryview(bytearray(10_000)) if roomy else None)
-        found = decode(batch.frame().joined())
+        found = decode(joined(batch.frame()))
         assert found.values == expected
         assert list(found.timestamps) == stamps

@@ -21,6 +21,7 @@ from tailrace.protocol.cluster import PartitionInfo, TopicConfig, TopicInfo
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.decode import decode
 from tailrace.protocol.errors import BatchTooLargeError, BufferFullError, InvalidArgumentError
+from tailrace.protocol.parts import joined
 
 BATCH_BYTES = 300
 PARTITIONER = Partitioner("crc32")
@@ -57,9 +58,9 @@ def collected(accumulator: Accumulator) -> list[Batch]:
 
 
 def stored(batch: Batch) -> list[Row]:
-    if not batch.encoded:
+    if batch.encoded is None:
         batch.encode(Compression.NONE, batch.stamp)
-    read = decode(batch.frame().joined())
+    read = decode(joined(batch.frame()))
     return list(zip(read.values, read.keys, read.timestamps, map(tuple, read.headers), strict=True))
 
 

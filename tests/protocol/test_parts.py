@@ -44,7 +44,7 @@ def test_in_a_room_a_batch_is_the_same(
     expected = encode(*columns)
     room = room_for(len(expected) + spare)
     batch = encode_parts(*columns, room=room)
-    assert batch.joined() == expected
+    assert joined(batch) == expected
     assert len(batch) == len(expected)
     written = bytes(room[: len(expected)])
     assert (written == expected) == (spare >= 0)
@@ -55,11 +55,12 @@ def test_in_a_room_a_batch_is_the_same(
 def test_many_bytes_in_a_room(values: list[bytes]) -> None:
     expected = encode(values)
     assert decode(expected).values == values
-    assert encode_parts(values, room=room_for(len(expected))).joined() == expected
+    assert joined(encode_parts(values, room=room_for(len(expected)))) == expected
 
 
 def test_large_bytes_are_not_copied() -> None:
     batch = encode_parts(LARGE)
+    assert isinstance(batch, Parts)
     for value in LARGE:
         assert any(part is value for part in batch.parts)
     assert all(len(part) < 8 * KIB for part in batch.parts if part not in LARGE)
@@ -69,6 +70,7 @@ def test_large_bytes_are_not_copied() -> None:
 def test_what_can_change_is_copied(kind: type[bytearray] | type[memoryview]) -> None:
     own = [bytearray(value) for value in LARGE]
     batch = encode_parts([kind(value) for value in own])
+    assert isinstance(batch, Parts)
     for value in own:
         value[:] = bytes(len(value))
     assert decode(batch.joined()).values == LARGE
@@ -88,7 +90,7 @@ def test_another_producer_of_a_batch_in_parts(values: list[bytes], roomy: bool) 
 @pytest.mark.parametrize("codec", [Compression.LZ4, Compression.ZSTD])
 def test_compressed_in_a_room(codec: Compression) -> None:
     room = room_for(len(encode(SMALL)))
-    assert encode_parts(SMALL, compression=codec, room=room).joined() == encode(SMALL, compression=codec)
+    assert joined(encode_parts(SMALL, compression=codec, room=room)) == encode(SMALL, compression=codec)
 
 
 @pytest.mark.parametrize("wrong", ["text" * KIB, memoryview(b"12345678").cast("H"), 5])
