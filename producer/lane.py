@@ -118,7 +118,10 @@ class Lane:
         self.waiting.append(batch)
 
     def free(self, now: float) -> bool:
-        """Could one more batch be sent?"""
+        """Could the next batch be sent, the first that waits or one to come?
+
+        Behind a hole only those that were sent before may.
+        """
         return (
             not self._draining
             and self.leader != NO_LEADER
@@ -126,6 +129,7 @@ class Lane:
             and len(self.in_flight) < IN_FLIGHT_BATCHES_MAX
             and not (self._idempotent and self.identity is None)
             and not (self._idempotent and self.in_flight and not self._remembered())
+            and (self._hole is None or (bool(self.waiting) and self.waiting[0].stamp is not UNSTAMPED))
         )
 
     def _remembered(self) -> bool:
@@ -133,14 +137,6 @@ class Lane:
         oldest = next(iter(self.in_flight))  # they are in their order
         following = self.waiting[0].number if self.waiting else self._next_number
         return following - oldest.number < PRODUCER_WINDOW_BATCHES
-
-    def sendable(self, now: float) -> bool:
-        """Is there a batch that may be sent? Behind a hole only those that were sent before may."""
-        return (
-            bool(self.waiting)
-            and self.free(now)
-            and (self._hole is None or self.waiting[0].stamp is not UNSTAMPED)
-        )
 
     def starving(self) -> bool:
         """Is an identity missing? Asked for also while nothing waits: what is open waits for the lane."""

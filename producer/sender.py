@@ -96,9 +96,11 @@ class Sender:
 
     def add(self, batch: Batch, now: float) -> None:
         """A sealed batch, to be sent behind all others of its partition."""
-        lane = self._lane(batch, now)
-        if lane is None:
-            return
+        lane = self._lanes.get((batch.topic_id, batch.partition))
+        if lane is None or lane.gone or self.fatal is not None:
+            lane = self._new_lane(batch, now)
+            if lane is None:
+                return
         lane.add(batch)
         if batch.deadline < self._expiry:
             self._expiry = batch.deadline
@@ -257,23 +259,20 @@ class Sender:
 
     # ------------------------------------------------------------------ inside
 
-    def _lane(self, batch: Batch, now: float) -> Lane | None:
-        """The lane of a batch; None if it was resolved instead, since it has no place to go."""
+    def _new_lane(self, batch: Batch, now: float) -> Lane | None:
+        """A lane for a batch that has none; None if it was resolved instead, since it has no place to go."""
         key = (batch.topic_id, batch.partition)
-        lane = self._lanes.get(key)
         error = self.fatal
-        if lane is None and error is None:
+        if error is None and key not in self._lanes:
             lane = Lane(
                 *key, idempotent=self._idempotent, backoff=Backoff(self._random), resolved=self.resolved
             )
             self._lead(lane, now)
             self._lanes[key] = lane
-        if error is None and lane is not None and lane.gone:
-            error = deleted(batch.outcome.topic)
-        if error is not None:
-            self.resolved.append(Resolved(batch, -1, error))
-            return None
-        return lane
+            if not lane.gone:
+                return lane
+        self.resolved.append(Resolved(batch, -1, error or deleted(batch.outcome.topic)))
+        return None
 
     def _lead(self, lane: Lane, now: float) -> None:
         info = self._lookup(lane.topic_id, lane.partition)
@@ -295,7 +294,7 @@ class Sender:
         if lane.not_before > now:
             self._pausing.add(lane)
             self.due_at = min(self.due_at, lane.not_before)
-        elif not lane.queued and lane.sendable(now):
+        elif not lane.queued and lane.free(now):
             lane.queued = True
             self.queues.setdefault(lane.leader, deque()).append(lane)
 
@@ -308,7 +307,7 @@ class Sender:
         shipment = Shipment(node_id)
         while queue:
             lane = queue[0]
-            if not lane.sendable(now):
+            if not (lane.waiting and lane.free(now)):
                 queue.popleft().queued = False
                 self._look_at(lane, now)
                 continue

@@ -103,14 +103,14 @@ class Connections:
             deadline=now + timeout_s,
             reply_bytes=reply_bytes,
         )
-        self._pending.add(pending)
+        link = self._links[destination]
+        sent = link.ready and not link.unsent and self._transmit(link, pending, now)
+        self._pending.add(pending)  # once it is on its way: its reply is read by this thread, later
         if pending.deadline < self.due_at:
             self.due_at = pending.deadline
         if self._closed is not None:
             self._fail_later(pending, self._closed)
-            return
-        link = self._links[destination]
-        if not (link.ready and not link.unsent and self._transmit(link, pending, now)):
+        elif not sent:
             self._enqueue(link, pending, now)
 
     def tell(self, destination: int, header: bytes, frames: Sequence[Payload], now: float) -> bool:
@@ -357,7 +357,7 @@ class Connections:
 
     def _drop(self, link: Link, linger_ms: int = 0) -> None:
         connection, link.connection, link.ready = link.connection, None, False
-        link.owed, link.told = 0, False
+        link.owed, link.told, link.piped = 0, False, False
         self.due_at = -inf
         if connection is not None:
             del self._by_source[connection]

@@ -37,7 +37,8 @@ class Link:
     """`connection` is there when one is needed or was; `ready` when it may be used.
 
     `path` is a node's over ipc; `told`: something went over this connection that nobody answers; `owed`:
-    requests that were sent since it is there, and have no answer so far.
+    requests that were sent since it is there, and have no answer so far; `piped`: the last of them went
+    through the path's pipe.
     `unsent` are the ids of the requests that wait for it. While there is none, the next one is not
     made before `reopen_at`; one that is not ready is looked at again at `patient_until`.
     """
@@ -49,6 +50,7 @@ class Link:
         self.path: LocalPath | None = None
         self.told = False
         self.owed = 0
+        self.piped = False
         self.location = Location("")
         self.endpoint = ""
         self.unsent: deque[int] = deque()
@@ -72,11 +74,14 @@ class Link:
         return self.destination != COORDINATOR and self.endpoint.startswith("ipc://")
 
     def pipe(self, header: bytes, payload: Sequence[Buffer]) -> bool:
-        """Send a message through the pipe, if there is one and it may go there."""
-        # Nothing tells when what has no answer has arrived: behind that, nothing is piped.
-        return (
-            self.path is not None and not self.told and self.path.send(header, payload, alone=not self.owed)
-        )
+        """Send a message through the pipe, if there is one and it may go there.
+
+        It overtakes nobody there: one behind a message that has gone around the pipe follows that, until all
+        are answered. Nothing tells when what has no answer has arrived: behind that, nothing is piped.
+        """
+        pipes = None if self.path is None or self.told else self.path.pipes
+        self.piped = pipes is not None and (self.piped or not self.owed) and pipes.send(header, payload)
+        return self.piped
 
     def due(self, now: float) -> float:
         """When it is to be looked at (monotonic s); infinity: when something happens."""

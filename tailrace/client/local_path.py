@@ -4,9 +4,8 @@ The arena belongs to the connection: a node that is cut off can write into no ot
 is there, or the connection is gone, a slot is the node's, however long that takes. With the reply it is free
 again; one with batches in it, when they were decoded or dropped.
 
-A small request goes through the pipe, and overtakes nobody there: one behind a request that has gone around
-the pipe follows that, until all requests are answered. What comes through the pipe is read before what comes
-around it. So requests arrive in the order in which they were sent, and so do small replies.
+What comes through the pipe is read before what comes around it: so small replies arrive in the order in
+which they were sent, as requests do (`link.py`).
 """
 
 import logging
@@ -21,7 +20,6 @@ from tailrace.protocol.messages import Reply, Request
 from tailrace.protocol.parts import Payload
 from tailrace.transport.arena import Arena, Slot
 from tailrace.transport.pipes import Pipes
-from tailrace.transport.server import Buffer
 
 from .pending import Frame, Pending
 
@@ -50,8 +48,6 @@ class LocalPath:
         self._ask = ask
         self._slots: dict[int, Slot] = {}
         self._closed = False
-        self._piped = False
-        """Did the last request go through the pipe?"""
 
     # ------------------------------------------------------------------ pipes
 
@@ -83,13 +79,6 @@ class LocalPath:
             answered,
             now,
         )
-
-    def send(self, header: bytes, frames: Sequence[Buffer], *, alone: bool) -> bool:
-        """Send a request through the pipe, if it may go there. `alone`: all before it are answered."""
-        if self.pipes is None:
-            return False
-        self._piped = (self._piped or alone) and self.pipes.send(header, frames)
-        return self._piped
 
     # ----------------------------------------------------------- shared memory
 

@@ -67,6 +67,8 @@ class Loop:
         self._actions: deque[Callable[[], None]] = deque()
         self._sleeping = False
         self._woken = False
+        self._flagged = False
+        """The wake-up's flag is set, and was seen."""
         self._stopping = False
         random = Random()
         self.connections = Connections(
@@ -140,7 +142,7 @@ class Loop:
         while not self._stopping:
             for source in self._wait(self._step(monotonic())):
                 if source is self._wakeup:
-                    self._wakeup.clear()
+                    self._flagged = True
                 elif isinstance(source, Connection | Pipes):
                     self.connections.receive(source, monotonic())
                 elif isinstance(source, Subscriber):
@@ -172,6 +174,9 @@ class Loop:
         return min(soonest, connections.due_at, follower.due_at)
 
     def _wait(self, until: float) -> list[Source]:
+        if self._flagged:  # only now: what was done meanwhile did not have to wait for it
+            self._flagged = False
+            self._wakeup.clear()
         # Whoever hands something over looks at `_sleeping` afterwards, so that one of us sees the other.
         self._sleeping = True
         if self._actions or self._woken or self._stopping:

@@ -56,7 +56,7 @@ class World:
     def take(self) -> list[Batch]:
         """Everything that may be sent now, in flight from now on."""
         taken = []
-        while self.lane.sendable(self.now):
+        while self.lane.waiting and self.lane.free(self.now):
             taken.append(self.lane.take())
         return taken
 
