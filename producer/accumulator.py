@@ -17,6 +17,7 @@ from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.limits import KIB
 from tailrace.protocol.record import Headers
 
+from .alarm import Alarm
 from .batch import RECORD_OVERHEAD_BYTES, UNSTAMPED, Batch, Stamp, advance
 from .delivery import Delivery, Outcome
 from .encoder import Encoder
@@ -66,10 +67,9 @@ class Accumulator:
         self._linger_s = linger_s
         self._delivery_timeout_s = delivery_timeout_s
         self._max_block_s = max_block_s
-        self._wake = wake
-        self._woken = False
-        self._wakes_at = inf
-        """When `collect` is called next at the latest, as far as open batches have asked for it."""
+        self._alarm = Alarm(wake)
+        self.announce: Callable[[], None] = self._alarm.ring
+        """Tell the I/O thread of what was opened. The lock is not held."""
         self._open: dict[Batch, TopicBuffers] = {}
         """In the order in which they were opened, and so in that of their due times."""
         self._sealed: list[Batch] = []
@@ -101,34 +101,40 @@ class Accumulator:
         UnknownTopicError, or why no more records are taken. (`Producer.send` has a shorter copy of its own.)
         """
         now = monotonic()
-        with self.lock:
-            batch = self.room(topic, partition, size, now)
-            index = len(batch.values)
-            try:
-                if timestamp_ms is None:
-                    self.stamp(batch, index, now)
-                elif timestamp_ms != batch.time_ms:
-                    batch.mark_time(index, timestamp_ms)
-                batch.room -= size
-                batch.add_other_columns(index, key, headers or ())
-                batch.values.append(value)
-            except BaseException:
-                batch.trim(index)
-                raise
-            return Delivery(batch.outcome, index)
+        try:
+            with self.lock:
+                batch = self.room(topic, partition, size, now)
+                index = len(batch.values)
+                try:
+                    if timestamp_ms is None:
+                        self.stamp(batch, index, now)
+                    elif timestamp_ms != batch.time_ms:
+                        batch.mark_time(index, timestamp_ms)
+                    batch.room -= size
+                    batch.add_other_columns(index, key, headers or ())
+                    batch.values.append(value)
+                except BaseException:
+                    batch.trim(index)
+                    raise
+                return Delivery(batch.outcome, index)
+        finally:
+            self.announce()
 
     def room(self, topic: TopicBuffers, partition: int | None, size: int, now: float) -> Batch:
         """An open batch with room for `size` bytes. The lock is held, let go to wait. Raises as `append`."""
         until = now + self._max_block_s
         while True:
-            self._check_target(topic, partition)
+            if topic.gone or partition is not None or self._error is not None:
+                self._check_target(topic, partition)
             at = topic.sticky if partition is None else partition
             batch = topic.open[at]
             batch.tick = 0.0  # `now` may be long ago when there is room at last
             if size <= batch.room:
                 return batch
-            self.check_size(size - RECORD_OVERHEAD_BYTES)
-            if batch.packed or (batch.filled and batch.filled + size > self.batch_bytes):
+            if size - RECORD_OVERHEAD_BYTES > self.record_bytes_max:
+                raise too_large(size - RECORD_OVERHEAD_BYTES, self.record_bytes_max)
+            filled = batch.taken - batch.room
+            if batch.packed or (filled and filled + size > self.batch_bytes):
                 self.seal(batch, topic)
                 self.encoder.encode_early(batch, self.used_bytes)
                 try:
@@ -169,10 +175,8 @@ class Accumulator:
         batch.taken += size
 
     def open_batch(self, topic: TopicBuffers, partition: int, now: float) -> Batch:
-        """A new batch, with no memory taken for it yet. The lock is held."""
-        if now + self._linger_s < self._wakes_at:
-            self._wake_once()  # first, since that thread takes longer to wake than a record to be added
-            self._wakes_at = now + self._linger_s
+        """A new batch, with no memory taken for it yet. The lock is held; `announce` must follow."""
+        self._alarm.set(now + self._linger_s)  # first: what interrupts before this opens nothing
         outcome = Outcome(topic.name, partition)
         batch = Batch(outcome, topic.topic_id, partition, now, now + self._delivery_timeout_s)
         topic.open[partition] = batch
@@ -180,10 +184,11 @@ class Accumulator:
         return batch
 
     def give_way(self) -> None:
-        """Let the I/O thread run, if it did not come for what was sealed before. The lock is not held.
+        """`announce`, and let the I/O thread run, if it did not come for what was sealed before.
 
         It would wait 5 ms for the interpreter after each system call, while memory fills and nodes idle.
         """
+        self.announce()
         if len(self._sealed) > 1:
             sleep(0)
 
@@ -195,7 +200,7 @@ class Accumulator:
             next_sticky = topic.rotation.turn(topic.count, topic.available)
         foreseen = topic.foreseen.get(partition, UNSTAMPED)
         following = Stamp(foreseen.identity, advance(foreseen.sequence, count))
-        self._wake_once()
+        self._alarm.ring_now()
 
         # Not a call from here on: what a signal handler raises comes at calls, so before all this or after.
         self.used_bytes -= batch.room
@@ -260,7 +265,7 @@ class Accumulator:
         with self.lock:
             self._watcher = watcher
             if watcher is not None and not self._unresolved():
-                self._wake_once()  # only what is open can give memory back
+                self._alarm.ring_now()  # only what is open can give memory back
 
     def check_size(self, size: int) -> None:
         """Raise BatchTooLargeError if no batch can take a record whose key, value and headers have `size`."""
@@ -280,7 +285,7 @@ class Accumulator:
         Also returns when to call again for those that stay open, if nothing happens before (inf: no need to).
         """
         with self.lock:
-            self._woken = True  # there is no need to wake who is here
+            self._alarm.answer()
             stuck = (self._waiting > 0 or self._watcher is not None) and not self._unresolved()
             due = inf
             for batch, topic in tuple(self._open.items()):
@@ -291,8 +296,7 @@ class Accumulator:
                     self.seal(batch, topic)
                 else:
                     due = min(due, batch.deadline)
-            self._wakes_at = due
-            self._woken = False
+            self._alarm.rest(due)
             sealed, self._sealed = self._sealed, []
             self._ledger.enter(sealed)
             return sealed, due
@@ -375,11 +379,6 @@ class Accumulator:
         last = self._generation if generation is None else generation
         return self._ledger.unresolved(last) + sum(batch.generation <= last for batch in self._sealed)
 
-    def _wake_once(self) -> None:
-        if not self._woken:
-            self._wake()
-            self._woken = True
-
     def _wait_for_memory(self, now: float, until: float) -> float:
         """Wait for a change; the time after it. Raises BufferFullError when `until` is reached."""
         if now >= until or not self._wait(until - now):
@@ -393,7 +392,7 @@ class Accumulator:
         self._waiting += 1
         try:
             if not self._unresolved():
-                self._wake_once()  # only what is open can give memory back
+                self._alarm.ring_now()  # only what is open can give memory back
             return wait_in_steps(self._changed.wait, timeout_s)
         finally:
             self._waiting -= 1

@@ -64,16 +64,18 @@ def accept_piece(
     shares = shares_of(piece, partition, partitioner, topic.count, topic.available)
     now = monotonic()
     spans: list[Span] = []
-    with accumulator.lock:
-        try:
-            accumulator.reserve(topic, partition, piece.memory, now)
-            accumulator.read_clock(now)
-            for place, share in shares:
-                spans += pour(accumulator, topic, place, share, now)
-        finally:  # no call, so that no signal can keep it from being done
-            accumulator.used_bytes -= accumulator.credit
-            accumulator.credit = 0
-    accumulator.give_way()
+    try:
+        with accumulator.lock:
+            try:
+                accumulator.reserve(topic, partition, piece.memory, now)
+                accumulator.read_clock(now)
+                for place, share in shares:
+                    spans += pour(accumulator, topic, place, share, now)
+            finally:  # no call, so that no signal can keep it from being done
+                accumulator.used_bytes -= accumulator.credit
+                accumulator.credit = 0
+    finally:
+        accumulator.give_way()
     return spans
 
 

@@ -13,12 +13,7 @@ from tailrace.client.engine import Engine
 from tailrace.client.options import reject_unknown
 from tailrace.client.serializers import Serializer, serializer_of
 from tailrace.protocol.compression import Compression
-from tailrace.protocol.errors import (
-    ClosedError,
-    DeliveryFailedError,
-    TailraceError,
-    TimedOutError,
-)
+from tailrace.protocol.errors import ClosedError, DeliveryFailedError, TailraceError, TimedOutError
 from tailrace.protocol.limits import MIB, RECORD_BYTES_MAX
 from tailrace.protocol.record import Headers
 from tailrace.protocol.text import plural
@@ -216,17 +211,15 @@ class Producer:
         if type(value) is not bytes and value is not None:
             value = bytes_of("value", value)
         size = RECORD_OVERHEAD_BYTES if value is None else len(value) + RECORD_OVERHEAD_BYTES
-        key_hash = self._key_hash
-        if (headers is not None or timestamp_ms is not None or key_hash is None) or (
+        if (headers is not None or timestamp_ms is not None or self._key_hash is None) or (
             partition is not None and not (type(partition) is int and 0 <= partition < target.count)
         ):
             return self._send_other(target, value, key, headers, partition, timestamp_ms=timestamp_ms)
         if key is not None:
-            if type(key) is not bytes:
-                key = bytes_of("key", key)
+            key = key if type(key) is bytes else bytes_of("key", key)
             size += len(key)
             if partition is None and (key or self._partitioner.empty_is_key):
-                partition = key_hash(key) % target.count if target.count > 1 else 0
+                partition = self._key_hash(key) % target.count if target.count > 1 else 0
         lock = self._accumulator.lock  # its `append`, written out; a `with` would cost 50 ns more
         now = monotonic()
         try:
@@ -250,14 +243,16 @@ class Producer:
             except BaseException:
                 batch.trim(index)
                 raise
-            delivery = Delivery(batch.outcome, index)
             lock.release()
-            return delivery
+            if index == 0:
+                self._accumulator.announce()
+            return Delivery(batch.outcome, index)
         except BaseException:
             try:  # noqa: SIM105 - suppress() is a call, which would let the next signal in
                 lock.release()
             except RuntimeError:
                 pass  # it came before the lock was ours, or when it was no more
+            self._accumulator.announce()
             raise
 
     def send_many(

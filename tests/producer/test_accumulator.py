@@ -211,6 +211,24 @@ def test_the_io_thread_is_woken_once_for_what_it_does_not_know() -> None:
     assert senders.wakes == 2  # full batches, and it has not come yet
 
 
+def test_who_is_woken_for_a_first_record_finds_the_lock_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    senders = Senders()
+    free: list[bool] = []
+
+    def take_the_lock() -> None:
+        free.append(senders.accumulator.lock.acquire(timeout=0))
+        senders.accumulator.lock.release()
+
+    def wake() -> None:
+        io_thread = threading.Thread(target=take_the_lock)
+        io_thread.start()
+        io_thread.join()
+
+    monkeypatch.setattr(senders.accumulator._alarm, "_wake", wake)
+    senders.send()
+    assert free == [True]
+
+
 def test_records_without_a_partition_stay_together_until_their_batch_is_sealed() -> None:
     senders = Senders(partitions=3)
     partitions = [senders.send(partition=None).outcome.partition for _ in range(35)]
