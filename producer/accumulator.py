@@ -17,7 +17,7 @@ from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.limits import KIB
 from tailrace.protocol.record import Headers
 
-from .alarm import Alarm
+from .alarm import AT_ONCE, Alarm
 from .batch import RECORD_OVERHEAD_BYTES, UNSTAMPED, Batch, Stamp, advance
 from .delivery import Delivery, Outcome
 from .encoder import Encoder
@@ -69,7 +69,7 @@ class Accumulator:
         self._max_block_s = max_block_s
         self._alarm = Alarm(wake)
         self.announce: Callable[[], None] = self._alarm.ring
-        """Tell the I/O thread of what was opened. The lock is not held."""
+        """Tell the I/O thread of what was opened or finished: best without the lock, which that wants."""
         self._open: dict[Batch, TopicBuffers] = {}
         """In the order in which they were opened, and so in that of their due times."""
         self._sealed: list[Batch] = []
@@ -135,8 +135,7 @@ class Accumulator:
                 raise too_large(size - RECORD_OVERHEAD_BYTES, self.record_bytes_max)
             filled = batch.taken - batch.room
             if batch.packed or (filled and filled + size > self.batch_bytes):
-                self.seal(batch, topic)
-                self.encoder.encode_early(batch, self.used_bytes)
+                self.finish(batch, topic)
                 try:
                     self.lock.release()
                     self.give_way()
@@ -157,9 +156,9 @@ class Accumulator:
             now = self._wait_for_memory(now, until)
 
     def reserve(self, topic: TopicBuffers, partition: int | None, size: int, now: float) -> None:
-        """Take memory as `credit`, for records that will be added with `spend`.
+        """Take memory as `credit`, for records that will be added. Raises like `append`.
 
-        The lock is held, but let go to wait. Raises like `append`.
+        The lock is held, but let go to wait.
         """
         until = now + self._max_block_s
         self._check_target(topic, partition)
@@ -168,11 +167,6 @@ class Accumulator:
             self._check_target(topic, partition)
         self.used_bytes += size
         self.credit = size
-
-    def spend(self, batch: Batch, size: int) -> None:
-        """`size` of the reserved bytes are for records of the batch. The lock was held since `reserve`."""
-        self.credit -= size
-        batch.taken += size
 
     def open_batch(self, topic: TopicBuffers, partition: int, now: float) -> Batch:
         """A new batch, with no memory taken for it yet. The lock is held; `announce` must follow."""
@@ -192,15 +186,20 @@ class Accumulator:
         if len(self._sealed) > 1:
             sleep(0)
 
-    def seal(self, batch: Batch, topic: TopicBuffers) -> None:
-        """Nothing more goes into the batch; the I/O thread takes it from here. The lock is held."""
+    def finish(self, batch: Batch, topic: TopicBuffers) -> None:
+        """Nothing more fits into the batch. The lock is held; `announce` must follow."""
+        self._alarm.set(AT_ONCE)
+        self._seal(batch, topic)
+        self.encoder.encode_early(batch, self.used_bytes)
+
+    def _seal(self, batch: Batch, topic: TopicBuffers) -> None:
+        """Nothing more goes into the batch; the I/O thread takes it from here."""
         partition, count = batch.partition, batch.length
         next_sticky = topic.sticky
         if partition == topic.sticky:
             next_sticky = topic.rotation.turn(topic.count, topic.available)
         foreseen = topic.foreseen.get(partition, UNSTAMPED)
         following = Stamp(foreseen.identity, advance(foreseen.sequence, count))
-        self._alarm.ring_now()
 
         # Not a call from here on: what a signal handler raises comes at calls, so before all this or after.
         self.used_bytes -= batch.room
@@ -236,10 +235,9 @@ class Accumulator:
         with self.lock:
             self.check()
             buffers = self.topics.get(info.name)
-            if buffers is not None and buffers.topic_id != info.topic_id:
-                buffers.gone = True
-                buffers = None
-            if buffers is None:
+            if buffers is None or buffers.topic_id != info.topic_id:
+                if buffers is not None:
+                    buffers.gone = True
                 buffers = self.topics[info.name] = TopicBuffers(info, start)
             return buffers
 
@@ -264,13 +262,8 @@ class Accumulator:
         """Who waits for memory without a thread is told, under the lock, when there may be some."""
         with self.lock:
             self._watcher = watcher
-            if watcher is not None and not self._unresolved():
-                self._alarm.ring_now()  # only what is open can give memory back
-
-    def check_size(self, size: int) -> None:
-        """Raise BatchTooLargeError if no batch can take a record whose key, value and headers have `size`."""
-        if size > self.record_bytes_max:
-            raise too_large(size, self.record_bytes_max)
+            if watcher is not None:
+                self._ask_for_memory()
 
     def check(self) -> None:
         """Raise why no more records are taken, if that is so."""
@@ -285,7 +278,6 @@ class Accumulator:
         Also returns when to call again for those that stay open, if nothing happens before (inf: no need to).
         """
         with self.lock:
-            self._alarm.answer()
             stuck = (self._waiting > 0 or self._watcher is not None) and not self._unresolved()
             due = inf
             for batch, topic in tuple(self._open.items()):
@@ -293,10 +285,10 @@ class Accumulator:
                     due = min(due, batch.opened + self._linger_s)
                     break
                 if stuck or batch.deadline <= now or wanted(batch, now):
-                    self.seal(batch, topic)
+                    self._seal(batch, topic)
                 else:
                     due = min(due, batch.deadline)
-            self._alarm.rest(due)
+            self._alarm.reset(due)
             sealed, self._sealed = self._sealed, []
             self._ledger.enter(sealed)
             return sealed, due
@@ -331,7 +323,7 @@ class Accumulator:
                 del self.topics[topic.name]
                 for batch in topic.open:
                     if batch is not NOWHERE:
-                        self.seal(batch, topic)
+                        self._seal(batch, topic)
 
     def unresolved(self) -> bool:
         """Is there a record without an answer?"""
@@ -371,8 +363,18 @@ class Accumulator:
             self._watcher()
 
     def _seal_all(self) -> None:
-        for batch, topic in tuple(self._open.items()):
-            self.seal(batch, topic)
+        self._alarm.set(AT_ONCE)
+        try:
+            for batch, topic in tuple(self._open.items()):
+                self._seal(batch, topic)
+        finally:
+            self.announce()
+
+    def _ask_for_memory(self) -> None:
+        """If only what is open can give some back, have the I/O thread take it."""
+        if not self._unresolved():
+            self._alarm.set(AT_ONCE)
+            self.announce()
 
     def _unresolved(self, generation: int | None = None) -> int:
         """Sealed batches of this generation and those before, or of all, that have no answer."""
@@ -391,8 +393,7 @@ class Accumulator:
             raise TailraceError("a callback would wait for its own thread; do this in another one")
         self._waiting += 1
         try:
-            if not self._unresolved():
-                self._alarm.ring_now()  # only what is open can give memory back
+            self._ask_for_memory()
             return wait_in_steps(self._changed.wait, timeout_s)
         finally:
             self._waiting -= 1

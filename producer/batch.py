@@ -257,7 +257,7 @@ class Batch:
         self.memory = memory
         self._encoded_stamp = stamp
         self.encoded_size = len(encoded)
-        self._drop_columns()
+        self.values, self.keys, self.headers, self.parts = [], None, None, []
 
     def frame(self) -> bytes | Parts:
         """The batch as it travels, once encoded; under another stamp, if that has changed since."""
@@ -269,15 +269,9 @@ class Batch:
 
     def drop_records(self) -> None:
         """Let go of everything but the outcome."""
-        self._drop_columns()
+        self.values, self.keys, self.headers, self.parts = [], None, None, []
         self.encoded = None
         self.memory = None
-
-    def _drop_columns(self) -> None:
-        self.parts = []
-        self.values = []
-        self.keys = None
-        self.headers = None
 
     def _columns(self) -> _Columns:
         if self.parts:

@@ -16,6 +16,7 @@ from .batch import RECORD_OVERHEAD_BYTES
 from .columns import Records
 from .delivery import Span
 from .partitioner import Partitioner
+from .refusals import too_large
 from .topics import NOWHERE, TopicBuffers
 
 PIECE_BYTES: Final = 4 * MIB
@@ -49,7 +50,8 @@ def accept(
 
 def pieces(accumulator: Accumulator, columns: Records) -> Iterator[Records]:
     """The records in pieces that are accepted as one. Raises BatchTooLargeError before the first."""
-    accumulator.check_size(columns.largest)
+    if columns.largest > accumulator.record_bytes_max:
+        raise too_large(columns.largest, accumulator.record_bytes_max)
     return pieces_of(columns, min(accumulator.memory_bytes // 2, PIECE_BYTES))
 
 
@@ -124,14 +126,14 @@ def pour(
         stop = _fitting(ends, start, accumulator.batch_bytes - batch.filled)
         mixed = batch is not NOWHERE and (batch.packed > 0) != columns.packed
         if mixed or (stop == start and batch.filled):
-            accumulator.seal(batch, topic)
-            accumulator.encoder.encode_early(batch, accumulator.used_bytes)
+            accumulator.finish(batch, topic)
             continue
         stop = max(stop, start + 1)
         if batch is NOWHERE:
             batch = accumulator.open_batch(topic, place, now)
         size = ends[stop] - ends[start] + RECORD_OVERHEAD_BYTES * (stop - start)
-        accumulator.spend(batch, size)
+        accumulator.credit -= size
+        batch.taken += size
         first = batch.length
         try:
             columns.cut(start, stop).pour(

@@ -11,7 +11,7 @@ from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.limits import KIB, MIB
 from tailrace.protocol.parts import SMALL_PART_BYTES
 
-from .batch import BATCH_OVERHEAD_BYTES, Batch
+from .batch import BATCH_OVERHEAD_BYTES, Batch, Stamp
 
 EARLY_BYTES_MAX: Final = 16 * MIB
 """With more than this in hand, a batch is not encoded before it is sent."""
@@ -59,20 +59,17 @@ class Encoder:
         """
         if self.early and (batch.packed or used_bytes <= EARLY_BYTES_MAX):
             try:  # noqa: SIM105 - suppress() is three calls more for each small batch
-                batch.encode(Compression.NONE, batch.foreseen, self._room_for(batch))
+                self.encode(batch, Compression.NONE, batch.foreseen)
             except TailraceError:
                 pass  # the I/O thread meets it again, and fails the batch
 
-    def encode(self, batch: Batch, compression: Compression) -> None:
-        """Encode a batch that is to be sent. Raises like `Batch.encode`."""
-        batch.encode(compression, batch.stamp, self._room_for(batch))
+    def encode(self, batch: Batch, compression: Compression, stamp: Stamp) -> None:
+        """Encode a batch, in memory that is used again if that is worth it. Raises like `Batch.encode`."""
+        roomy = ROOM_BYTES_MIN <= batch.size < SMALL_PART_BYTES * batch.count and self.early
+        batch.encode(compression, stamp, self._rooms.take() if roomy else None)
 
     def reuse_memory(self, batch: Batch) -> None:
         """The batch is stored: no request holds its bytes any more."""
         room, batch.memory = batch.memory, None
         if room is not None:
             self._rooms.give(room)
-
-    def _room_for(self, batch: Batch) -> memoryview | None:
-        small = ROOM_BYTES_MIN <= batch.size < SMALL_PART_BYTES * batch.count
-        return self._rooms.take() if small and self.early else None

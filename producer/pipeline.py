@@ -179,7 +179,7 @@ class Pipeline:
                 self._unforeseen[lane] = batch
             try:
                 if batch.encoded is None:
-                    self._accumulator.encoder.encode(batch, self._compression)
+                    self._accumulator.encoder.encode(batch, self._compression, batch.stamp)
                 frames.append(batch.frame())
             except TailraceError as error:
                 self.sender.refused(shipment, batch, error, now)

@@ -20,12 +20,12 @@ Storage, replication and idempotence read this header only, never the records.
 
 import struct
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import partial, reduce
 from itertools import chain
 from typing import Final, NamedTuple
 
 from .compression import Compression
-from .crc import Buffer, crc32c_from, crc32c_of_bytes, crc32c_of_parts, extend_bytes
+from .crc import Buffer, crc32c_from, crc32c_of_parts, extend_bytes
 from .errors import BatchTooLargeError, CorruptBatchError, InvalidArgumentError
 from .limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX
 from .parts import SMALL_PART_BYTES, Parts, Payload, parts_of
@@ -233,7 +233,7 @@ def seal(
     parts = [back, *body]
     if size < SMALL_PART_BYTES * len(parts):
         parts = [b"".join(parts)]
-    parts[0] = _FRONT.pack(0, length, -1, magic, crc32c_of_bytes(parts)) + parts[0]
+    parts[0] = _FRONT.pack(0, length, -1, magic, reduce(extend_bytes, parts, 0)) + parts[0]
     batch = parts[0] if len(parts) == 1 else Parts(parts)
     if len(batch) != HEADER_BYTES + size:
         raise TypeError(f"parts of {len(batch) - HEADER_BYTES} bytes that were counted as {size}")

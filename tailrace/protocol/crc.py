@@ -24,11 +24,6 @@ def crc32c_of_parts(parts: Iterable[Buffer]) -> int:
     return reduce(crc32c_extended, parts, 0)
 
 
-def crc32c_of_bytes(parts: Iterable[bytes]) -> int:
-    """The same of parts that are all `bytes`."""
-    return reduce(extend_bytes, parts, 0)
-
-
 def crc32c_from(buffer: Buffer, start: int) -> int:
     """The CRC-32C of `buffer[start:]`."""
     view = memoryview(buffer)
