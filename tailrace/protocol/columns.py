@@ -90,7 +90,8 @@ HEADER_VALUES: Final = BinaryKinds(
 
 DIRECTORY_HEAD: Final = struct.Struct("<HHI")
 DIRECTORY_ENTRY: Final = struct.Struct("<B3sI")
-assert DIRECTORY_HEAD.size % ALIGNMENT == DIRECTORY_ENTRY.size % ALIGNMENT == 0
+_DIRECTORIES: Final = [struct.Struct("<HHI" + "B3xI" * entries) for entries in range(len(Kind) + 1)]
+"""By the number of entries."""
 SIZE_PREFIX: Final = struct.Struct("<Q")
 
 Items: TypeAlias = Sequence[bytes | None]
@@ -165,13 +166,11 @@ def encode_parts(
     count = len(values)
     keys = None if keys is None else _sequence("keys", keys, count)
     headers = None if headers is None else _sequence("headers", headers, count)
-    if not isinstance(timestamps, int | PackedTimestamps):
-        timestamps = _sequence("timestamps", timestamps, count)
 
     key_column = None if keys is None else _key_column(keys)
     value_column = _binary("values", values, VALUES)
     header_column = _headers(headers) if headers is not None and any(headers) else None
-    base_timestamp, max_timestamp, stamps = _timestamps(timestamps)
+    base_timestamp, max_timestamp, stamps = _timestamps(timestamps, count)
 
     attributes = ALL_KEYS if key_column is not None and not key_column.has_nulls else 0
     try:
@@ -267,15 +266,18 @@ def _check_types(name: str, items: Sequence[object]) -> None:
             raise InvalidArgumentError(f"{name}[{place}] is {type(item).__name__}, not bytes or None")
 
 
-def _timestamps(timestamps: int | Sequence[int] | PackedTimestamps) -> tuple[int, int, _Column | None]:
+def _timestamps(
+    timestamps: int | Sequence[int] | PackedTimestamps, count: int
+) -> tuple[int, int, _Column | None]:
     """Base, maximum, and the column unless all are equal."""
     buffer = b""
     try:
-        if isinstance(timestamps, PackedTimestamps):
-            base, last, buffer = timestamps
-        elif isinstance(timestamps, int):
+        if isinstance(timestamps, int):
             base = last = timestamps
+        elif isinstance(timestamps, PackedTimestamps):
+            base, last, buffer = timestamps
         else:
+            timestamps = _sequence("timestamps", timestamps, count)
             base = last = timestamps[0]
             if timestamps.count(base) != len(timestamps):
                 buffer, last = struct.pack(f"<{len(timestamps)}q", *timestamps), max(timestamps)
@@ -330,12 +332,13 @@ def _body(*columns: _Column | None) -> tuple[Iterable[bytes], int]:
     for column in columns:
         if column is not None:
             buffers += column.buffers
-    directory = DIRECTORY_HEAD.pack(len(buffers), 0, 0)
-    size = DIRECTORY_HEAD.size + DIRECTORY_ENTRY.size * len(buffers)
+    count = len(buffers)
+    entries: list[int] = []
+    size = DIRECTORY_HEAD.size + DIRECTORY_ENTRY.size * count
     for kind, length, _ in buffers:
-        directory += DIRECTORY_ENTRY.pack(kind, b"", length)
-        size += length
-        size += -size % ALIGNMENT
+        entries += (kind, length)
+        size += length + -length % ALIGNMENT
+    directory = _DIRECTORIES[count].pack(count, 0, 0, *entries)
     if size < SMALL_PART_BYTES:
         return (_small(directory, buffers),), size
     if size > RECORD_BYTES_MAX:
