@@ -45,38 +45,23 @@ OnError: TypeAlias = Callable[[TailraceError], object]
 _Callback: TypeAlias = Callable[["Outcome"], object]
 
 
-class Outcome:
+class Outcome(msgspec.Struct, eq=False):
     """What becomes of the records of one batch. Resolved once, by the I/O thread.
 
     `starts` and `stamps` are the batch's timestamps: record i has the stamp of the last start <= i.
     """
 
-    __slots__ = (
-        "_callbacks",
-        "_lock",
-        "_process",
-        "_waiter",
-        "base_offset",
-        "done",
-        "error",
-        "partition",
-        "stamps",
-        "starts",
-        "topic",
-    )
-
-    def __init__(self, topic: str, partition: int) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.base_offset = -1
-        self.error: TailraceError | None = None
-        self.done = False
-        self.starts: list[int] = []
-        self.stamps: list[int] = []
-        self._lock = threading.Lock()
-        self._waiter: threading.Event | None = None
-        self._callbacks: list[_Callback] = []
-        self._process = os.getpid()
+    topic: str
+    partition: int
+    base_offset: int = -1
+    error: TailraceError | None = None
+    done: bool = False
+    starts: list[int] = []
+    stamps: list[int] = []
+    _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
+    _waiter: threading.Event | None = None
+    _callbacks: list[_Callback] = []
+    _process: int = msgspec.field(default_factory=os.getpid)
 
     def resolve(self, base_offset: int, error: TailraceError | None) -> None:
         """The answer is here: wake who waits, then run callbacks in the order they were added."""

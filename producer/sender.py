@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from random import Random
 
+import msgspec
+
 from tailrace.client.retry import Backoff
 from tailrace.protocol.cluster import PartitionInfo
 from tailrace.protocol.errors import (
@@ -37,17 +39,14 @@ PartitionLookup = Callable[[bytes, int], PartitionInfo | None]
 """(topic id, partition) -> what the cluster state says of it, None if there is no such partition."""
 
 
-class Shipment:
+class Shipment(msgspec.Struct, eq=False):
     """Batches that travel in one request to one node."""
 
-    __slots__ = ("batches", "entries", "lanes", "node_id", "size")
-
-    def __init__(self, node_id: int) -> None:
-        self.node_id = node_id
-        self.lanes: list[Lane] = []
-        self.batches: list[Batch] = []
-        self.entries: list[ProduceEntry] = []
-        self.size = 0
+    node_id: int
+    lanes: list[Lane] = []
+    batches: list[Batch] = []
+    entries: list[ProduceEntry] = []
+    size: int = 0
 
     def add(self, lane: Lane, batch: Batch) -> None:
         """One more batch, under the leader epoch that is known now."""
