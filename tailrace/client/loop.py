@@ -94,9 +94,7 @@ class Loop:
     def defer(self, action: Callable[[], None]) -> None:
         """Run `action` in the I/O thread soon. Nothing is lost: what comes late is run at the end."""
         self._actions.append(action)
-        if self._sleeping:
-            self._sleeping = False
-            self._wakeup.set()
+        self.wake()
 
     def take_back(self, action: Callable[[], None]) -> bool:
         """Take an action out again; False if it was run, or will be."""
@@ -111,7 +109,11 @@ class Loop:
         self._woken = True
         if self._sleeping:
             self._sleeping = False
-            self._wakeup.set()
+            try:
+                self._wakeup.set()
+            except BaseException:  # what a signal handler raises: the next one who wakes makes up for it
+                self._sleeping = True
+                raise
 
     def stop(self) -> None:
         """End the thread soon."""

@@ -1,5 +1,6 @@
 """Closing, failing, forgetting, forking, Ctrl-C: nobody waits for ever, and everybody is told."""
 
+import select
 import signal
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.client.bootstrap import Bootstrap
 from tailrace.client.engine import Engine
+from tailrace.client.loop import Loop
 from tailrace.protocol.errors import ClosedError, TailraceError, TimedOutError
 from tailrace.protocol.messages import Ping
 
@@ -289,6 +292,23 @@ def test_ctrl_c_interrupts_every_blocking_call(free_address, call) -> None:
     done = run_script(INTERRUPTED.format(call=call), free_address)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_wake_that_was_interrupted_does_not_keep_the_next_one_from_waking(monkeypatch) -> None:
+    loop = Loop(Bootstrap("127.0.0.1:1"), "test")
+    loop._sleeping = True  # as the thread leaves it before it waits
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._wakeup, "set", interrupted)
+        for wake in (loop.wake, lambda: loop.defer(print)):
+            with pytest.raises(KeyboardInterrupt):
+                wake()
+    loop.wake()
+    assert select.select([loop._wakeup.fileno()], [], [], 0)[0]
+    loop.release()
 
 
 def test_ctrl_c_without_a_handler_ends_the_process(free_address) -> None:
