@@ -216,6 +216,15 @@ def test_a_hole_is_closed_by_the_batch_behind_it() -> None:
     assert world.log.batches == world.batches
 
 
+def test_behind_a_hole_there_is_no_place_for_what_is_new() -> None:
+    world = World()
+    _, second = given_up_in_doubt(world, ConnectionFailedError("lost"))
+    assert world.take() == [second]
+    assert not world.lane.free(world.now)
+    world.answer(second)
+    assert world.lane.free(world.now)
+
+
 def test_a_hole_that_is_not_stored_fails_what_is_in_doubt_and_begins_anew() -> None:
     """What is in doubt must not be sent under other numbers: the old connection may bring it yet."""
     world = World()
