@@ -69,11 +69,6 @@ class AssignedPartition:
     def __str__(self) -> str:
         return f"{self.name.topic}-{self.name.partition}"
 
-    @property
-    def deliverable(self) -> bool:
-        """Is there something to hand over or to raise?"""
-        return bool(self.buffer or self.failure) and not (self.paused or self.aside)
-
     def wants_fetch(self, buffer_bytes_max: int) -> bool:
         """Should more of it be fetched? `buffer_bytes_max` is how much may lie in the buffer before."""
         return (

@@ -1,6 +1,7 @@
 """Wakes one thread that waits. One call in C where a `threading.Condition` takes a dozen in Python."""
 
 import threading
+from collections.abc import Callable
 from functools import partial
 
 from tailrace.client.waiting import wait_in_steps
@@ -12,13 +13,10 @@ class Bell:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
-        self._acquire = partial(self._lock.acquire, True)
+        self.wait: Callable[[float | None], bool] = partial(wait_in_steps, partial(self._lock.acquire, True))
+        """Until it rings; False if so many seconds were over first. Signal handlers run, and may raise."""
 
     def ring(self) -> None:
         """Wake the thread that waits, or that will wait next. Only one thread at a time may ring."""
         if self._lock.locked():
             self._lock.release()
-
-    def wait(self, timeout_s: float | None) -> bool:
-        """Until it rings; False if `timeout_s` was over first. Signal handlers run, and may raise."""
-        return wait_in_steps(self._acquire, timeout_s)

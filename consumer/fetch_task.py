@@ -111,30 +111,43 @@ class FetchTask:
 
     def _look_up(self, plan: LookupPlan) -> None:
         request = partial(ListOffsets, queries=plan.queries)
-        self._engine.request(plan.node, request, on_reply=partial(self._replied, plan))
+        self._engine.request(plan.node, request, on_reply=partial(self._located, plan))
 
-    def _replied(
-        self, plan: FetchPlan | LookupPlan, reply: Reply | TailraceError, frames: Sequence[Frame]
-    ) -> None:
-        now = monotonic()
+    def _replied(self, plan: FetchPlan, reply: Reply | TailraceError, frames: Sequence[Frame]) -> None:
+        if not isinstance(reply, Fetched):
+            self._failed(plan, reply)
+            return
         little = sum(map(len, frames)) < LOCAL_PAYLOAD_BYTES_MIN
         with self._lock:
-            if isinstance(plan, FetchPlan) and isinstance(reply, Fetched):
-                self._fetcher.replied(plan.fetch_id, reply.results, frames, now)
-            elif isinstance(plan, LookupPlan) and isinstance(reply, OffsetsListed):
-                self._fetcher.located(plan, reply.results, now)
-                self.cluster_moved = True  # positions may be known now that are to be stored
+            awaited = self._waiting
+            if frames:
+                # First of all: a thread takes longer to wake than a record to be taken in, which is done
+                # meanwhile. It looks when the lock is free, and waits again if nothing is left of the reply.
                 self._tell()
-            elif isinstance(reply, TailraceError):
-                self._fetcher.failed(plan.fetch_id, reply, now)
-            else:
-                self._fetcher.failed(plan.fetch_id, MalformedRequestError(f"got {reply!r:.200}"), now)
+            self._fetcher.replied(plan.fetch_id, reply.results, frames, monotonic())
             if self._fetcher.ready:
-                self._goes_first = self._waiting and little
-                self._tell()
+                self._goes_first = awaited and little
+                if not frames:
+                    self._tell()
         if self._goes_first:
             self._back.wait(GOES_FIRST_S)
             self._goes_first = False
+
+    def _located(self, plan: LookupPlan, reply: Reply | TailraceError, _frames: Sequence[Frame]) -> None:
+        if not isinstance(reply, OffsetsListed):
+            self._failed(plan, reply)
+            return
+        with self._lock:
+            self._fetcher.located(plan, reply.results, monotonic())
+            self.cluster_moved = True  # positions may be known now that are to be stored
+            self._tell()
+
+    def _failed(self, plan: FetchPlan | LookupPlan, reply: Reply | TailraceError) -> None:
+        error = reply if isinstance(reply, TailraceError) else MalformedRequestError(f"got {reply!r:.200}")
+        with self._lock:
+            self._fetcher.failed(plan.fetch_id, error, monotonic())
+            if self._fetcher.ready:
+                self._tell()
 
     # ----------------------------------------------- in the application's thread
 

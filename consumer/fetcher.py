@@ -76,6 +76,8 @@ class Fetcher:
         self.ready: dict[Key, AssignedPartition] = {}
         """Something to hand over or to raise, the one whose turn it is first."""
         self._flights = Flights(random)
+        self._answered: list[tuple[Flight, int]] = []
+        """Flights that `plan` is to land, and how many bytes of batches each has brought."""
         self.retry_at: float | None = None
         """When `plan` would have more to send than at its last call, if nothing else happens."""
         self.outdated = False
@@ -141,6 +143,7 @@ class Fetcher:
     def plan(self, now: float) -> list[FetchPlan | LookupPlan]:
         """What to send now."""
         self.retry_at = None
+        self._land_answered()
         if self.buffered_bytes >= FETCH_BUFFER_BYTES_MAX:
             self._drop_paused()
         if self.buffered_bytes >= FETCH_BUFFER_BYTES_MAX:
@@ -162,14 +165,19 @@ class Fetcher:
     def replied(
         self, fetch_id: int, results: Sequence[FetchResult], frames: Sequence[Buffer], now: float
     ) -> None:
-        """A node has answered a fetch: `frames` are the batches of all `results`, in their order."""
+        """A node has answered a fetch: `frames` are the batches of all `results`, in their order.
+
+        They can be handed over at once. Landing the flight, for which nobody waits, is left to `plan`.
+        """
         announced = sum(map(_batches_of, results))
         if announced != len(frames):
             error = MalformedRequestError(f"a reply of {len(frames)} frames that speaks of {announced}")
             self.failed(fetch_id, error, now)
             return
-        flight = self._flights.land(fetch_id)
-        flight.node.brought(sum(map(len, frames)))
+        flight = self._flights.by_id[fetch_id]
+        self._answered.append((flight, sum(map(len, frames))))
+        if flight.node.failing:
+            flight.node.reached()
         start = 0
         for result in results:
             end = start + result.batches
@@ -179,10 +187,6 @@ class Fetcher:
                 self._idle[partition.key] = partition
                 self._take(partition, result, frames[start:end], now)
             start = end
-        for partition in flight.retried:
-            if partition.fetch == fetch_id:
-                partition.clear_backoff()
-        self._idle.update(self._flights.rest(flight))
 
     def located(self, plan: LookupPlan, results: Sequence[OffsetResult], now: float) -> None:
         """A node has answered where logs start and end, in the order of the queries."""
@@ -229,11 +233,14 @@ class Fetcher:
     def pop(self, partition: AssignedPartition) -> bool:
         """The partition's first batch was handed over whole; True if a fetch can go out for that."""
         was_full = self.buffered_bytes >= FETCH_BUFFER_BYTES_MAX
+        had_enough = partition.buffered_bytes >= self._ahead_bytes
         self.buffered_bytes -= len(partition.buffer[0].data)
         partition.pop()
-        if not partition.deliverable:
+        if not partition.buffer and partition.failure is None:
             self.ready.pop(partition.key, None)
-        return was_full or (partition.fetch == NO_FETCH and partition.wants_fetch(self._ahead_bytes))
+        return was_full or (
+            had_enough and partition.fetch == NO_FETCH and partition.wants_fetch(self._ahead_bytes)
+        )
 
     # ------------------------------------------------------------------ inside
 
@@ -288,6 +295,16 @@ class Fetcher:
         node = flight.node
         return FetchPlan(flight.fetch_id, node.node_id, entries, flight.number, flight.epoch, node.room)
 
+    def _land_answered(self) -> None:
+        answered, self._answered = self._answered, []
+        for flight, size in answered:
+            self._flights.land(flight.fetch_id)
+            flight.node.brought(size)
+            for partition in flight.retried:
+                if partition.fetch == flight.fetch_id:
+                    partition.clear_backoff()
+            self._idle.update(self._flights.rest(flight))
+
     def _land(self, fetch_id: int) -> Flight:
         flight = self._flights.land(fetch_id)
         self._idle.update(self._flights.dissolve(flight))
@@ -318,7 +335,7 @@ class Fetcher:
         try:
             for batch in batches:
                 header = parse_header(batch)
-                end = header.last_offset + 1
+                end = header.base_offset + header.last_offset_delta + 1
                 if end > partition.fetch_offset:
                     partition.push(RawBatch(batch, header, partition.fetch_offset, end))
                     self.buffered_bytes += len(batch)
@@ -366,7 +383,8 @@ class Fetcher:
         self._show(partition)
 
     def _show(self, partition: AssignedPartition) -> None:
-        if partition.deliverable:
+        """Let it have its turn, if there is something to hand over or to raise."""
+        if (partition.buffer or partition.failure) and not (partition.paused or partition.aside):
             self.ready.setdefault(partition.key, partition)
 
     def _drop_paused(self) -> None:

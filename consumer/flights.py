@@ -74,8 +74,6 @@ class Node:
 
     def brought(self, size: int) -> None:
         """Its answer had batches of so many bytes: the next may have more."""
-        if self.failing:
-            self.reached()
         room = ROOM_FACTOR * size
         little = 0 < room < LOCAL_PAYLOAD_BYTES_MIN
         self.room = 0 if little else min(max(room, FETCH_SLOT_BYTES_FIRST), FETCH_SLOT_BYTES_MAX)
@@ -120,7 +118,8 @@ class Flights:
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._flights: dict[int, Flight] = {}
+        self.by_id: dict[int, Flight] = {}
+        """All of them, in the air or resting."""
         self.nodes: dict[int, Node] = {}
         """Those that were asked for by `node`."""
         self._fetch_ids = count(NO_FETCH + 1)
@@ -139,7 +138,7 @@ class Flights:
             number += 1
         node.numbers.add(number)
         flight = Flight(next(self._fetch_ids), node, number)
-        self._flights[flight.fetch_id] = flight
+        self.by_id[flight.fetch_id] = flight
         self._send(flight, partitions)
         return flight
 
@@ -151,7 +150,7 @@ class Flights:
 
     def land(self, fetch_id: int) -> Flight:
         """There is an answer, or there will be none."""
-        flight = self._flights[fetch_id]
+        flight = self.by_id[fetch_id]
         flight.in_air = False
         flight.node.flights.discard(fetch_id)
         return flight
@@ -167,7 +166,7 @@ class Flights:
         """The flight is not resumed. Its partitions, which can be asked for again."""
         flight.node.resting.pop(flight.fetch_id, None)
         flight.node.numbers.discard(flight.number)
-        del self._flights[flight.fetch_id]
+        del self.by_id[flight.fetch_id]
         for partition in flight.partitions.values():
             partition.fetch = NO_FETCH
         return flight.partitions
@@ -177,7 +176,7 @@ class Flights:
 
         Nobody's flight does not keep another from departing. Gives those who can be asked for again.
         """
-        flight = self._flights[partition.fetch]
+        flight = self.by_id[partition.fetch]
         partition.fetch = NO_FETCH
         del flight.partitions[partition.key]
         if not flight.partitions:
@@ -186,7 +185,7 @@ class Flights:
 
     def end(self, partition: AssignedPartition) -> dict[Key, AssignedPartition]:
         """The next fetch begins without the partition. Gives those who can be asked for again."""
-        return self._end(self._flights[partition.fetch])
+        return self._end(self.by_id[partition.fetch])
 
     def _end(self, flight: Flight) -> dict[Key, AssignedPartition]:
         flight.over = True

@@ -259,8 +259,8 @@ def test_what_may_pass_is_retried_with_growing_pauses_and_a_fresh_cluster_state(
     assert pauses[0] <= 0.010
     assert pauses[-1] > 4 * pauses[0]
     world.answer(world.plan(now), now=now)
-    assert world.partitions[0].retry_at == 0
     assert asked(world.plan(now)) == []
+    assert world.partitions[0].retry_at == 0
 
 
 def test_a_node_that_cannot_be_reached_is_left_alone_for_a_while() -> None:

@@ -225,6 +225,7 @@ class Fetching(RuleBasedStateMachine):
         in_flight = {plan.fetch_id: plan.node for plan in self.plans}
         for node in self.fetcher._flights.nodes.values():
             in_flight |= dict.fromkeys(node.resting, node.node_id)
+        in_flight |= {flight.fetch_id: flight.node.node_id for flight, _ in self.fetcher._answered}
         assert set(awaited) <= set(in_flight)
         for node_id in (1, 2):
             assert sum(in_flight[fetch] == node_id for fetch in set(awaited)) <= FETCHES_PER_NODE_MAX

@@ -34,8 +34,9 @@ class Desk:
         decoding: Decoding | None = None,
         start: int = 0,
         on_error: OnError = RAISE,
+        partition_bytes: int = 10_000,
     ) -> None:
-        self.fetcher = Fetcher(partition_bytes=10_000, reset="earliest", random=Random(0))
+        self.fetcher = Fetcher(partition_bytes=partition_bytes, reset="earliest", random=Random(0))
         self.wakes = 0
         self.hand_over = HandOver(self.fetcher, Lock(), decoding or Decoding(), self.wake, on_error)
         self.partitions = [
@@ -85,9 +86,10 @@ def test_what_comes_in_during_a_poll_is_for_the_next_one() -> None:
     """A node may be as fast as the poll: then one call would take all of the log into memory."""
 
     def fetched_at_once() -> None:
-        desk.fill(0, numbered(desk.partitions[0].fetch_offset, 3))
+        end = desk.partitions[0].fetch_offset
+        desk.fill(0, numbered(end, 3), numbered(end + 3, 3))
 
-    desk = Desk()
+    desk = Desk(partition_bytes=1)
     desk.fill(0, numbered(0, 3), numbered(3, 3))
     desk.hand_over = HandOver(desk.fetcher, Lock(), Decoding(), fetched_at_once)
     assert desk.poll(100) == {"0": [0, 1, 2, 3, 4, 5]}
@@ -153,13 +155,21 @@ def test_an_interrupted_ask_hands_nothing_over() -> None:
     assert desk.poll() == {"0": [2, 3, 4, 5]}
 
 
-def test_the_engine_is_woken_when_a_buffer_has_room() -> None:
-    desk = Desk()
+def test_the_engine_is_woken_when_a_buffer_that_was_full_has_room() -> None:
+    desk = Desk(partition_bytes=1)
     desk.fill(0, numbered(0, 3))
     desk.poll(2)
     assert desk.wakes == 0
     desk.poll(2)
     assert desk.wakes == 1
+
+
+def test_the_engine_is_not_woken_for_a_buffer_that_had_room_before() -> None:
+    desk = Desk()
+    desk.fill(0, numbered(0, 3))
+    assert desk.fetcher.plan(0.0), "more is asked for before anything is handed over"
+    desk.poll()
+    assert desk.wakes == 0
 
 
 def test_a_fetch_into_the_middle_of_a_batch_is_cut_to_the_position() -> None:
