@@ -114,6 +114,7 @@ class HandOver:
             for partition in self._in_hand.values():
                 self._fetcher.seek(partition, partition.in_hand_from)
         self._in_hand.clear()
+        self._wake()
 
     def note_progress(self) -> None:
         """Bring the position of the partition that a `for` loop reads up to date."""
@@ -163,7 +164,8 @@ class HandOver:
                     break
                 self._served(partition)
                 raise
-            self._served(partition)
+            if len(self._fetcher.ready) > 1:
+                self._served(partition)
             if records:
                 handed[partition.name] = records
                 records_max -= len(records)
@@ -207,7 +209,8 @@ class HandOver:
             try:
                 taken = take(partition)
             finally:
-                self._served(partition)
+                if len(self._fetcher.ready) > 1:
+                    self._served(partition)
             if taken is not None:
                 return taken
         return None
@@ -259,10 +262,13 @@ class HandOver:
                     raise partition.failure.with_traceback(None)
                 return None
             raw = partition.buffer[0]
-            batch, rejected = self._opened(partition.name, raw)
+            if not self.on_error.tolerant or partition.name.topic == self.on_error.topic:
+                partition.open = OpenBatch(partition.name, raw, self._decoding)
+                break
+            batch, rejected = self._sifted(partition.name, raw)
             if not rejected:
                 partition.open = batch
-                return batch
+                break
             parked = Parked(partition, raw, batch, rejected)
             if self.on_error.topic is not None:
                 self.parked[partition.key] = parked
@@ -271,13 +277,12 @@ class HandOver:
             self._admit(parked)
         return partition.open
 
-    def _opened(self, name: TopicPartition, raw: RawBatch) -> tuple[OpenBatch | None, list[Rejected]]:
+    def _sifted(self, name: TopicPartition, raw: RawBatch) -> tuple[OpenBatch | None, list[Rejected]]:
         """The batch without what is rejected; None if that is all of it."""
-        tolerant = self.on_error.tolerant and name.topic != self.on_error.topic
         try:
-            batch = OpenBatch(name, raw, self._decoding, sifted=tolerant)
+            batch = OpenBatch(name, raw, self._decoding, sifted=True)
         except CorruptBatchError as error:
-            rejected = rejected_whole(name, raw, error) if tolerant else None
+            rejected = rejected_whole(name, raw, error)
             if rejected is None:
                 raise
             return None, [rejected]

@@ -1,6 +1,7 @@
 """A batch without the records that do not deserialize."""
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tailrace.client.serializers import Deserializer
@@ -35,6 +36,11 @@ class SiftedBatch(Batch):
         self.offsets = _at(kept, whole.offsets)
         self.timestamps = _at(kept, whole.timestamps)
         self.headers = _at(kept, whole.headers)
+
+    def records(self, topic: str, partition: int) -> list[BytesRecord]:
+        """As `Batch.records`, with what the deserializers gave."""
+        columns = (self.offsets, self.timestamps, self.keys, self.values, self.headers)
+        return list(map(Record, repeat(topic), repeat(partition), *columns))
 
     def to_arrow(self) -> "pyarrow.RecordBatch":
         """As `Batch.to_arrow`: the stored bytes, of the records that are kept."""

@@ -1,7 +1,6 @@
 """A batch of either magic, decoded: columns first, records when asked for."""
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
@@ -37,6 +36,9 @@ class Body(Protocol):
 
     def headers(self) -> list[Headers]:
         """Every record's headers."""
+
+    def fields(self) -> tuple[Iterable[object], ...]:
+        """Timestamps, keys, values and headers, to go through once. What all share has no end."""
 
 
 def decode(batch: Buffer, *, verify_crc: bool = True, header: BatchHeader | None = None) -> "Batch":
@@ -103,15 +105,9 @@ class Batch:
         """The highest offset that belongs to the batch."""
         return self.header.last_offset
 
-    def records(self, topic: str, partition: int, start_offset: int | None = None) -> list[BytesRecord]:
-        """The records at `start_offset` and after it; all of them for None."""
-        skip = 0 if start_offset is None else bisect_left(self.offsets, start_offset)
-        columns: tuple[Sequence[object], ...] = (
-            self.offsets, self.timestamps, self.keys, self.values, self.headers,
-        )  # fmt: skip
-        if skip:
-            columns = tuple(column[skip:] for column in columns)
-        return list(map(Record, repeat(topic), repeat(partition), *columns))
+    def records(self, topic: str, partition: int) -> list[BytesRecord]:
+        """All of it, one object a record."""
+        return list(map(Record, repeat(topic), repeat(partition), self.offsets, *self.body.fields()))
 
     def to_arrow(self) -> "pyarrow.RecordBatch":
         """The records as a `pyarrow.RecordBatch`: a view of this batch's memory where it can be one.

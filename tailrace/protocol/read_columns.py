@@ -2,7 +2,8 @@
 
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Final, NamedTuple
 
 from .batch import ALL_KEYS, COLUMNS_AT, COMPRESSION_MASK, HEADER_BYTES, BatchHeader
@@ -19,7 +20,7 @@ from .buffers import (
 from .columns import SIZE_PREFIX, Kind
 from .compression import decompress
 from .errors import CorruptBatchError
-from .layout import BinarySpans, HeaderSpans, layout_of
+from .layout import BinarySpans, HeaderSpans, Span, layout_of
 from .record import Headers
 
 _PADDING: Final = bytes(COLUMNS_AT - HEADER_BYTES)
@@ -101,7 +102,12 @@ class Columns:
             and not header.log_append_time
         ):
             raise CorruptBatchError("no timestamp column, but base and max timestamp differ")
-        self.offsets = self._read_offsets()
+        base, deltas = header.base_offset, layout.offset_deltas
+        if deltas is None and header.last_offset_delta != count - 1:
+            raise CorruptBatchError(f"{count} records up to {header.last_offset_delta} without offset deltas")
+        self.offsets: Sequence[int] = (
+            range(base, base + count) if deltas is None else self._read_offsets(deltas)
+        )
         self.header_columns = None if layout.headers is None else self._read_headers(layout.headers)
 
     def values(self) -> list[bytes | None]:
@@ -127,15 +133,19 @@ class Columns:
         pairs = tuple(zip(map(bytes.decode, names.items()), values.items(), strict=True))  # type: ignore[arg-type]
         return list(map(pairs.__getitem__, map(slice, starts, starts[1:])))
 
-    def _read_offsets(self) -> Sequence[int]:
+    def fields(self) -> tuple[Iterable[object], ...]:
+        """Timestamps, keys, values and headers, to go through once. What all share has no end."""
+        header = self.header
+        one_timestamp = self.layout.timestamps is None or header.log_append_time
+        return (
+            repeat(header.max_timestamp) if one_timestamp else self.timestamps(),
+            repeat(None) if self.key_column is None else self.key_column.items(),
+            self.value_column.items(),
+            repeat(()) if self.header_columns is None else self.headers(),
+        )
+
+    def _read_offsets(self, span: Span) -> list[int]:
         base, last = self.header.base_offset, self.header.last_offset_delta
-        span = self.layout.offset_deltas
-        if span is None:
-            if last != self.count - 1:
-                raise CorruptBatchError(
-                    f"{self.count} records up to offset delta {last}, but no offset deltas"
-                )
-            return range(base, base + self.count)
         deltas = struct.unpack_from(f"<{self.count}i", self.body, span.start)
         if (
             deltas[0] < 0

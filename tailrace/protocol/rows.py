@@ -9,7 +9,7 @@ Varints are zigzag, the least significant seven bits first, at most ten bytes; a
 that follow it, and -1 stands for null. Offset deltas ascend; a compacted batch may lack any of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from .batch import INT64_MAX, BatchHeader
@@ -58,6 +58,10 @@ class Rows:
     def headers(self) -> list[Headers]:
         """Every record's headers."""
         return self._headers
+
+    def fields(self) -> tuple[Iterable[object], ...]:
+        """Timestamps, keys, values and headers, to go through once."""
+        return self._timestamps, self._keys, self._values, self._headers
 
     def _read(self, body: bytes, count: int) -> None:
         at = 0

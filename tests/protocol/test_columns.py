@@ -212,8 +212,6 @@ def test_records() -> None:
         Record("topic", 3, 1, 6, None, b"b", (("h", b"1"),)),
         Record("topic", 3, 2, 4, b"l", None, ()),
     ]
-    for start, expected in ((-5, records), (0, records), (2, records[2:]), (3, []), (99, [])):
-        assert batch.records("topic", 3, start_offset=start) == expected
     assert len(batch) == batch.count == 3
     assert (batch.base_offset, batch.last_offset) == (0, 2)
 
@@ -232,8 +230,7 @@ def test_compacted_batch_keeps_its_offsets(native: Any) -> None:
     assert batch.offsets == [101, 104, 109]
     assert batch.values == [b"a", b"b", b"c"]
     assert (batch.base_offset, batch.last_offset, len(batch)) == (100, 109, 3)
-    assert [record.offset for record in batch.records("t", 0, start_offset=102)] == [104, 109]
-    assert batch.records("t", 0, start_offset=110) == []
+    assert [record.offset for record in batch.records("t", 0)] == [101, 104, 109]
     assert batch.to_arrow().column("offset").to_pylist() == [101, 104, 109]
 
 
