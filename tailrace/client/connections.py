@@ -250,9 +250,8 @@ class Connections:
                 frames = link.path.incoming(request_id, payload)
             except TailraceError as error:
                 reply, frames = error, []
-        pending = self._pending.get(request_id)
-        if pending is not None and pending.destination == link.destination:
-            self._pending.take(request_id)
+        pending = self._pending.take_answered(request_id, link.destination)
+        if pending is not None:
             pending.on_reply(reply, frames)
         elif not readable:
             _log.warning("%s sent a reply that cannot be read: %s", link, reply)

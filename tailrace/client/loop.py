@@ -8,7 +8,7 @@ from functools import partial
 from math import inf
 from random import Random
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 from tailrace.protocol.cluster_copy import ClusterCopy
 from tailrace.protocol.errors import ClosedError, ConnectionFailedError, TailraceError
@@ -24,6 +24,7 @@ from .connections import Connections
 from .follower import Follower
 from .link import COORDINATOR, Location
 
+_OF_CONNECTIONS: Final = (Connection, Pipes)
 _log = logging.getLogger(__name__)
 
 
@@ -145,7 +146,7 @@ class Loop:
             for source in self._wait(self._step(monotonic())):
                 if source is self._wakeup:
                     self._flagged = True
-                elif isinstance(source, Connection | Pipes):
+                elif isinstance(source, _OF_CONNECTIONS):
                     self.connections.receive(source, monotonic())
                 elif isinstance(source, Subscriber):
                     self.follower.receive(monotonic())

@@ -69,6 +69,14 @@ class PendingRequests:
         """Remove and return the request; None if it was answered or given up before."""
         return self._requests.pop(request_id, None)
 
+    def take_answered(self, request_id: int, destination: int) -> Pending | None:
+        """As `take`, if it is this destination that was asked."""
+        pending = self._requests.get(request_id)
+        if pending is None or pending.destination != destination:
+            return None
+        del self._requests[request_id]
+        return pending
+
     def take_sent(self, destination: int) -> list[Pending]:
         """Remove the requests that a destination was given, oldest first."""
         found = [p for p in self._requests.values() if p.destination == destination and p.sent]

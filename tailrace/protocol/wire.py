@@ -1,7 +1,8 @@
 """Header frames to messages and back."""
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from functools import partial
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -20,6 +21,7 @@ from .messages import (
 )
 
 M = TypeVar("M")
+Header: TypeAlias = bytes | memoryview
 
 _node_requests: Final[msgspec.msgpack.Decoder[NodeRequest]] = msgspec.msgpack.Decoder(NodeRequest)
 _coordinator_requests: Final[msgspec.msgpack.Decoder[CoordinatorRequest]] = msgspec.msgpack.Decoder(
@@ -34,27 +36,7 @@ encode: Final[Callable[[Request | Reply | Published], bytes]] = msgspec.msgpack.
 """The header frame of a message."""
 
 
-def decode_node_request(header: bytes | memoryview) -> NodeRequest:
-    """Raises MalformedRequestError, UnsupportedVersionError, RequestTooLargeError."""
-    return _decode(_node_requests, header)
-
-
-def decode_coordinator_request(header: bytes | memoryview) -> CoordinatorRequest:
-    """Raises MalformedRequestError, UnsupportedVersionError, RequestTooLargeError."""
-    return _decode(_coordinator_requests, header)
-
-
-def decode_reply(header: bytes | memoryview) -> Reply:
-    """Raises MalformedRequestError, UnsupportedVersionError, RequestTooLargeError."""
-    return _decode(_replies, header)
-
-
-def decode_published(header: bytes | memoryview) -> Published:
-    """Raises MalformedRequestError, RequestTooLargeError. What is published carries no protocol version."""
-    return _decode(_published, header, versioned=False)
-
-
-def request_id_of(header: bytes | memoryview) -> int:
+def request_id_of(header: Header) -> int:
     """The request id of a header that did not decode, for its error reply; -1 if unreadable."""
     if len(header) > HEADER_BYTES_MAX:
         return -1
@@ -75,7 +57,7 @@ def error_info(error: TailraceError) -> ErrorInfo:
     return ErrorInfo(int(error.code), str(error)[:4096])
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[M], header: bytes | memoryview, versioned: bool = True) -> M:
+def _decode(decoder: msgspec.msgpack.Decoder[M], header: Header, versioned: bool = True) -> M:
     if len(header) > HEADER_BYTES_MAX:
         raise RequestTooLargeError(f"header of {len(header)} bytes, at most {HEADER_BYTES_MAX}")
     try:
@@ -90,11 +72,23 @@ def _decode(decoder: msgspec.msgpack.Decoder[M], header: bytes | memoryview, ver
     return message
 
 
+decode_node_request: Final[Callable[[Header], NodeRequest]] = partial(_decode, _node_requests)
+"""Raises MalformedRequestError, UnsupportedVersionError, RequestTooLargeError."""
+decode_coordinator_request: Final[Callable[[Header], CoordinatorRequest]] = partial(
+    _decode, _coordinator_requests
+)
+"""Raises MalformedRequestError, UnsupportedVersionError, RequestTooLargeError."""
+decode_reply: Final[Callable[[Header], Reply]] = partial(_decode, _replies)
+"""Raises MalformedRequestError, UnsupportedVersionError, RequestTooLargeError."""
+decode_published: Final[Callable[[Header], Published]] = partial(_decode, _published, versioned=False)
+"""Raises MalformedRequestError, RequestTooLargeError. What is published carries no protocol version."""
+
+
 def _unsupported(version: int) -> UnsupportedVersionError:
     return UnsupportedVersionError(f"protocol version {version}, this process speaks {PROTOCOL_VERSION}")
 
 
-def _version_of(header: bytes | memoryview) -> int | None:
+def _version_of(header: Header) -> int | None:
     try:
         return msgspec.msgpack.decode(_prefix.decode(header)[2], type=int)
     except (msgspec.MsgspecError, IndexError, UnicodeDecodeError, RecursionError):

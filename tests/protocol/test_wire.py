@@ -79,7 +79,9 @@ def any_message(kinds: tuple[type, ...]) -> st.SearchStrategy[Any]:
     return st.one_of(*(strategy_of(inspect.type_info(kind)) for kind in kinds))
 
 
-@pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.__name__)
+@pytest.mark.parametrize(
+    "decoder", DECODERS, ids=["node request", "coordinator request", "reply", "published"]
+)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_every_message_survives_the_trip(decoder: Any, data: st.DataObject) -> None:
