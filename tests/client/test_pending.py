@@ -40,6 +40,17 @@ def test_only_what_one_destination_was_sent_is_taken() -> None:
     assert requests.next_deadline() == inf
 
 
+def test_an_answer_takes_only_what_its_sender_was_asked() -> None:
+    requests = PendingRequests()
+    requests.add(_pending(1, destination=1))
+    assert requests.take_answered(1, 2) is None
+    assert requests.take_answered(2, 1) is None
+    taken = requests.take_answered(1, 1)
+    assert taken is not None
+    assert taken.request_id == 1
+    assert requests.take_answered(1, 1) is None
+
+
 def test_many_answered_requests_leave_no_heap_behind() -> None:
     requests = PendingRequests()
     for request_id in range(50_000):
