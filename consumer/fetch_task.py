@@ -119,16 +119,10 @@ class FetchTask:
             return
         little = sum(map(len, frames)) < LOCAL_PAYLOAD_BYTES_MIN
         with self._lock:
-            awaited = self._waiting
-            if frames:
-                # First of all: a thread takes longer to wake than a record to be taken in, which is done
-                # meanwhile. It looks when the lock is free, and waits again if nothing is left of the reply.
-                self._tell()
             self._fetcher.replied(plan.fetch_id, reply.results, frames, monotonic())
             if self._fetcher.ready:
-                self._goes_first = awaited and little
-                if not frames:
-                    self._tell()
+                self._goes_first = self._waiting and little
+                self._tell()
         if self._goes_first:
             self._back.wait(GOES_FIRST_S)
             self._goes_first = False
