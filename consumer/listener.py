@@ -1,14 +1,30 @@
 """What an application is told when partitions come and go."""
 
 from collections.abc import Collection
+from typing import Final
 
+from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.record import TopicPartition
+
+_PREFIX: Final = "on_partitions_"
+
+
+def refuse_other_names(listener: type) -> None:
+    """Raises InvalidArgumentError for a method with kafka-python's name alone, which nobody would call."""
+    for name in vars(listener):
+        ours = name.replace(_PREFIX, "on_")
+        if name.startswith(_PREFIX) and ours not in vars(listener):
+            raise InvalidArgumentError(f"{listener.__name__}.{name} is never called: its name is {ours} here")
 
 
 class RebalanceListener:
     """Override what you need. Called in the application's thread, within the call that asks for records,
     `subscribe`, `unsubscribe` or `close`; what a method raises, that call raises.
     """
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        refuse_other_names(cls)
 
     def on_assigned(self, partitions: Collection[TopicPartition]) -> None:
         """These are read from now on; their positions are known, and may be changed by `seek`."""

@@ -187,11 +187,11 @@ class ClusterState:
         return None if topic_id is None else self.topics[topic_id]
 
     def existing_topic(self, name: str) -> TopicInfo:
-        """The topic of this name. Raises UnknownTopicError, which names similar ones."""
+        """The topic of this name. Raises UnknownTopicError, which names similar ones, or how to create it."""
         topic = self.topic(name)
         if topic is not None:
             return topic
-        hint = did_you_mean(name, self.topic_ids, 3)
+        hint = did_you_mean(name, self.topic_ids, 3) or " (`tailrace topic create` or Admin.create_topic)"
         raise UnknownTopicError(f"topic {name[:NAME_LENGTH_MAX]!r} does not exist{hint}")
 
     def apply(self, change: Change) -> None:

@@ -43,7 +43,8 @@ class Keeper:
         """Readable at the end."""
         self._stop_within_s: list[float] = []
         self._stop_by: float | None = None
-        self._killed = False
+        self.killed = False
+        """Were there workers that did not end in time?"""
         self._was_ready = False
         self._crashes: Counter[Place] = Counter()
         self._poisoned: set[Place] = set()
@@ -109,12 +110,12 @@ class Keeper:
                     self._on_news(key.data)
             while self._stop_within_s:
                 self._begin_to_end(self._stop_within_s.pop(0))
-            if self._stop_by is not None and not self._killed and monotonic() >= self._stop_by:
+            if self._stop_by is not None and not self.killed and monotonic() >= self._stop_by:
                 self._kill()
 
     def _wait_s(self, now: float) -> float | None:
         due = [member.restart_at for member in self._members if member.restart_at is not None]
-        if self._stop_by is not None and not self._killed:
+        if self._stop_by is not None and not self.killed:
             due.append(self._stop_by)
         return min(max(0.0, min(due) - now), _WAIT_S_MAX) if due else None
 
@@ -155,12 +156,19 @@ class Keeper:
             self._fail(reason)
         elif self._stop_by is not None:
             if code and not (code == -signal.SIGTERM and not member.ready):
-                _log.warning("worker %d did not end cleanly: %s", member.index, reason)
+                self._ended_badly(member, reason)
         elif not self._was_ready and code != -signal.SIGKILL:
             # It would be so again. But who is killed is so by somebody, or for want of memory.
             self._fail(f"a worker could not start: {reason}")
         else:
             self._restart(member, reason, in_hand if said is None else None)
+
+    def _ended_badly(self, member: Member, reason: str) -> None:
+        what = f"worker {member.index} did not end cleanly: {reason}"
+        if self.killed or self._left == {}:  # as was asked for, or nothing was left to commit
+            _log.warning(what)
+        else:
+            self._fail(f"{what}; what it has not committed is handled again")
 
     def _restart(self, member: Member, reason: str, in_hand: Place | None) -> None:
         pause_s = member.restarts.died(monotonic())
@@ -195,4 +203,4 @@ class Keeper:
             if member.process is not None:
                 _log.warning("worker %d did not end in time and is killed", member.index)
                 member.kill()
-        self._killed = True
+        self.killed = True

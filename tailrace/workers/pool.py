@@ -23,7 +23,7 @@ from tailrace.consumer.arguments import topics_of
 from tailrace.consumer.config import OPTIONS as CONSUMER_OPTIONS
 from tailrace.consumer.config import ConsumerConfig
 from tailrace.processes.signal_pipe import SignalPipe, stop_signals
-from tailrace.protocol.errors import ClosedError, InvalidArgumentError, TailraceError
+from tailrace.protocol.errors import ClosedError, InvalidArgumentError, TailraceError, WorkerFailedError
 from tailrace.protocol.record import TopicPartition
 from tailrace.protocol.text import plural
 
@@ -204,7 +204,8 @@ class Pool:
     def run(self, report: Callable[[dict[str, Any]], None] | None = None, every_s: float = 1.0) -> None:
         """Start, and stop when it has ended by itself, or at SIGTERM or Ctrl-C (the second one kills).
 
-        `report` gets `metrics()` every so often. Only in the main thread. Raises like `wait`.
+        `report` gets `metrics()` every so often. Only in the main thread. Raises like `wait`; also
+        WorkerFailedError if workers had to be killed.
         """
         signals = SignalPipe(stop_signals())
         try:
@@ -225,6 +226,10 @@ class Pool:
                     self.stop()
             finally:
                 signals.close()
+        if keeper.killed:
+            raise WorkerFailedError(
+                "workers did not end in time and were killed: what they have not committed is handled again"
+            )
 
     def __repr__(self) -> str:
         spec, keeper = self._spec, self._keeper

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from tailrace.consumer import Consumer
+from tailrace.consumer.async_listener import AsyncRebalanceListener
+from tailrace.consumer.listener import RebalanceListener
 from tailrace.protocol.errors import (
     ClosedError,
     ConnectionFailedError,
@@ -53,6 +55,15 @@ Make = Callable[..., Consumer]
 def test_options(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidArgumentError, match=says):
         Consumer(**options)
+
+
+@pytest.mark.parametrize("base", [RebalanceListener, AsyncRebalanceListener])
+def test_a_listener_with_names_that_nobody_calls(base: type) -> None:
+    with pytest.raises(
+        InvalidArgumentError, match=r"Mine\.on_partitions_lost is never called: .* is on_lost here"
+    ):
+        type("Mine", (base,), {"on_partitions_lost": print})
+    type("Both", (base,), {"on_partitions_lost": print, "on_lost": print})
 
 
 @pytest.mark.parametrize("topics", [(5,), (None,), ("",), (["nested"],)])

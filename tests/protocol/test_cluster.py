@@ -155,7 +155,7 @@ def test_a_topic_that_does_not_exist_is_refused_with_similar_names() -> None:
     assert state.existing_topic("flights").name == "flights"
     for name, says in [
         ("flihgts", "topic 'flihgts' does not exist; did you mean 'flights'?"),
-        ("zzz", "topic 'zzz' does not exist"),
+        ("zzz", "topic 'zzz' does not exist (`tailrace topic create` or Admin.create_topic)"),
     ]:
         with pytest.raises(UnknownTopicError) as caught:
             state.existing_topic(name)

@@ -344,6 +344,29 @@ def test_who_does_not_drain_is_killed(
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_a_worker_that_does_not_end_cleanly_is_told_of(
+    pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers, tmp_path: Path
+) -> None:
+    source = topic()
+    numbers(source, 1)
+
+    def hang(_: Record[Any, Any]) -> None:
+        (tmp_path / "hangs").touch()
+        while not (tmp_path / "dies").exists():
+            time.sleep(0.01)
+        os._exit(3)
+
+    made = pool(hang, source, stop_at_end=False, processes=1)
+    made.start()
+    wait_until((tmp_path / "hangs").exists, "the handler hangs")
+    keeper = made._kept()
+    keeper.stop(WITHIN_S)
+    wait_until(lambda: keeper._stop_by is not None, "the pool ends")
+    (tmp_path / "dies").touch()
+    with pytest.raises(WorkerFailedError, match=r"worker 0 did not end cleanly: .*3.*; what it has not"):
+        made.stop()
+
+
 ORPHANED = """
 import sys, time
 from tailrace.workers import Pool
