@@ -36,6 +36,8 @@ def topic_of(topic: object) -> str:
     """One name."""
     if not isinstance(topic, str) or not topic:
         raise InvalidArgumentError(f"{topic!r:.100} is no topic: give its name")
+    if ":" in topic:
+        raise InvalidArgumentError(f"{topic!r:.100} is no topic: addresses are given as bootstrap_servers=")
     return topic
 
 

@@ -66,7 +66,7 @@ def test_a_listener_with_names_that_nobody_calls(base: type) -> None:
     type("Both", (base,), {"on_partitions_lost": print, "on_lost": print})
 
 
-@pytest.mark.parametrize("topics", [(5,), (None,), ("",), (["nested"],)])
+@pytest.mark.parametrize("topics", [(5,), (None,), ("",), (["nested"],), ("payments", "127.0.0.1:7070")])
 def test_topics_that_are_none(topics: tuple[Any, ...]) -> None:
     with pytest.raises(InvalidArgumentError, match="is no topic"):
         Consumer(*topics)
