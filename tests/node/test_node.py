@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tailrace.node.main import Loop
 from tailrace.protocol.columns import encode
 from tailrace.protocol.decode import decode
 from tailrace.protocol.errors import ErrorCode
@@ -128,6 +129,26 @@ def test_other_peers_are_answered_while_one_is_gone(house: Any) -> None:
 
 
 # -------------------------------------------------------------------------------- fetch
+
+
+def test_a_fetch_that_waits_costs_no_rounds(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = 0
+    step = Loop.step
+
+    def counted(loop: Loop, *arguments: Any) -> None:
+        nonlocal rounds
+        rounds += 1
+        step(loop, *arguments)
+
+    monkeypatch.setattr(Loop, "step", counted)
+    house.start()
+    topic, peer = house.create(), house.peer()
+    topic.produce(peer, b"a")
+    before, began = rounds, time.monotonic()
+    for _ in range(10):
+        assert not topic.fetch(peer, 1, max_wait_ms=50)[1]
+    # A few for each fetch, and those of the heartbeats.
+    assert rounds - before < 100 + 20 * (time.monotonic() - began)
 
 
 def test_a_fetch_waits_for_an_append(house: Any) -> None:
