@@ -112,8 +112,9 @@ class Loop:
             self._sleeping = False
             try:
                 self._wakeup.set()
-            except BaseException:  # what a signal handler raises: the next one who wakes makes up for it
-                self._sleeping = True
+            except BaseException:  # what a signal handler raises, perhaps in both calls
+                self._sleeping = True  # the next one who wakes makes up for it
+                self._wakeup.set()  # for those who woke meanwhile, and relied on this call
                 raise
 
     def stop(self) -> None:

@@ -311,6 +311,23 @@ def test_a_wake_that_was_interrupted_does_not_keep_the_next_one_from_waking(monk
     loop.release()
 
 
+def test_who_wakes_while_another_is_interrupted_in_it_is_heard(monkeypatch) -> None:
+    loop = Loop(Bootstrap("127.0.0.1:1"), "test")
+    loop._sleeping = True  # as the thread leaves it before it waits
+    flag = loop._wakeup.set
+
+    def interrupted() -> None:
+        monkeypatch.setattr(loop._wakeup, "set", flag)
+        loop.wake()  # another thread, while the signal handler runs
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop._wakeup, "set", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loop.wake()
+    assert select.select([loop._wakeup.fileno()], [], [], 0)[0]
+    loop.release()
+
+
 def test_ctrl_c_without_a_handler_ends_the_process(free_address) -> None:
     process = subprocess.Popen(
         [
