@@ -67,8 +67,8 @@ class Accumulator:
         self._linger_s = linger_s
         self._delivery_timeout_s = delivery_timeout_s
         self._max_block_s = max_block_s
-        self._alarm = Alarm(wake)
-        self.announce: Callable[[], None] = self._alarm.ring
+        self.alarm = Alarm(wake)
+        self.announce: Callable[[], None] = self.alarm.ring
         """Tell the I/O thread of what was opened or finished: best without the lock, which that wants."""
         self._open: dict[Batch, TopicBuffers] = {}
         """In the order in which they were opened, and so in that of their due times."""
@@ -170,7 +170,7 @@ class Accumulator:
 
     def open_batch(self, topic: TopicBuffers, partition: int, now: float) -> Batch:
         """A new batch, with no memory taken for it yet. The lock is held; `announce` must follow."""
-        self._alarm.set(now + self._linger_s)  # first: what interrupts before this opens nothing
+        self.alarm.set(now + self._linger_s)  # first: what interrupts before this opens nothing
         outcome = Outcome(topic.name, partition)
         batch = Batch(outcome, topic.topic_id, partition, now, now + self._delivery_timeout_s)
         topic.open[partition] = batch
@@ -188,7 +188,7 @@ class Accumulator:
 
     def finish(self, batch: Batch, topic: TopicBuffers) -> None:
         """Nothing more fits into the batch. The lock is held; `announce` must follow."""
-        self._alarm.set(AT_ONCE)
+        self.alarm.set(AT_ONCE)
         self._seal(batch, topic)
         self.encoder.encode_early(batch, self.used_bytes)
 
@@ -288,7 +288,7 @@ class Accumulator:
                     self._seal(batch, topic)
                 else:
                     due = min(due, batch.deadline)
-            self._alarm.reset(due)
+            self.alarm.reset(due)
             sealed, self._sealed = self._sealed, []
             self._ledger.enter(sealed)
             return sealed, due
@@ -363,7 +363,7 @@ class Accumulator:
             self._watcher()
 
     def _seal_all(self) -> None:
-        self._alarm.set(AT_ONCE)
+        self.alarm.set(AT_ONCE)
         try:
             for batch, topic in tuple(self._open.items()):
                 self._seal(batch, topic)
@@ -373,7 +373,7 @@ class Accumulator:
     def _ask_for_memory(self) -> None:
         """If only what is open can give some back, have the I/O thread take it."""
         if not self._unresolved():
-            self._alarm.set(AT_ONCE)
+            self.alarm.set(AT_ONCE)
             self.announce()
 
     def _unresolved(self, generation: int | None = None) -> int:

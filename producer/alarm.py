@@ -13,29 +13,29 @@ class Alarm:
     Times in seconds of `time.monotonic`.
     """
 
-    __slots__ = ("_due", "_heard", "_set", "_wake")
+    __slots__ = ("_due", "_wake", "heard", "last")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._due = inf
         """When the I/O thread comes next at the latest, as far as it was or will be told."""
-        self._set = self._heard = 0
-        """Counts that differ while there is a due time that it was not told of."""
+        self.last = self.heard = 0
+        """Numbers of due times, which differ while there is one that it was not told of."""
 
     def set(self, due: float) -> None:
         """What comes next will be due then. First, so that no interrupt comes between; `ring` must follow."""
         if due < self._due:
             self._due = due
-            self._set += 1
+            self.last += 1
 
     def ring(self) -> None:
         """Wake the I/O thread if that is needed."""
-        last = self._set
-        if self._heard != last:
+        last = self.last
+        if self.heard != last:
             self._wake()
-            self._heard = last  # what interrupts before this leaves it to the next one who rings
+            self.heard = last  # what interrupts before this leaves it to the next one who rings
 
     def reset(self, due: float) -> None:
         """The I/O thread has seen what there is, and comes again when something is due."""
         self._due = due
-        self._heard = self._set
+        self.heard = self.last

@@ -220,8 +220,8 @@ class Producer:
             size += len(key)
             if partition is None and (key or self._partitioner.empty_is_key):
                 partition = self._key_hash(key) % target.count if target.count > 1 else 0
-        lock = self._accumulator.lock  # its `append`, written out; a `with` would cost 50 ns more
-        now = monotonic()
+        # The accumulator's `append`, written out; a `with` would cost 50 ns more.
+        lock, alarm, now = self._accumulator.lock, self._accumulator.alarm, monotonic()
         try:
             lock.acquire()
             batch = target.open[target.sticky if partition is None else partition]
@@ -244,7 +244,7 @@ class Producer:
                 batch.trim(index)
                 raise
             lock.release()
-            if index == 0:
+            if alarm.heard != alarm.last:  # also what was interrupted before it was told
                 self._accumulator.announce()
             return Delivery(batch.outcome, index)
         except BaseException:

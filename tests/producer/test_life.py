@@ -195,6 +195,38 @@ def to_another_thread() -> None:
     signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
 
+def test_a_record_that_nobody_was_told_of_is_told_of_with_the_next(
+    producer: MakeProducer, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, writer = topic(), producer()
+    writer.send(name, b"x").result(PATIENCE_S)
+    busy, end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        busy.set()
+        end.wait(PATIENCE_S)
+
+    writer._engine.submit(work)  # so that the I/O thread does not come by itself
+    assert busy.wait(PATIENCE_S)
+    alarm = writer._accumulator.alarm
+    wake, attempts = alarm._wake, 0
+
+    def twice_interrupted() -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts <= 2:
+            raise KeyboardInterrupt
+        wake()
+
+    monkeypatch.setattr(alarm, "_wake", twice_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer.send(name, b"a")
+    behind = writer.send(name, b"b")
+    assert attempts == 3
+    end.set()
+    assert behind.result(PATIENCE_S).offset == 2
+
+
 def interrupted(call: Callable[[], object], ctrl_c: Callable[[], None]) -> float:
     """Ctrl-C into a call that has gone on for 100 ms; how long it lasted."""
     timer = threading.Timer(0.1, ctrl_c)
