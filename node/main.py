@@ -251,7 +251,7 @@ class Loop:
             for letter in self._mailbox.take():
                 self._open(letter, now)
         # Most rounds only pass requests to the writer and its answers back: they are not to pay for the rest.
-        if now >= self.next_step() or self._replicates or len(ready) > taken:
+        if now >= self._due_at or self._replicates or len(ready) > taken:
             self._look_round(ready, now)
 
     def _look_round(self, ready: Sequence[Source], now: float) -> None:
@@ -273,11 +273,9 @@ class Loop:
         self._replicates = self._replication.busy
 
     def next_step(self) -> float:
-        """When `step` has something to do at the latest, if nothing comes in before.
-
-        A fetch can come to wait between two looks.
-        """
-        return min(self._due_at, self._fetches.next_deadline() or inf, self._end_at)
+        """When `step` has something to do at the latest, if nothing comes in before: then it will look."""
+        self._due_at = min(self._due_at, self._fetches.next_deadline() or inf, self._end_at)
+        return self._due_at
 
     def _parent_is_gone(self, parent_fd: int) -> bool:
         if os.read(parent_fd, 4096):
