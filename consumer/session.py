@@ -236,7 +236,7 @@ class Session:
             return  # A fork of the consumer's process: nothing of it may be touched here.
         self.asking.check_no_transaction()
         outer = self.one_thread.enter()
-        self.closed = True
+        self.closed = self.engine.ending = True
         try:
             if failed:
                 self.hand_over.settle_before_last()

@@ -65,7 +65,7 @@ class Accumulator:
         self.credit = 0
         """Memory that was taken ahead by the one who holds the lock."""
         self._linger_s = linger_s
-        self._delivery_timeout_s = delivery_timeout_s
+        self.delivery_timeout_s = delivery_timeout_s
         self._max_block_s = max_block_s
         self.alarm = Alarm(wake)
         self.announce: Callable[[], None] = self.alarm.ring
@@ -172,7 +172,7 @@ class Accumulator:
         """A new batch, with no memory taken for it yet. The lock is held; `announce` must follow."""
         self.alarm.set(now + self._linger_s)  # first: what interrupts before this opens nothing
         outcome = Outcome(topic.name, partition)
-        batch = Batch(outcome, topic.topic_id, partition, now, now + self._delivery_timeout_s)
+        batch = Batch(outcome, topic.topic_id, partition, now, now + self.delivery_timeout_s)
         topic.open[partition] = batch
         self._open[batch] = topic
         return batch
@@ -241,17 +241,19 @@ class Accumulator:
                 buffers = self.topics[info.name] = TopicBuffers(info, start)
             return buffers
 
-    def flush(self, timeout_s: float | None) -> int:
-        """Seal everything and wait until all of it is resolved; the number of batches that are not yet."""
-        until = None if timeout_s is None else monotonic() + timeout_s
+    def seal(self) -> tuple[int, int]:
+        """Seal everything: its generation, and how many batches up to that have no answer."""
         with self.lock:
             self._seal_all()
-            generation = self._generation
             self._generation += 1
-            while left := self._unresolved(generation):
-                if not self._wait(None if until is None else until - monotonic()):
-                    return left
-            return 0
+            return self._generation - 1, self._unresolved(self._generation - 1)
+
+    def wait_resolved(self, generation: int, until: float) -> int:
+        """Wait until all up to this generation is resolved; how many batches are not, at `until`."""
+        with self.lock:
+            while (left := self._unresolved(generation)) and self._wait(until - monotonic()):
+                pass
+            return left
 
     def take_failures(self) -> Failures:
         """What failed since the last call."""
@@ -319,11 +321,9 @@ class Accumulator:
                 if info is not None:
                     topic.update(info)
                     continue
-                topic.gone = True
-                del self.topics[topic.name]
-                for batch in topic.open:
-                    if batch is not NOWHERE:
-                        self._seal(batch, topic)
+                self.topics.pop(topic.name).gone = True
+                for batch in [batch for batch in topic.open if batch is not NOWHERE]:
+                    self._seal(batch, topic)
 
     def unresolved(self) -> bool:
         """Is there a record without an answer?"""
@@ -387,7 +387,7 @@ class Accumulator:
             raise memory_full(self.used_bytes, self.memory_bytes, self._max_block_s, self.obstacle())
         return monotonic()
 
-    def _wait(self, timeout_s: float | None) -> bool:
+    def _wait(self, timeout_s: float) -> bool:
         """Let go of the lock until something changes; False if `timeout_s` was over first."""
         if threading.get_ident() == self.io_thread:
             raise TailraceError("a callback would wait for its own thread; do this in another one")

@@ -33,6 +33,7 @@ from .bulk import accept
 from .columns import columns_of
 from .config import BATCH_SIZE_DEFAULT, OPTIONS, ProducerConfig
 from .delivery import Delivery, ManyDelivery
+from .flushing import flush
 from .metrics import metrics_of
 from .partitioner import Partitioner, PartitionerOption
 from .pipeline import Pipeline
@@ -303,7 +304,7 @@ class Producer:
         timeout_s = seconds_of(timeout)
         if self._closed:
             self._accumulator.check()
-        left = self._accumulator.flush(timeout_s)
+        left = flush(self._engine, self._accumulator, timeout_s)
         if left:
             what = f"{plural(left, 'batch')} got no answer within {timeout_s} s; still on the way"
             raise TimedOutError(what + because(self._accumulator.obstacle()))
@@ -319,7 +320,8 @@ class Producer:
         if self._closed:
             return
         try:
-            self._accumulator.flush(timeout_s)
+            self._engine.ending = True
+            flush(self._engine, self._accumulator, timeout_s)
         finally:
             self._closed = True
             self._accumulator.fail(ClosedError(f"{self._name} is closed"))

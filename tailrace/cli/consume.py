@@ -10,7 +10,6 @@ import click
 
 from tailrace.protocol.record import TopicPartition
 
-from .connect import waiting_is_told
 from .offsets import OffsetRange, Place, parse_offsets
 from .options import bootstrap_option, json_option, timeout_option
 from .output import LOOK_AT_READER_MS, check_reader
@@ -109,14 +108,13 @@ def consume(
         raise click.UsageError("--format and --json exclude each other")
     pattern = pattern_of(topics) if regex else None
     timeout_ms = round(timeout_s * 1000)
-    with waiting_is_told(bootstrap_servers, timeout_s):
-        consumer = Consumer(
-            bootstrap_servers=bootstrap_servers,
-            group_id=group_id,
-            auto_offset_reset=_reset(offsets) if group_id is None else _group_reset(offsets, partitions),
-            enable_auto_commit=False,
-            request_timeout_ms=timeout_ms,
-        )
+    consumer = Consumer(
+        bootstrap_servers=bootstrap_servers,
+        group_id=group_id,
+        auto_offset_reset=_reset(offsets) if group_id is None else _group_reset(offsets, partitions),
+        enable_auto_commit=False,
+        request_timeout_ms=timeout_ms,
+    )
     with consumer:
         if group_id is not None:
             from .group_reading import Goal, print_as_member

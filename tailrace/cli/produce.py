@@ -16,7 +16,6 @@ from tailrace.protocol.limits import RECORD_BYTES_MAX
 from tailrace.protocol.text import plural
 
 from . import exit_codes
-from .connect import waiting_is_told
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json
 from .record_format import unescape
@@ -153,8 +152,7 @@ def produce(
             delivery_timeout_ms=round(timeout_s * 1000),
         ) as producer,
     ):
-        with waiting_is_told(bootstrap_servers, timeout_s):
-            _check_place(producer, topic, partition)
+        _check_place(producer, topic, partition)
         started = time.monotonic()
         records = chain.from_iterable(source(advance) for source in sources)
         failure = _send_all(producer, topic, records, partition, tally)

@@ -16,7 +16,6 @@ from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.similar import did_you_mean
 from tailrace.protocol.text import plural
 
-from .connect import waiting_is_told
 from .options import bootstrap_option, json_option, timeout_option
 from .output import print_json
 
@@ -135,8 +134,7 @@ def run(
         )
     except InvalidArgumentError as error:
         raise click.UsageError(str(error)) from None
-    with waiting_is_told(bootstrap_servers, timeout_s):
-        pool.check_topics()
+    pool.check_topics()
     started = time.monotonic()
     try:
         with _reporting(as_json=as_json) as (report, every_s):

@@ -1,7 +1,7 @@
 """What a thread waits for while the I/O thread works for it."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tailrace.protocol.errors import TailraceError, TimedOutError
 from tailrace.protocol.messages import Reply
@@ -29,9 +29,9 @@ class Answer:
         self._frames = frames
         self._come.set()
 
-    def wait(self, timeout_s: float) -> tuple[Reply, Sequence[Frame]]:
+    def wait(self, timeout_s: float, look: Callable[[], None] | None = None) -> tuple[Reply, Sequence[Frame]]:
         """The reply and its frames. Raises the error that came instead; Ctrl-C interrupts it."""
-        wait_in_steps(self._come.wait, timeout_s + GRACE_S)
+        wait_in_steps(self._come.wait, timeout_s + GRACE_S, look)
         if self._reply is None:
             raise TimedOutError(f"the I/O thread was busy for {timeout_s + GRACE_S:.1f} s")
         if isinstance(self._reply, TailraceError):

@@ -36,6 +36,13 @@ class Bootstrap:
             causes = "; ".join(pool.map(_explain, self.endpoints))
         return ConnectionFailedError(f"{causes} (waited {waited_s:.1f} s): is `tailrace up` running?")
 
+    def causes(self) -> str:
+        """Why no address can be used now: tried one after the other, which may take a second each.
+
+        Without threads, which cannot be started any more when the interpreter ends.
+        """
+        return "; ".join(map(_explain, self.endpoints))
+
     def __str__(self) -> str:
         return ", ".join(address(endpoint) for endpoint in self.endpoints)
 

@@ -278,6 +278,11 @@ class Connections:
         links = [link.due(now) for link in self._links.values()]
         self.due_at = min([self._pending.next_deadline(), *links])
 
+    def unreachable(self) -> list[Link]:
+        """The links that are wanted and not there. From any thread: as of a moment."""
+        links = tuple(self._links.values())
+        return [link for link in links if not link.ready and (link.unsent or link.connection is not None)]
+
     def relocate(self, now: float) -> None:
         """Nodes may have moved, come or gone."""
         for link in tuple(self._links.values()):

@@ -27,12 +27,14 @@ from tailrace.protocol.errors import (
 from tailrace.protocol.messages import GetSnapshot, Reply, Request
 from tailrace.protocol.parts import Payload
 from tailrace.protocol.wire import encode
+from tailrace.transport.endpoint import diagnose
 
 from . import lifecycle
 from .answer import Answer
 from .bootstrap import Bootstrap
-from .link import COORDINATOR
+from .link import COORDINATOR, Link
 from .loop import Loop, Task
+from .notice import Notice
 from .pending import Frame, ReplyHandler
 from .retry import Backoff
 from .waiting import wait_in_steps
@@ -68,6 +70,8 @@ class Engine:
         self.name = name
         self.request_timeout_s = request_timeout_ms / 1000
         self.bootstrap = Bootstrap(bootstrap_servers)
+        self.ending = False
+        """Does its client only wait to be closed? Then who waits is told that Ctrl-C ends that."""
         self._disowned = False
         self._loop = Loop(self.bootstrap, name, local=local)
         self.wake: Callable[[], None] = self._loop.wake
@@ -156,7 +160,8 @@ class Engine:
         owner refuse; ClosedError.
         """
         self.check()
-        wait_in_steps(self._loop.answered.wait, timeout_s)
+        notice = self.notice("the coordinator", timeout_s, partial(self.obstacle, COORDINATOR))
+        wait_in_steps(self._loop.answered.wait, timeout_s, notice.look)
         self.check()
         refusal = self._loop.follower.refusal
         if self._loop.copy.known:
@@ -185,6 +190,21 @@ class Engine:
         if topic is not None:
             return topic
         return self.refresh(timeout_s).existing_topic(name)
+
+    # ------------------------------------------------------ what is waited for
+
+    def notice(self, what: str, timeout_s: float, obstacle: Callable[[], str]) -> Notice:
+        """For a wait of up to `timeout_s` for `what`."""
+        hint = ", Ctrl-C ends it" if self.ending else ""
+        return Notice(f"{self.name} waits for {what}", timeout_s, obstacle, hint)
+
+    def obstacle(self, destination: int | None = None) -> str:
+        """Which connections (to `destination`; None: to all) are wanted and not there, and why; or "".
+
+        Tries each address with a plain socket, which may take a second: not for the I/O thread.
+        """
+        missing = self._loop.connections.unreachable()
+        return "; ".join(self._why(link) for link in missing if destination in (None, link.destination))
 
     # -------------------------------------------------------- work, any thread
 
@@ -281,6 +301,11 @@ class Engine:
 
     # ------------------------------------------------------------------ inside
 
+    def _why(self, link: Link) -> str:
+        if link.destination == COORDINATOR:
+            return self.bootstrap.causes()
+        return f"{link}: {diagnose(link.endpoint)}"
+
     def _no_coordinator(self, error: TailraceError) -> TailraceError:
         # Most likely it is a node; what it says of a request that is not for it helps nobody.
         hint = "give the address that `tailrace up` has told"
@@ -332,12 +357,16 @@ class Engine:
         started = monotonic()
         backoff = Backoff(Random())
         error: TailraceError | None = None
+        whom = "the coordinator" if destination == COORDINATOR else f"node {destination}"
+        notice = self.notice(
+            whom, timeout_s, lambda: self.obstacle(destination) or ("" if error is None else str(error))
+        )
         while True:
             left_s = max(0.0, started + timeout_s - monotonic())
             answer = Answer()
             self._ask(destination, request, frames, on_reply=partial(resolve, answer), timeout_s=left_s)
             try:
-                return answer.wait(left_s)
+                return answer.wait(left_s, notice.look)
             except TailraceError as failed:
                 if destination == COORDINATOR and isinstance(failed, _FROM_ANOTHER_ROLE):
                     raise self._no_coordinator(failed) from failed

@@ -165,7 +165,7 @@ def test_small_batches_and_large_records_need_none() -> None:
     senders = Senders(batch=64_000, memory=1_000_000)
     for _ in range(13):
         senders.send(5_000)
-    senders.accumulator.flush(0.0)
+    senders.accumulator.seal()
     senders.send(100)
     batches = senders.collect(NEVER)
     assert [batch.count for batch in batches] == [12, 1, 1]
@@ -332,12 +332,13 @@ def test_timestamps_are_kept_in_runs() -> None:
 def test_flush_waits_for_what_was_sent_before_it_and_for_nothing_else() -> None:
     senders = Senders()
     senders.send()
-    assert senders.accumulator.flush(0.0) == 1
+    assert senders.accumulator.seal() == (0, 1)
     (before,) = senders.collect(0.0)
     done = threading.Event()
 
     def flush() -> None:
-        assert senders.accumulator.flush(PATIENCE_S) == 0
+        generation, _ = senders.accumulator.seal()
+        assert senders.accumulator.wait_resolved(generation, time.monotonic() + PATIENCE_S) == 0
         done.set()
 
     thread = threading.Thread(target=flush)
