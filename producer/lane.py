@@ -213,17 +213,21 @@ class Lane:
             self._returned.append(batch)
         self._settle_if_drained(now)
 
-    def expire(self, now: float) -> None:
-        """Give up what was not stored in time. What is in flight stays there until it is answered."""
+    def expire(self, now: float, *, cut_off: bool = False) -> None:
+        """Give up what was not stored in time. What is in flight stays there until it is answered.
+
+        `cut_off`: there is no connection to the leader.
+        """
+        whom = _leader_in_words(self.leader, cut_off=cut_off)
         for batch in self.in_flight:
             if batch.deadline <= now:
-                self._resolve(batch, -1, _too_late(batch, self.leader, in_doubt=True))
+                self._resolve(batch, -1, _too_late(batch, whom, in_doubt=True))
         expired = [batch for batch in self._returned if batch.deadline <= now]
         self._returned = [batch for batch in self._returned if batch.deadline > now]
         while self.waiting and self.waiting[0].deadline <= now:
             expired.append(self.waiting.popleft())
         for batch in expired:
-            self._give_up(batch, _too_late(batch, self.leader, in_doubt=batch.maybe_stored))
+            self._give_up(batch, _too_late(batch, whom, in_doubt=batch.maybe_stored))
         self._settle_if_drained(now)
 
     def next_deadline(self) -> float | None:
@@ -363,8 +367,13 @@ def _records(batch: Batch) -> str:
     return f"{plural(batch.count, 'record')} to {batch.outcome.name}"
 
 
-def _too_late(batch: Batch, leader: int, *, in_doubt: bool) -> TimedOutError:
-    whom = "the partition has no live leader" if leader == NO_LEADER else f"node {leader} leads the partition"
+def _leader_in_words(leader: int, *, cut_off: bool) -> str:
+    if leader == NO_LEADER:
+        return "the partition has no live leader"
+    return f"node {leader} leads the partition{' and cannot be reached' if cut_off else ''}"
+
+
+def _too_late(batch: Batch, whom: str, *, in_doubt: bool) -> TimedOutError:
     doubt = ", but perhaps stored" if in_doubt else ""
     cause = f" (last error: {batch.last_error})" if batch.last_error is not None else ""
     return TimedOutError(

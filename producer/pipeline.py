@@ -63,7 +63,9 @@ class Pipeline:
         idempotent: bool,
         compression: Compression,
     ) -> None:
-        self.sender = Sender(idempotent=idempotent, lookup=self._partition, random=Random())
+        self.sender = Sender(
+            idempotent=idempotent, lookup=self._partition, random=Random(), cut_off=engine.misses
+        )
         self.counters = Counters()
         accumulator.obstacle = self.sender.obstacle
         self._engine = engine

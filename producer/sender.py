@@ -61,9 +61,16 @@ class Shipment(msgspec.Struct, eq=False):
 
 
 class Sender:
-    """All lanes of one producer."""
+    """All lanes of one producer. `cut_off`: is there no connection to a node that it has something for?"""
 
-    def __init__(self, *, idempotent: bool, lookup: PartitionLookup, random: Random) -> None:
+    def __init__(
+        self,
+        *,
+        idempotent: bool,
+        lookup: PartitionLookup,
+        random: Random,
+        cut_off: Callable[[int], bool] = lambda node_id: False,
+    ) -> None:
         self.identity: Identity | None = None
         self.retries = 0
         """Batches that were sent again."""
@@ -80,6 +87,7 @@ class Sender:
         self._idempotent = idempotent
         self._lookup = lookup
         self._random = random
+        self._cut_off = cut_off
         self._lanes: dict[tuple[bytes, int], Lane] = {}
         self._unacked_bytes: defaultdict[int, int] = defaultdict(int)
         self._pausing: set[Lane] = set()
@@ -232,7 +240,7 @@ class Sender:
         """Do what is due."""
         if self._expiry <= now:
             for lane in self._lanes.values():
-                lane.expire(now)
+                lane.expire(now, cut_off=self._cut_off(lane.leader))
             deadlines = [lane.next_deadline() for lane in self._lanes.values()]
             self._expiry = min((at for at in deadlines if at is not None), default=inf)
             self._look_at_all(self._lanes.values(), now)

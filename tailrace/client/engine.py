@@ -206,6 +206,10 @@ class Engine:
         missing = self._loop.connections.unreachable()
         return "; ".join(self._why(link) for link in missing if destination in (None, link.destination))
 
+    def misses(self, destination: int) -> bool:
+        """Is a connection to it wanted, and not there?"""
+        return any(link.destination == destination for link in self._loop.connections.unreachable())
+
     # -------------------------------------------------------- work, any thread
 
     def pause(self, seconds: float) -> None:

@@ -13,10 +13,11 @@ import types
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
+from tailrace.client.admin import Admin
 from tailrace.producer import Producer
 from tailrace.protocol.errors import ClosedError, DeliveryFailedError, TailraceError, TimedOutError
 from tailrace.testing import Cluster
@@ -149,6 +150,21 @@ def test_the_end_of_the_interpreter_says_what_it_waits_for(
             assert told.endswith("; trying for 120 s, Ctrl-C ends it\n")
         assert process.wait(PATIENCE_S) == 0
     assert [record.value for record in read(name)[0]] == [b"x"]
+
+
+def test_what_is_not_delivered_in_time_tells_that_the_leader_cannot_be_reached() -> None:
+    options: dict[str, Any] = {"acks": 1, "delivery_timeout_ms": 500}  # another waits for a producer id first
+    with Cluster(nodes=1) as cluster, Producer(cluster.bootstrap_servers, **options) as writer:
+        with Admin(cluster.bootstrap_servers) as admin:
+            admin.create_topic("t")
+        writer.partitions_for("t")
+        cluster.kill_coordinator()  # first, so that the node counts as alive
+        cluster.kill(1)
+        sent = writer.send("t", b"x")
+        with pytest.raises(TimedOutError, match="node 1 leads the partition and cannot be reached"):
+            sent.result(PATIENCE_S)
+        with pytest.raises(DeliveryFailedError):
+            writer.flush()
 
 
 def test_a_fork_is_told_and_the_parent_goes_on(cluster: Cluster, topic: MakeTopic, read: Read) -> None:
