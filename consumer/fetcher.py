@@ -227,7 +227,7 @@ class Fetcher:
 
     def served(self, partition: AssignedPartition) -> None:
         """It had its turn."""
-        if len(self.ready) > 1 and partition.key in self.ready:
+        if partition.key in self.ready:
             self.ready[partition.key] = self.ready.pop(partition.key)
 
     def pop(self, partition: AssignedPartition) -> bool:

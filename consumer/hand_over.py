@@ -164,8 +164,7 @@ class HandOver:
                     break
                 self._served(partition)
                 raise
-            if len(self._fetcher.ready) > 1:
-                self._served(partition)
+            self._served(partition)
             if records:
                 handed[partition.name] = records
                 records_max -= len(records)
@@ -199,8 +198,9 @@ class HandOver:
     # ------------------------------------------------------------------ inside
 
     def _served(self, partition: AssignedPartition) -> None:
-        with self._lock:
-            self._fetcher.served(partition)
+        if len(self._fetcher.ready) > 1:  # one that becomes ready meanwhile waits a turn more
+            with self._lock:
+                self._fetcher.served(partition)
 
     def _first(self, take: Callable[[AssignedPartition], T | None]) -> T | None:
         with self._lock:
@@ -209,8 +209,7 @@ class HandOver:
             try:
                 taken = take(partition)
             finally:
-                if len(self._fetcher.ready) > 1:
-                    self._served(partition)
+                self._served(partition)
             if taken is not None:
                 return taken
         return None

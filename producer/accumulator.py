@@ -124,8 +124,7 @@ class Accumulator:
         """An open batch with room for `size` bytes. The lock is held, let go to wait. Raises as `append`."""
         until = now + self._max_block_s
         while True:
-            if topic.gone or partition is not None or self._error is not None:
-                self._check_target(topic, partition)
+            self._check_target(topic, partition)
             at = topic.sticky if partition is None else partition
             batch = topic.open[at]
             batch.tick = 0.0  # `now` may be long ago when there is room at last
