@@ -323,30 +323,9 @@ def test_drain(
     assert sorted(int(record.value) for record in stored(output)) == list(range(20_000))
 
 
-def test_who_does_not_drain_is_killed(
-    pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers, tmp_path: Path
-) -> None:
-    source = topic()
-    numbers(source, 1)
-
-    def hang(_: Record[Any, Any]) -> None:
-        (tmp_path / "hangs").touch()
-        threading.Event().wait()
-
-    made = pool(hang, source, stop_at_end=False, processes=1)
-    made.start()
-    wait_until((tmp_path / "hangs").exists, "the handler hangs")
-    pid = made.metrics()["workers"][0]["pid"]
-    assert not made.wait(0.0)
-    with pytest.raises(InvalidArgumentError):
-        made.stop(timeout=-1)
-    made.stop(timeout=0.2)
-    assert not Path(f"/proc/{pid}").exists()
-
-
-def test_a_worker_that_does_not_end_cleanly_is_told_of(
-    pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers, tmp_path: Path
-) -> None:
+@pytest.fixture
+def hanging(pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers, tmp_path: Path) -> Pool:
+    """Its one worker has a record in hand, until a file `dies` is there: then it dies."""
     source = topic()
     numbers(source, 1)
 
@@ -359,12 +338,25 @@ def test_a_worker_that_does_not_end_cleanly_is_told_of(
     made = pool(hang, source, stop_at_end=False, processes=1)
     made.start()
     wait_until((tmp_path / "hangs").exists, "the handler hangs")
-    keeper = made._kept()
+    return made
+
+
+def test_who_does_not_drain_is_killed(hanging: Pool) -> None:
+    pid = hanging.metrics()["workers"][0]["pid"]
+    assert not hanging.wait(0.0)
+    with pytest.raises(InvalidArgumentError):
+        hanging.stop(timeout=-1)
+    hanging.stop(timeout=0.2)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_worker_that_does_not_end_cleanly_is_told_of(hanging: Pool, tmp_path: Path) -> None:
+    keeper = hanging._kept()
     keeper.stop(WITHIN_S)
     wait_until(lambda: keeper._stop_by is not None, "the pool ends")
     (tmp_path / "dies").touch()
     with pytest.raises(WorkerFailedError, match=r"worker 0 did not end cleanly: .*3.*; what it has not"):
-        made.stop()
+        hanging.stop()
 
 
 ORPHANED = """
