@@ -7,6 +7,8 @@ at another port, which the real ones do not do when asked.
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -30,7 +32,7 @@ from tailrace.protocol.wire import (
     request_id_of,
 )
 from tailrace.transport.context import new_context
-from tailrace.transport.poller import Poller
+from tailrace.transport.poller import Poller, Source
 from tailrace.transport.publisher import Publisher
 from tailrace.transport.server import Incoming, Server
 from tailrace.transport.wakeup import Wakeup
@@ -41,7 +43,53 @@ Answer = Reply | TailraceError | tuple[Reply, list[bytes]] | None
 ANY_PORT = "tcp://127.0.0.1:0"
 
 
-class StandIn:
+class InThread:
+    """A ROUTER, and the sources `beside` it, in a thread of its own, which the subclass starts."""
+
+    def __init__(self, *beside: Source, **options: Any) -> None:
+        self._context = new_context()
+        self._server = Server(self._context, **options)
+        self.listener = self._server.listener
+        self._beside = beside
+        self._wakeup = Wakeup()
+        self._actions: list[Callable[[], object]] = []
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def do(self, action: Callable[[], object]) -> None:
+        """In the thread, soon."""
+        self._actions.append(action)
+        self._wakeup.set()
+
+    def stop(self) -> None:
+        """Gone, as after a kill: connections break, nothing more is answered. May be repeated."""
+        self._stopping = True
+        self._wakeup.set()
+        self._thread.join()
+
+    def _round(self, ready: list[Source]) -> None:
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """What else is to be closed."""
+
+    def _run(self) -> None:
+        poller = Poller()
+        for source in (self._wakeup, self._server, *self._beside):
+            poller.add(source)
+        while not self._stopping:
+            ready = poller.poll(None)
+            self._wakeup.clear()
+            while self._actions:
+                self._actions.pop(0)()
+            self._round(ready)
+        self._close()
+        self._server.close()
+        self._wakeup.close()
+        self._context.term()
+
+
+class StandIn(InThread):
     """A ROUTER in a thread of its own. `answer` maps a request to a reply, an error, or None: silence."""
 
     def __init__(
@@ -55,15 +103,9 @@ class StandIn:
         self.answer = answer
         self.requests: list[Request] = []
         self._decode = decode_coordinator_request if coordinator else decode_node_request
-        self._context = new_context()
-        self._server = Server(self._context, tcp=tcp, ipc=ipc)
-        self.listener = self._server.listener
+        super().__init__(tcp=tcp, ipc=ipc)
         self._publisher = Publisher(self._context, tcp=ANY_PORT) if coordinator else None
         self.publisher = self._publisher.listener if self._publisher else Listener("")
-        self._to_publish: list[bytes] = []
-        self._wakeup = Wakeup()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     @property
@@ -71,31 +113,16 @@ class StandIn:
         return self.listener.tcp.removeprefix("tcp://")
 
     def publish(self, message: Update | Beat) -> None:
-        self._to_publish.append(encode(message))
-        self._wakeup.set()
+        assert self._publisher is not None, "a node publishes nothing"
+        self.do(partial(self._publisher.send, encode(message)))
 
-    def stop(self) -> None:
-        """Gone, as after a kill: connections break, nothing more is answered. May be repeated."""
-        self._stopping = True
-        self._wakeup.set()
-        self._thread.join()
+    def _round(self, _ready: list[Source]) -> None:
+        while (incoming := self._server.receive()) is not None:
+            self._serve(incoming)
 
-    def _run(self) -> None:
-        poller = Poller()
-        poller.add(self._wakeup)
-        poller.add(self._server)
-        while not self._stopping:
-            poller.poll(None)
-            self._wakeup.clear()
-            while self._to_publish and self._publisher:
-                self._publisher.send(self._to_publish.pop(0))
-            while (incoming := self._server.receive()) is not None:
-                self._serve(incoming)
-        self._server.close()
+    def _close(self) -> None:
         if self._publisher:
             self._publisher.close()
-        self._wakeup.close()
-        self._context.term()
 
     def _serve(self, incoming: Incoming) -> None:
         try:

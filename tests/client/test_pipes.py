@@ -24,13 +24,11 @@ from tailrace.protocol.local_messages import OpenArena, OpenPipes, PipesOpened
 from tailrace.protocol.messages import ACKS_NONE, Ping, Pong, Produce, ProduceEntry, Request
 from tailrace.protocol.wire import decode_node_request, encode, failure
 from tailrace.transport import pipes as client_pipes
-from tailrace.transport.context import new_context
 from tailrace.transport.peer_pipes import PeerPipes
 from tailrace.transport.pipes import PipeEnd
-from tailrace.transport.poller import Poller
-from tailrace.transport.server import Incoming, Server
-from tailrace.transport.wakeup import Wakeup
-from tests.client.conftest import StandInCoordinator, make_node
+from tailrace.transport.poller import Source
+from tailrace.transport.server import Incoming
+from tests.client.conftest import ANY_PORT, InThread, StandInCoordinator, make_node
 
 from ..patience import PATIENCE_S, wait_until
 
@@ -40,7 +38,7 @@ LARGE = b"l" * (2 * PIPED_BYTES_MAX)
 SIZES = (b"", b"small", b"s" * 3_000, LARGE)
 
 
-class PipedNode:
+class PipedNode(InThread):
     """A node that takes requests as the real one does, and writes down how each came.
 
     Pings are answered, with their own payload if `echo`; in the order of their coming, unless `held`: then
@@ -54,18 +52,12 @@ class PipedNode:
         self.requests: list[tuple[Request, bytes]] = []
         self.through_pipe: list[bool] = []
         self._waiting: list[tuple[bytes, bytes, list[bytes]]] = []
-        self._context = new_context()
-        self._server = Server(self._context, tcp="tcp://127.0.0.1:0", ipc=ipc, watch_peers=True)
-        self.listener = self._server.listener
         self.pipes = PeerPipes()
+        super().__init__(self.pipes, tcp=ANY_PORT, ipc=ipc, watch_peers=True)
         ignored = SimpleNamespace(close=lambda _: None, gone=lambda _: None)
         broker: Any = SimpleNamespace(server=self._server, pipes=self.pipes, arenas=ignored, fetches=ignored)
         self._intake = Intake(broker)
         self._intake.dispatch = SimpleNamespace(receive=self._receive)  # type: ignore[assignment]
-        self._wakeup = Wakeup()
-        self._actions: list[Callable[[], object]] = []
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     @property
@@ -77,31 +69,11 @@ class PipedNode:
         self.held = False
         self.do(self._answer_all)
 
-    def do(self, action: Callable[[], object]) -> None:
-        """In the node's thread, soon."""
-        self._actions.append(action)
-        self._wakeup.set()
+    def _round(self, ready: list[Source]) -> None:
+        self._intake.take(ready, 0.0)
 
-    def stop(self) -> None:
-        """Gone, as after a kill."""
-        self._stopping = True
-        self._wakeup.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        poller = Poller()
-        for source in (self._wakeup, self._server, self.pipes):
-            poller.add(source)
-        while not self._stopping:
-            ready = poller.poll(None)
-            self._wakeup.clear()
-            while self._actions:
-                self._actions.pop(0)()
-            self._intake.take(ready, 0.0)
+    def _close(self) -> None:
         self.pipes.close_all()
-        self._server.close()
-        self._wakeup.close()
-        self._context.term()
 
     def _receive(self, incoming: Incoming, _now: float) -> None:
         request = decode_node_request(incoming.header)
