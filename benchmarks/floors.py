@@ -163,7 +163,7 @@ def main() -> None:
     missed = 0
     if not options.cold:
         touch_memory()
-    print(f"Python {platform.python_version()}, {platform.machine()}; medians; fsync before every ack")
+    print(f"Python {sys.version}, {platform.machine()}; medians; fsync before every ack")
     for run in RUNS:
         arguments = (run.quick if options.quick else run.thorough).split()
         command = [sys.executable, HERE / run.script, *arguments, "--json"]

@@ -1,4 +1,4 @@
-"""Make a machine ready to be measured: touch its memory. And tell what it takes to wake a process.
+"""Make a machine ready to be measured: touch its memory. And tell what of it bounds the figures.
 
     python benchmarks/machine.py [--share 0.85]
 
@@ -8,6 +8,10 @@ of the log, and every buffer. One pass over the free memory, and it measures its
 
 A record on its way is handed from thread to thread. To wake one on another core, which sleeps, takes ten
 times as long as on the same core where the host of a virtual machine has to be asked.
+
+No log that syncs each group before the next is written faster than a loop that only writes and syncs.
+
+What a record costs depends on how Python was built: see docs/performance.md.
 """
 
 import argparse
@@ -15,12 +19,18 @@ import mmap
 import multiprocessing
 import os
 import statistics
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
 GIB: Final = 1 << 30
+MIB: Final = 1 << 20
 WAKE_UPS: Final = 2_000
+GROUP_BYTES: Final = 4 * MIB
+"""About what a node writes at a time of large records."""
+GROUPS: Final = 100
 REPORTING: Final = Path("/sys/module/page_reporting/parameters/page_reporting_order")
 """Free blocks of so many pages, as a power of two, are given back to the host of a virtual machine."""
 ORDER_MAX: Final = 10
@@ -81,6 +91,19 @@ def _echo(there: int, back: int, core: int) -> None:
         os.eventfd_write(back, 1)
 
 
+def synced_mb_s() -> float:
+    """MB/s (10^6 bytes) of a loop that writes GROUP_BYTES to a new file and syncs them, median of GROUPS."""
+    group = os.urandom(GROUP_BYTES)
+    took = []
+    with tempfile.TemporaryFile() as file:
+        for _ in range(GROUPS):
+            started = time.perf_counter()
+            os.write(file.fileno(), group)
+            os.fdatasync(file.fileno())
+            took.append(time.perf_counter() - started)
+    return GROUP_BYTES / statistics.median(took) / 1e6
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--share", type=float, default=0.85, help="of the memory that is available")
@@ -88,6 +111,8 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     same, other = wake_up_us((cores[0], cores[0])), wake_up_us((cores[0], cores[-1]))
     print(f"a wake-up takes {same:.0f} us on the same core, {other:.0f} us on another")
+    print(f"{GROUP_BYTES // MIB} MiB written and synced, again and again: {synced_mb_s():,.0f} MB/s")
+    print(f"Python {sys.version}")
 
 
 if __name__ == "__main__":
