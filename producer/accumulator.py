@@ -11,7 +11,6 @@ from math import inf
 from time import monotonic, sleep, time_ns
 from typing import Final
 
-from tailrace.client.waiting import wait_in_steps
 from tailrace.protocol.cluster import TopicInfo
 from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.limits import KIB
@@ -21,10 +20,11 @@ from .alarm import AT_ONCE, Alarm
 from .batch import RECORD_OVERHEAD_BYTES, UNSTAMPED, Batch, Stamp, advance
 from .delivery import Delivery, Outcome
 from .encoder import Encoder
-from .lane import Resolved, deleted
+from .lane import Resolved
 from .ledger import Failures, Ledger
-from .refusals import memory_full, no_partition, too_large
+from .refusals import memory_full, too_large
 from .topics import NOWHERE, TopicBuffers
+from .waiters import Waiters
 
 CLOCK_RESOLUTION_S: Final = 0.001
 """The timestamp that records get is the wall clock's, read once in this time."""
@@ -73,10 +73,7 @@ class Accumulator:
         self._open: dict[Batch, TopicBuffers] = {}
         """In the order in which they were opened, and so in that of their due times."""
         self._sealed: list[Batch] = []
-        self._changed = threading.Condition(self.lock)
-        """Memory was given back, or batches were resolved."""
-        self._waiting = 0
-        self._watcher: Callable[[], None] | None = None
+        self.waiters = Waiters(self.lock, self._begin_to_wait)
         self._generation = 0
         self.encoder = Encoder(batch_bytes, compresses=compresses)
         self._ledger = Ledger()
@@ -170,7 +167,7 @@ class Accumulator:
     def open_batch(self, topic: TopicBuffers, partition: int, now: float) -> Batch:
         """A new batch, with no memory taken for it yet. The lock is held; `announce` must follow."""
         self.alarm.set(now + self._linger_s)  # first: what interrupts before this opens nothing
-        outcome = Outcome(topic.name, partition)
+        outcome = Outcome(topic.name, partition, notice=self.waiters.notice)
         batch = Batch(outcome, topic.topic_id, partition, now, now + self.delivery_timeout_s)
         topic.open[partition] = batch
         self._open[batch] = topic
@@ -250,7 +247,7 @@ class Accumulator:
     def wait_resolved(self, generation: int, until: float) -> int:
         """Wait until all up to this generation is resolved; how many batches are not, at `until`."""
         with self.lock:
-            while (left := self._unresolved(generation)) and self._wait(until - monotonic()):
+            while (left := self._unresolved(generation)) and self.waiters.wait(until - monotonic()):
                 pass
             return left
 
@@ -262,9 +259,9 @@ class Accumulator:
     def watch(self, watcher: Callable[[], None] | None) -> None:
         """Who waits for memory without a thread is told, under the lock, when there may be some."""
         with self.lock:
-            self._watcher = watcher
+            self.waiters.watcher = watcher
             if watcher is not None:
-                self._ask_for_memory()
+                self._begin_to_wait()
 
     def check(self) -> None:
         """Raise why no more records are taken, if that is so."""
@@ -279,7 +276,7 @@ class Accumulator:
         Also returns when to call again for those that stay open, if nothing happens before (inf: no need to).
         """
         with self.lock:
-            stuck = (self._waiting > 0 or self._watcher is not None) and not self._unresolved()
+            stuck = bool(self.waiters) and not self._unresolved()
             due = inf
             for batch, topic in tuple(self._open.items()):
                 if batch.opened + self._linger_s > now and not stuck:
@@ -310,7 +307,7 @@ class Accumulator:
             for batch, _, error in resolved:
                 self.used_bytes -= batch.size
                 self._ledger.leave(batch, error)
-            self._tell()
+            self.waiters.tell()
 
     def update_topics(self, lookup: Callable[[bytes], TopicInfo | None]) -> None:
         """The cluster has changed: take in new partitions and leaders, forget topics that were deleted."""
@@ -335,12 +332,12 @@ class Accumulator:
             self._error = self._error or error
             self.topics.clear()
             self._seal_all()
-            self._tell()
+            self.waiters.tell()
 
     def abandon(self, error: TailraceError) -> None:
         """In a forked child, where nobody will ever give the lock or memory back: refuse everything."""
         self.lock = threading.RLock()
-        self._changed = threading.Condition(self.lock)
+        self.waiters = Waiters(self.lock, self._begin_to_wait)
         self._error = error
         self.topics.clear()
         self._open.clear()
@@ -350,16 +347,7 @@ class Accumulator:
 
     def _check_target(self, topic: TopicBuffers, partition: int | None) -> None:
         self.check()
-        if topic.gone:
-            raise deleted(topic.name)
-        if partition is not None and partition >= topic.count:
-            raise no_partition(topic.name, partition, topic.count)
-
-    def _tell(self) -> None:
-        if self._waiting:
-            self._changed.notify_all()
-        if self._watcher is not None:
-            self._watcher()
+        topic.check(partition)
 
     def _seal_all(self) -> None:
         self.alarm.set(AT_ONCE)
@@ -369,8 +357,10 @@ class Accumulator:
         finally:
             self.announce()
 
-    def _ask_for_memory(self) -> None:
-        """If only what is open can give some back, have the I/O thread take it."""
+    def _begin_to_wait(self) -> None:
+        """If only what is open can give memory back, have the I/O thread take it."""
+        if threading.get_ident() == self.io_thread:
+            raise TailraceError("a callback would wait for its own thread; do this in another one")
         if not self._unresolved():
             self.alarm.set(AT_ONCE)
             self.announce()
@@ -381,19 +371,11 @@ class Accumulator:
         return self._ledger.unresolved(last) + sum(batch.generation <= last for batch in self._sealed)
 
     def _wait_for_memory(self, now: float, until: float) -> float:
-        """Wait for a change; the time after it. Raises BufferFullError when `until` is reached."""
-        if now >= until or not self._wait(until - now):
+        """Wait for a change, or a while; the time then. Raises BufferFullError when `until` is reached."""
+        if now >= until:
             raise memory_full(self.used_bytes, self.memory_bytes, self._max_block_s, self.obstacle())
-        return monotonic()
-
-    def _wait(self, timeout_s: float) -> bool:
-        """Let go of the lock until something changes; False if `timeout_s` was over first."""
-        if threading.get_ident() == self.io_thread:
-            raise TailraceError("a callback would wait for its own thread; do this in another one")
-        self._waiting += 1
         try:
-            self._ask_for_memory()
-            return wait_in_steps(self._changed.wait, timeout_s)
+            self.waiters.wait_for_memory(until - now, self._max_block_s)
         finally:
-            self._waiting -= 1
             self._tick = 0.0  # the clock has moved on meanwhile
+        return monotonic()

@@ -6,23 +6,31 @@ The tasks that wait for records of one batch share one future, and one callback 
 import asyncio
 from collections.abc import Callable, Generator
 from functools import partial
+from math import inf
 from typing import Any
 
 import msgspec
 
 from tailrace.client.arguments import check_callable
 from tailrace.client.bridge import Bridge
+from tailrace.client.notice import TOLD_AFTER_S, Notice
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
+from tailrace.protocol.text import plural
 
 from .delivery import Delivery, ManyDelivery, OnError, OnSuccess, Outcome, RangeMetadata, RecordMetadata, Span
 
 
 class Resolving:
-    """The tasks that wait for outcomes: one future and one callback a batch, however many records it has."""
+    """The tasks that wait for outcomes: one future and one callback a batch, however many records it has.
 
-    def __init__(self, bridge: Bridge) -> None:
+    When the first of them has waited for TOLD_AFTER_S there is one `notice` for all.
+    """
+
+    def __init__(self, bridge: Bridge, notice: Callable[[str, float], Notice]) -> None:
         self._bridge = bridge
         self._futures: dict[Outcome, asyncio.Future[None]] = {}
+        self._notice = notice
+        self._watching = False
 
     def wait(self, outcome: Outcome) -> "asyncio.Future[None]":
         """Done when the outcome is resolved. To be cancelled by whoever waits, without harm to others."""
@@ -31,6 +39,8 @@ class Resolving:
         if future is None:
             future = self._futures[outcome] = loop.create_future()
             outcome.when_done(self._resolved)
+            if not self._watching:
+                self._watch(loop, None, None)
         return asyncio.shield(future)
 
     def tell(self, outcome: Outcome, function: Callable[[], object]) -> None:
@@ -40,6 +50,18 @@ class Resolving:
 
     def _resolved(self, outcome: Outcome) -> None:
         self._bridge.ring(partial(self._finish, outcome))
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, first: Outcome | None, notice: Notice | None) -> None:
+        """Look who waits. `first` was the first one at the last look, and `notice` is for it."""
+        self._watching = bool(self._futures) and not self._bridge.closed
+        if not self._watching:
+            return
+        if notice is not None and first in self._futures:
+            self._bridge.start(notice.look)
+        else:
+            first = next(iter(self._futures))
+            notice = self._notice(f"{plural(len(self._futures), 'batch')} to be stored", inf)
+        loop.call_later(TOLD_AFTER_S, self._watch, loop, first, notice)
 
     def _finish(self, outcome: Outcome) -> None:
         future = self._futures.pop(outcome)

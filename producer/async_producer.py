@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from tailrace.client.bridge import Bridge, twin
+from tailrace.client.notice import Notice
 from tailrace.client.signatures import options_of
 from tailrace.protocol.errors import BufferFullError, TailraceError
 from tailrace.protocol.record import Headers
@@ -20,6 +21,7 @@ from .delivery import RecordMetadata, Span
 from .producer import Producer
 from .refusals import memory_full
 from .topics import TopicBuffers
+from .waiters import FOR_MEMORY
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,6 +80,11 @@ class _Unblocking(Producer):
         )
 
     @property
+    def notice(self) -> Callable[[str, float], Notice]:
+        """Makes what those are told by who wait for something for so many seconds, and too long."""
+        return self._accumulator.waiters.notice
+
+    @property
     def max_block_s(self) -> float:
         """How long to wait for memory."""
         return self._max_block_s
@@ -102,7 +109,7 @@ class AsyncProducer:
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._sync = _Unblocking(*arguments, **options)
         self._bridge = Bridge("AsyncProducer", threads=CALLS_AT_ONCE_MAX)
-        self._resolving = Resolving(self._bridge)
+        self._resolving = Resolving(self._bridge, self._sync.notice)
         self._turn = asyncio.Lock()
         self._room = asyncio.Event()
         self._queued = 0
@@ -249,7 +256,8 @@ class AsyncProducer:
     async def _with_room(self, step: Callable[[], T]) -> T:
         with suppress(BufferFullError):
             return step()
-        with self._sync.watching(lambda: self._bridge.ring(self._room.set)):
+        told = self._sync.notice(FOR_MEMORY, self._sync.max_block_s)
+        with self._sync.watching(lambda: self._bridge.ring(self._room.set)), self._bridge.telling(told):
             while True:
                 self._room.clear()
                 with suppress(BufferFullError):

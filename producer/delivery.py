@@ -9,12 +9,14 @@ import os
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from math import inf
 from time import monotonic
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from tailrace.client.arguments import check_callable, seconds_of
+from tailrace.client.notice import Notice
 from tailrace.client.waiting import wait_in_steps
 from tailrace.protocol.errors import ClosedError, TailraceError, TimedOutError
 from tailrace.protocol.text import plural
@@ -49,6 +51,7 @@ class Outcome(msgspec.Struct, eq=False):
     """What becomes of the records of one batch. Resolved once, by the I/O thread.
 
     `starts` and `stamps` are the batch's timestamps: record i has the stamp of the last start <= i.
+    `notice` makes what those are told by who wait long; only while it is not done.
     """
 
     topic: str
@@ -56,6 +59,7 @@ class Outcome(msgspec.Struct, eq=False):
     base_offset: int = -1
     error: TailraceError | None = None
     done: bool = False
+    notice: Callable[[str, float], Notice] | None = None
     starts: list[int] = []
     stamps: list[int] = []
     _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
@@ -70,6 +74,7 @@ class Outcome(msgspec.Struct, eq=False):
             self.base_offset = base_offset
             self.error = error
             self.done = True
+            self.notice = None  # it knows the client, which is not to live as long as the handles
             waiter = self._waiter
             callbacks, self._callbacks = self._callbacks, []
         if waiter is not None:
@@ -90,8 +95,10 @@ class Outcome(msgspec.Struct, eq=False):
         with self._lock:
             if self._waiter is None and not self.done:
                 self._waiter = threading.Event()
-            waiter = self._waiter
-        return waiter is None or wait_in_steps(waiter.wait, timeout_s)
+            waiter, notice = self._waiter, self.notice
+        left_s = inf if timeout_s is None else timeout_s
+        look = None if notice is None else notice(f"a record in {self.name} to be stored", left_s).look
+        return waiter is None or wait_in_steps(waiter.wait, timeout_s, look)
 
     def when_done(self, callback: _Callback) -> None:
         """Have `callback(self)` called once resolved: by the I/O thread, or at once if it is already."""

@@ -1,11 +1,10 @@
-"""Waiting until what was sent is resolved, and a word when that takes long."""
+"""Waiting until what was sent is resolved, and what those are told by who wait long."""
 
-from functools import partial
 from math import inf
 from time import monotonic
 
 from tailrace.client.engine import Engine
-from tailrace.client.notice import TOLD_AFTER_S
+from tailrace.client.notice import TOLD_AFTER_S, Notice
 from tailrace.protocol.text import plural
 
 from .accumulator import Accumulator
@@ -18,20 +17,27 @@ def flush(engine: Engine, accumulator: Accumulator, timeout_s: float | None) -> 
     """
     until = inf if timeout_s is None else monotonic() + timeout_s
     generation, left = accumulator.seal()
-    notice = engine.notice(
-        f"{plural(left, 'batch')} to be stored",
-        min(accumulator.delivery_timeout_s, until - monotonic()),
-        partial(_obstacle, engine, accumulator),
-    )
+    what = f"{plural(left, 'batch')} to be stored"
+    told = notice(engine, accumulator, what, until - monotonic(), otherwise="no answer so far")
     while left:
         before = left
         left = accumulator.wait_resolved(generation, min(until, monotonic() + TOLD_AFTER_S))
         if monotonic() >= until:
             break
         if left == before:
-            notice.look()
+            told.look()
     return left
 
 
-def _obstacle(engine: Engine, accumulator: Accumulator) -> str:
-    return engine.obstacle() or str(accumulator.obstacle() or "no answer so far")
+def notice(
+    engine: Engine, accumulator: Accumulator, what: str, timeout_s: float, *, otherwise: str = ""
+) -> Notice:
+    """For who waits for `what`, which comes by itself in `delivery_timeout_ms`, or fails.
+
+    `otherwise` is said when nothing is known to stand in the way.
+    """
+
+    def obstacle() -> str:
+        return engine.obstacle() or str(accumulator.obstacle() or otherwise)
+
+    return engine.notice(what, min(timeout_s, accumulator.delivery_timeout_s), obstacle)

@@ -26,6 +26,7 @@ from tailrace.protocol.parts import Payload
 
 from .accumulator import Accumulator
 from .batch import Batch, Identity
+from .flushing import notice
 from .lane import Lane
 from .metrics import Counters
 from .sender import Sender, Shipment
@@ -68,6 +69,7 @@ class Pipeline:
         )
         self.counters = Counters()
         accumulator.obstacle = self.sender.obstacle
+        accumulator.waiters.notice = partial(notice, engine, accumulator)
         self._engine = engine
         self._accumulator = accumulator
         self._acks = acks

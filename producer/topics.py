@@ -7,7 +7,9 @@ from tailrace.protocol.cluster import NO_LEADER, TopicInfo
 
 from .batch import Batch, Stamp
 from .delivery import Outcome
+from .lane import deleted
 from .partitioner import Rotation
+from .refusals import no_partition
 
 NOWHERE: Final = Batch(Outcome("", 0), b"", 0, 0.0, 0.0)
 """Stands where no batch is open: there is no room in it for any record."""
@@ -31,6 +33,13 @@ class TopicBuffers:
         self.rotation = Rotation(start)
         self.update(info)
         self.sticky = self.rotation.turn(self.count, self.available)
+
+    def check(self, partition: int | None) -> None:
+        """Raise why it takes no records (None: in the sticky partition), if that is so."""
+        if self.gone:
+            raise deleted(self.name)
+        if partition is not None and partition >= self.count:
+            raise no_partition(self.name, partition, self.count)
 
     def update(self, info: TopicInfo) -> None:
         """Take in new partitions and changed leaders."""

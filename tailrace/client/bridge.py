@@ -7,14 +7,17 @@ wait run in threads of the client's own (`run`); nothing here makes a task.
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial, wraps
 from queue import SimpleQueue
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from tailrace.protocol.errors import ClosedError, ConcurrentUseError
+
+from .notice import TOLD_AFTER_S, Notice
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -103,6 +106,24 @@ class Bridge:
     async def run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """As `start`, and wait."""
         return await self.start(function, *arguments, **options)
+
+    @contextmanager
+    def telling(self, notice: Notice) -> Iterator[None]:
+        """While a task waits here: have a thread look whether it is to be told what for."""
+        loop = self.enter()
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal timer
+            if not self._closed:
+                self.start(notice.look)
+                timer = loop.call_later(TOLD_AFTER_S, look)
+
+        timer = loop.call_later(TOLD_AFTER_S, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     @property
     def within_call(self) -> bool:

@@ -33,10 +33,11 @@ class Notice:
         """Nothing has come so far: say so if it is time. Holds no lock of the client's, since logging may."""
         if monotonic() < self._due or getattr(_telling, "on", False):
             return
+        due, self._due = self._due, inf  # other threads may share the wait
         obstacle = self._obstacle()
         if not obstacle:
+            self._due = due
             return
-        self._due = inf
         _telling.on = True
         try:
             _log.warning("%s: %s; trying for %g s%s", self._wait, obstacle, self._timeout_s, self._hint)

@@ -343,7 +343,7 @@ def test_flush_waits_for_what_was_sent_before_it_and_for_nothing_else() -> None:
 
     thread = threading.Thread(target=flush)
     thread.start()
-    wait_until(lambda: senders.accumulator._waiting, "the flush waits")
+    wait_until(lambda: senders.accumulator.waiters, "the flush waits")
     senders.send()
     senders.collect(NEVER)  # sent after the flush began, never resolved
     assert not done.is_set()

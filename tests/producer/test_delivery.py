@@ -3,6 +3,7 @@
 import asyncio
 
 from tailrace.client.bridge import Bridge
+from tailrace.client.notice import Notice
 from tailrace.producer.async_delivery import AsyncDelivery, AsyncManyDelivery, Resolving
 from tailrace.producer.delivery import Delivery, ManyDelivery, Outcome, Span
 from tailrace.protocol.errors import DeliveryFailedError, TailraceError
@@ -36,7 +37,7 @@ def test_many_records() -> None:
 
 def test_asyncio() -> None:
     async def main() -> None:
-        resolving = Resolving(Bridge("test", threads=1))
+        resolving = Resolving(Bridge("test", threads=1), lambda what, s: Notice(what, s, str))
         assert (
             repr(AsyncDelivery(outcome(5), 0, resolving)) == "<AsyncDelivery to orders-2: stored at offset 5>"
         )
