@@ -27,7 +27,7 @@ from tailrace.protocol.errors import InvalidConfigError
 from tailrace.protocol.limits import BEAT_SILENCE_MS_MAX, MIB, NAME_LENGTH_MAX, NODES_MAX
 from tailrace.transport.endpoint import split_tcp
 
-from .listen import is_loopback, listen_endpoint
+from .listen import listen_endpoint
 from .units import TIB
 from .yaml_values import Fields, Value, boolean, choice, integer, items, load, size, text
 
@@ -111,14 +111,16 @@ def load_cluster(file: Path, *, data_dir: Path | None = None, port: int | None =
 
 
 def coordinator_endpoints(coordinator: CoordinatorConfig) -> tuple[str, ...]:
-    """Where nodes find the coordinator: by its local socket, or else by its address.
+    """Where nodes find the coordinator: by its local socket, or else, as with other data, by its address.
 
-    Not by one on the loopback interface: only this machine reaches it, and `--port` may have moved it.
+    One of any interface is reached on this machine. (The nodes of `tailrace up`, whose `--port` may have
+    moved it, are told the socket alone.)
     """
-    host, _ = split_tcp(coordinator.tcp)
-    if is_loopback(coordinator.tcp) or host in ("*", "0.0.0.0", "::"):
+    host, port = split_tcp(coordinator.tcp)
+    if port == 0:
         return (coordinator.ipc,)
-    return (coordinator.ipc, coordinator.tcp)
+    here = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}
+    return (coordinator.ipc, f"tcp://{here[host]}:{port}" if host in here else coordinator.tcp)
 
 
 def _check_ports(place: Value, coordinator: CoordinatorConfig, *nodes: NodeConfig) -> None:

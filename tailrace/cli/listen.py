@@ -32,12 +32,6 @@ def listen_endpoint(value: Value, *, insecure: bool) -> str:
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 
-def is_loopback(endpoint: str) -> bool:
-    """Whether only this machine reaches the endpoint; a host name counts as far away."""
-    host, _ = split_tcp(endpoint)
-    return host == "localhost" or _literal_is_loopback(host) is True
-
-
 def _is_loopback(host: str, value: Value) -> bool:
     literal = _literal_is_loopback(host)
     if literal is not None:

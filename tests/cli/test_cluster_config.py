@@ -66,7 +66,7 @@ def test_every_key(load, tmp_path: Path) -> None:
     assert cluster.node(7) is first
     assert (first.node_id, first.data_dir) == (7, tmp_path / "node-7")
     assert (first.tcp, first.ipc) == ("tcp://[::1]:7173", f"{run}/node-7.sock")
-    assert first.coordinator == (f"{run}/coordinator.sock",)
+    assert first.coordinator == (f"{run}/coordinator.sock", "tcp://127.0.0.1:7171")
     assert (first.rack, first.ephemeral, first.flush) == ("east", True, "relaxed")
     assert (first.quota_bytes, first.reserve_bytes, first.retention_check_ms) == (1 << 30, 1 << 20, 100)
     assert (second.node_id, second.tcp, second.flush) == (0, "tcp://127.0.0.1:0", "commit")
@@ -173,7 +173,9 @@ def test_loopback_addresses_need_none(load, address: str) -> None:
 def test_nodes_find_a_far_coordinator_by_its_address(load) -> None:
     listen = "data_dir: x\ninsecure: true\ncoordinator: {listen: '%s'}\nnodes: [{id: 1}]"
     assert load(listen % "192.0.2.1:7070").nodes[0].coordinator[1:] == ("tcp://192.0.2.1:7070",)
-    assert load(listen % "0.0.0.0:7070").nodes[0].coordinator[1:] == ()
+    assert load(listen % "0.0.0.0:7070").nodes[0].coordinator[1:] == ("tcp://127.0.0.1:7070",)
+    assert load(listen % "[::]:7070").nodes[0].coordinator[1:] == ("tcp://[::1]:7070",)
+    assert load(listen % "0.0.0.0:0").nodes[0].coordinator[1:] == (), "any free port: known by itself alone"
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.name)

@@ -30,14 +30,16 @@ def three() -> Iterator[Cluster]:
 
 @pytest.fixture
 def join(three: Cluster, tmp_path: Path) -> Iterator[Join]:
-    """Starts `tailrace node --id ...` with the file of the cluster, and data of its own."""
+    """Starts `tailrace node --id ...` with a file of the cluster, and data of its own."""
     parent = ParentPipe()
     children: list[Child] = []
 
-    def start(node_id: int) -> Child:
-        file = three.data_dir.parent / "cluster.yaml"
+    def start(node_id: int, listen: str = "127.0.0.1:0", *options: str) -> Child:
+        text = (three.data_dir.parent / "cluster.yaml").read_text()
+        file = tmp_path / "cluster.yaml"
+        file.write_text(text.replace("127.0.0.1:0", listen))
         command = [sys.executable, "-P", "-m", "tailrace", "node", "--id", str(node_id), "--json"]
-        command += ["--config", str(file), "--data-dir", str(tmp_path), "-b", three.bootstrap_servers]
+        command += ["--config", str(file), "--data-dir", str(tmp_path), *options]
         children.append(Child(Role(node_id), command, parent, subprocess.PIPE))
         return children[-1]
 
@@ -61,7 +63,7 @@ def test_a_fourth_node_joins_and_leaves(three: Cluster, join: Join, tailrace: Ca
         admin.create_topic("t", 8, 2)
         with Load(three.bootstrap_servers, "t") as load:
             load.wait_for_traffic()
-            fourth = join(4)
+            fourth = join(4, "127.0.0.1:0", "-b", three.bootstrap_servers)
             assert wait_until_ready([fourth], PATIENCE_S) is None, fourth.failure
             admin.ready(nodes=4)
             done = tailrace("cluster", "rebalance", "--execute", "--wait", "--throttle", "50MiB")
@@ -80,9 +82,12 @@ def test_a_fourth_node_joins_and_leaves(three: Cluster, join: Join, tailrace: Ca
         assert all(len(part.isr) == 2 for part in admin.describe_topic("t").partitions)
 
 
-def test_an_id_that_is_taken_is_refused(join: Join) -> None:
-    """It says so at once, and tries again for a while: the other one may be on its way out."""
-    second = join(1)
+def test_an_id_that_is_taken_is_refused(three: Cluster, join: Join) -> None:
+    """It says so at once, and tries again for a while: the other one may be on its way out.
+
+    The coordinator is found by the file alone.
+    """
+    second = join(1, three.bootstrap_servers)
     with os.fdopen(os.dup(second.stderr), "rb") as log:
         refused = next(line for line in log if b"node 1 is alive at" in line)
     assert b"give this node another id" in refused
