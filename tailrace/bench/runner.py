@@ -9,7 +9,6 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from tailrace.client.admin import Admin
-from tailrace.protocol.errors import UnknownTopicError
 from tailrace.protocol.limits import GIB
 from tailrace.protocol.record import TopicPartition
 
@@ -46,25 +45,22 @@ Report: TypeAlias = Callable[[Progress], None]
 
 
 def prepare(admin: Admin, spec: Spec, topic: str | None) -> Spec:
-    """With a topic to write to: a new one of its own, or the one that is named, made if it is not there.
+    """With a topic to write to: a new one of its own, or the one that is named, which must be there.
 
-    Raises InvalidArgumentError if that has too few partitions, and like `Admin.create_topic`.
+    Raises InvalidArgumentError if that has too few partitions, and like `Admin.describe_topics` and
+    `create_topic`.
     """
     spec = msgspec.structs.replace(spec, run=random.getrandbits(32))
-    name = topic or f"bench-{random.getrandbits(40):010x}"
+    if topic is not None:
+        found = admin.describe_topic(topic)
+        spec = msgspec.structs.replace(spec, topic=topic, partitions=len(found.partitions))
+        check_shares(spec)
+        return spec
+    name = f"bench-{random.getrandbits(40):010x}"
     config: dict[str, str | int] = {}
-    if topic is None and not spec.verify and spec.mode != "consume":
+    if not spec.verify and spec.mode != "consume":
         config["retention_bytes"] = RETENTION_BYTES // spec.partitions
-    try:
-        found = None if topic is None else admin.describe_topics([topic])[0]
-    except UnknownTopicError:
-        found = None
-    if found is None:
-        check_shares(spec)
-        admin.create_topic(name, spec.partitions, config=config)
-    else:
-        spec = msgspec.structs.replace(spec, partitions=len(found.partitions))
-        check_shares(spec)
+    admin.create_topic(name, spec.partitions, config=config)
     return msgspec.structs.replace(spec, topic=name)
 
 

@@ -39,7 +39,10 @@ _COMMON: Final[tuple[Option, ...]] = (
         "--consumers", metavar="C", type=int, default=1, show_default=True,
         help="Processes that read; the partitions go round.",
     ),
-    click.option("--partitions", metavar="N", type=int, default=1, show_default=True, help="Of the topic."),
+    click.option(
+        "--partitions", metavar="N", type=int, default=1, show_default=True,
+        help="Of the topic that is made.",
+    ),
     click.option(
         "--record-size", "record_bytes", metavar="SIZE", default="100", show_default=True, callback=_size,
         help="Of a value, such as 100 or 1KiB.",
@@ -73,7 +76,7 @@ _COMMON: Final[tuple[Option, ...]] = (
     ),
     click.option(
         "--topic", metavar="TOPIC", shell_complete=complete_topics,
-        help="Write to this one, and keep it; without it one is made, and deleted in the end.",
+        help="Write to this one, which exists and stays; without it one is made, and deleted in the end.",
     ),
     click.option(
         "-b", "--bootstrap-servers", envvar="TAILRACE_BOOTSTRAP_SERVERS", show_envvar=True,
@@ -166,6 +169,8 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
     servers, nodes, topic, json_file, report_file = (
         options.pop(name) for name in ("bootstrap_servers", "nodes", "topic", "json_file", "report_file")
     )
+    if topic is not None and servers is None:
+        raise click.UsageError("--topic is one of a running cluster: name that with --bootstrap-servers")
     require()
     if options["compression"] == "none":
         options["compression"] = None

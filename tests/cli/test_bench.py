@@ -132,6 +132,19 @@ def test_e2e_with_a_topic_that_is_there(cluster: Cluster, figures: Callable[...,
         admin.delete_topic("bench-kept")
 
 
+def test_a_topic_that_is_not_there_is_not_made(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    with Admin(cluster.bootstrap_servers) as admin:
+        admin.create_topic("bench-there")
+        arguments = ["bench", "produce", "--topic", "bench-their", "--records", "10"]
+        assert run([*arguments, "-b", cluster.bootstrap_servers]) == 1
+        said = capsys.readouterr()
+        assert (said.out, said.err) == (
+            "", "Error: topic 'bench-their' does not exist; did you mean 'bench-there'?\n"
+        )  # fmt: skip
+        assert topics(cluster) == ["bench-there"]
+        admin.delete_topic("bench-there")
+
+
 @pytest.mark.parametrize("how", [(), ("--poll",), ("--rate", 5_000)])
 def test_e2e_measures_until_a_consumer_has_it(
     cluster: Cluster, figures: Callable[..., dict[str, Any]], how: tuple[object, ...]
@@ -247,6 +260,7 @@ def stored(admin: Admin, topic: str) -> int:
         (("consume", "--rate", "5"), "No such option"),
         (("produce", "--batch-size", "0"), "--batch-size is 0"),
         (("produce", "--report", "/nowhere/report.html"), "there is no folder /nowhere"),
+        (("produce", "--topic", "t"), "--topic is one of a running cluster"),
         (("sum",), "No such command 'sum'"),
     ],
 )
