@@ -54,7 +54,9 @@ class Following:
     def follow(self, action: Follow) -> Plan:
         """The state moved on. Returns what changes here: from now on for what ends, later for what begins."""
         cluster = self._membership.cluster
-        plan = self._assignment.follow(cluster, action.touched, action.deleted, self._storage.logs)
+        logs = self._storage.logs
+        plan = self._assignment.follow(cluster, action.touched, action.deleted, logs)
+        self._name(log for key in (*plan.roles, *plan.released) if (log := logs.get(key)) is not None)
         self._leaders.resign(plan.resign)
         self._leaders.deleted(plan.drop)
         # From now on, not when the log is open: a registration in between has to ask about it.
@@ -79,6 +81,7 @@ class Following:
             for key, log in prepared.followed.items()
             if (wanted := role(key)) is not None and wanted.source is not None
         }
+        self._name((*(log for log, _ in led.values()), *prepared.followed.values()))
         refused = {key: error for key, error in prepared.refused.items() if role(key) is not None}
         self._leaders.lead(led)
         self._leaders.refuse(refused)
@@ -119,6 +122,14 @@ class Following:
                 Prepare(membership.cluster.version, membership.controller_epoch, [], roles, configs, [*roles])
             )
         return [*roles]
+
+    def _name(self, logs: Iterable[PartitionLog]) -> None:
+        """Messages tell people which topic it is."""
+        topics = self._membership.cluster.topics
+        for log in logs:
+            topic = topics.get(log.topic_id)
+            if topic is not None:
+                log.name = f"{topic.name}-{log.partition}"
 
     def _log_unknown(self, known: set[bytes]) -> None:
         unknown = sorted({topic_id.hex() for topic_id, _ in self._storage.logs if topic_id not in known})

@@ -15,7 +15,7 @@ PartitionKey = tuple[bytes, int]
 
 
 def partition_name(topic_id: bytes, partition: int) -> str:
-    """For messages: topic id and partition number."""
+    """For messages, as long as the topic's name is not known."""
     return f"{topic_id.hex()}-{partition}"
 
 
@@ -42,13 +42,14 @@ LAST_BATCH_BYTES_MAX: Final = 4 * KIB
 class PartitionLog:
     """The state of a log after its last commit.
 
-    Only the writer thread changes it, and only after the commit; other threads read single
-    attributes. `high_watermark` follows the log end by itself while `sole_replica` is set and batches
-    are new, not copies of a leader's; otherwise the node raises it (`Storage.raise_high_watermark`), and
+    Only the writer thread changes it, and only after the commit; other threads read single attributes.
+    `high_watermark` follows the log end by itself while `sole_replica` is set and batches are new, not
+    copies of a leader's; otherwise the node raises it (`Storage.raise_high_watermark`), and
     `stored_high_watermark` is behind until the log's next commit. `leader_epoch` is the newest of
-    `epochs`, also if it has no batch. Batches from `hot_offset` on were appended lately by this
-    process, so that reading them does not wait for a disk. The last one is `last_batch`, if it was just
-    appended and is small: those who wait for it need not look it up.
+    `epochs`, also if it has no batch. Batches from `hot_offset` on were appended lately by this process,
+    so that reading them does not wait for a disk. The last one is `last_batch`, if it was just appended
+    and is small: those who wait for it need not look it up. `name` is for messages: with the topic's as
+    soon as the cluster state tells it.
     """
 
     __slots__ = (
@@ -84,7 +85,7 @@ class PartitionLog:
         self.partition_id: Final = partition_id
         self.topic_id: Final = row.topic_id
         self.partition: Final = row.partition
-        self.name: Final = partition_name(row.topic_id, row.partition)
+        self.name = partition_name(row.topic_id, row.partition)
         self.database = database
         self.live_pages = live_pages
         self.log_start_offset = row.log_start_offset

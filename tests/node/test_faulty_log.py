@@ -71,7 +71,9 @@ def two(house: House) -> tuple[Topic, Peer]:
     return topic, leader
 
 
-def test_another_one_leads_and_the_log_is_made_anew(bare_house: House, storages: dict[str, Storage]) -> None:
+def test_another_one_leads_and_the_log_is_made_anew(
+    bare_house: House, storages: dict[str, Storage], caplog: pytest.LogCaptureFixture
+) -> None:
     topic, leader = two(bare_house)
     before = partition(bare_house)
     spoil(storages[f"node-{before.leader}"], topic)
@@ -85,6 +87,7 @@ def test_another_one_leads_and_the_log_is_made_anew(bare_house: House, storages:
     wait(lambda: set(partition(bare_house).isr) == {1, 2})
     wait(lambda: ends(bare_house) == [2, 2])
     assert not storages[f"node-{before.leader}"].verify().problems
+    assert "the log of t-0 is faulty" in caplog.text
 
 
 def test_a_follower_leaves_and_comes_back_with_a_new_log(
