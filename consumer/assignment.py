@@ -20,6 +20,7 @@ from .fetcher import Fetcher
 from .look_up import look_up
 from .offsets import Held
 from .start import Leaderless, LogRange, new_partitions, start_offset, unseen_start
+from .stored_offset import StoredOffset
 
 _log = logging.getLogger(__name__)
 
@@ -225,6 +226,7 @@ class Assignment:
         for name, log in logs.items():
             if isinstance(log, LogRange):
                 start = start_offset(name, stored[name], log, resets[name])
+                self._tell_of_reset(name, stored[name], log, start)
                 fresh.append(self._starting(name, added[name], start, self._reset))
             else:
                 # What is sent from now on must not be missed, even if the log does not reach back to it.
@@ -232,6 +234,16 @@ class Assignment:
                 reset: Reset = "none" if self._reset == "none" else "earliest"
                 fresh.append(self._starting(name, added[name], guess, reset))
         return fresh
+
+    def _tell_of_reset(
+        self, name: TopicPartition, stored: StoredOffset | None, log: LogRange, start: int | TailraceError
+    ) -> None:
+        if stored is None or isinstance(start, TailraceError) or start == stored.offset:
+            return
+        told = "%s-%d: the stored offset %d is not in %d to %d: going on at %d"
+        _log.warning(told, name.topic, name.partition, stored.offset, *log, start)
+        with self._lock:
+            self._fetcher.statistics.resets += 1
 
     def _starting(
         self, name: TopicPartition, info: TopicInfo, start: int | TailraceError | Leaderless, reset: Reset

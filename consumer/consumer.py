@@ -59,8 +59,8 @@ class Consumer(Positions):
     With `assign`, `group_id` is only where offsets are committed. Auto-commit to the group does not wait
     for the coordinator; a partition that is given up is committed first.
 
-    **Where reading starts.** At the stored offset; if there is none, or the log does not reach to it any
-    more, `auto_offset_reset` decides: "latest", "earliest", or "none" (OffsetOutOfRangeError). When
+    **Where reading starts.** At the stored offset; if there is none, or the log does not have it (any
+    more), `auto_offset_reset` decides: "latest", "earliest", or "none" (OffsetOutOfRangeError). When
     `subscribe` and `assign` return, positions are known: what is sent afterwards is not missed. Partitions
     whose node is down do not hold up the others: a warning names them, and they are read when it is back,
     from the stored offset or, if the log does not reach to it, the first record. Where reading is to start

@@ -68,7 +68,9 @@ class Positions:
     def commit(self, offsets: Mapping[TopicPartition, int | OffsetAndMetadata] | None = None) -> None:
         """Store positions, or the given offsets (of the next record to read); durable on return.
 
-        Without `offsets` that covers everything handed over, the record in hand included. Raises
+        Without `offsets` that covers everything handed over, the record in hand included. What is given
+        is not compared with the log, as in Kafka: who goes on from an offset that is not in it goes where
+        `auto_offset_reset` says, with a warning. Raises
         InvalidArgumentError when there is nowhere to store, StorageFullError, StorageFaultError; in a
         group FencedMemberError or UnknownMemberError for a partition that is another member's by now,
         GroupNotEmptyError with `assign` while the group has members, TimedOutError without a coordinator.

@@ -23,6 +23,7 @@ from tailrace.protocol.errors import (
     TailraceError,
     UnsupportedVersionError,
 )
+from tailrace.protocol.group_messages import CommitOffsets
 from tailrace.protocol.limits import HEADER_BYTES_MAX, PRODUCE_BATCHES_MAX
 
 NODE_REQUESTS = get_args(messages.NodeRequest)
@@ -166,6 +167,16 @@ def test_malformed_headers(header: bytes) -> None:
     with pytest.raises(MalformedRequestError, match="not a message"):
         wire.decode_node_request(header)
     assert isinstance(wire.request_id_of(header), int)
+
+
+def test_no_offset_is_negative() -> None:
+    for offset in (0, -1):
+        header = msgspec.msgpack.encode([33, 7, 1, "g", "", -1, [[TOPIC, 0, offset]]])
+        if offset == 0:
+            assert isinstance(wire.decode_coordinator_request(header), CommitOffsets)
+        else:
+            with pytest.raises(MalformedRequestError, match=">= 0"):
+                wire.decode_coordinator_request(header)
 
 
 def test_a_reply_is_no_request() -> None:

@@ -12,7 +12,14 @@ import pytest
 from tailrace.client.engine import Engine
 from tailrace.consumer import Consumer, OffsetAndMetadata, RebalanceListener
 from tailrace.consumer.group.membership import Heartbeat, Join, Key
-from tailrace.protocol.errors import ErrorCode, FencedMemberError, TailraceError, UnknownMemberError
+from tailrace.protocol.errors import (
+    ErrorCode,
+    FencedMemberError,
+    InvalidArgumentError,
+    OffsetOutOfRangeError,
+    TailraceError,
+    UnknownMemberError,
+)
 from tailrace.protocol.group_messages import (
     CommitOffsets,
     CommittedOffset,
@@ -292,6 +299,32 @@ def test_commits_with_metadata_and_asynchronous_ones(
     until(lambda: done == [None])
     assert consumer.committed(at(topic, 0)) == 3
     assert len(coordinator.offsets) == 2
+
+
+@pytest.mark.parametrize(("reset", "first"), [("earliest", [b"0"]), ("latest", [b"new"]), ("none", None)])
+def test_an_offset_past_the_end_is_stored_and_where_reading_starts_is_up_to_the_policy(
+    consume: Make, topic: str, feeder: Feeder, caplog: pytest.LogCaptureFixture, reset: str, first: Any
+) -> None:
+    feeder.send_numbers(topic, range(10))
+    alone = consume(group_id="g", enable_auto_commit=False)
+    alone.assign([at(topic)])
+    for offset in (-1, OffsetAndMetadata(-1)):
+        with pytest.raises(InvalidArgumentError, match="offset is -1"):
+            alone.commit({at(topic): offset})
+    assert alone.committed(at(topic)) is None
+    alone.commit({at(topic): 1_000})
+    assert alone.committed(at(topic)) == 1_000
+
+    consumer = consume(group_id="g", auto_offset_reset=reset)
+    consumer.assign([at(topic)])
+    if first is None:
+        with pytest.raises(OffsetOutOfRangeError, match="offset 1000 is out of range, the log starts at 0"):
+            consumer.poll(PATIENCE_S * 1_000)
+        return
+    assert consumer.metrics()["offset_resets"] == 1
+    feeder.send(topic, b"new")
+    assert values_of(consumer, 1) == first
+    assert f"{topic}-0: the stored offset 1000 is not in 0 to 10: going on at" in caplog.text
 
 
 def test_a_consumer_that_assigns_commits_to_the_group_while_nobody_is_in_it(
