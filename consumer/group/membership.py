@@ -83,7 +83,8 @@ class Membership:
         self._due = False
         """There is something to say at once, even while a heartbeat is kept."""
         self.retry_at = 0.0
-        self._patient_until = 0.0
+        self.patient_until = 0.0
+        """Till then the instance id may become free that another process has; 0 if none had it."""
 
     # --------------------------------------------------- from the application
 
@@ -196,8 +197,8 @@ class Membership:
         """The instance id is another's: perhaps of a process that has just died."""
         if not isinstance(error, InstanceIdInUseError):
             return False
-        self._patient_until = self._patient_until or now + INSTANCE_ID_PATIENCE_MS / 1000
-        return now < self._patient_until
+        self.patient_until = self.patient_until or now + INSTANCE_ID_PATIENCE_MS / 1000
+        return now < self.patient_until
 
     def _begin(self) -> None:
         self.phase = Phase.JOINING
@@ -208,7 +209,7 @@ class Membership:
         self._in_flight = 0
         self._due = False
         self.retry_at = 0.0
-        self._patient_until = 0.0
+        self.patient_until = 0.0
 
     def _lost(self) -> None:
         self.phase = Phase.LOST

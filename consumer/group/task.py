@@ -23,6 +23,7 @@ from tailrace.protocol.group_messages import (
     JoinGroup,
     LeaveGroup,
 )
+from tailrace.protocol.limits import INSTANCE_ID_PATIENCE_MS
 from tailrace.protocol.messages import Reply
 from tailrace.protocol.partition_sets import keys_of, partition_set
 
@@ -163,7 +164,7 @@ class GroupTask:
         self, plan: Join | Heartbeat, reply: Reply | TailraceError, _frames: Sequence[Frame]
     ) -> None:
         with self._lock:
-            was = self.membership.phase
+            was, known = self.membership.phase, self.membership.patient_until > 0
             if isinstance(reply, GroupAssigned):
                 self.membership.answered(plan, reply.member_epoch, frozenset(keys_of(reply.assigned)))
             else:
@@ -174,5 +175,8 @@ class GroupTask:
                 )
                 self.membership.failed(plan, error, monotonic())
                 _log.debug("%s: group %s: %s", self._name, self._group_id, error)
+            patient = self.membership.patient_until > 0 and not known
             if self.membership.unapplied or self.membership.phase is not was:
                 self._tell()
+        if patient:
+            _log.warning("%s: %s; trying for %g s", self._name, reply, INSTANCE_ID_PATIENCE_MS / 1000)

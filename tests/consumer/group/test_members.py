@@ -15,6 +15,7 @@ from tailrace.consumer.group.membership import Heartbeat, Join, Key
 from tailrace.protocol.errors import (
     ErrorCode,
     FencedMemberError,
+    InstanceIdInUseError,
     InvalidArgumentError,
     OffsetOutOfRangeError,
     TailraceError,
@@ -53,6 +54,8 @@ class ModelCoordinator:
         self.offsets: dict[Key, CommittedOffset] = {}
         self.parked: dict[str, tuple[GroupHeartbeat, Callable[[Any], None]]] = {}
         self.told: dict[str, tuple[int, frozenset[Key]]] = {}
+        self.refusals: list[TailraceError] = []
+        """For those who ask to join next."""
 
     def take(self, request: Any, answer: Callable[[Any], None]) -> None:
         with self.lock:
@@ -72,6 +75,8 @@ class ModelCoordinator:
 
     def _take(self, request: Any, answer: Callable[[Any], None]) -> None:
         if isinstance(request, JoinGroup):
+            if self.refusals:
+                raise self.refusals.pop()
             told = self.group.tell(Join(0, request.member_id, request.topics))
             self._answer(request.member_id, told, answer)
         elif isinstance(request, GroupHeartbeat):
@@ -299,6 +304,16 @@ def test_commits_with_metadata_and_asynchronous_ones(
     until(lambda: done == [None])
     assert consumer.committed(at(topic, 0)) == 3
     assert len(coordinator.offsets) == 2
+
+
+def test_who_waits_for_an_instance_id_is_told_at_once_and_once(
+    consume: Make, topic: str, coordinator: ModelCoordinator, caplog: pytest.LogCaptureFixture
+) -> None:
+    coordinator.refusals += [InstanceIdInUseError("'one' is in use")] * 2
+    consumer, _ = member(consume, topic, group_instance_id="one", client_id="me")
+    assert has(consumer, 4)()
+    told = [record.getMessage() for record in caplog.records if "in use" in record.getMessage()]
+    assert told == ["me: 'one' is in use; trying for 3 s"]
 
 
 @pytest.mark.parametrize(("reset", "first"), [("earliest", [b"0"]), ("latest", [b"new"]), ("none", None)])
