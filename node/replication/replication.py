@@ -45,6 +45,7 @@ from ..work import PendingCopy, PendingProduce
 from ..writer import Writer
 from .copying import Copier, CopyFetch, CopyStep
 from .copying import Source as CopySource
+from .failing import Failing
 from .faulty import FaultyLogs
 from .fetching import send_acks, send_fetch
 from .leading import LeadReplica
@@ -90,6 +91,7 @@ class Replication:
         self._actions: deque[Callable[[], None]] = deque()
         self.waiting = WaitingProduces()
         self.faulty = FaultyLogs()
+        self._failing = Failing()
         self.copier = Copier(end_of_epoch=storage.end_of_epoch, last_epoch=storage.last_epoch, random=random)
         self._connections = Connections(
             poller=poller,
@@ -247,7 +249,9 @@ class Replication:
 
     def leave(self, keys: Iterable[PartitionKey]) -> None:
         """These are not followed any more, or not from the same leader."""
-        self.copier.stop(list(keys))
+        keys = list(keys)
+        self.copier.stop(keys)
+        self._failing.forget(keys)
 
     def copied(
         self, results: Sequence[tuple[CopyStep, TailraceError | None]], seconds: float, now: float
@@ -255,8 +259,8 @@ class Replication:
         """The writer is through with a group, with these steps in it, and was at it for so long."""
         self.copier.pace.committed(max([step.size for step, _ in results]) if results else 0, seconds)
         for step, error in results:
-            if error is not None:
-                logger.warning("following %s: %s", step.log.name, error)
+            if (told := self._failing.take(step, error, now)) is not None:
+                logger.warning("%s", told)
             self.copier.done(step, error, now)
             if isinstance(error, StorageFaultError):
                 self.found_faulty(step.log)
