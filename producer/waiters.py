@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from tailrace.client.notice import TOLD_AFTER_S, Notice
@@ -42,6 +43,11 @@ class Waiters:
         try:
             self._begin()
             return wait_in_steps(self._changed.wait, timeout_s)
+        except BaseException:
+            with suppress(RuntimeError):  # it may have come when the lock was let go
+                self._lock.release()
+            self._lock.acquire()
+            raise
         finally:
             self._count -= 1
 

@@ -5,6 +5,7 @@ from time import monotonic
 from typing import Final
 
 SIGNALS_HEARD_WITHIN_S: Final = 0.5
+_NOT_HELD: Final = ("release unlocked lock", "cannot release un-acquired lock")
 
 
 def wait_in_steps(
@@ -20,7 +21,17 @@ def wait_in_steps(
     while timeout_s is None or timeout_s > SIGNALS_HEARD_WITHIN_S:
         if look is not None:
             look()
-        if wait(SIGNALS_HEARD_WITHIN_S):
+        if _wait(wait, SIGNALS_HEARD_WITHIN_S):
             return True
         timeout_s = None if until is None else until - monotonic()
-    return wait(max(0.0, timeout_s))
+    return _wait(wait, max(0.0, timeout_s))
+
+
+def _wait(wait: Callable[[float], bool], seconds: float) -> bool:
+    """What comes just as an event has let go of its lock ends in an error of that; the caller gets itself."""
+    try:
+        return wait(seconds)
+    except RuntimeError as error:
+        if str(error) in _NOT_HELD and error.__context__ is not None:
+            raise error.__context__ from None
+        raise
