@@ -27,6 +27,8 @@ from .store.interface import GroupStore, Store
 from .store.lmdb_store import LmdbStore
 
 GROUPS_FOLDER: Final = "groups"
+WELCOME_S: Final = 0.01
+"""How soon a new subscriber gets a beat, which tells it whether it has missed something; one for many."""
 LINGER_MS: Final = 200
 """How long the last replies may take to leave when the process stops."""
 
@@ -72,7 +74,7 @@ class Coordinator:
             probing = Probing(lambda listener: Probe(choose(listener), names))
             stack.callback(probing.close)
             on_ready(server.listener)
-            self._loop(server, service, machine, probing, parent_fd)
+            self._loop(server, publisher, service, machine, probing=probing, parent_fd=parent_fd)
             service.stop()
 
     def _take_over(self, store: Store, group_store: GroupStore, publisher: Listener) -> Machine:
@@ -92,10 +94,18 @@ class Coordinator:
         return Machine(state, group_store.load(), settings, time.monotonic())
 
     def _loop(
-        self, server: Server, service: Service, machine: Machine, probing: Probing, parent_fd: int | None
+        self,
+        server: Server,
+        publisher: Publisher,
+        service: Service,
+        machine: Machine,
+        *,
+        probing: Probing,
+        parent_fd: int | None,
     ) -> None:
         poller = Poller()
         poller.add(server)
+        poller.add(publisher)
         poller.add(self._wakeup)
         if parent_fd is not None:
             poller.add(parent_fd)
@@ -118,6 +128,8 @@ class Coordinator:
             if gone := server.take_gone():
                 service.gone(gone, time.monotonic(), _wall_ms())
             now = time.monotonic()
+            if publisher in ready and publisher.joined():
+                next_beat = min(next_beat, now + WELCOME_S)
             machine.refused(probing.refused(machine.missing(), now))
             if next_tick is not None and now >= next_tick:
                 service.tick(now, _wall_ms())

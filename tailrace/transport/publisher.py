@@ -1,4 +1,4 @@
-"""PUB and SUB: how the cluster state's changes reach everybody."""
+"""XPUB and SUB: how the cluster state's changes reach everybody."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -6,20 +6,25 @@ from typing import Final
 import zmq
 
 from .binding import Binding
-from .context import Context, Socket, new_socket
+from .context import Context, Socket, new_socket, readable
 
 _NOBLOCK: Final = int(zmq.NOBLOCK)
+_SUBSCRIBED: Final = b"\x01"
+"""Begins what XPUB tells of a subscription."""
 
 
 class Publisher:
-    """A PUB socket on a tcp and an ipc endpoint. Belongs to one thread.
+    """An XPUB socket on a tcp and an ipc endpoint. Belongs to one thread.
 
-    A subscriber that is late or slow misses messages, silently: they must carry versions.
+    A subscriber that is late or slow misses messages, silently: they must carry versions. What is sent once
+    the poller has reported the publisher, and `joined`, reaches who was late, too.
     Raises ConnectionFailedError when it cannot bind.
     """
 
     def __init__(self, context: Context, *, tcp: str, ipc: str = "") -> None:
-        self._socket: Socket = new_socket(context, zmq.PUB, tcp)
+        self.used = True
+        self._socket: Socket = new_socket(context, zmq.XPUB, tcp)
+        self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # tell of each subscriber, not of the first alone
         try:
             self._binding = Binding(self._socket, tcp=tcp, ipc=ipc)
         except BaseException:
@@ -27,8 +32,21 @@ class Publisher:
             raise
         self.listener = self._binding.listener
 
+    def pollables(self) -> Sequence[Socket]:
+        """What a `Poller` watches."""
+        return (self._socket,)
+
+    def joined(self) -> bool:
+        """Has a subscription taken effect since the last call?"""
+        self.used = True
+        joined = False
+        while readable(self._socket):
+            joined |= self._socket.recv(_NOBLOCK).startswith(_SUBSCRIBED)
+        return joined
+
     def send(self, data: bytes) -> None:
         """Send to all that are subscribed now. Never waits."""
+        self.used = True
         self._socket.send(data, _NOBLOCK)
 
     def close(self) -> None:

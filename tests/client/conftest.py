@@ -37,7 +37,7 @@ from tailrace.transport.publisher import Publisher
 from tailrace.transport.server import Incoming, Server
 from tailrace.transport.wakeup import Wakeup
 
-from ..patience import PATIENCE_S
+from ..patience import PATIENCE_S, wait_until
 
 Answer = Reply | TailraceError | tuple[Reply, list[bytes]] | None
 ANY_PORT = "tcp://127.0.0.1:0"
@@ -105,6 +105,7 @@ class StandIn(InThread):
         self._decode = decode_coordinator_request if coordinator else decode_node_request
         super().__init__(tcp=tcp, ipc=ipc)
         self._publisher = Publisher(self._context, tcp=ANY_PORT) if coordinator else None
+        self._beside = () if self._publisher is None else (self._publisher,)
         self.publisher = self._publisher.listener if self._publisher else Listener("")
         self._thread.start()
 
@@ -149,7 +150,16 @@ class StandInCoordinator(StandIn):
         self.cluster_id = cluster_id
         self.others: Callable[[Request], Answer] = lambda request: None
         self.silent = False
+        self.welcomed = 0
+        """How often those whose subscription took effect got a beat, as from the real one."""
         super().__init__(self._answer, tcp=tcp, coordinator=True)
+
+    def _round(self, ready: list[Source]) -> None:
+        super()._round(ready)
+        assert self._publisher is not None
+        if self._publisher in ready and self._publisher.joined():
+            self._publisher.send(encode(Beat(self.state.controller_epoch, self.state.version)))
+            self.welcomed += 1
 
     def change(self, *changes: Change, publish: bool = True) -> None:
         """One version more."""
@@ -199,6 +209,7 @@ def engine(coordinator: StandInCoordinator) -> Iterator[Engine]:
     engine = Engine(coordinator.address, name="test")
     engine.start()
     engine.ready(PATIENCE_S)
+    wait_until(lambda: coordinator.welcomed, "the engine hears what is published")
     yield engine
     engine.close()
 

@@ -91,7 +91,10 @@ def test_all_dead_addresses_are_named(free_address, start_engine) -> None:
         engine.ready(0.1)
 
 
-def test_updates_arrive_by_themselves(coordinator, engine, topic, eventually) -> None:
+def test_updates_arrive_by_themselves(coordinator, start_engine, topic, eventually) -> None:
+    """Also those that came before its subscription took effect."""
+    engine = start_engine(coordinator.address)
+    engine.ready(PATIENCE_S)
     coordinator.change(TopicChanged(topic("flights")))
     eventually(lambda: engine.topic("flights"))
     coordinator.change(TopicRemoved(topic("flights").topic_id))

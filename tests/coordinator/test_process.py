@@ -191,6 +191,14 @@ def test_a_coordinator_that_was_stopped_does_not_declare_nodes_dead(spawn: Any, 
     assert isinstance(beat(peer, node), HeartbeatSeen)
 
 
+def test_a_new_subscriber_hears_a_beat_as_it_can_hear(start: Any, peers: Any) -> None:
+    """So it knows at once of what was published while its subscription was on its way."""
+    peer = peers.peer(start(beat_interval_ms=3_600_000).listener.tcp)
+    publisher = peer.snapshot().publisher
+    for _ in range(3):
+        assert isinstance(peers.subscribe(publisher.tcp).next(), Beat)
+
+
 def test_snapshot_and_updates_give_the_state(start: Any, peers: Any) -> None:
     peer = peers.peer(start(session_timeout_ms=60_000, beat_interval_ms=10).listener.tcp)
     updates = peers.listening(peer.snapshot().publisher.tcp)

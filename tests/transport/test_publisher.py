@@ -42,6 +42,22 @@ def test_everybody_hears_everything_in_order(
         assert subscriber.receive() is None
 
 
+def test_who_has_joined_hears_what_is_sent_next(
+    context: Context, own: Own, tmp_path: object, wait: Wait
+) -> None:
+    publisher = own(Publisher(context, tcp=LOOPBACK, ipc=f"ipc://{tmp_path}/publisher.sock"))
+    assert not publisher.joined()
+    listener = publisher.listener
+    for number, endpoint in enumerate((listener.tcp, listener.ipc, listener.tcp)):
+        subscriber = own(Subscriber(context, endpoint))
+        wait(publisher.joined, publisher)
+        assert not publisher.joined()
+        publisher.send(b"%d" % number)
+        got: list[bytes] = []
+        wait(lambda got=got, it=subscriber: got.extend(iter(it.receive, None)) or got, subscriber)
+        assert got == [b"%d" % number]
+
+
 def test_a_subscriber_follows_a_publisher_that_restarts(context: Context, own: Own, again: Own) -> None:
     first = own(Publisher(context, tcp=LOOPBACK))
     subscriber = own(Subscriber(context, first.listener.tcp))
