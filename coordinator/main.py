@@ -73,8 +73,12 @@ class Coordinator:
             names = Names()
             probing = Probing(lambda listener: Probe(choose(listener), names))
             stack.callback(probing.close)
+            poller = Poller()
+            stack.callback(poller.close)
             on_ready(server.listener)
-            self._loop(server, publisher, service, machine, probing=probing, parent_fd=parent_fd)
+            self._loop(
+                server, publisher, service, machine, poller=poller, probing=probing, parent_fd=parent_fd
+            )
             service.stop()
 
     def _take_over(self, store: Store, group_store: GroupStore, publisher: Listener) -> Machine:
@@ -100,10 +104,10 @@ class Coordinator:
         service: Service,
         machine: Machine,
         *,
+        poller: Poller,
         probing: Probing,
         parent_fd: int | None,
     ) -> None:
-        poller = Poller()
         poller.add(server)
         poller.add(publisher)
         poller.add(self._wakeup)

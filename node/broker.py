@@ -56,6 +56,7 @@ class Broker:
     replication: Replication
     quota_bytes: int
     wall_ms: Callable[[], int]
+    pipes: PeerPipes
     leaders: Leaders = field(default_factory=Leaders)
     produce_bytes: Quota = field(
         default_factory=lambda: Quota(total_max=IN_FLIGHT_BYTES_MAX, peer_max=IN_FLIGHT_BYTES_PER_CLIENT_MAX)
@@ -67,7 +68,6 @@ class Broker:
         default_factory=lambda: Unsent(total_max=UNSENT_BYTES_MAX, peer_max=UNSENT_BYTES_PER_CLIENT_MAX)
     )
     arenas: PeerArenas = field(default_factory=PeerArenas)
-    pipes: PeerPipes = field(default_factory=PeerPipes)
     reading: dict[tuple[bytes, int], FetchSession] = field(default_factory=dict)
     send_later: Callable[[ToSend], None] | None = None
     """Set while another thread answers for the network thread, whose sockets it may not touch."""

@@ -22,11 +22,14 @@ class Intake:
 
     def take(self, ready: Sequence[Source], now: float) -> int:
         """Handle the requests of those sources that are peers'; how many sources these are."""
-        broker = self._broker
-        piped, served = broker.pipes in ready, broker.server in ready
-        if piped:
-            for incoming in broker.pipes.receive():
-                self.dispatch.receive(incoming, now)
+        broker, handle = self._broker, self.dispatch.receive
+        piped, served = 0, broker.server in ready
+        for source in ready:
+            requests = broker.pipes.receive(source)
+            if requests is not None:
+                piped += 1
+                for incoming in requests:
+                    handle(incoming, now)
         if served:
             self._receive_burst(now)
             if gone := broker.server.take_gone():

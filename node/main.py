@@ -22,6 +22,7 @@ from tailrace.protocol.errors import NotCommittedError, ShuttingDownError, Stora
 from tailrace.protocol.limits import FETCH_SESSIONS_MAX, PARKED_FETCHES_MAX, PARKED_PARTITIONS_MAX
 from tailrace.transport.connection import Connection
 from tailrace.transport.context import new_context
+from tailrace.transport.peer_pipes import PeerPipes
 from tailrace.transport.poller import Poller, Source
 from tailrace.transport.publisher import Subscriber
 from tailrace.transport.server import Server
@@ -187,6 +188,7 @@ class Loop:
             replication=self._replication,
             quota_bytes=config.quota_bytes,
             wall_ms=wall_ms,
+            pipes=PeerPipes(poller),
         )
         self._intake = Intake(self._broker)
         self._following = Following(config.node_id, self._membership, self._broker.leaders, writer, storage)
@@ -213,7 +215,6 @@ class Loop:
     ) -> None:
         """Until everything is answered after a stop. Raises what made the writer fail."""
         self._poller.add(self._broker.server)
-        self._poller.add(self._broker.pipes)
         self._poller.add(wakeup)
         if parent_fd is not None:
             self._poller.add(parent_fd)
@@ -391,3 +392,4 @@ class Loop:
         self._broker.pipes.close_all()
         self._replication.close()
         self._link.close()
+        self._poller.close()

@@ -1,9 +1,10 @@
 """What the node's threads hand to each other. Values only."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
+
+import msgspec
 
 from tailrace.protocol.cluster import TopicConfig
 from tailrace.protocol.errors import TailraceError
@@ -18,8 +19,7 @@ from .storage.planner import Append, Appended
 # ------------------------------------------------------------------ to the writer
 
 
-@dataclass(slots=True, eq=False)
-class PendingProduce:
+class PendingProduce(msgspec.Struct, eq=False):
     """A produce request whose batches wait for the writer.
 
     `results` has a place for each entry of the request; `places[i]` is that of `appends[i]`, the
@@ -31,9 +31,9 @@ class PendingProduce:
     acks: int
     results: list[ProduceResult | None]
     size: int = 0
-    places: list[int] = field(default_factory=list)
-    appends: list[Append] = field(default_factory=list)
-    leader_epochs: list[int] = field(default_factory=list)
+    places: list[int] = []
+    appends: list[Append] = []
+    leader_epochs: list[int] = []
 
 
 class PendingCopy(NamedTuple):

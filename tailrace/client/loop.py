@@ -124,6 +124,7 @@ class Loop:
 
     def release(self) -> None:
         """Give descriptors and the context back; all sockets are closed."""
+        self._poller.close()
         self._wakeup.close()
         self._context.term()
 

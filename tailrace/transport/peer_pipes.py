@@ -6,19 +6,19 @@ costs it its pipes.
 
 import logging
 import os
-import select
 import stat
+import sys
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 import zmq
 
 from tailrace.protocol.errors import LocalPathError, MalformedRequestError
-from tailrace.protocol.limits import PIPED_CLIENTS_MAX, REQUEST_BURST_MAX
+from tailrace.protocol.limits import PIPED_CLIENTS_MAX
 from tailrace.protocol.piped import pack, unpack
 
 from .peer_arenas import Credentials, credentials_of, path_of
 from .pipes import PIPE_READ_BYTES, PipeEnd
+from .poller import Poller, Source
 from .server import Buffer, Incoming
 
 _log = logging.getLogger(__name__)
@@ -43,27 +43,23 @@ class _Ends:
 class PeerPipes:
     """At most one pair of pipes a connection, PIPED_CLIENTS_MAX in all. Belongs to one thread.
 
-    A `Source` for a poller: there is something to `receive`.
+    The poller watches the node's end of each: it is reported by its descriptor.
     """
 
-    def __init__(self) -> None:
-        self._epoll: Final = select.epoll() if hasattr(select, "epoll") else None
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
         self._ends: dict[bytes, _Ends] = {}
-        self._by_descriptor: dict[int, _Ends] = {}
+        self._by_descriptor: dict[Source, _Ends] = {}
 
     def __len__(self) -> int:
         return len(self._ends)
-
-    def pollables(self) -> Sequence[int]:
-        """What a `Poller` watches."""
-        return () if self._epoll is None else (self._epoll.fileno(),)
 
     def open(self, peer: bytes, part: zmq.Frame | None, requests_end: PipeEnd, replies_end: PipeEnd) -> None:
         """Open the ends that these are in the peer's process. In place of those before, if any.
 
         Raises LocalPathError when they cannot be used, with the reason.
         """
-        if self._epoll is None:
+        if sys.platform != "linux":
             raise LocalPathError("pipes to a node are Linux's")
         if peer not in self._ends and len(self._ends) >= PIPED_CLIENTS_MAX:
             raise LocalPathError(f"{PIPED_CLIENTS_MAX} clients have pipes to this node already")
@@ -78,15 +74,12 @@ class PeerPipes:
             raise
         self.close([peer])
         self._ends[peer] = self._by_descriptor[requests] = _Ends(peer, part, requests, replies)
-        self._epoll.register(requests, select.EPOLLIN)
+        self._poller.add(requests)
 
-    def receive(self) -> list[Incoming]:
-        """What has come: of up to REQUEST_BURST_MAX clients, each one's pipe as full as it is."""
-        assert self._epoll is not None
-        incoming: list[Incoming] = []
-        for descriptor, _ in self._epoll.poll(0, REQUEST_BURST_MAX):
-            incoming += self._read(self._by_descriptor[descriptor])
-        return incoming
+    def receive(self, source: Source) -> list[Incoming] | None:
+        """What has come through the pipe that the poller has reported; None: `source` is something else."""
+        ends = self._by_descriptor.get(source)
+        return None if ends is None else self._read(ends)
 
     def before(self, peer: bytes) -> list[Incoming]:
         """What the peer has sent through its pipe before a message of its that has come around it."""
@@ -118,17 +111,14 @@ class PeerPipes:
             ends = self._ends.pop(peer, None)
             if ends is not None:
                 del self._by_descriptor[ends.requests]
-                assert self._epoll is not None
-                self._epoll.unregister(ends.requests)  # to close it is not enough if this process was forked
+                self._poller.remove(ends.requests)
                 os.close(ends.requests)
                 if ends.replies >= 0:
                     os.close(ends.replies)
 
     def close_all(self) -> None:
-        """The node stops. Take it out of its poller first."""
+        """The node stops."""
         self.close(tuple(self._ends))
-        if self._epoll is not None:
-            self._epoll.close()
 
     def _read(self, ends: _Ends) -> list[Incoming]:
         try:

@@ -2,6 +2,7 @@
 
 import math
 import select
+import sys
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final, Protocol, TypeAlias, runtime_checkable
@@ -12,6 +13,8 @@ from .context import Socket, readable
 
 POLL_S_MAX: Final = 86_400.0
 """System calls cannot count up to every deadline; whoever waits for longer looks at the clock again."""
+READY_MAX: Final = 128
+"""More are reported by the next calls, in turn."""
 
 
 class Pollable(Protocol):
@@ -35,6 +38,22 @@ class UsesSockets(Pollable, Protocol):
 Source: TypeAlias = Pollable | int
 
 
+class _Descriptors:
+    """`select.poll`, called as `select.epoll` is, where there is no such thing."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self.register = self._poll.register
+        self.unregister = self._poll.unregister
+
+    def poll(self, timeout_s: float | None, maxevents: int) -> list[tuple[int, int]]:
+        # Rounded up, as epoll does: the last millisecond before a deadline would be a busy loop.
+        return self._poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1000))[:maxevents]
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
 class Poller:
     """Level-triggered: a source is reported until everything in it was read.
 
@@ -44,7 +63,7 @@ class Poller:
     """
 
     def __init__(self) -> None:
-        self._descriptors = select.poll()
+        self._descriptors = select.epoll() if sys.platform == "linux" else _Descriptors()
         self._sources: dict[int, Source] = {}
         """By descriptor."""
         self._sockets: dict[UsesSockets, list[Socket]] = {}
@@ -71,33 +90,34 @@ class Poller:
             self._sockets.pop(source, None)
 
     def poll(self, timeout_s: float | None) -> list[Source]:
-        """The sources with input, each once; empty after `timeout_s` seconds (a day, if that is less).
+        """The sources with input, each once, some READY_MAX of them at most.
 
-        None waits for ever.
+        Empty after `timeout_s` (a day, if that is less); None waits for ever.
         """
         if not self._sources:
             raise ValueError("nothing to wait for: the poller has no source")
-        until = math.inf if timeout_s is None else monotonic() + min(timeout_s, POLL_S_MAX)
+        left_s = None if timeout_s is None else min(max(0.0, timeout_s), POLL_S_MAX)
+        until = math.inf if left_s is None else monotonic() + left_s
         while True:
             found: list[Source] = [
                 source for source in self._sockets if source.used and self._has_input(source)
             ]
-            told = self._descriptors.poll(0 if found else _milliseconds(until))
+            told = self._descriptors.poll(0 if found else left_s, READY_MAX)
             for descriptor, _ in told:
                 source = self._sources[descriptor]
                 if source not in found and (source not in self._sockets or self._has_input(source)):
                     found.append(source)
             if found or not told:
                 return found
+            left_s = None if left_s is None else max(0.0, until - monotonic())
+
+    def close(self) -> None:
+        """Give back what the system keeps. Not to be used afterwards."""
+        self._descriptors.close()
 
     def _has_input(self, source: UsesSockets) -> bool:
         source.used = any(map(readable, self._sockets[source]))
         return source.used
-
-
-def _milliseconds(until: float) -> int | None:
-    # Rounded up: rounding down would make the last millisecond before a deadline a busy loop.
-    return None if until == math.inf else max(0, math.ceil((until - monotonic()) * 1000))
 
 
 def _items_of(source: Source) -> Sequence[Socket | int]:

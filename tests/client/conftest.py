@@ -44,14 +44,14 @@ ANY_PORT = "tcp://127.0.0.1:0"
 
 
 class InThread:
-    """A ROUTER, and the sources `beside` it, in a thread of its own, which the subclass starts."""
+    """A ROUTER in a thread of its own, which the subclass starts."""
 
-    def __init__(self, *beside: Source, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         self._context = new_context()
         self._server = Server(self._context, **options)
         self.listener = self._server.listener
-        self._beside = beside
         self._wakeup = Wakeup()
+        self._poller = Poller()
         self._actions: list[Callable[[], object]] = []
         self._stopping = False
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -74,16 +74,16 @@ class InThread:
         """What else is to be closed."""
 
     def _run(self) -> None:
-        poller = Poller()
-        for source in (self._wakeup, self._server, *self._beside):
-            poller.add(source)
+        self._poller.add(self._wakeup)
+        self._poller.add(self._server)
         while not self._stopping:
-            ready = poller.poll(None)
+            ready = self._poller.poll(None)
             self._wakeup.clear()
             while self._actions:
                 self._actions.pop(0)()
             self._round(ready)
         self._close()
+        self._poller.close()
         self._server.close()
         self._wakeup.close()
         self._context.term()

@@ -222,6 +222,8 @@ def number_of(value: bytes) -> int:
     return sum(1 for _ in range(int(value)))
 
 
+# What is raised in such a call, Python drops.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <function WeakSet")
 @pytest.mark.parametrize("way", ["poll", "iterate"])
 def test_interrupts_at_any_point_lose_nothing_with_a_store(
     cluster: Cluster, feeder: Feeder, tmp_path: Path, way: str

@@ -48,6 +48,7 @@ class Peer:
         self.connection = Connection(context, endpoint)
         self._poller = Poller()
         self._poller.add(self.connection)
+        self._closed = False
         self._ids = itertools.count(1)
         self._wait(lambda: self.connection.state is ConnectionState.READY, PATIENCE_S)
 
@@ -84,8 +85,11 @@ class Peer:
         return reply, payload
 
     def close(self) -> None:
-        self._poller.remove(self.connection)
-        self.connection.close()
+        """May be repeated."""
+        if not self._closed:
+            self._closed = True
+            self._poller.close()
+            self.connection.close()
 
 
 class Running:

@@ -107,7 +107,7 @@ def test_a_peer_that_went_away_is_forgotten_in_time(house: Any, monkeypatch: pyt
     assert isinstance(gone.receive()[0], Pong), "then the fetch is parked"
     entries = [topic.fetch_entry(0)]
     assert isinstance(peer.ask(Fetch, entries=entries, max_wait_ms=1)[0], Failed)
-    gone.connection.close()
+    gone.close()
     deadline = time.monotonic() + PATIENCE_S
     while isinstance(peer.ask(Fetch, entries=entries, max_wait_ms=1)[0], Failed):
         assert time.monotonic() < deadline, "its slot is free again"

@@ -41,7 +41,8 @@ class Here:
         self._context = new_context()
         ipc = f"ipc://{folder}/n"
         self.server = Server(self._context, tcp="tcp://127.0.0.1:0", ipc=ipc, watch_peers=True)
-        self.peers, self.arenas = PeerPipes(), Ignored()
+        self.poller = Poller()
+        self.peers, self.arenas = PeerPipes(self.poller), Ignored()
         broker: Any = SimpleNamespace(
             server=self.server, pipes=self.peers, arenas=self.arenas, fetches=Ignored()
         )
@@ -79,6 +80,7 @@ class Here:
         self.connection.close()
         self.pipes.close()
         self.peers.close_all()
+        self.poller.close()
         self.server.close()
         self._context.term()
 
@@ -104,9 +106,10 @@ def test_both_at_once(here: Here) -> None:
     here.pipes.send(b"1", [])
     here.connection.send(b"2")
     here._wait_for(here.server)
-    assert here.intake.take([here.server, here.peers, 7], 0.0) == 2
+    (pipe,) = here.poller.poll(0)
+    assert here.intake.take([here.server, pipe, -7], 0.0) == 2
     assert here.taken == [b"1", b"2"]
-    assert here.intake.take([7], 0.0) == 0
+    assert here.intake.take([-7], 0.0) == 0
 
 
 def test_last_words(here: Here) -> None:
@@ -117,8 +120,8 @@ def test_last_words(here: Here) -> None:
         here.take_connection()
     assert here.taken == [b"last words"]
     assert len(here.peers) == 0
-    assert here.intake.take([here.peers], 0.0) == 1
-    assert here.taken == [b"last words"]
+    with pytest.raises(ValueError, match="no source"):
+        here.poller.poll(0)
 
 
 def test_garbage_before_a_message(here: Here) -> None:

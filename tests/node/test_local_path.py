@@ -179,7 +179,7 @@ def test_nothing_is_left_of_a_connection(house: Any, topic: Any) -> None:
     assert isinstance(peer.ask(OpenArena, fd=arena.fd, token=arena.token)[0], ArenaOpened), "again"
     arena.close()
     assert mappings() == before + 1, "the node's"
-    peer.connection.close()
+    peer.close()
     deadline = time.monotonic() + PATIENCE_S
     while mappings() > before:
         assert time.monotonic() < deadline, "the node keeps the memory of a client that is gone"

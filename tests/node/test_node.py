@@ -124,7 +124,7 @@ def test_other_peers_are_answered_while_one_is_gone(house: Any) -> None:
     house.start()
     topic, gone, peer = house.create(), house.peer(), house.peer()
     gone.send(Produce, [batch(b"a")], entries=[topic.entry()])
-    gone.connection.close()
+    gone.close()
     assert topic.produce(peer, b"b").error.code == 0
 
 

@@ -297,7 +297,7 @@ def test_nothing_is_left_of_a_connection(house: Any, topic: Any) -> None:
         assert isinstance(client.ask(Ping)[0], Pong)
         if number % 2:
             client.pipes.close()
-        client.peer.connection.close()
+        client.peer.close()
         if not number % 2:
             client.pipes.close()
     wait_until(lambda: descriptors() == before, "the node to close the pipes of who is gone")
@@ -312,7 +312,7 @@ def test_last_words(house: Any, topic: Any) -> None:
             value = b"%d of %d" % (part, number)
             expected.add(value)
             client.send(Produce, [batch_of(value)], entries=[topic.entry()], acks=ACKS_NONE)
-        first, second = (client.pipes, client.peer.connection)[:: 1 if number % 2 else -1]
+        first, second = (client.pipes, client.peer)[:: 1 if number % 2 else -1]
         first.close()
         second.close()
     wait_until(lambda: len(stored(house, topic)) == len(expected), "all to be stored")

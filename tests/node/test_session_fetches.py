@@ -96,7 +96,7 @@ def test_sessions_end_with_their_connection(house: Any, monkeypatch: pytest.Monk
     while not isinstance(reply := other.ask(Fetch, entries=entries, max_wait_ms=0)[0], Failed):
         assert time.monotonic() < deadline, "the fetch does not come"
     assert reply.error.code == ErrorCode.BUSY
-    peer.connection.close()
+    peer.close()
     deadline = time.monotonic() + PATIENCE_S
     while isinstance(other.ask(Fetch, entries=entries, max_wait_ms=1)[0], Failed):
         assert time.monotonic() < deadline

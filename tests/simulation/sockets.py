@@ -88,6 +88,9 @@ class SimPoller:
     def ready(self) -> list[Any]:
         return [source for source in self._sources if source.readable]
 
+    def close(self) -> None:
+        """As the real one."""
+
 
 class SimServer:
     """As `transport.server.Server`."""

@@ -24,6 +24,8 @@ from tailrace.transport import peer_pipes
 from tailrace.transport.peer_pipes import PeerPipes
 from tailrace.transport.pipes import PIPE_READ_BYTES, PipeEnd, Pipes
 from tailrace.transport.poller import Poller
+from tailrace.transport.server import Incoming
+from tailrace.transport.wakeup import Wakeup
 
 from ..patience import wait_until
 
@@ -54,9 +56,28 @@ def _no_descriptor_is_left() -> Iterator[None]:
     assert descriptors() == before
 
 
+class Node(PeerPipes):
+    """A node's pipes, and its poller."""
+
+    def __init__(self) -> None:
+        self.poller = Poller()
+        self._never_set = Wakeup()
+        self.poller.add(self._never_set)
+        super().__init__(self.poller)
+
+    def receive_all(self) -> list[Incoming]:
+        """What the poller knows of."""
+        return [incoming for source in self.poller.poll(0) for incoming in self.receive(source) or ()]
+
+    def close_all(self) -> None:
+        super().close_all()
+        self.poller.close()
+        self._never_set.close()
+
+
 @pytest.fixture
-def node(_no_descriptor_is_left: None) -> Iterator[PeerPipes]:
-    node = PeerPipes()
+def node(_no_descriptor_is_left: None) -> Iterator[Node]:
+    node = Node()
     yield node
     node.close_all()
 
@@ -69,11 +90,11 @@ def pipes(_no_descriptor_is_left: None) -> Iterator[Pipes]:
 
 
 @pytest.fixture
-def client(node: PeerPipes, pipes: Pipes) -> Pipes:
+def client(node: Node, pipes: Pipes) -> Pipes:
     """Its pipes are open, and used."""
     node.open(PEER, ME, pipes.requests_end, pipes.replies_end)
     assert pipes.send(b"first", [])
-    assert texts(node.receive()) == [(b"first", [])]
+    assert texts(node.receive_all()) == [(b"first", [])]
     return pipes
 
 
@@ -81,14 +102,14 @@ def texts(incoming: Any) -> list[tuple[bytes, list[bytes]]]:
     return [(bytes(each.header), list(map(bytes, each.frames))) for each in incoming]
 
 
-def test_requests_and_replies(node: PeerPipes, client: Pipes) -> None:
-    poller = Poller()
-    poller.add(node)
+def test_requests_and_replies(node: Node, client: Pipes) -> None:
+    poller = node.poller
     assert poller.poll(0) == []
     assert client.send(b"one", [b"a", bytearray(b"b")])
     assert client.send(b"two", [])
-    assert poller.poll(0) == [node]
-    incoming = node.receive()
+    (source,) = poller.poll(0)
+    incoming = node.receive(source)
+    assert incoming is not None
     assert texts(incoming) == [(b"one", [b"a", b"b"]), (b"two", [])]
     assert all(each.peer == PEER and each.part is ME for each in incoming)
     incoming[0].frames[0][:] = b"A"  # a request's payload is the node's to write to
@@ -99,7 +120,7 @@ def test_requests_and_replies(node: PeerPipes, client: Pipes) -> None:
     assert client.receive() == []
 
 
-def test_the_client_waits_for_replies(node: PeerPipes, client: Pipes) -> None:
+def test_the_client_waits_for_replies(node: Node, client: Pipes) -> None:
     poller = Poller()
     poller.add(client)
     assert poller.poll(0) == []
@@ -109,7 +130,7 @@ def test_the_client_waits_for_replies(node: PeerPipes, client: Pipes) -> None:
     assert poller.poll(0) == []
 
 
-def test_no_reply_before_a_request(node: PeerPipes, pipes: Pipes) -> None:
+def test_no_reply_before_a_request(node: Node, pipes: Pipes) -> None:
     """Until then, nobody knows whether the client has heard that they are open, and listens."""
     node.open(PEER, ME, pipes.requests_end, pipes.replies_end)
     assert not node.send(PEER, b"reply", [])
@@ -120,17 +141,17 @@ def test_no_reply_before_a_request(node: PeerPipes, pipes: Pipes) -> None:
     assert node.send(PEER, b"reply", [])
 
 
-def test_what_one_peer_has_sent(node: PeerPipes, client: Pipes) -> None:
+def test_what_one_peer_has_sent(node: Node, client: Pipes) -> None:
     client.send(b"one", [])
     assert texts(node.before(PEER)) == [(b"one", [])]
     assert node.before(PEER) == node.before(b"nobody") == []
-    assert node.receive() == []
+    assert node.receive_all() == []
 
 
-def test_what_is_too_large(node: PeerPipes, client: Pipes) -> None:
+def test_what_is_too_large(node: Node, client: Pipes) -> None:
     assert client.send(LARGEST, [])
     assert not client.send(LARGEST + b"h", [])
-    assert texts(node.receive()) == [(LARGEST, [])]
+    assert texts(node.receive_all()) == [(LARGEST, [])]
     assert node.send(PEER, LARGEST, [])
     assert not node.send(PEER, LARGEST + b"h", [])
     assert node.send(PEER, b"the next", []), "only one that is full is given up"
@@ -145,21 +166,21 @@ def fill(send: Callable[[bytes], bool]) -> list[bytes]:
     return sent
 
 
-def test_a_node_that_does_not_read(node: PeerPipes, client: Pipes) -> None:
+def test_a_node_that_does_not_read(node: Node, client: Pipes) -> None:
     sent = fill(lambda message: client.send(message, []))
     assert len(sent) > 10
-    assert [header for header, _ in texts(node.receive())] == sent, "one read empties it"
+    assert [header for header, _ in texts(node.receive_all())] == sent, "one read empties it"
     assert client.send(b"again", [])
-    assert texts(node.receive()) == [(b"again", [])]
+    assert texts(node.receive_all()) == [(b"again", [])]
 
 
-def test_a_client_that_does_not_read(node: PeerPipes, client: Pipes) -> None:
+def test_a_client_that_does_not_read(node: Node, client: Pipes) -> None:
     sent = fill(lambda message: node.send(PEER, message, []))
     assert not node.send(PEER, b"small", []), "for good: what goes around it must not be overtaken"
     assert [header for header, _ in client.receive()] == sent
     assert not node.send(PEER, b"small", [])
     assert client.send(b"still heard", [])
-    assert texts(node.receive()) == [(b"still heard", [])]
+    assert texts(node.receive_all()) == [(b"still heard", [])]
 
 
 def test_a_full_pipe_is_read_at_once(pipes: Pipes) -> None:
@@ -167,62 +188,62 @@ def test_a_full_pipe_is_read_at_once(pipes: Pipes) -> None:
     assert size <= PIPE_READ_BYTES
 
 
-def test_a_pipe_of_one_page(node: PeerPipes, client: Pipes) -> None:
+def test_a_pipe_of_one_page(node: Node, client: Pipes) -> None:
     """What the kernel gives to a user who has very many."""
     for end in (client.requests_end, client.replies_end):
         fcntl.fcntl(end.fd, fcntl.F_SETPIPE_SZ, 1)
     assert client.send(LARGEST, [])
     assert not client.send(b"h", [])
-    assert texts(node.receive()) == [(LARGEST, [])]
+    assert texts(node.receive_all()) == [(LARGEST, [])]
     assert node.send(PEER, LARGEST, [])
     assert client.receive() == [(LARGEST, [])]
 
 
-def test_a_pipe_made_larger(node: PeerPipes, client: Pipes, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pipe_made_larger(node: Node, client: Pipes, caplog: pytest.LogCaptureFixture) -> None:
     """A client that does so must not wonder when the node reads it in pieces."""
     fcntl.fcntl(client.requests_end.fd, fcntl.F_SETPIPE_SZ, 4 * PIPE_READ_BYTES)
     fill(lambda message: client.send(message, []))
-    assert node.receive() == []
+    assert node.receive_all() == []
     assert len(node) == 0
     assert "pipes are closed" in caplog.text
 
 
-def test_a_client_that_is_gone(node: PeerPipes, pipes: Pipes) -> None:
+def test_a_client_that_is_gone(node: Node, pipes: Pipes) -> None:
     gone = Pipes()
     node.open(b"gone", ME, gone.requests_end, gone.replies_end)
     node.open(PEER, ME, pipes.requests_end, pipes.replies_end)
     assert gone.send(b"last words", [])
     gone.close()
-    assert texts(node.receive()) == [(b"last words", [])]
+    assert texts(node.receive_all()) == [(b"last words", [])]
     assert not node.send(b"gone", b"reply", []), "EPIPE"
     assert len(node) == 2
-    assert node.receive() == []  # the end
+    assert node.receive_all() == []  # the end
     assert len(node) == 1
     assert not node.send(b"gone", b"reply", [])
-    assert node.receive() == node.before(b"gone") == []
+    assert node.receive_all() == node.before(b"gone") == []
     assert pipes.send(b"another", [])
-    assert texts(node.receive()) == [(b"another", [])]
+    assert texts(node.receive_all()) == [(b"another", [])]
 
 
-def test_connections_that_end(node: PeerPipes, client: Pipes) -> None:
+def test_connections_that_end(node: Node, client: Pipes) -> None:
     client.send(b"unread", [])
     node.close([PEER, b"nobody"])
     node.close([PEER])
     assert len(node) == 0
-    assert node.receive() == node.before(PEER) == []
+    assert node.receive_all() == node.before(PEER) == []
     assert not node.send(PEER, b"reply", [])
     assert client.send(b"to nobody", []), "no SIGPIPE, no EPIPE: its connection tells that the node is gone"
 
 
 def test_garbage_costs_its_sender_the_pipes(
-    node: PeerPipes, client: Pipes, caplog: pytest.LogCaptureFixture
+    node: Node, client: Pipes, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = Pipes()
     try:
         node.open(b"bad", ME, bad.requests_end, bad.replies_end)
         os.write(bad._requests, (pack(b"good", []) or b"") + b"\xff" * 100)
         client.send(b"good", [])
-        assert texts(node.receive()) == [(b"good", [])]
+        assert texts(node.receive_all()) == [(b"good", [])]
         assert not node.send(b"bad", b"reply", [])
         assert len(node) == 1
         (record,) = caplog.records
@@ -230,12 +251,12 @@ def test_garbage_costs_its_sender_the_pipes(
         assert b"bad".hex() in record.message
         assert node.send(PEER, b"reply", [])
         bad.send(b"nobody reads", [])
-        assert node.receive() == []
+        assert node.receive_all() == []
     finally:
         bad.close()
 
 
-def test_opening_twice_replaces(node: PeerPipes, client: Pipes) -> None:
+def test_opening_twice_replaces(node: Node, client: Pipes) -> None:
     client.send(b"old", [])
     before = descriptors()
     other = Pipes()
@@ -244,19 +265,19 @@ def test_opening_twice_replaces(node: PeerPipes, client: Pipes) -> None:
         assert descriptors() == before + 4
         assert len(node) == 1
         other.send(b"new", [])
-        assert texts(node.receive()) == [(b"new", [])]
+        assert texts(node.receive_all()) == [(b"new", [])]
         assert node.send(PEER, b"reply", [])
         assert other.receive() == [(b"reply", [])]
         assert client.receive() == []
         with pytest.raises(LocalPathError):
             node.open(PEER, ME, other.requests_end, PipeEnd(1 << 20, 0))
         other.send(b"still open", [])
-        assert texts(node.receive()) == [(b"still open", [])]
+        assert texts(node.receive_all()) == [(b"still open", [])]
     finally:
         other.close()
 
 
-def test_so_many_clients(node: PeerPipes, client: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_many_clients(node: Node, client: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_pipes, "PIPED_CLIENTS_MAX", 1)
     ends = client.requests_end, client.replies_end
     with pytest.raises(LocalPathError, match="1 clients"):
@@ -273,7 +294,7 @@ def inode(fd: int) -> PipeEnd:
 @pytest.mark.parametrize("which", ["requests", "replies"])
 @pytest.mark.parametrize("kind", ["file", "folder", "socket", "device", "closed", "another pipe", "none"])
 def test_another_kind_of_file(
-    node: PeerPipes, pipes: Pipes, tmp_path: Path, kind: str, which: str, request: pytest.FixtureRequest
+    node: Node, pipes: Pipes, tmp_path: Path, kind: str, which: str, request: pytest.FixtureRequest
 ) -> None:
     """Refused, whatever it is; the descriptors are counted after each test."""
     if kind == "socket":
@@ -312,19 +333,19 @@ def test_another_kind_of_file(
     ],
     ids=["nobody", "tcp", "another user", "unknown process"],
 )
-def test_another_kind_of_peer(node: PeerPipes, pipes: Pipes, part: Any, reason: str) -> None:
+def test_another_kind_of_peer(node: Node, pipes: Pipes, part: Any, reason: str) -> None:
     with pytest.raises(LocalPathError, match=reason):
         node.open(PEER, part, pipes.requests_end, pipes.replies_end)
 
 
-def test_one_pipe_for_both_ways(node: PeerPipes, pipes: Pipes) -> None:
+def test_one_pipe_for_both_ways(node: Node, pipes: Pipes) -> None:
     with pytest.raises(LocalPathError, match="its own replies"):
         node.open(PEER, ME, pipes.requests_end, pipes.requests_end)
 
 
 @pytest.mark.parametrize("left", [0, 1])
 def test_a_node_without_descriptors(
-    node: PeerPipes, pipes: Pipes, monkeypatch: pytest.MonkeyPatch, left: int
+    node: Node, pipes: Pipes, monkeypatch: pytest.MonkeyPatch, left: int
 ) -> None:
     real, opened = os.open, []
 
@@ -341,16 +362,13 @@ def test_a_node_without_descriptors(
     assert len(node) == 0
 
 
-def test_without_epoll(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(select, "epoll")
-    node = PeerPipes()
-    assert node.pollables() == ()
+def test_on_another_system(node: Node, pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(LocalPathError, match="Linux"):
         node.open(PEER, ME, pipes.requests_end, pipes.replies_end)
     assert node.before(PEER) == []
     assert not node.send(PEER, b"reply", [])
     node.close([PEER])
-    node.close_all()
 
 
 ELSEWHERE = """
@@ -387,7 +405,7 @@ def test_no_descriptors_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_of_the_node_keeps_nothing_ready(node: PeerPipes, client: Pipes) -> None:
+def test_a_fork_of_the_node_keeps_nothing_ready(node: Node, client: Pipes) -> None:
     """A child has the descriptors, too: what is in pipes that were closed must not come to the node."""
     child = os.fork()
     if child == 0:
@@ -398,7 +416,7 @@ def test_a_fork_of_the_node_keeps_nothing_ready(node: PeerPipes, client: Pipes) 
     try:
         client.send(b"unread", [])
         node.close([PEER])
-        assert node.receive() == []
+        assert node.receive_all() == []
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -417,7 +435,7 @@ sys.stdin.readline()
 """
 
 
-def test_between_processes(node: PeerPipes) -> None:
+def test_between_processes(node: Node) -> None:
     """A client whose application wants to be killed by SIGPIPE is not, when its node is gone."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", LONE_CLIENT]
@@ -433,6 +451,6 @@ def test_between_processes(node: PeerPipes) -> None:
         client.stdin.flush()
         assert client.stdout.readline() == "alive\n"
         node.open(PEER, part, PipeEnd(*numbers[:2]), PipeEnd(*numbers[2:]))
-        assert texts(node.receive()) == [(b"to nobody", [])], "it was never read"
+        assert texts(node.receive_all()) == [(b"to nobody", [])], "it was never read"
         client.kill()
-        wait_until(lambda: not node.receive() and not len(node), "the end")
+        wait_until(lambda: not node.receive_all() and not len(node), "the end")

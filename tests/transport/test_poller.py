@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tailrace.transport import poller as the_poller
 from tailrace.transport.connection import Connection
 from tailrace.transport.context import Context
 from tailrace.transport.poller import Poller
@@ -20,6 +22,12 @@ from tailrace.transport.wakeup import Wakeup
 from ..patience import BUSY_S, PATIENCE_S
 
 Own = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True, params=[sys.platform, "another"])
+def _system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is epoll, and elsewhere."""
+    monkeypatch.setattr(the_poller.sys, "platform", request.param)
 
 
 @pytest.fixture
@@ -142,6 +150,27 @@ def test_a_pipe_is_reported_on_input_and_on_hang_up() -> None:
     assert poller.poll(5) == [reader]
     poller.remove(reader)
     os.close(reader)
+
+
+def test_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were not reported are by the next call, once the others are read."""
+    monkeypatch.setattr(the_poller, "READY_MAX", 2)
+    ends = [os.pipe() for _ in range(3)]
+    poller = Poller()
+    for reader, writer in ends:
+        poller.add(reader)
+        os.write(writer, b"x")
+    heard: list[Any] = []
+    for expected in (2, 1):
+        ready = poller.poll(0)
+        assert len(ready) == expected
+        for reader in ready:
+            assert isinstance(reader, int)
+            os.read(reader, 1)
+        heard += ready
+    assert sorted(heard) == [reader for reader, _ in ends]
+    for descriptor in (each for pair in ends for each in pair):
+        os.close(descriptor)
 
 
 def test_misuse_is_an_error(wakeup: Wakeup) -> None:
