@@ -223,11 +223,13 @@ class Member:
         }
         if len(wanted) < len(new):
             self._engine.request_refresh()  # the change of the cluster brings us here again
-        if not wanted:
-            return
         membership = self.task.membership
         with self._lock:
-            membership.hold((info.topic_id, name.partition) for name, info in wanted.items())
+            # Not what was taken away while others were given up: another member may have it by now.
+            taken = membership.hold((info.topic_id, name.partition) for name, info in wanted.items())
+        wanted = {name: info for name, info in wanted.items() if (info.topic_id, name.partition) in taken}
+        if not wanted:
+            return
         started: list[TopicPartition] = []
         try:
             started = self._assignment.take(wanted, timeout_s, self._come_since(wanted))

@@ -96,9 +96,11 @@ class Membership:
         elif self.phase is Phase.IN and self.topics != self._told_topics:
             self._due = True
 
-    def hold(self, keys: Iterable[Key]) -> None:
-        """The application begins to take these."""
-        self.held |= frozenset(keys)
+    def hold(self, keys: Iterable[Key]) -> frozenset[Key]:
+        """The application begins to take these, as far as they are still assigned; those that are."""
+        taken = frozenset(keys) & self.assigned
+        self.held |= taken
+        return taken
 
     def give_up(self, keys: Iterable[Key]) -> None:
         """The application has let go of these: what is not assigned any more is free for others."""

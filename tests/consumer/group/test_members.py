@@ -38,7 +38,7 @@ from tailrace.protocol.partition_sets import keys_of, partition_set
 from tailrace.protocol.record import TopicPartition
 from tailrace.testing import Cluster
 
-from ...patience import PATIENCE_S
+from ...patience import PATIENCE_S, wait_until
 from ..conftest import Feeder, at, values_of
 from .group_model import ModelGroup
 
@@ -71,6 +71,14 @@ class ModelCoordinator:
             kept = self.parked.pop(member_id, None)
             if kept is not None:
                 kept[1](UnknownMemberError("thrown out"))
+            self._tell_news()
+
+    def change(self, change: Callable[[], object]) -> None:
+        """Another target; everybody who waits is told."""
+        with self.lock:
+            change()
+            self.group.epoch += 1
+            self.group.reconcile()
             self._tell_news()
 
     def _take(self, request: Any, answer: Callable[[Any], None]) -> None:
@@ -274,6 +282,35 @@ def test_a_slow_loop_gives_partitions_up_between_two_records(
     (busy,) = {partition for partition, _ in seen[:3]}
     if busy in journal.events[-1][1]:
         assert stored[busy] == 3, "the record in hand was asked past, and so is covered"
+
+
+def test_what_was_taken_away_while_the_application_gave_up_something_else_is_not_taken(
+    consume: Make, topic: str, coordinator: ModelCoordinator
+) -> None:
+    first, journal = member(consume, topic)
+    second, _ = member(consume, topic)
+    until(lambda: has(first, 2)() and has(second, 2)(), first, second)
+    membership = first._session.group.membership  # type: ignore[union-attr]
+    one, two = membership.member_id, second._session.group.membership.member_id  # type: ignore[union-attr]
+    (kept, gone), (moving, _) = (sorted(each.assignment()) for each in (first, second))
+    group, key_of = coordinator.group, {key[1]: key for key in coordinator.group.keys}
+
+    def hand(partition: TopicPartition, giver: str, taker: str) -> None:
+        key = key_of[partition.partition]
+        group.target = {giver: group.target[giver] - {key}, taker: group.target[taker] | {key}}
+
+    def change_again(_: Collection[TopicPartition]) -> None:
+        coordinator.change(lambda: hand(moving, one, two))
+        wait_until(lambda: key_of[moving.partition] in group.members[two].assigned, "it is the other's")
+
+    coordinator.change(lambda: (hand(gone, one, two), hand(moving, two, one)))
+    until(lambda: key_of[moving.partition] in group.members[one].assigned, second)
+    wait_until(lambda: key_of[moving.partition] in membership.assigned, "the first has heard of both")
+    journal.on_revoked = change_again  # type: ignore[method-assign]
+    first.poll(0)
+    assert first.assignment() == {kept}
+    assert ("assigned", [moving.partition]) not in journal.events
+    until(lambda: has(second, 3)(), first, second)
 
 
 def test_a_member_that_was_thrown_out_is_told_and_comes_back(
