@@ -46,7 +46,9 @@ def find_cut(tables: Tables, log: PartitionLog, retention_ms: int, retention_byt
         cursor = transaction.cursor()
         positioned = cursor.first()
         while positioned:
-            log.head = head = _head(log, cursor)
+            head = _head(log, cursor)
+            if not cut:
+                log.head = head
             if not _goes(head, oldest, surplus - size) or head.last_offset >= log.high_watermark:
                 return Cut(cut, size, more=False)
             if cut and (len(cut) == SLICE_BATCHES or size + head.size > SLICE_BYTES):
@@ -54,7 +56,6 @@ def find_cut(tables: Tables, log: PartitionLog, retention_ms: int, retention_byt
             cut.append(head.last_offset)
             size += head.size
             positioned = cursor.next()
-    log.head = None
     return Cut(cut, size, more=False)
 
 
@@ -87,7 +88,6 @@ def advance_start(tables: Tables, log: PartitionLog, offset: int) -> bool:
             size += batch_bytes
             positioned = cursor.next()
     if cut:
-        log.head = None
         cut_off(tables, log, Cut(cut, size, more))
     return more
 
@@ -111,6 +111,7 @@ def cut_off(tables: Tables, log: PartitionLog, cut: Cut) -> None:
         transaction.put(schema.partition_key(log.partition_id), row.pack(), db=tables.partitions)
         pages = live_pages(transaction, log.database)
         tables.measure(transaction)
+    log.head = None  # not before: what there is no room to delete stays the head
     log.live_pages = pages
     log.adopt(row)
     log.hot_offset = max(log.hot_offset, start)

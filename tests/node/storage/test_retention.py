@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tailrace.node.storage import Storage, retention
-from tailrace.protocol.errors import CorruptBatchError, OffsetOutOfRangeError
+from tailrace.protocol.errors import CorruptBatchError, OffsetOutOfRangeError, StorageFullError
 
 from .support import KEY, NOW, bases, batch, commit, fill, one_log
 
@@ -119,3 +119,21 @@ def test_a_head_that_cannot_be_read_is_not_deleted(house: Any) -> None:
     assert len(problems) == 2
     assert "offset 0: 113 bytes that say 100 + 12" in problems[0]
     assert "size" in problems[1]
+
+
+def test_what_there_was_no_room_to_delete_goes_later(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = one_log(storage)
+    commit(storage, log, batch(timestamps=NOW - 1_000), batch(timestamps=NOW, size=500))
+
+    def full(*_: object) -> None:
+        raise StorageFullError("no room even to delete")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "cut_off", full)
+        with pytest.raises(StorageFullError):
+            storage.retain(log, 10, -1, NOW)
+    assert log.log_start_offset == 0
+    storage.retain(log, 10, -1, NOW)
+    assert log.log_start_offset == 1
