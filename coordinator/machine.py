@@ -206,9 +206,9 @@ class Machine:
             update, decision.private, (), tuple(answers), warnings=decision.warnings, notes=decision.notes
         )
 
-    def gone(self, peers: Iterable[bytes]) -> None:
+    def gone(self, peers: Iterable[bytes], now: float) -> None:
         """Connections have ended."""
-        self._groups.gone(peers)
+        self._groups.gone(peers, now)
         self._connections.gone(peers)
 
     def missing(self) -> dict[int, Listener]:

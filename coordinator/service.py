@@ -48,7 +48,7 @@ class Service:
 
     def gone(self, peers: Sequence[bytes], now: float, wall_ms: int) -> None:
         """Connections have ended. Raises StorageFaultError: then stop."""
-        self._machine.gone(peers)
+        self._machine.gone(peers, now)
         self._finish([self._machine.settle(now, wall_ms)])
 
     def tick(self, now: float, wall_ms: int) -> None:

@@ -119,14 +119,14 @@ class Groups:
         except TailraceError as error:
             self._answers.append((peer, failure(request.request_id, error)))
 
-    def gone(self, peers: Iterable[bytes]) -> None:
+    def gone(self, peers: Iterable[bytes], now: float) -> None:
         """Connections have ended. May be told again of the same ones."""
         for peer in peers:
             for member_key in self._connections.closed(peer):
                 self._waiting.drop(member_key)
                 if self._member(member_key).row.instance_id:
                     self._absences.gone(member_key)
-                else:
+                elif not self._sessions.spared(member_key, now):
                     self._remove(member_key)
 
     def topics_changed(self, topic_ids: Iterable[bytes]) -> None:

@@ -6,12 +6,13 @@ itself stood still and heard of nobody.
 
 from typing import Final, TypeAlias
 
-from tailrace.protocol.limits import SESSION_TIMEOUT_MS_MIN
+from tailrace.protocol.limits import RECONNECT_WITHIN_MS, SESSION_TIMEOUT_MS_MIN
 
 MemberKey: TypeAlias = tuple[str, str]
 """Group id and member id."""
 LOOK_S: Final = SESSION_TIMEOUT_MS_MIN / 4000
 """How often is looked for silent members: a quarter of the shortest time-out."""
+_RECONNECT_S: Final = RECONNECT_WITHIN_MS / 1000
 
 
 class MemberSessions:
@@ -19,6 +20,7 @@ class MemberSessions:
 
     def __init__(self, now: float) -> None:
         self._looked = now
+        self._doubtful_until = now
         self._heard: dict[MemberKey, tuple[float, float]] = {}
 
     def hear(self, member: MemberKey, timeout_s: float, now: float) -> None:
@@ -31,9 +33,20 @@ class MemberSessions:
         """It is no member any more."""
         self._heard.pop(member, None)
 
+    def spared(self, member: MemberKey, now: float) -> bool:
+        """The member's connection has ended. Is that perhaps for a coordinator that stood still just before?
+
+        Then the member, which gave up an unanswered connection, has a little time to be heard over another.
+        """
+        if now >= self._doubtful_until and not self._stood_still(now):
+            return False
+        self._heard[member] = (now, _RECONNECT_S)
+        return True
+
     def expired(self, now: float) -> list[MemberKey]:
         """Those that were silent for too long; they stay here until `end`."""
-        if now - self._looked > 2 * LOOK_S:
+        if self._stood_still(now):
+            self._doubtful_until = now + _RECONNECT_S
             self._heard = {member: (now, timeout_s) for member, (_, timeout_s) in self._heard.items()}
         self._looked = now
         return [member for member, (heard, timeout_s) in self._heard.items() if now - heard >= timeout_s]
@@ -41,3 +54,6 @@ class MemberSessions:
     def next_look(self) -> float | None:
         """When `expired` must be called at the latest; None while there are no members."""
         return self._looked + LOOK_S if self._heard else None
+
+    def _stood_still(self, now: float) -> bool:
+        return now - self._looked > 2 * LOOK_S

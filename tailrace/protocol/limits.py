@@ -158,8 +158,8 @@ SESSION_TIMEOUT_MS_MIN: Final = 1_000
 SESSION_TIMEOUT_MS_MAX: Final = 1_800_000
 """How long a member may be silent before the others get its partitions."""
 RECONNECT_WITHIN_MS: Final = 2_000
-"""A member that lives has spoken to a coordinator that started anew by then: its pauses are a quarter second
-at most. A static member that has not may be replaced by another process."""
+"""A member that lives has spoken to a coordinator that started anew, or stood still, by then: its pauses are
+a quarter second at most. A static member that has not may be replaced by another process."""
 INSTANCE_ID_PATIENCE_MS: Final = 3_000
 """So long a member asks again whether its `group_instance_id` is free."""
 GROUP_WAIT_MS_MAX: Final = SESSION_TIMEOUT_MS_MAX // 3

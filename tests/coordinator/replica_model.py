@@ -122,7 +122,7 @@ class Cluster:
     def cut_off(self, node_ids: Iterable[int], *, killed: bool = True) -> None:
         """Connections end; of those that were not killed a heartbeat comes over another one."""
         self.beat(node_ids, "old")
-        self.machine.gone([b"old %d" % node_id for node_id in node_ids])
+        self.machine.gone([b"old %d" % node_id for node_id in node_ids], self.now)
         if not killed:
             self.beat(node_ids, "new")
         self.machine.refused(node_ids if killed else ())

@@ -552,9 +552,9 @@ def beat_all(machine: Machine, now: float) -> None:
 def test_a_node_whose_connection_ends_is_dead_once_its_address_refuses_another() -> None:
     machine = machine_with(1)
     machine.refused([1])
-    machine.gone([b"other"])
+    machine.gone([b"other"], 0.0)
     assert machine.missing() == {}
-    machine.gone([PEER])
+    machine.gone([PEER], 0.0)
     assert machine.missing() == {1: machine.state.cluster.nodes[1].listener}
     assert machine.tick(1.0, WALL_MS).update is None
     machine.refused([1])

@@ -103,7 +103,7 @@ class GroupModel(RuleBasedStateMachine):
         old = client.peer
         self.world.disconnect(client)
         if seen:
-            self.world.groups.gone([old])
+            self.world.groups.gone([old], self.world.now)
             self.world.settle()
 
     @rule(losing=st.booleans())

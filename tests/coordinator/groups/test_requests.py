@@ -139,7 +139,7 @@ class Coordinator:
         self.settle()
 
     def gone(self, peer: bytes) -> None:
-        self.groups.gone([peer])
+        self.groups.gone([peer], self.now)
         self.settle()
 
     def commit(self, *offsets: tuple[int, int], **member: Any) -> Any:
@@ -256,6 +256,27 @@ def test_a_closed_connection_ends_a_member_at_once_unless_it_came_back(coordinat
     coordinator.gone(b"new")
     assert set(coordinator.groups.state.groups[GROUP].members) == {"m2"}
     assert len(coordinator.groups.state.groups[GROUP].owners) == 4
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_who_gave_up_its_connection_to_a_coordinator_that_stood_still_has_time_to_make_another(
+    coordinator: Coordinator, looked: bool
+) -> None:
+    joined = coordinator.join("m1")
+    coordinator.join("m2")
+    coordinator.now += 5
+    if looked:
+        coordinator.skip(0.0)
+    coordinator.gone(b"m1")
+    coordinator.gone(b"m2")
+    beat = {"group_id": GROUP, "member_epoch": joined.member_epoch, "owned": joined.assigned}
+    coordinator.send(b"new", GroupHeartbeat, member_id="m1", **beat)
+    coordinator.pass_time(RECONNECT_WITHIN_MS / 1000 - 0.1)
+    assert set(coordinator.groups.state.groups[GROUP].members) == {"m1", "m2"}
+    coordinator.pass_time(0.4)
+    assert set(coordinator.groups.state.groups[GROUP].members) == {"m1"}, "it has not come back"
+    coordinator.gone(b"new")
+    assert GROUP not in coordinator.groups.state.groups, "at once, as ever"
 
 
 def test_a_static_member_that_comes_back_has_what_it_had(coordinator: Coordinator) -> None:

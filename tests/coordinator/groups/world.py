@@ -118,7 +118,7 @@ class World:
     def kill(self, client: Client) -> None:
         """kill -9: the connection closes."""
         self.clients.remove(client)
-        self.groups.gone([client.peer])
+        self.groups.gone([client.peer], self.now)
         self.settle()
 
     def ask(self, client: Client, kind: type[Any], **fields: Any) -> Reply:
