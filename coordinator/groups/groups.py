@@ -92,6 +92,8 @@ class Groups:
                 self._sessions.hear(member_key, _timeout_s(member.row), now)
                 if member.row.instance_id:
                     self._absences.expect(member_key)
+        named = {topic_id for group in state.groups.values() for topic_id, _ in group.offsets}
+        self.topics_changed(named - cluster.topics.keys())  # deleted as the last coordinator was killed
 
     # ------------------------------------------------------------------ events
 

@@ -364,6 +364,16 @@ def test_a_deleted_topic_takes_its_offsets_and_assignments_along(coordinator: Co
     assert coordinator.stored() == {}
 
 
+def test_offsets_of_a_topic_whose_deletion_was_interrupted_go_at_the_next_start(
+    coordinator: Coordinator,
+) -> None:
+    coordinator.commit((0, 5))
+    coordinator.cluster.apply(TopicRemoved(TOPIC))  # stored, and then the coordinator was killed
+    coordinator.restart()
+    coordinator.settle()
+    assert not list(coordinator.disk.rows()), "without members and offsets nothing is left of the group"
+
+
 def test_groups_are_listed_described_and_deleted(coordinator: Coordinator) -> None:
     joined = coordinator.join("m1", client_id="c", host="h")
     coordinator.commit((0, 5), member_id="m1", member_epoch=joined.member_epoch)
