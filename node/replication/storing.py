@@ -4,7 +4,13 @@ import logging
 from collections.abc import Iterable
 
 from tailrace.protocol.batch import parse_header
-from tailrace.protocol.errors import CorruptBatchError, NotLeaderError, StorageFaultError, TailraceError
+from tailrace.protocol.errors import (
+    CorruptBatchError,
+    NotLeaderError,
+    StorageFaultError,
+    StorageFullError,
+    TailraceError,
+)
 
 from ..storage.environment import Storage
 from ..storage.log_plan import Replicated
@@ -20,6 +26,8 @@ class CopyWriter:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        self._deletes_later = False
+        """Is there no room even to delete? Then that was logged."""
 
     def begin(self, steps: Iterable[CopyStep], now_ms: int) -> tuple[list[Replicated], list[Outcome]]:
         """Truncate and empty logs; (what is to be appended, what each step came to, as far as that goes).
@@ -48,7 +56,18 @@ class CopyWriter:
                     step.log, min(step.high_watermark, step.log.log_end_offset)
                 )
             if error is None and step.log_start_offset > step.log.log_start_offset:
-                self._storage.advance_start(step.log, step.log_start_offset)
+                self._delete(step)
+
+    def _delete(self, step: CopyStep) -> None:
+        """A slice of what the leader has deleted. Where there is no room to, the leader tells of it again."""
+        try:
+            self._storage.advance_start(step.log, step.log_start_offset)
+        except StorageFullError as error:
+            if not self._deletes_later:
+                logger.warning("deleting has to wait: %s", error)
+            self._deletes_later = True
+        else:
+            self._deletes_later = False
 
     def _cut(self, step: CopyStep) -> StorageFaultError | None:
         """Returns a fault of this log alone."""

@@ -10,6 +10,8 @@ import pytest
 from tailrace.node.chores import Chores
 from tailrace.node.leaders import Led
 from tailrace.node.mailbox import Mailbox
+from tailrace.node.replication.copying import CopyStep
+from tailrace.node.storage import retention
 from tailrace.node.storage.environment import Storage
 from tailrace.node.storage.planner import Append, Appended
 from tailrace.node.work import (
@@ -17,6 +19,7 @@ from tailrace.node.work import (
     Drain,
     Drained,
     Letter,
+    PendingCopy,
     PendingProduce,
     Prepare,
     Prepared,
@@ -247,6 +250,30 @@ def test_retention_is_done_while_nothing_waits(desk: Desk) -> None:
         assert time.monotonic() < deadline
         desk.work()
     assert led.log.size_bytes >= 1_000
+    desk.end()
+
+
+def test_a_follower_without_room_to_delete_goes_on_and_deletes_later(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.writer.start()
+    led = desk.prepare({(TOPIC, 0): 1}).led[TOPIC, 0]
+    desk.produce(led, b"a", b"b", b"c")
+    desk.next()
+    step = CopyStep(led.log.key, led.log, 1, high_watermark=3, log_start_offset=2)
+
+    def full(*_: object) -> bool:
+        raise StorageFullError("no room even to delete")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "advance_start", full)
+        desk.writer.submit(PendingCopy([step], 0))
+        committed = desk.next()
+    assert isinstance(committed, Committed), committed
+    assert (committed.copies, led.log.log_start_offset) == ([(step, None)], 0)
+    desk.writer.submit(PendingCopy([step], 0))
+    desk.next()
+    assert led.log.log_start_offset == 2
     desk.end()
 
 
