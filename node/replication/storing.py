@@ -27,7 +27,7 @@ class CopyWriter:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._deletes_later = False
-        """Is there no room even to delete? Then that was logged."""
+        """Did deleting fail the last time, for want of room or otherwise? Then that was logged."""
 
     def begin(self, steps: Iterable[CopyStep], now_ms: int) -> tuple[list[Replicated], list[Outcome]]:
         """Truncate and empty logs; (what is to be appended, what each step came to, as far as that goes).
@@ -59,10 +59,10 @@ class CopyWriter:
                 self._delete(step)
 
     def _delete(self, step: CopyStep) -> None:
-        """A slice of what the leader has deleted. Where there is no room to, the leader tells of it again."""
+        """A slice of what the leader has deleted. If that fails, the leader tells of it again."""
         try:
             self._storage.advance_start(step.log, step.log_start_offset)
-        except StorageFullError as error:
+        except (StorageFullError, CorruptBatchError) as error:
             if not self._deletes_later:
                 logger.warning("deleting has to wait: %s", error)
             self._deletes_later = True

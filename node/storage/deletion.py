@@ -1,5 +1,6 @@
 """Deletes a removed partition in slices: its batches, then all that the tables hold of it."""
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -18,9 +19,22 @@ if TYPE_CHECKING:
 SLICE_ROWS: Final = 4_096
 """Rows of the shared tables that one slice deletes at most."""
 
+logger: Final = logging.getLogger(__name__)
+
 
 def delete_slice(tables: Tables, log: PartitionLog) -> bool:
-    """Delete one slice; is more left? The partition's row goes last, together with the empty log."""
+    """Delete one slice; is more left? The partition's row goes last, together with the empty log.
+
+    A log with damaged pages stays as it is, which is logged, and keeps its space: nobody asks for it.
+    """
+    try:
+        return _delete_slice(tables, log)
+    except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
+        logger.error("%s is damaged and cannot be deleted, its space is lost: %s", log.name, error)
+        return False
+
+
+def _delete_slice(tables: Tables, log: PartitionLog) -> bool:
     shared = (tables.time_index, tables.epochs, tables.producers, tables.aborted_transactions)
     with tables.environment.begin(write=True) as transaction:
         more = _delete_batches(transaction, log.database) or delete_rows(

@@ -142,7 +142,8 @@ class Storage:
 
         Raises StorageFullError, StorageFaultError.
         """
-        self.remove([key])
+        if key not in self.removed:  # beside one that cannot be deleted there may be another log
+            self.remove([key])
         log = self.removed.get(key)
         if log is None:
             return False

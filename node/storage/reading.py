@@ -1,6 +1,7 @@
 """Reads of a log: MVCC snapshots of microseconds, copied out. From any thread."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from struct import Struct
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
@@ -70,7 +71,7 @@ def read(
                 batches.append(kept)
                 positioned = room > 0 and cursor.next()
     except lmdb.Error as error:
-        raise _read_error(log, error) from error
+        raise read_error(log, error) from error
     refuse_removed(log)
     return batches
 
@@ -120,7 +121,7 @@ def offset_for_timestamp(tables: Tables, log: PartitionLog, timestamp: int) -> t
                 refuse_removed(log)
                 return found
     except lmdb.Error as error:
-        raise _read_error(log, error) from error
+        raise read_error(log, error) from error
     refuse_removed(log)
     return None
 
@@ -167,7 +168,16 @@ def _first_record(log: PartitionLog, batch: bytes, timestamp: int) -> tuple[int,
     return None
 
 
-def _read_error(log: PartitionLog, error: lmdb.Error) -> TailraceError:
+@contextmanager
+def reads_of(log: PartitionLog) -> Iterator[None]:
+    """What fails within is told as an error of this log, if it is one: see `read_error`."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise read_error(log, error) from error
+
+
+def read_error(log: PartitionLog, error: lmdb.Error) -> TailraceError:
     """Pages that do not fit are a fault of this log; anything else is none that is known of it."""
     if log.removed:
         return UnknownPartitionError(f"partition {log.name} was removed")

@@ -7,7 +7,7 @@ from tailrace.protocol.limits import MIB
 
 from . import schema
 from .partition_log import Head, PartitionLog
-from .reading import check_place
+from .reading import check_place, reads_of
 from .space import live_pages
 from .tables import Tables
 
@@ -42,7 +42,7 @@ def find_cut(tables: Tables, log: PartitionLog, retention_ms: int, retention_byt
         return Cut(cut, size, more=False)
     if log.head is not None and not _goes(log.head, oldest, surplus):
         return Cut(cut, size, more=False)
-    with tables.environment.begin(db=log.database, buffers=True) as transaction:
+    with reads_of(log), tables.environment.begin(db=log.database, buffers=True) as transaction:
         cursor = transaction.cursor()
         positioned = cursor.first()
         while positioned:
@@ -74,7 +74,7 @@ def advance_start(tables: Tables, log: PartitionLog, offset: int) -> bool:
     """Delete one slice of the batches that end below `offset`, whatever they hold; True if more is left."""
     cut: list[int] = []
     size, more = 0, False
-    with tables.environment.begin(db=log.database, buffers=True) as transaction:
+    with reads_of(log), tables.environment.begin(db=log.database, buffers=True) as transaction:
         cursor = transaction.cursor()
         positioned = cursor.first()
         while positioned:

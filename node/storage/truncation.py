@@ -14,7 +14,7 @@ from . import deletion, epochs, retention, schema
 from .partition_log import PartitionLog
 from .producer_table import ProducerTable
 from .producers import Rebuilt, rolled_back
-from .reading import check_place, refuse_out_of_range, refuse_removed
+from .reading import check_place, reads_of, refuse_out_of_range, refuse_removed
 from .schema import PartitionRow, ProducerRow
 from .space import live_pages
 from .tables import Tables
@@ -117,7 +117,7 @@ def _find_tail(tables: Tables, log: PartitionLog, offset: int) -> Tail:
     last_offsets: list[int] = []
     size = 0
     first_headers: dict[int, BatchHeader] = {}
-    with tables.environment.begin(db=log.database, buffers=True) as transaction:
+    with reads_of(log), tables.environment.begin(db=log.database, buffers=True) as transaction:
         cursor = transaction.cursor()
         positioned = cursor.set_range(schema.offset_key(end_offset))
         while positioned:
@@ -228,7 +228,7 @@ def _rebuild(tables: Tables, log: PartitionLog, end: int, wanted: dict[int, Rebu
 
 
 def _backwards(tables: Tables, log: PartitionLog, end: int) -> Iterator[BatchHeader]:
-    with tables.environment.begin(db=log.database, buffers=True) as transaction:
+    with reads_of(log), tables.environment.begin(db=log.database, buffers=True) as transaction:
         cursor = transaction.cursor()
         positioned = cursor.prev() if cursor.set_range(schema.offset_key(end)) else cursor.last()
         while positioned:
