@@ -1,6 +1,6 @@
 """The group machine: clients that join, leave, die, come back late, and a coordinator that restarts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -15,9 +15,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tailrace.consumer.group.membership import Membership
 from tailrace.coordinator.groups import membership, offsets
 from tailrace.coordinator.groups.changes import MemberRow
-from tailrace.coordinator.groups.state import Member
+from tailrace.coordinator.groups.state import Key, Member
 from tailrace.protocol.errors import ErrorCode
 from tailrace.protocol.group_messages import FetchOffsets, GroupHeartbeat, OffsetsCommitted, OffsetsFetched
 from tailrace.protocol.partition_sets import partition_set
@@ -67,6 +68,13 @@ class GroupModel(RuleBasedStateMachine):
         for client in self.world.clients:
             self.world.send(client)
         self.world.settle()
+
+    @precondition(lambda self: self.world.clients)
+    @rule(data=st.data())
+    def begin_to_apply(self, data: st.DataObject) -> None:
+        client = self.pick(data)
+        if not client.frozen:
+            client.begin_to_apply()
 
     @precondition(lambda self: self.world.clients)
     @rule(data=st.data())
@@ -208,6 +216,39 @@ def test_without_revoking_first_two_hold_a_partition(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(membership, "reconcile", grant_at_once(membership.reconcile))
     with pytest.raises(AssertionError, match="is held by"):
         run_state_machine_as_test(GroupModel, settings=FIND_ONE)
+
+
+def test_who_gives_up_slowly_takes_nothing_that_is_anothers_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard of `Membership.hold`: what it was told may have been taken away while it gave up the rest."""
+
+    def play() -> None:
+        world = World()
+        world.set_topic("a", 2)
+        one = world.start(("a",))
+        world.calm()
+        two = world.start(("a",))
+        world.calm()
+        world.stop(two)
+        world.pass_time(0.25)
+        assert len(one.membership.assigned) == 2
+        one.begin_to_apply()
+        three = world.start(("a",))
+        world.pass_time(0.5)
+        assert len(three.membership.assigned) == 1
+        one.apply()
+        world.check()
+
+    play()
+    monkeypatch.setattr(Membership, "hold", hold_what_was_told)
+    with pytest.raises(AssertionError, match="is held by"):
+        play()
+
+
+def hold_what_was_told(member: Membership, keys: Iterable[Key]) -> frozenset[Key]:
+    """`Membership.hold` without its guard."""
+    taken = frozenset(keys)
+    member.held |= taken
+    return taken
 
 
 def test_without_the_fence_a_commit_of_another_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,19 +52,28 @@ class Client:
         self.peer = b""
         self.frozen = False
         """It does nothing, as under SIGSTOP."""
+        self.told: frozenset[Key] | None = None
+        """What the application is putting into practice: it gives up slowly, and hears no more meanwhile."""
         self.connect()
 
     def connect(self) -> None:
         self.peer = f"p{self.number}-{next(self.connections)}".encode()
 
+    def begin_to_apply(self) -> None:
+        """The application asks for records: it hears of its assignment."""
+        if self.membership.phase is Phase.IN:
+            self.told = self.membership.assigned
+
     def apply(self) -> None:
-        """What the application does when it asks for records."""
+        """What the application does when it asks for records, or the rest of it."""
         membership = self.membership
+        told, self.told = self.told, None
         if membership.phase is Phase.LOST:
             membership.rejoin()
         elif membership.phase is Phase.IN:
-            membership.give_up(membership.held - membership.assigned)
-            membership.hold(membership.assigned - membership.held)
+            told = membership.assigned if told is None else told
+            membership.give_up(membership.held - told)
+            membership.hold(told - membership.held)
 
 
 class World:
