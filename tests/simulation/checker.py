@@ -185,6 +185,7 @@ class Checker:
             if log.log_end_offset < self._log_ends.get((node.node_id, key), 0):
                 self._check_rolled_back(node, key, log)
             self._log_ends[node.node_id, key] = log.log_end_offset
+            self._commits_alone(node, key, log)
         for key, (log, epoch) in node.loop._broker.leaders._led.items():
             if key in self.loose or log.leader_epoch != epoch:
                 continue
@@ -194,6 +195,13 @@ class Checker:
                 self._advanced(node, key, log)
             if log.high_watermark > log.log_end_offset:
                 self.fail(3, f"{self.name(key)}: the high watermark of {node.name} is above the log's end")
+
+    def _commits_alone(self, node: NodeProcess, key: Key, log: Any) -> None:
+        """The only replica also commits what it took before it stopped to lead, as between two epochs."""
+        topic = self.cluster.cluster.topics.get(key[0])
+        only = topic is not None and topic.partitions[key[1]].replicas == (node.node_id,)
+        if only and log.sole_replica and log.high_watermark > self.ends[key] and key not in self.loose:
+            self._advanced(node, key, log)
 
     def _check_start(self, node: NodeProcess, key: Key, start: int) -> None:
         """Records go at a log's start only where they may, and only once they were committed."""

@@ -10,6 +10,7 @@ from typing import Any
 from tailrace.client.connections import Connections
 from tailrace.client.link import COORDINATOR as TO_COORDINATOR
 from tailrace.client.link import Location
+from tailrace.producer.lane import NOT_STORED
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.cluster import NO_LEADER, PartitionInfo
 from tailrace.protocol.cluster_copy import ClusterCopy
@@ -142,6 +143,8 @@ class Batch:
     asked: bool = False
     retry_at: float = 0.0
     attempts: int = 0
+    maybe_stored: bool = False
+    """An attempt was not answered, or by an error that leaves that open."""
 
 
 @dataclass
@@ -242,7 +245,8 @@ class Producer(Client):
         if isinstance(reply, Produced):
             [result] = reply.results
             if result.error.code == ErrorCode.NONE:
-                stream.unacked.remove(batch)
+                if batch in stream.unacked:
+                    stream.unacked.remove(batch)
                 self.checker.acked(self, key, batch.token, info.leader_epoch, result.base_offset)
                 if self.acks == ACKS_LEADER:
                     what = f"that batch {batch.token} is stored"
@@ -251,10 +255,13 @@ class Producer(Client):
             code: Any = ErrorCode(result.error.code)
         else:
             code = error.code if error is not None else None
+        batch.maybe_stored = batch.maybe_stored or code not in NOT_STORED
         batch.retry_at = self.schedule.now + self.schedule.between(RETRY_S / 2, RETRY_S)
         self.refresh()
         if code in LOST_TRACK and sent_as == (stream.id, stream.epoch, True):
             self.checker.lost_track(self, key, batch.token, code)
+            # As production's: what may be stored is given up, and never sent under other numbers.
+            stream.unacked = [each for each in stream.unacked if not (each.maybe_stored or each.asked)]
             self._init(stream)
 
 
