@@ -5,7 +5,7 @@ is there, or the connection is gone, a slot is the node's, however long that tak
 again; one with batches in it, when they were decoded or dropped.
 
 What comes through the pipe is read before what comes around it: so small replies arrive in the order in
-which they were sent, as requests do (`link.py`).
+which they were sent, as requests do (`link.py`). One that is too large for the pipe may arrive behind them.
 """
 
 import logging
