@@ -15,7 +15,7 @@ from tailrace.protocol.batch import parse_header
 from tailrace.protocol.cluster import NO_LEADER, PartitionInfo
 from tailrace.protocol.cluster_copy import ClusterCopy
 from tailrace.protocol.columns import encode as encode_batch
-from tailrace.protocol.errors import ConnectionFailedError, ErrorCode, TailraceError
+from tailrace.protocol.errors import ConnectionFailedError, ErrorCode, FencedProducerError, TailraceError
 from tailrace.protocol.messages import (
     ACKS_LEADER,
     EARLIEST,
@@ -157,6 +157,8 @@ class Stream:
     id: int = -1
     epoch: int = -1
     asked_id: bool = False
+    lost_track: bool = False
+    """The old id and epoch lead nowhere: nothing is sent before there are others."""
 
 
 class Producer(Client):
@@ -177,7 +179,7 @@ class Producer(Client):
         due = now + 0.2
         silent = self.quiet or now < self.lull_until
         for key, stream in self.streams.items():
-            if stream.id < 0:
+            if stream.id < 0 or stream.lost_track:
                 self._init(stream)
                 continue
             if now >= stream.next_at and len(stream.unacked) < 3 and not silent:
@@ -204,10 +206,12 @@ class Producer(Client):
         stream.asked_id = False
         if isinstance(reply, ProducerReady):
             stream.id, stream.epoch = reply.producer_id, reply.producer_epoch
-            stream.sequence = 0
+            stream.sequence, stream.lost_track = 0, False
             for batch in stream.unacked:
                 batch.sequence = stream.sequence
                 stream.sequence += batch.count
+        elif isinstance(reply, FencedProducerError):  # an answer was lost
+            stream.id = stream.epoch = -1
 
     def _send(self, key: Key, batch: Batch, now: float) -> None:
         info = self.leader(key)
@@ -262,7 +266,7 @@ class Producer(Client):
             self.checker.lost_track(self, key, batch.token, code)
             # As production's: what may be stored is given up, and never sent under other numbers.
             stream.unacked = [each for each in stream.unacked if not (each.maybe_stored or each.asked)]
-            self._init(stream)
+            stream.lost_track = True
 
 
 class Consumer(Client):
