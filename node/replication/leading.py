@@ -37,6 +37,8 @@ class LeadReplica:
         self.start = start
         self.proposed: frozenset[int] | None = None
         """Told to the coordinator, with an outcome that is not known yet."""
+        self.seen: Mapping[int, int] = {}
+        """The node epochs in which its members were seen when it was made."""
         self._asked = False
         """Is the proposal on its way?"""
         self._replaced = False
@@ -111,7 +113,8 @@ class LeadReplica:
     ) -> tuple[int, ...] | None:
         """What to ask the coordinator for, if anything. `node_epochs`: of living nodes.
 
-        One thing at a time; what was not answered is asked for again, since it may have been done.
+        One thing at a time; what was not answered is asked for again, since it may have been done. Not for
+        members that have started anew since: `seen` stays, so that this is refused if it was not done.
         """
         if self._asked or self._replaced:
             return None
@@ -123,13 +126,9 @@ class LeadReplica:
             )
             if wanted == isr:
                 return None
+            self.seen = {n: self._followers[n].node_epoch for n in wanted if n in self._followers}
         self.proposed, self._asked = wanted, True
         return tuple(node_id for node_id in self._info.replicas if node_id in wanted)
-
-    def member_epochs(self, members: Iterable[int]) -> dict[int, int]:
-        """The node epochs in which followers were seen."""
-        followers = self._followers
-        return {node_id: followers[node_id].node_epoch for node_id in members if node_id in followers}
 
     def answered(self, info: PartitionInfo | None) -> None:
         """The coordinator has decided on the proposal; `info` is the partition as it is now.
@@ -169,3 +168,15 @@ class LeadReplica:
             and node_epochs.get(node_id) == follower.node_epoch
             and now - follower.caught_up_at <= LAG_S_MAX
         ]
+
+
+def seen_members(proposers: Iterable[LeadReplica]) -> dict[int, int]:
+    """The node epochs in which these have seen the members of what they propose, for one request.
+
+    The oldest where they differ: what only a younger process has is then refused, and proposed anew.
+    """
+    seen: dict[int, int] = {}
+    for proposer in proposers:
+        for node_id, node_epoch in proposer.seen.items():
+            seen[node_id] = min(node_epoch, seen.get(node_id, node_epoch))
+    return seen

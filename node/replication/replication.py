@@ -48,7 +48,7 @@ from .copying import Source as CopySource
 from .failing import Failing
 from .faulty import FaultyLogs
 from .fetching import send_acks, send_fetch
-from .leading import LeadReplica
+from .leading import LeadReplica, seen_members
 from .leaving import OnReply, answers_of, leave_isr
 from .waiting import WaitingProduces
 
@@ -341,7 +341,6 @@ class Replication:
         nodes = self._membership.cluster.nodes.values()
         node_epochs = {node.node_id: node.node_epoch for node in nodes if node.alive}
         proposals: dict[PartitionKey, tuple[LeadReplica, IsrProposal]] = {}
-        member_epochs: dict[int, int] = {}
         for key in keys:
             if key not in self._led:
                 continue
@@ -350,22 +349,18 @@ class Replication:
             if isr is not None:
                 proposal = IsrProposal(*key, replica.leader_epoch, replica.partition_epoch, isr)
                 proposals[key] = (replica, proposal)
-                member_epochs.update(replica.member_epochs(isr))
         if proposals:
-            self._ask_coordinator(proposals, member_epochs, now)
+            self._ask_coordinator(proposals, now)
 
     def _ask_coordinator(
-        self,
-        proposals: dict[PartitionKey, tuple[LeadReplica, IsrProposal]],
-        member_epochs: dict[int, int],
-        now: float,
+        self, proposals: dict[PartitionKey, tuple[LeadReplica, IsrProposal]], now: float
     ) -> None:
         request = AlterIsr(
             self._connections.next_id(),
             node_id=self._node_id,
             node_epoch=self._membership.node_epoch or 0,
             proposals=[proposal for _, proposal in proposals.values()],
-            member_epochs=member_epochs,
+            member_epochs=seen_members(replica for replica, _ in proposals.values()),
         )
 
         def on_reply(reply: Reply | TailraceError, _frames: Sequence[Buffer]) -> None:

@@ -94,7 +94,8 @@ class IsrProposal(Struct, frozen=True, array_like=True):
 
 
 class AlterIsr(Message, frozen=True, kw_only=True, tag=28):
-    """A leader's in-sync replicas. `member_epochs`: the node epochs that its followers were seen in (R4)."""
+    """A leader's in-sync replicas. `member_epochs`: the node epochs that its followers were seen in as the
+    proposals were made (R4); what is asked again has those of the first time."""
 
     node_id: Int32
     node_epoch: Int64

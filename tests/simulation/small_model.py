@@ -195,7 +195,7 @@ class Model:
             node_id=node.node_id,
             node_epoch=node.node_epoch,
             proposals=[proposal],
-            member_epochs=node.lead.member_epochs(isr),
+            member_epochs=dict(node.lead.seen),
         )
 
     def _alter(self, node: Node) -> None:

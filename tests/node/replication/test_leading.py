@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from tailrace.node.replication.leading import LAG_S_MAX, LeadReplica
+from tailrace.node.replication.leading import LAG_S_MAX, LeadReplica, seen_members
 from tailrace.protocol.cluster import PartitionInfo
 
 INFO = PartitionInfo(replicas=(1, 2, 3), leader=1, leader_epoch=4, partition_epoch=7, isr=(1, 2, 3))
@@ -127,7 +127,6 @@ def test_an_older_process_is_not_heard() -> None:
     assert replica.high_watermark(0, 100) == 80
     replica.fetched(3, 31, 20, end_offset=100, now=0.0)
     assert replica.high_watermark(0, 100) == 20
-    assert replica.member_epochs((1, 2, 3)) == {2: 20, 3: 31}
 
 
 def test_a_proposal_without_an_answer_is_made_again() -> None:
@@ -140,6 +139,20 @@ def test_a_proposal_without_an_answer_is_made_again() -> None:
     replica.follow(replace(INFO, partition_epoch=8), 2)
     replica.answered(None)
     assert replica.propose(0, EPOCHS, 0.0) is None
+
+
+def test_what_is_asked_again_is_not_for_a_member_that_has_started_anew_since() -> None:
+    replica, other = leader(replace(INFO, isr=(1, 2))), leader(replace(INFO, isr=(1, 2)))
+    fetch(replica, 3, 100, 100)
+    assert replica.propose(0, EPOCHS, 0.0) == (1, 2, 3)
+    replica.unanswered()
+    replica.fetched(3, EPOCHS[3] + 1, 0, end_offset=100, now=0.0)  # its disk is another one
+    assert replica.propose(0, EPOCHS | {3: EPOCHS[3] + 1}, 0.0) == (1, 2, 3)
+    assert replica.seen[3] == EPOCHS[3], "the coordinator refuses it if it was not done"
+    other.fetched(3, EPOCHS[3] + 1, 100, end_offset=100, now=0.0)
+    assert other.propose(0, EPOCHS | {3: EPOCHS[3] + 1}, 0.0) == (1, 2, 3)
+    assert seen_members([other])[3] == EPOCHS[3] + 1
+    assert seen_members([replica, other])[3] == seen_members([other, replica])[3] == EPOCHS[3]
 
 
 def test_an_older_state_changes_nothing() -> None:
