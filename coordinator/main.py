@@ -126,10 +126,12 @@ class Coordinator:
                 logger.info("the parent process is gone")
                 return
             # Requests come before time-outs: a heartbeat that waits in the socket counts.
-            if burst := _receive_burst(server):
-                service.serve(burst, time.monotonic(), _wall_ms())
+            burst = _receive_burst(server)
+            gone = server.take_gone()
+            if burst:
+                service.serve(burst, time.monotonic(), _wall_ms(), gone)
             # After their last requests, so that a member that has left is not taken for one that was lost.
-            if gone := server.take_gone():
+            if gone:
                 service.gone(gone, time.monotonic(), _wall_ms())
             now = time.monotonic()
             if publisher in ready and publisher.joined():

@@ -2,10 +2,11 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from tailrace.protocol.errors import MalformedRequestError, TailraceError
+from tailrace.protocol.group_messages import CommitOffsets
 from tailrace.protocol.messages import Beat
 from tailrace.protocol.wire import decode_coordinator_request, encode, failure, request_id_of
 from tailrace.transport.complaints import Complaints
@@ -41,9 +42,15 @@ class Service:
         self._new_id = new_id
         self._complaints = Complaints()
 
-    def serve(self, burst: Sequence[Incoming], now: float, wall_ms: int) -> None:
-        """Handle requests that came in together. Raises StorageFaultError: then stop."""
-        outcomes = [self._handle(incoming, now, wall_ms) for incoming in burst]
+    def serve(
+        self, burst: Sequence[Incoming], now: float, wall_ms: int, gone: Collection[bytes] = ()
+    ) -> None:
+        """Handle requests that came in together. Raises StorageFaultError: then stop.
+
+        The connections of `gone` have ended. What they ask is done, but for commits of offsets: who sent one
+        takes it for lost, and may have committed more over the next connection, which was read first.
+        """
+        outcomes = [self._handle(incoming, now, wall_ms, gone) for incoming in burst]
         self._finish([*outcomes, self._machine.settle(now, wall_ms)])
 
     def gone(self, peers: Sequence[bytes], now: float, wall_ms: int) -> None:
@@ -64,7 +71,7 @@ class Service:
         """Tell those who wait that nobody will answer them any more."""
         self._finish([self._machine.stop()])
 
-    def _handle(self, incoming: Incoming, now: float, wall_ms: int) -> Outcome:
+    def _handle(self, incoming: Incoming, now: float, wall_ms: int, gone: Collection[bytes]) -> Outcome:
         peer, header, frames, _ = incoming
         try:
             if frames:
@@ -73,6 +80,8 @@ class Service:
         except TailraceError as error:
             self._complain(peer, error)
             return Outcome(answers=((peer, failure(request_id_of(header), error)),))
+        if isinstance(request, CommitOffsets) and peer in gone:
+            return Outcome()
         return self._machine.ask(peer, request, self._new_id(), now, wall_ms)
 
     def _finish(self, outcomes: Iterable[Outcome]) -> None:

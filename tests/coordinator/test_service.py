@@ -9,8 +9,16 @@ from tailrace.coordinator.service import Service
 from tailrace.coordinator.state import State
 from tailrace.protocol.cluster import Listener
 from tailrace.protocol.errors import ErrorCode
-from tailrace.protocol.group_messages import GroupAssigned, GroupHeartbeat, JoinGroup
-from tailrace.protocol.messages import Failed, InitProducer, RegisterNode, Request
+from tailrace.protocol.group_messages import (
+    CommitOffsets,
+    FetchOffsets,
+    GroupAssigned,
+    GroupHeartbeat,
+    JoinGroup,
+    OffsetCommit,
+    OffsetsFetched,
+)
+from tailrace.protocol.messages import CreateTopic, Failed, InitProducer, RegisterNode, Request
 from tailrace.protocol.wire import decode_reply, encode
 from tailrace.transport.server import Incoming
 
@@ -80,3 +88,24 @@ def test_who_waits_is_answered_at_the_end() -> None:
     stopped = decode_reply(recorded.answers[-1])
     assert isinstance(stopped, Failed)
     assert stopped.error.code == ErrorCode.SHUTTING_DOWN
+
+
+def test_a_commit_over_a_connection_that_has_ended_undoes_no_later_one() -> None:
+    recorded = Recorded()
+    served = service(recorded)
+    topic = CreateTopic(1, name="t", partitions=1, replication_factor=1)
+    served.serve(burst(REGISTER, topic), 0.0, 0)
+    [topic_id] = served._machine.state.cluster.topics
+
+    def commit(peer: bytes, offset: int) -> Incoming:
+        return Incoming(
+            peer, encode(CommitOffsets(9, group_id="g", offsets=(OffsetCommit(topic_id, 0, offset),))), []
+        )
+
+    recorded.told.clear()
+    served.serve([commit(b"new", 8), commit(b"old", 7)], 0.0, 0, gone=[b"old"])
+    assert recorded.told == ["groups", "answer"]
+    served.serve(burst(FetchOffsets(10, group_id="g")), 0.0, 0)
+    fetched = decode_reply(recorded.answers[-1])
+    assert isinstance(fetched, OffsetsFetched)
+    assert [each.offset for each in fetched.offsets] == [8]
