@@ -7,7 +7,7 @@ once the partition is held by others.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import inf
 from typing import Final, NamedTuple
 
@@ -111,10 +111,16 @@ class Following:
                 Prepare(membership.cluster.version, membership.controller_epoch, [], roles, {})
             )
 
-    def renew(self, keys: Iterable[PartitionKey]) -> list[PartitionKey]:
-        """Delete the logs of these and make them anew, as far as they are followed by now; these."""
+    def renew(self, out: Mapping[PartitionKey, int]) -> list[PartitionKey]:
+        """Delete logs and make them anew, as far as they are followed in these epochs by now; these."""
         membership, role = self._membership, self._assignment.role
-        roles = {key: r for key in sorted(keys) if (r := role(key)) is not None and r.source is not None}
+        roles = {
+            key: followed
+            for key, leader_epoch in sorted(out.items())
+            if (followed := role(key)) is not None
+            and followed.source is not None
+            and followed.leader_epoch >= leader_epoch
+        }
         if roles:
             topics = membership.cluster.topics
             configs = {topic_id: topics[topic_id].config for topic_id, _ in roles if topic_id in topics}

@@ -2,8 +2,10 @@
 
     found -> asked to leave the ISR -> out -> made anew, empty, and copied from its leader
 
-Until it is out it is not deleted, since it may be what the next leader is elected from; from when it is found
-it is not copied to any more. The last replica in sync has to stay, and asks again.
+Until it is out it is not deleted, since it may be what the next leader is elected from; nor before this node
+has heard of the leader epoch in which it is: in one before, it may still have to lead, and others follow it
+down to what it has. From when it is found it is not copied to any more. The last replica in sync has to stay,
+and asks again.
 """
 
 from collections.abc import Iterable
@@ -22,8 +24,8 @@ class FaultyLogs:
         self._logs: dict[PartitionKey, PartitionLog] = {}
         self._ask_at: dict[PartitionKey, float] = {}
         """Of those that are not out; infinity while an answer is due."""
-        self.out: set[PartitionKey] = set()
-        """They count for nothing at the coordinator: they may go."""
+        self.out: dict[PartitionKey, int] = {}
+        """They count for nothing at the coordinator, from these leader epochs on: in them they may go."""
 
     def __bool__(self) -> bool:
         """Is there one?"""
@@ -50,19 +52,20 @@ class FaultyLogs:
         self._ask_at.update(dict.fromkeys(due, inf))
         return due
 
-    def answered(self, key: PartitionKey, *, out: bool, ask_at: float) -> None:
+    def answered(self, key: PartitionKey, *, out_from: int | None, ask_at: float) -> None:
         """The coordinator has answered, or did not; if the replica is not out, ask again at that time."""
         if key not in self._ask_at:
             return
-        if out:
-            del self._ask_at[key]
-            self.out.add(key)
-        else:
+        if out_from is None:
             self._ask_at[key] = ask_at
+        else:
+            del self._ask_at[key]
+            self.out[key] = out_from
 
     def renewed(self, keys: Iterable[PartitionKey]) -> None:
         """These are being made anew."""
-        self.out.difference_update(keys)
+        for key in keys:
+            del self.out[key]
 
     def next_tick(self) -> float:
         """When `ask` has something to say."""
@@ -71,4 +74,4 @@ class FaultyLogs:
     def _forget(self, key: PartitionKey) -> None:
         del self._logs[key]
         self._ask_at.pop(key, None)
-        self.out.discard(key)
+        self.out.pop(key, None)

@@ -36,8 +36,9 @@ def leave_isr(
     def on_reply(reply: Reply | TailraceError, _frames: Sequence[Buffer]) -> None:
         logger.debug("the coordinator was asked to go on without faulty logs: %s", reply)
         for key, answer in zip(keys, answers_of(reply, len(keys)), strict=True):
-            out = answer is not None and answer.error.code == ErrorCode.NONE
-            faulty.answered(key, out=out, ask_at=now + ASK_AGAIN_S)
+            partition = None if answer is None or answer.error.code != ErrorCode.NONE else answer.partition
+            out_from = None if partition is None else partition.leader_epoch
+            faulty.answered(key, out_from=out_from, ask_at=now + ASK_AGAIN_S)
 
     replicas = [ReplicaPlace(*key) for key in keys]
     ask(LeaveIsr(request_id, node_id=node_id, node_epoch=node_epoch, replicas=replicas), on_reply, now)

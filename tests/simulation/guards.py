@@ -291,7 +291,7 @@ def older_copy_to_stay() -> list[Patch]:
 def out_before_renewed() -> list[Patch]:
     def at_once(faulty: Any, *_: Any, now: float, **__: Any) -> None:
         for key in faulty.ask(now):
-            faulty.answered(key, out=True, ask_at=now)
+            faulty.answered(key, out_from=-1, ask_at=now)
 
     return [(replication, "leave_isr", at_once)]
 
