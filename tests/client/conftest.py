@@ -105,7 +105,8 @@ class StandIn(InThread):
         self._decode = decode_coordinator_request if coordinator else decode_node_request
         super().__init__(tcp=tcp, ipc=ipc)
         self._publisher = Publisher(self._context, tcp=ANY_PORT) if coordinator else None
-        self._beside = () if self._publisher is None else (self._publisher,)
+        if self._publisher is not None:
+            self._poller.add(self._publisher)
         self.publisher = self._publisher.listener if self._publisher else Listener("")
         self._thread.start()
 
