@@ -12,10 +12,10 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from ctypes import c_ubyte
+from ctypes import Array, c_ubyte
 from mmap import MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 from typing import Final, NamedTuple
-from weakref import finalize
+from weakref import ref
 
 from tailrace.protocol.descriptor import ALIGNMENT, Descriptor, aligned, room_for
 from tailrace.protocol.limits import ARENA_BYTES, ARENA_LENT_BYTES_MAX, ARENA_TOKEN_BYTES, MIB
@@ -43,6 +43,13 @@ class Slot(NamedTuple):
     size: int
 
 
+class _Lent(ref["Array[c_ubyte]"]):
+    """Tells when a slot that was lent is used no more."""
+
+    __slots__ = ("slot",)
+    slot: Slot
+
+
 class Arena:
     """One arena of ARENA_BYTES. Belongs to one thread. Raises OSError where there is no such thing."""
 
@@ -62,7 +69,9 @@ class Arena:
             os.close(self.fd)
             raise
         self._memory[: len(self.token)] = self.token
-        self._returned: deque[Slot] = deque()
+        self._lent: dict[int, _Lent] = {}
+        """By the start of their slots."""
+        self._returned: deque[ref[Array[c_ubyte]]] = deque()
         """What was lent and is not used any more."""
         self._lent_bytes = 0
         self._slots = Slots(SLOTS_AT, ARENA_BYTES)
@@ -105,8 +114,11 @@ class Arena:
         if used < slot.size:
             self._slots.give(slot.start + used, slot.size - used)
         loan = _Loan.from_buffer(self._mapping)
-        # Runs in the thread that lets go of the last view: what it does there takes no lock.
-        finalize(loan, self._returned.append, Slot(slot.start, used)).atexit = False
+        # Runs in the thread that lets go of the last view: what it does there takes no lock. It is no Python
+        # code, so that no signal handler runs in it: what that raised would be lost, and the slot with it.
+        lent = _Lent(loan, self._returned.append)
+        lent.slot = Slot(slot.start, used)
+        self._lent[slot.start] = lent
         self._lent_bytes += used
         memory = memoryview(loan).cast("B").toreadonly()
         return [memory[a:b] for a, b in spans]
@@ -137,7 +149,10 @@ class Arena:
     def _take_back(self) -> None:
         """Slots of which all that was lent is gone are free."""
         while self._returned:
-            slot = self._returned.popleft()
+            lent = self._returned.popleft()
+            assert isinstance(lent, _Lent)
+            slot = lent.slot
+            del self._lent[slot.start]
             self._lent_bytes -= slot.size
             self._slots.give(*slot)
 
