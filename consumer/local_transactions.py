@@ -72,7 +72,11 @@ class Block:
         self.done()
 
     def take_back(self) -> None:
-        """What was in hand is read again."""
+        """What was in hand is read again; unless all is stored, and what came then was an interruption."""
+        position, stored = self._position().offset, self._store.read(self._partition.key)
+        if stored is not None and stored.offset == position != self._first:
+            self.done()
+            return
         self._session.asking.in_transaction = False
         self._session.asking.interfere()
         self._session.seek(self._partition, self._first)

@@ -123,6 +123,15 @@ class PartitionStore:
         """Keys of the application, to be changed by a `transaction` later; nothing is written meanwhile."""
         return BufferedKeys(self._environment, self._what)
 
+    def abandon(self) -> None:
+        """End the transaction that is under way, or that a signal handler has interrupted anywhere.
+
+        In the thread that began it: LMDB lets no other one end it, and the next one waits for its end.
+        """
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.abort()  # nothing more happens to one that was committed
+
     def close(self) -> None:
         """Close the environment, then give up the lock."""
         self._environment.close()
@@ -131,12 +140,8 @@ class PartitionStore:
     @contextmanager
     def _change(self, offset: Callable[[], StoredOffset]) -> Iterator[Any]:
         """One LMDB transaction, with the offset as its last change."""
-        if self._begun is not None:
-            # A signal handler raised just as its block was entered: nobody has used it, and LMDB would wait
-            # for this very thread.
-            self._begun.abort()
+        self.abandon()
         transaction: Any = None
-        self._begun = None
         try:
             with working(self._what):
                 self._begun = transaction = self._environment.begin(write=True)
@@ -146,16 +151,10 @@ class PartitionStore:
                 if self._database is None:
                     transaction.put(IDENTITY, msgspec.msgpack.encode(self._identity), db=database)
                 transaction.put(OFFSET, msgspec.msgpack.encode(offset()), db=database)
-        except BaseException:
-            if transaction is not None and transaction is self._begun:
-                transaction.abort()
-            raise
-        else:
-            with working(self._what):
                 transaction.commit()
         finally:
             if transaction is self._begun:
-                self._begun = None
+                self.abandon()
         if self._database is None:
             # LMDB syncs the file's content, not the folder that it is in.
             with folder_access(self._folder):

@@ -50,12 +50,18 @@ class LocalStore:
             self._partitions[key] = PartitionStore(folder, name, topic_id, self._owner)
         return self._partitions[key].read()
 
+    def read(self, key: tuple[bytes, int]) -> StoredOffset | None:
+        """What is stored of a partition that is held."""
+        return self._partitions[key].read()
+
     def write(self, offsets: Mapping[tuple[bytes, int], StoredOffset]) -> None:
         """Store offsets of partitions (topic id, number) that are held; all are durable on return.
 
         The first offsets of partitions come before all others, which may tell that there are so many.
         """
         self._sync_folder()
+        for key in offsets:
+            self._partitions[key].abandon()
         new = {key for key in offsets if self._partitions[key].is_new}
         for keys in (new, offsets.keys() - new):
             beside(lambda key: self._partitions[key].write(offsets[key]), keys)
