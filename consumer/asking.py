@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tailrace.client.dead_letters import bury, letter_for
 from tailrace.client.engine import Engine
-from tailrace.protocol.errors import InvalidArgumentError, TailraceError
+from tailrace.protocol.errors import InvalidArgumentError
 
 from .assignment import Assignment
 from .commits import Commits
@@ -80,10 +80,8 @@ class Asking:
                 now = monotonic()
                 if self.house_keeping_due(now):
                     self.keep_house(now)
-                taken = self.try_take(take)
-                if taken:
-                    if self._group is not None:
-                        self._group.handed(now)
+                taken = self.try_take(take, now)
+                if taken is not None:
                     return taken
                 if deadline is not None and now >= deadline:
                     return None
@@ -125,15 +123,18 @@ class Asking:
     # has entered `one_thread`. First `ask`, then `keep_house` if that is due, `try_take`, and a wait for
     # `listen`'s call or `wait_s`; and again.
 
-    def try_take(self, take: Callable[[], T | None]) -> T | None:
-        """What is there now; never waits. What an interruption took is given back."""
+    def try_take(self, take: Callable[[], T | None], now: float) -> T | None:
+        """What is there now; never waits. The caller hands it on without a call between."""
+        hand_over = self._hand_over
         try:
-            return take()
-        except TailraceError:
-            raise
-        except BaseException:
-            self._hand_over.take_back()
-            raise
+            taken = take()
+            if taken is not None and self._group is not None:
+                self._group.handed(now)
+            hand_over.trail = []  # not a call from here on, up to the application
+            return taken
+        finally:
+            if hand_over.trail:
+                hand_over.interrupted = True
 
     def house_keeping_due(self, now: float) -> bool:
         """Is there something to do before more is handed over? Cheap, never waits."""

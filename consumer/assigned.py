@@ -1,8 +1,11 @@
 """One assigned partition: where it is read, and what was fetched of it but not handed over yet."""
 
 from collections import deque
+from itertools import islice
 from random import Random
 from typing import Literal, TypeAlias
+
+from msgspec.structs import replace
 
 from tailrace.client.retry import Backoff
 from tailrace.protocol.cluster import NO_LEADER
@@ -104,10 +107,25 @@ class AssignedPartition:
 
         Behind the last one that position is `fetch_offset`, also where the log went on elsewhere meanwhile.
         """
-        raw = self.buffer.popleft()
-        self.buffered_bytes -= len(raw.data)
-        self.position = raw.end if self.buffer else self.fetch_offset
+        raw, more = self.buffer[0], len(self.buffer) > 1
+        size = len(raw.data)
+        del self.buffer[0]  # not a call from here on: what a signal handler raises comes before all, or after
+        self.buffered_bytes -= size
+        self.position = raw.end if more else self.fetch_offset
+        self.position_epoch = raw.header.leader_epoch
         self.open = None
+
+    def put_back(self, raw: RawBatch, position: int, epoch: int) -> int:
+        """The first batch, if it was popped or not, is read again from `position` on; its size if it was."""
+        buffer = self.buffer
+        popped = not buffer or buffer[0].data is not raw.data
+        restored = deque((replace(raw, start=position), *(buffer if popped else islice(buffer, 1, None))))
+        size = len(raw.data) if popped else 0
+        self.buffer = restored  # not a call from here on
+        self.buffered_bytes += size
+        self.position, self.position_epoch = position, epoch
+        self.open = None
+        return size
 
     def move_to(self, offset: int) -> None:
         """Read from `offset`; what was fetched and what failed before counts no more."""

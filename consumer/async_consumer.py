@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from time import monotonic
@@ -19,6 +19,7 @@ from tailrace.protocol.limits import MAX_POLL_RECORDS_MAX
 from tailrace.protocol.record import Record, TopicPartition
 
 from .arguments import partitions_of, reject_habits, topics_of
+from .assigned import Key
 from .async_listener import AsyncRebalanceListener, in_loop
 from .async_transactions import async_local_transaction
 from .column_batch import ColumnBatch
@@ -143,10 +144,13 @@ class AsyncConsumer:
             return await self.poll(timeout_ms, max_records)
         session = self._session
         wanted = {session.assignment.find(name).key for name in partitions_of(partitions)}
+        polled: dict[TopicPartition, list[AnyRecord]] = {}
         try:
-            return await self._poll(timeout_ms, max_records, partial(session.put_aside, wanted))
+            polled = await self._poll(timeout_ms, max_records, wanted)
         finally:
-            await self._turns.surely(session.end_aside)
+            if not polled:  # what was taken must not wait here, where the task may be cancelled
+                await self._turns.surely(session.end_aside)
+        return polled
 
     async def batches(self, timeout_ms: float | None = None) -> AsyncIterator[ColumnBatch]:
         """Batch by batch, as columns: the fastest way. As `Consumer.batches`."""
@@ -270,17 +274,22 @@ class AsyncConsumer:
         return await self._turns.in_thread(function, *arguments, **options)
 
     async def _poll(
-        self, timeout_ms: float | None, max_records: int | None, first: Callable[[], None] | None = None
+        self, timeout_ms: float | None, max_records: int | None, wanted: Container[Key] | None = None
     ) -> dict[TopicPartition, list[AnyRecord]]:
-        """`first` is done each time before there is a look."""
-        limit = self._session.config.max_poll_records
+        """The others are put aside until something is taken; if nothing is, that is left to the caller."""
+        session = self._session
+        limit = session.config.max_poll_records
         if max_records is not None:
             limit = check_int("max_records", max_records, 1, MAX_POLL_RECORDS_MAX)
 
-        def take() -> dict[TopicPartition, list[AnyRecord]]:
-            if first is not None:
-                first()
-            return self._session.hand_over.records(limit)
+        def take() -> dict[TopicPartition, list[AnyRecord]] | None:
+            if wanted is None:
+                return session.hand_over.records(limit)
+            session.put_aside(wanted)
+            taken = session.hand_over.records(limit)
+            if taken is not None:
+                session.end_aside()
+            return taken
 
         return await self._next(take, timeout_of(timeout_ms)) or {}
 
@@ -301,7 +310,7 @@ class AsyncConsumer:
                     due, taken = self._session.one_thread.touch(partial(self._look, take, kept))
                 if due:
                     await self._turns.in_thread(self._keep_house)
-                elif taken:
+                elif taken is not None:
                     return taken
                 elif not await self._wait(deadline):
                     return None
@@ -318,10 +327,7 @@ class AsyncConsumer:
         session, now = self._session, monotonic()
         if not kept and session.asking.house_keeping_due(now):
             return True, None
-        taken = session.asking.try_take(take)
-        if taken and session.group is not None:
-            session.group.handed(now)
-        return False, taken
+        return False, session.asking.try_take(take, now)
 
     def _keep_house(self) -> None:
         self._session.one_thread.touch(partial(self._session.asking.keep_house, monotonic()))

@@ -69,7 +69,11 @@ class Consumer(Positions):
 
     **Threads.** A consumer belongs to one thread at a time; only `wakeup` may be called from others. A call
     while another thread is in one raises ConcurrentUseError, `close` too: `wakeup`, and close it when the
-    call has returned. Ctrl-C works in every call. A fork of the process cannot use it: ClosedError.
+    call has returned. A fork of the process cannot use it: ClosedError.
+
+    **Signals.** Ctrl-C works in every call. What a signal handler raises in one ends that call and no more:
+    what was taken for it is there for the next, and is not committed; a `seek` or `pause` was made, or not.
+    Only within a deserializer an Exception that a handler raises counts as the deserializer's own.
 
     Options: `client_id` names the consumer in logs and errors. Deserializers are "json", "str", "msgpack",
     or functions that get bytes and give what `key` and `value` are to be; a null stays None. "pickle" runs

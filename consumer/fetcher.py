@@ -29,10 +29,7 @@ from tailrace.protocol.errors import (
     UnknownTopicError,
     error_from,
 )
-from tailrace.protocol.limits import (
-    FETCH_BUFFER_BYTES_MAX,
-    FETCHES_AHEAD,
-)
+from tailrace.protocol.limits import FETCH_BUFFER_BYTES_MAX, FETCHES_AHEAD
 from tailrace.protocol.messages import (
     EARLIEST,
     LATEST,
@@ -183,8 +180,7 @@ class Fetcher:
             end = start + result.batches
             partition = flight.partitions.pop((result.topic_id, result.partition), None)
             if partition is not None:
-                partition.fetch = NO_FETCH
-                self._idle[partition.key] = partition
+                partition.fetch, self._idle[partition.key] = NO_FETCH, partition
                 self._take(partition, result, frames[start:end], now)
             start = end
 
@@ -227,20 +223,30 @@ class Fetcher:
 
     def served(self, partition: AssignedPartition) -> None:
         """It had its turn."""
-        if partition.key in self.ready:
-            self.ready[partition.key] = self.ready.pop(partition.key)
+        if partition.key in self.ready:  # not a call from here on
+            del self.ready[partition.key]
+            self.ready[partition.key] = partition
 
     def pop(self, partition: AssignedPartition) -> bool:
         """The partition's first batch was handed over whole; True if a fetch can go out for that."""
-        was_full = self.buffered_bytes >= FETCH_BUFFER_BYTES_MAX
-        had_enough = partition.buffered_bytes >= self._ahead_bytes
-        self.buffered_bytes -= len(partition.buffer[0].data)
-        partition.pop()
-        if not partition.buffer and partition.failure is None:
-            self.ready.pop(partition.key, None)
-        return was_full or (
-            had_enough and partition.fetch == NO_FETCH and partition.wants_fetch(self._ahead_bytes)
+        size = len(partition.buffer[0].data)
+        wants_fetch = self.buffered_bytes >= FETCH_BUFFER_BYTES_MAX or (
+            partition.buffered_bytes >= self._ahead_bytes
+            and partition.fetch == NO_FETCH
+            and partition.wants_fetch(self._ahead_bytes + size)
         )
+        partition.pop()
+        self.buffered_bytes -= size  # not a call from here on
+        if not partition.buffer and partition.failure is None and partition.key in self.ready:
+            del self.ready[partition.key]
+        return wants_fetch
+
+    def put_back(self, partition: AssignedPartition, raw: RawBatch, position: int, epoch: int) -> None:
+        """The batch, which may have been popped, is read again from `position` on. May be repeated."""
+        size = partition.put_back(raw, position, epoch)
+        self.buffered_bytes += size  # not a call from here on
+        if not (partition.paused or partition.aside) and partition.key not in self.ready:
+            self.ready[partition.key] = partition
 
     # ------------------------------------------------------------------ inside
 

@@ -2,10 +2,13 @@
 
 What is handed over moves a partition's position at once. It is *settled*, and so may be stored by
 auto-commit, when the application asks for more: the record in hand never is.
+
+What a signal handler raises (Ctrl-C, a time-out) may end any call in here. It comes at calls, at the
+beginning of functions and of further rounds of loops, never between plain assignments. So each change is a
+few of those in a row ("not a call from here on"), may be made once more, or is noted first and taken back.
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator
 from operator import length_hint
 from threading import Lock
@@ -21,6 +24,7 @@ from .fetcher import Fetcher
 from .on_error import RAISE, OnError
 from .open_batch import OpenBatch, RawBatch, rejected_whole
 from .sift import Rejected
+from .undisturbed import Undisturbed
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -32,6 +36,8 @@ class Chunk(NamedTuple):
 
     partition: AssignedPartition
     batch: OpenBatch
+    first: int
+    """The index of the first of them in the batch."""
     records: list[AnyRecord]
     iterator: Iterator[AnyRecord]
 
@@ -39,6 +45,18 @@ class Chunk(NamedTuple):
     def handed(self) -> int:
         """How many records were taken out of the iterator."""
         return len(self.records) - length_hint(self.iterator)
+
+
+class Step(NamedTuple):
+    """What is taken for an ask of a partition's first batch, and where the partition was before."""
+
+    partition: AssignedPartition
+    raw: RawBatch
+    position: int
+    epoch: int
+    in_hand: bool
+    """Was it in hand before?"""
+    records: int
 
 
 class Parked(NamedTuple):
@@ -64,6 +82,8 @@ class HandOver:
         decoding: Decoding,
         wake: Callable[[], None],
         on_error: OnError = RAISE,
+        *,
+        submit: Callable[[Callable[[], None]], None] = lambda action: action(),
     ) -> None:
         self._fetcher = fetcher
         self._lock = lock
@@ -73,7 +93,14 @@ class HandOver:
         self.parked: dict[Key, Parked] = {}
         self._in_hand: dict[Key, AssignedPartition] = {}
         self._chunk: Chunk | None = None
+        self._undisturbed = Undisturbed(submit)
+        self.interrupted = False
+        """Did something end a call half-way? Then the next one begins with `recover`."""
+        self.trail: list[Step] = []
+        """What the ask that is under way has taken. Emptied as the application gets it."""
         self.records_handed = 0
+        self._wants_fetch = False
+        """Can a fetch go out for what was popped, which the I/O thread was not told yet?"""
         self.records_left_out = 0
         """Skipped, or written as dead letters."""
 
@@ -81,6 +108,8 @@ class HandOver:
 
     def settle(self) -> None:
         """The application asks for more, or ends: it is done with all that it got."""
+        if self.interrupted:
+            self.recover()
         if self._chunk is not None:
             self.end_chunk()
         for partition in self._in_hand.values():
@@ -95,6 +124,8 @@ class HandOver:
 
     def settle_before_last(self) -> None:
         """A `for` loop is left, or interfered with: it is done with all but the record in hand."""
+        if self.interrupted:
+            self.recover()
         chunk = self._chunk
         if chunk is not None and chunk.handed > 1:
             partition = chunk.partition
@@ -104,20 +135,37 @@ class HandOver:
 
     def touch(self, partition: AssignedPartition) -> None:
         """Its position was changed by the application: that is settled by the next ask, too."""
-        self._in_hand.pop(partition.key, None)
-        self._take_in_hand(partition)
+        self._in_hand[partition.key] = partition
+        partition.in_hand_from = partition.position
 
-    def take_back(self) -> None:
-        """Something interrupted the ask, so that the application did not get what was taken for it."""
-        self._chunk = None
-        with self._lock:
-            for partition in self._in_hand.values():
-                self._fetcher.seek(partition, partition.in_hand_from)
-        self._in_hand.clear()
-        self._wake()
+    def change(self, action: Callable[[], None]) -> None:
+        """Change what is buffered: whole, or not at all. Not with the lock, which `action` may take."""
+        try:
+            self._undisturbed.make(action)
+        except BaseException:
+            self.interrupted = True
+            raise
+
+    def recover(self) -> None:
+        """Finish the change that was interrupted, and take back what the application did not get.
+
+        Interrupted itself, it goes on where it was.
+        """
+        self._undisturbed.finish()
+        while self.trail:
+            step = self.trail[-1]
+            with self._lock:
+                self._fetcher.put_back(step.partition, step.raw, step.position, step.epoch)
+            if not step.in_hand:
+                self._in_hand.pop(step.partition.key, None)
+            self.records_handed -= step.records  # not a call from here on
+            del self.trail[-1]
+        self.interrupted = False
 
     def note_progress(self) -> None:
         """Bring the position of the partition that a `for` loop reads up to date."""
+        if self.interrupted:
+            self.recover()
         chunk = self._chunk
         if chunk is not None and chunk.handed:
             chunk.partition.position = chunk.records[chunk.handed - 1].offset + 1
@@ -125,15 +173,22 @@ class HandOver:
 
     def end_chunk(self) -> None:
         """What a `for` loop has not got yet of its chunk goes back; the loop comes for more by itself."""
-        chunk, self._chunk = self._chunk, None
-        if chunk is not None:
-            handed = chunk.handed
-            deque(chunk.iterator, maxlen=0)
-            self.records_handed += handed
-            self._advance(chunk.partition, chunk.batch, handed)
+        chunk = self._chunk
+        if chunk is None:
+            return
+        handed = chunk.handed
+        if handed < len(chunk.records):
+            ended = chunk._replace(records=chunk.records[:handed], iterator=iter(()))
+            self._chunk = ended  # not a call from here on, or the loop would go on with what goes back
+            _ = [*chunk.iterator]
+        self._advance(chunk.partition, chunk.batch, chunk.first + handed)
+        self.records_handed += handed  # not a call from here on
+        self._chunk = None
 
     def in_hand(self) -> list[AssignedPartition]:
         """Those whose records the application may be working on: a `for` loop is in one."""
+        if self.interrupted:
+            self.recover()
         chunk = self._chunk
         if chunk is not None:
             return [chunk.partition] if chunk.handed else []
@@ -144,6 +199,8 @@ class HandOver:
 
         In a `for` loop that is the record in hand: it was done with those before.
         """
+        if self.interrupted:
+            self.recover()
         chunk = self._chunk
         if chunk is not None and chunk.partition is partition and chunk.handed:
             return max(partition.in_hand_from, chunk.records[chunk.handed - 1].offset)
@@ -151,8 +208,10 @@ class HandOver:
 
     # ------------------------------------------------------------- handing over
 
-    def records(self, records_max: int) -> dict[TopicPartition, list[AnyRecord]]:
-        """Up to so many records of the partitions whose turn it is; empty if there is nothing."""
+    # What they take is handed over when `trail` is emptied, before any other call.
+
+    def records(self, records_max: int) -> dict[TopicPartition, list[AnyRecord]] | None:
+        """Up to so many records of the partitions whose turn it is; None if there is nothing."""
         handed: dict[TopicPartition, list[AnyRecord]] = {}
         with self._lock:
             ready = list(self._fetcher.ready.values())
@@ -170,7 +229,7 @@ class HandOver:
                 records_max -= len(records)
                 if records_max <= 0:
                     break
-        return handed
+        return handed or None
 
     def chunk(self, records_max: int) -> Iterator[AnyRecord] | None:
         """Records of one partition to go through; they count as handed over one by one."""
@@ -224,11 +283,10 @@ class HandOver:
                     break
                 records = batch.peek(records_max - len(taken))
                 taken += records
-                self._advance(partition, batch, len(records))
+                self._take(partition, batch, len(records))
         except TailraceError:
             if not taken:
                 raise
-        self.records_handed += len(taken)
         return taken
 
     def _take_chunk(self, partition: AssignedPartition, records_max: int) -> Iterator[AnyRecord] | None:
@@ -236,18 +294,18 @@ class HandOver:
             records = batch.peek(records_max)
             if records:
                 iterator = iter(records)
-                self._chunk = Chunk(partition, batch, records, iterator)
+                self._chunk = Chunk(partition, batch, batch.next, records, iterator)
                 self._take_in_hand(partition)
                 return iterator
-            self._advance(partition, batch, 0)
+            self._take(partition, batch, 0)
         return None
 
     def _take_columns(self, partition: AssignedPartition) -> ColumnBatch | None:
         while (batch := self._open(partition)) is not None:
             columns = batch.rest()
-            self._advance(partition, batch, 0)
-            if len(columns):
-                self.records_handed += len(columns)
+            count = len(columns)
+            self._take(partition, batch, count)
+            if count:
                 return columns
         return None
 
@@ -289,34 +347,48 @@ class HandOver:
 
     def _admit(self, parked: Parked) -> None:
         """Go on with what is left of it."""
-        partition, raw, batch, rejected = parked
-        self.records_left_out += sum(one.records for one in rejected)
+        partition, _, batch, rejected = parked
+        left_out = sum(one.records for one in rejected)
         if batch is not None:
             partition.open = batch
-            return
-        self._take_in_hand(partition)
-        partition.position_epoch = raw.header.leader_epoch
-        self._pop(partition)
+        else:
+            self._take_in_hand(partition)
+            self._pop(partition, None)
+        self.records_left_out += left_out
 
     def _take_in_hand(self, partition: AssignedPartition) -> None:
         if partition.key not in self._in_hand:
             self._in_hand[partition.key] = partition
             partition.in_hand_from = partition.position
 
-    def _advance(self, partition: AssignedPartition, batch: OpenBatch, count: int) -> None:
-        self._take_in_hand(partition)
-        exhausted = batch.advance(count)
-        partition.position_epoch = batch.leader_epoch
-        if exhausted:
-            self._pop(partition)
-        elif count:
-            partition.position = batch.position
+    def _take(self, partition: AssignedPartition, batch: OpenBatch, count: int) -> None:
+        """The next `count` records go to the application, if nothing comes between."""
+        at, epoch = partition.position, partition.position_epoch
+        held = partition.key in self._in_hand
+        step = Step(partition, partition.buffer[0], at, epoch, held, count)
+        self.trail += [step]  # not a call from here on
+        self.records_handed += count
+        self._advance(partition, batch, batch.next + count)
 
-    def _pop(self, partition: AssignedPartition) -> None:
+    def _advance(self, partition: AssignedPartition, batch: OpenBatch, index: int) -> None:
+        """The batch is handed over before record `index`. May be repeated."""
+        self._take_in_hand(partition)
+        if index < batch.count:
+            position = batch.position(index)
+            batch.next = index  # not a call from here on
+            if index:
+                partition.position, partition.position_epoch = position, batch.leader_epoch
+        else:
+            self._pop(partition, batch)
+
+    def _pop(self, partition: AssignedPartition, batch: OpenBatch | None) -> None:
+        """All of the first batch is handed over or left out; it may be that that was seen to before."""
         with self._lock:
-            wants_fetch = self._fetcher.pop(partition)
-        if wants_fetch:
+            if partition.open is batch:
+                self._wants_fetch |= self._fetcher.pop(partition)
+        if self._wants_fetch:
             self._wake()
+            self._wants_fetch = False
 
 
 def _told(rejected: list[Rejected]) -> str:

@@ -50,43 +50,41 @@ class OpenBatch:
             raise corrupt_batch(name, raw.start, raw.end, error) from error
         self.leader_epoch = raw.header.leader_epoch
         """Of the leader that appended the batch."""
-        self._next = 0
+        self.next = 0
+        """The index of the first record that is not handed over."""
         if raw.start > raw.header.base_offset:
-            self._next = bisect_left(self._batch.offsets, raw.start)
+            self.next = bisect_left(self._batch.offsets, raw.start)
         self._records: list[Record[Any, Any]] | None = None
         self.rejected: list[Rejected] = []
         if sifted and not decoding.plain:
-            self._batch, self.rejected = sift(name, self._batch, self._next, decoding)
+            self._batch, self.rejected = sift(name, self._batch, self.next, decoding)
             self._decoding = Decoding()
-            self._next = 0
+            self.next = 0
 
     @property
-    def position(self) -> int:
-        """The offset to go on from while not all is handed over: the one after the last that is."""
-        return self._batch.offsets[self._next - 1] + 1 if self._next else self._batch.base_offset
+    def count(self) -> int:
+        """How many records it has, those that were handed over included."""
+        return self._batch.count
+
+    def position(self, index: int) -> int:
+        """The offset to go on from when the records before `index` are handed over, but not all."""
+        return self._batch.offsets[index - 1] + 1 if index else self._batch.base_offset
 
     def peek(self, count: int) -> list[Record[Any, Any]]:
-        """Up to `count` of the next records, which stay the next ones until `advance()`.
+        """Up to `count` of the next records, which stay the next ones until `next` is moved.
 
         Raises SerializationError if the very next one does not deserialize; else stops before it.
         """
-        start, stop = self._next, self._next + count
+        start, stop = self.next, self.next + count
         if not self._decoding.plain:
             return self._deserialize(start, stop)
         if self._records is None:
             self._records = self._batch.records(self._name.topic, self._name.partition)
         return self._records[start:stop]
 
-    def advance(self, count: int) -> bool:
-        """The next `count` records were handed over. Was that all?"""
-        self._next += count
-        return self._next >= self._batch.count
-
     def rest(self) -> ColumnBatch:
-        """All that is left, as columns; it counts as handed over."""
-        columns = ColumnBatch(self._name, self._batch, self._next, self._decoding)
-        self._next = self._batch.count
-        return columns
+        """All that is left, as columns."""
+        return ColumnBatch(self._name, self._batch, self.next, self._decoding)
 
     def _deserialize(self, start: int, stop: int) -> list[Record[Any, Any]]:
         batch = self._batch

@@ -5,6 +5,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Container, Mapping, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -64,13 +65,14 @@ class Session:
         self._task = FetchTask(self.engine, self.fetcher, lock, config)
         decoding = decoding_of(config.key_deserializer, config.value_deserializer, config.check_crcs)
         on_error = on_error_of(config.on_error)
-        self.hand_over = HandOver(self.fetcher, lock, decoding, self.engine.wake, on_error)
+        self.hand_over = HandOver(
+            self.fetcher, lock, decoding, self.engine.wake, on_error, submit=self.engine.submit
+        )
         self.group: GroupTask | None = None
         if config.group_id is not None:
             self.group = GroupTask(self.engine, config, lock, self._task.tell_group_moved, name)
-        self.local_store = (
-            None if config.offset_store is None else LocalStore(Path(config.offset_store), name)
-        )
+        folder = config.offset_store
+        self.local_store = None if folder is None else LocalStore(Path(folder), name)
         self.commits = Commits(
             store_of(self.engine, config.group_id, self.group, self.local_store),
             interval_s=config.auto_commit_interval_ms / 1000 if config.enable_auto_commit else None,
@@ -171,21 +173,15 @@ class Session:
 
     def seek(self, partition: AssignedPartition, offset: int) -> None:
         """Go on from `offset`."""
-        with self._lock:
-            self.fetcher.seek(partition, offset)
-        self.hand_over.touch(partition)
-        self._task.wake_engine()
+        self.hand_over.change(partial(self._seek, partition, offset))
 
     def pause(self, partition: AssignedPartition) -> None:
         """Hand nothing over until `resume`."""
-        with self._lock:
-            self.fetcher.pause(partition)
+        self.hand_over.change(partial(self._locked, self.fetcher.pause, partition))
 
     def resume(self, partition: AssignedPartition) -> None:
         """Hand over again."""
-        with self._lock:
-            self.fetcher.resume(partition)
-        self._task.wake_engine()
+        self.hand_over.change(partial(self._locked, self.fetcher.resume, partition))
 
     def put_aside(self, wanted: Container[Key]) -> None:
         """Have all but these wait, until `end_aside`."""
@@ -252,6 +248,15 @@ class Session:
                 self._end(outer)
 
     # ------------------------------------------------------------------ inside
+
+    def _locked(self, change: Callable[[AssignedPartition], None], partition: AssignedPartition) -> None:
+        with self._lock:
+            change(partition)
+
+    def _seek(self, partition: AssignedPartition, offset: int) -> None:
+        with self._lock:
+            self.fetcher.seek(partition, offset)
+        self.hand_over.touch(partition)
 
     def _end(self, outer: int) -> None:
         try:

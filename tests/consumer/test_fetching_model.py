@@ -128,7 +128,7 @@ class Fetching(RuleBasedStateMachine):
     @rule(count=st.integers(1, 8))
     def poll(self, count: int) -> None:
         self.hand_over.settle()
-        for name, records in self.hand_over.records(count).items():
+        for name, records in (self.hand_over.records(count) or {}).items():
             for record in records:
                 self._check(name.partition, record.offset, record.value)
         self._check_positions()

@@ -57,10 +57,9 @@ class Desk:
 
     def poll(self, records_max: int = 500) -> dict[str, list[int]]:
         self.hand_over.settle()
-        return {
-            str(name.partition): [record.offset for record in records]
-            for name, records in self.hand_over.records(records_max).items()
-        }
+        taken = self.hand_over.records(records_max) or {}
+        self.hand_over.trail = []
+        return {str(name.partition): [record.offset for record in records] for name, records in taken.items()}
 
     @property
     def places(self) -> tuple[int, int]:
@@ -143,16 +142,20 @@ def test_a_loop_that_was_interfered_with_ends_and_loses_nothing() -> None:
     assert desk.poll() == {"0": [3, 4]}
 
 
-def test_an_interrupted_ask_hands_nothing_over() -> None:
+def test_what_an_interrupted_ask_has_taken_is_there_for_the_next() -> None:
     desk = Desk()
     desk.fill(0, numbered(0, 3), numbered(3, 3))
+    buffered = desk.fetcher.buffered_bytes
     assert desk.poll(2) == {"0": [0, 1]}
     desk.hand_over.settle()
     desk.hand_over.records(4)
-    desk.hand_over.take_back()
+    assert desk.fetcher.buffered_bytes == 0
+    desk.hand_over.interrupted = True
+    desk.hand_over.note_progress()
     assert desk.places == (2, 2)
-    desk.fill(0, numbered(0, 3), numbered(3, 3))
+    assert (desk.fetcher.buffered_bytes, desk.hand_over.records_handed) == (buffered, 2)
     assert desk.poll() == {"0": [2, 3, 4, 5]}
+    assert desk.hand_over.records_handed == 6
 
 
 def test_the_engine_is_woken_when_a_buffer_that_was_full_has_room() -> None:
@@ -237,7 +240,7 @@ def test_a_corrupt_batch_stops_its_partition_and_no_other(take: str) -> None:
 def test_deserializers_get_bytes_and_nulls_stay_null() -> None:
     desk = Desk(decoding=Decoding(key=bytes.decode, value=json.loads))
     desk.fill(0, batch_of([b"1", None, b'{"a": 2}'], 0, [b"x", b"y", b"z"]), batch_of([b"[]"], 3))
-    (records,) = desk.hand_over.records(500).values()
+    (records,) = (desk.hand_over.records(500) or {}).values()
     assert [(record.key, record.value) for record in records] == [
         ("x", 1), ("y", None), ("z", {"a": 2}), (None, []),
     ]  # fmt: skip
@@ -288,7 +291,7 @@ def test_ctrl_c_in_a_deserializer_hands_nothing_over() -> None:
     desk.fill(0, numbered(0, 3))
     with pytest.raises(KeyboardInterrupt):
         desk.hand_over.records(500)
-    desk.hand_over.take_back()
+    desk.hand_over.recover()
     assert desk.places == (0, 0)
 
 

@@ -1,0 +1,50 @@
+"""Changes of several steps that no signal handler can end half-way: they are made in the I/O thread.
+
+Handlers run in the main thread, and what they raise (Ctrl-C, a time-out) may end whatever that is in.
+"""
+
+from collections.abc import Callable
+
+from tailrace.protocol.errors import TailraceError
+
+from .bell import Bell
+
+
+class _Change:
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+        self.done = False
+        self.bell = Bell()
+
+    def make(self) -> None:
+        """Once, however often it is called."""
+        if not self.done:
+            self._action()
+            self.done = True
+        self.bell.ring()
+
+
+class Undisturbed:
+    """One change after the other. `submit` has the I/O thread call something soon."""
+
+    def __init__(self, submit: Callable[[Callable[[], None]], None]) -> None:
+        self._submit = submit
+        self._change: _Change | None = None
+
+    def make(self, action: Callable[[], None]) -> None:
+        """Return when it is done. Interrupted, it may be done by then, or later: `finish` before all else."""
+        self._change = _Change(action)
+        self.finish()
+
+    def finish(self) -> None:
+        """Wait for what an interrupted `make` has begun; it is begun once more, in case that it was not."""
+        change = self._change
+        if change is None:
+            return
+        try:
+            self._submit(change.make)
+        except TailraceError:  # the I/O thread has ended, with all that it did
+            change.make()
+        while not change.done:
+            change.bell.wait(None)
+        self._change = None

@@ -1,0 +1,103 @@
+"""Signals whose handlers raise, at every point of a call where the interpreter lets them run."""
+
+import _weakrefset
+import ctypes
+import dis
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PACKAGES: Final = tuple(f"{ROOT / name}/" for name in ("consumer", "producer", "tailrace"))
+QUIET: Final = {
+    "CACHE", "COPY", "LOAD_CONST", "LOAD_FAST", "LOAD_GLOBAL", "NOP", "POP_TOP", "PRECALL", "PUSH_NULL",
+    "STORE_FAST", "SWAP",
+}  # fmt: skip
+"""Instructions that call nothing, and are followed by one that may: it is enough to look at that."""
+
+
+class InterruptionError(Exception):
+    """What the handler raises: an Exception, as the TimeoutError that those of SIGALRM raise is one."""
+
+
+class Interrupts:
+    """A signal comes just before an instruction; its handler runs where the interpreter looks next.
+
+    That is at calls, at the beginning of functions and of further rounds of loops: so many points, the same
+    each time, of which a timer finds a few, and others each time. Counted are those of the code under test;
+    `points` are the first at which a signal comes, and how far the next is from there.
+    """
+
+    def __init__(self, *points: int) -> None:
+        self._left, *self._further = points
+        self.places: list[str] = []
+        """Where handlers have raised."""
+
+    @property
+    def over(self) -> bool:
+        """Was there no such point any more?"""
+        return self._left > 0
+
+    # What makes the signal pending must be no call: handlers run after one.
+    _come = property(ctypes.PyDLL(None).PyErr_SetInterruptEx)
+    _as_parameter_ = int(signal.SIGUSR1)
+
+    def begin(self, frame: FrameType, _event: str, _argument: Any) -> Any:
+        """A function begins, or goes on."""
+        if not is_ours(frame):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        self._left -= 1
+        if self._left == 0:
+            sys.settrace(None)
+            self._come  # noqa: B018
+        return self._step
+
+    def _step(self, frame: FrameType, event: str, _argument: Any) -> Any:
+        """An instruction comes next."""
+        if event == "opcode" and frame.f_lasti in points_of(frame.f_code):
+            self._left -= 1
+            if self._left == 0:
+                sys.settrace(None)
+                self._come  # noqa: B018
+        return self._step
+
+    def handle(self, _number: int, at: FrameType | None) -> None:
+        """Raise; unless the call has just returned, or Python would swallow it, as for weak references."""
+        frame = at
+        while frame is not None and not is_ours(frame):
+            frame = frame.f_back
+        if frame is None or at is None or at.f_code.co_filename == _weakrefset.__file__:
+            return
+        self.places.append(f"{Path(at.f_code.co_filename).name}:{at.f_lineno} {at.f_code.co_name}")
+        if self._further:
+            self._left = self._further.pop(0)
+            sys.settrace(self.begin)
+        raise InterruptionError
+
+
+def is_ours(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(PACKAGES)
+
+
+@cache
+def points_of(code: CodeType) -> frozenset[int]:
+    return frozenset(at.offset for at in dis.get_instructions(code) if at.opname not in QUIET)
+
+
+@contextmanager
+def interrupted_at(*points: int) -> Iterator[Interrupts]:
+    """Calls in the block are interrupted at these points. Only in the main thread."""
+    interrupts = Interrupts(*points)
+    before = signal.signal(signal.SIGUSR1, interrupts.handle)
+    try:
+        sys.settrace(interrupts.begin)
+        yield interrupts
+    finally:
+        sys.settrace(None)
+        signal.signal(signal.SIGUSR1, before)
