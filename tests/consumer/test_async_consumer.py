@@ -367,3 +367,36 @@ def test_starting_may_be_cancelled_and_does_not_stop_the_loop(caplog: pytest.Log
     with caplog.at_level(logging.ERROR):
         asyncio.run(main())
     assert not caplog.records
+
+
+def test_a_getmany_of_some_partitions_that_is_cancelled_takes_nothing(feeder: Feeder) -> None:
+    """Also where it waits for its turn, since other tasks make calls all the time."""
+    topic, random = feeder.topic(), Random(1)
+    for start in range(0, 300, 3):
+        feeder.send_numbers(topic, range(start, start + 3))
+
+    async def main() -> None:
+        seen: list[int] = []
+        async with consumer_of(feeder, topic) as consumer:
+            (name,) = consumer.assignment()
+
+            async def look() -> None:
+                for _ in range(3):
+                    await consumer.position(name)
+
+            while len(seen) < 300:
+                looks = [asyncio.create_task(look()) for _ in range(2)]
+                call = asyncio.create_task(
+                    consumer.getmany(name, timeout_ms=PATIENCE_S * 1_000, max_records=3)
+                )
+                looks += [asyncio.create_task(look()) for _ in range(2)]
+                if random.random() < 0.5:
+                    for _ in range(random.choice((1, 2, 5, 20, 60, 150))):
+                        await asyncio.sleep(0)
+                    call.cancel()
+                await asyncio.wait([call, *looks])
+                polled = {} if call.cancelled() else call.result()
+                seen += [record.offset for records in polled.values() for record in records]
+        assert seen == list(range(300))
+
+    asyncio.run(main())
