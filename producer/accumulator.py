@@ -33,10 +33,7 @@ RESERVE_BYTES_FIRST: Final = 16 * KIB
 
 
 class Accumulator:
-    """Fills batches within `memory_bytes`. Times in seconds of `time.monotonic`.
-
-    `wake` has the I/O thread call `collect` soon.
-    """
+    """Fills batches within `memory_bytes`; `wake` has the I/O thread `collect` soon. Times: `monotonic()`."""
 
     def __init__(
         self,
@@ -110,8 +107,8 @@ class Accumulator:
                     batch.room -= size
                     batch.add_other_columns(index, key, headers or ())
                     batch.values.append(value)
-                except BaseException:
-                    batch.trim(index)
+                except BaseException:  # no call here: another signal may follow
+                    batch.torn, batch.tick = True, 0.0
                     raise
                 return Delivery(batch.outcome, index)
         finally:
@@ -125,6 +122,7 @@ class Accumulator:
             at = topic.sticky if partition is None else partition
             batch = topic.open[at]
             batch.tick = 0.0  # `now` may be long ago when there is room at last
+            batch.mend()
             if size <= batch.room:
                 return batch
             if size - RECORD_OVERHEAD_BYTES > self.record_bytes_max:
@@ -190,6 +188,7 @@ class Accumulator:
 
     def _seal(self, batch: Batch, topic: TopicBuffers) -> None:
         """Nothing more goes into the batch; the I/O thread takes it from here."""
+        batch.mend()
         partition, count = batch.partition, batch.length
         next_sticky = topic.sticky
         if partition == topic.sticky:
@@ -215,6 +214,7 @@ class Accumulator:
 
     def stamp(self, batch: Batch, index: int, now: float) -> None:
         """Record `index`, the one being added, is of now. Due at `batch.tick`; the lock is held."""
+        batch.mend()
         if now >= self._tick:
             self.read_clock(now)
         if batch.time_ms != self.time_ms:

@@ -110,6 +110,7 @@ class Batch:
         "tick",
         "time_ms",
         "topic_id",
+        "torn",
         "values",
         "wide",
     )
@@ -136,6 +137,8 @@ class Batch:
         self.tick = 0.0
         self.taken = 0
         self.room = 0
+        self.torn = False
+        """Was a record interrupted as it was added? Then `mend` comes first of all."""
         # Set as it is sealed: the number of records, their memory, and the flush that waits for it.
         self.count = 0
         self.size = 0
@@ -223,11 +226,16 @@ class Batch:
         self.parts.append(part)
         self.packed += part.record_count
 
-    def trim(self, count: int) -> None:
-        """Back to the first `count` records: an interrupt came between the columns of the next one."""
+    def mend(self) -> None:
+        """Cut off what a signal handler interrupted between the columns of a record. May be repeated.
+
+        The values, which are added last, tell what is whole.
+        """
+        if not self.torn:
+            return
+        count = self.length
         while self.parts and sum(part.record_count for part in self.parts) > count:
             self.parts.pop()
-        self.packed = sum(part.record_count for part in self.parts)
         runs = bisect_left(self.outcome.starts, count)
         del self.outcome.starts[runs:]
         del self.outcome.stamps[runs:]
@@ -238,6 +246,7 @@ class Batch:
         for column in columns:
             if column is not None:
                 del column[count:]
+        self.torn = False
 
     # ------------------------------------------------------------------ sending
 

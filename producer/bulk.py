@@ -123,6 +123,7 @@ def pour(
     while start < count:
         place = topic.sticky if partition == STICKY else partition
         batch = topic.open[place]
+        batch.mend()
         stop = _fitting(ends, start, accumulator.batch_bytes - batch.filled)
         mixed = batch is not NOWHERE and (batch.packed > 0) != columns.packed
         if mixed or (stop == start and batch.filled):
@@ -139,8 +140,8 @@ def pour(
             columns.cut(start, stop).pour(
                 batch, accumulator.time_ms, kept=stop == count or not accumulator.encoder.early
             )
-        except BaseException:
-            batch.trim(first)
+        except BaseException:  # no call here: another signal may follow
+            batch.torn, batch.tick = True, 0.0
             raise
         spans.append(Span(batch.outcome, first, stop - start))
         start = stop

@@ -241,8 +241,8 @@ class Producer:
                     else:
                         keys.append(key)
                 values.append(value)
-            except BaseException:
-                batch.trim(index)
+            except BaseException:  # no call here: another signal may follow
+                batch.torn, batch.tick = True, 0.0
                 raise
             lock.release()
             if alarm.heard != alarm.last:  # also what was interrupted before it was told

@@ -388,7 +388,8 @@ def test_a_record_whose_columns_were_interrupted_leaves_no_trace() -> None:
     batch.add_other_columns(2, b"key")
     batch.add_other_columns(3, None, [("h", None)])
     batch.mark_time(3, 99)
-    batch.trim(2)
+    batch.torn = True
+    batch.mend()
     assert batch.keys == [None, None]
     assert batch.headers == [(), ()]
     assert (batch.outcome.starts, batch.outcome.stamps, batch.time_ms) == ([0], [7], 7)

@@ -12,7 +12,7 @@ from tailrace.protocol.parts import joined
 Step = tuple[str, int, int]
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["one", "even", "other", "timed", "trim"]), st.integers(0, 3), st.integers(0, 5)
+        st.sampled_from(["one", "even", "other", "timed", "torn"]), st.integers(0, 3), st.integers(0, 5)
     ),
     max_size=12,
 )
@@ -42,9 +42,10 @@ def test_values_of_one_size_and_others_at_their_times(steps: list[Step], roomy: 
             batch.extend([value] * count, None, None, [number // 2] * count)
             expected += [value] * count
             stamps += [number // 2] * count
-        elif kind == "trim":
-            batch.trim(count)
-            del expected[count:], stamps[count:]
+        elif kind == "torn":
+            batch.mark_time(len(expected) + count, number)
+            batch.torn = True
+            batch.mend()
     assert batch.length == len(expected)
     if expected:
         batch.encode(Compression.NONE, UNSTAMPED, memoryview(bytearray(10_000)) if roomy else None)

@@ -185,7 +185,9 @@ def test_an_interrupted_part_leaves_no_trace() -> None:
     accept(accumulator, topic, None, PARTITIONER, columns(np.arange(2)))
     batch = topic.open[0]
     columns(np.arange(3)).pour(batch, 5, kept=True)
-    batch.trim(2)
+    batch.packed = 2
+    batch.torn = True
+    batch.mend()
     assert batch.length == 2
     assert len(stored(collected(accumulator)[0])) == 2
 
