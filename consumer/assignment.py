@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from functools import partial
 from random import Random
@@ -33,7 +33,15 @@ class Assignment:
     """
 
     def __init__(
-        self, engine: Engine, fetcher: Fetcher, lock: Lock, commits: Commits, *, reset: Reset, random: Random
+        self,
+        engine: Engine,
+        fetcher: Fetcher,
+        lock: Lock,
+        commits: Commits,
+        *,
+        reset: Reset,
+        random: Random,
+        change: Callable[[Callable[[], None]], None] = lambda action: action(),
     ) -> None:
         self._engine = engine
         self._fetcher = fetcher
@@ -41,6 +49,8 @@ class Assignment:
         self._commits = commits
         self._reset: Reset = reset
         self._random = random
+        self._change = change
+        """Makes a change that no signal handler ends half-way (`HandOver.change`)."""
         self.partitions: dict[TopicPartition, AssignedPartition] = {}
         """What is assigned. Others only read it."""
         self.topics: tuple[str, ...] = ()
@@ -123,7 +133,7 @@ class Assignment:
             stored = held.stored[name]
             offset = 0 if stored is None else stored.offset
             partition = AssignedPartition(name, info.topic_id, offset, "earliest", self._random)
-            self._add(partition)
+            self._exchange([], [partition])
             if self._commits.automatic:
                 self._commits.store_settled([partition], monotonic())
 
@@ -154,14 +164,12 @@ class Assignment:
             if self._commits.automatic:
                 self._commits.store_settled(fresh, monotonic())
             taken.pop_all()
-        for partition in fresh:
-            self._add(partition)
+        self._exchange([], fresh)
         return list(held.stored)
 
     def drop(self, partitions: Iterable[AssignedPartition]) -> None:
         """Read these no more; nothing is stored."""
-        for partition in partitions:
-            self._drop(partition)
+        self._exchange(list(partitions), [])
 
     def vanished(self) -> list[AssignedPartition]:
         """Those whose topic was deleted."""
@@ -192,10 +200,7 @@ class Assignment:
                 # From here on a killed consumer is continued, also one that has read nothing yet.
                 self._commits.store_settled([*dropped, *fresh], monotonic())
             held.pop_all()
-        for partition in dropped:
-            self._drop(partition)
-        for partition in fresh:
-            self._add(partition)
+        self._exchange(dropped, fresh)
 
     def _prepare(
         self, added: Mapping[TopicPartition, TopicInfo], held: ExitStack, deadline: float
@@ -256,14 +261,22 @@ class Assignment:
             partition.begin_after(start.leader_epoch)
         return partition
 
-    def _add(self, partition: AssignedPartition) -> None:
-        self.partitions[partition.name] = partition
+    def _exchange(self, dropped: Sequence[AssignedPartition], fresh: Sequence[AssignedPartition]) -> None:
+        if not (dropped or fresh):
+            return
+        self._change(partial(self._make_exchange, dropped, fresh))
+        for partition in dropped:
+            self._commits.release(partition.key)
+
+    def _make_exchange(
+        self, dropped: Sequence[AssignedPartition], fresh: Sequence[AssignedPartition]
+    ) -> None:
         with self._lock:
             # Under the lock: the I/O thread tells the fetcher of every state after this one.
-            self._fetcher.assign(partition, self._engine.view().topics.get(partition.key[0]))
-
-    def _drop(self, partition: AssignedPartition) -> None:
-        with self._lock:
-            self._fetcher.revoke(partition)
-        self._commits.release(partition.key)
-        del self.partitions[partition.name]
+            topics = self._engine.view().topics
+            for partition in dropped:
+                self._fetcher.revoke(partition)
+                del self.partitions[partition.name]
+            for partition in fresh:
+                self._fetcher.assign(partition, topics.get(partition.key[0]))
+                self.partitions[partition.name] = partition

@@ -14,6 +14,8 @@ from operator import length_hint
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from tailrace.protocol.errors import CorruptBatchError, TailraceError
 from tailrace.protocol.record import Record, TopicPartition
 
@@ -47,7 +49,7 @@ class Chunk(NamedTuple):
         return len(self.records) - length_hint(self.iterator)
 
 
-class Step(NamedTuple):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """What is taken for an ask of a partition's first batch, and where the partition was before."""
 
     partition: AssignedPartition

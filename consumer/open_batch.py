@@ -60,11 +60,8 @@ class OpenBatch:
             self._batch, self.rejected = sift(name, self._batch, self.next, decoding)
             self._decoding = Decoding()
             self.next = 0
-
-    @property
-    def count(self) -> int:
+        self.count = self._batch.count
         """How many records it has, those that were handed over included."""
-        return self._batch.count
 
     def position(self, index: int) -> int:
         """The offset to go on from when the records before `index` are handed over, but not all."""

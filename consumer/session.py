@@ -80,7 +80,13 @@ class Session:
             timeout_s=self.engine.request_timeout_s,
         )
         self.assignment = Assignment(
-            self.engine, self.fetcher, lock, self.commits, reset=config.auto_offset_reset, random=random
+            self.engine,
+            self.fetcher,
+            lock,
+            self.commits,
+            reset=config.auto_offset_reset,
+            random=random,
+            change=self.hand_over.change,
         )
         self.member: Member | None = None
         if self.group is not None:
@@ -107,6 +113,9 @@ class Session:
             one_thread=self.one_thread,
         )
         self._process = os.getpid()
+        self._start(on_error.topic)
+
+    def _start(self, dead_letters: str | None) -> None:
         keep_freed_memory()
         self.engine.start()
         try:
@@ -114,8 +123,8 @@ class Session:
             if self.group is not None:
                 self.engine.attach(self.group)
             self.engine.ready(self.engine.request_timeout_s)
-            if on_error.topic is not None:
-                self.engine.wait_for_topic(on_error.topic, self.engine.request_timeout_s)
+            if dead_letters is not None:
+                self.engine.wait_for_topic(dead_letters, self.engine.request_timeout_s)
         except BaseException:
             self.engine.close()
             raise

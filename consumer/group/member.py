@@ -120,8 +120,19 @@ class Member:
         """
         self.retry_at = inf
         self._fetching.group_moved = False
+        try:
+            self._apply(timeout_s)
+        except TailraceError:
+            raise
+        except BaseException:  # an interruption, maybe: the next ask goes on with it
+            self._fetching.group_moved = True
+            raise
+
+    def _apply(self, timeout_s: float) -> None:
         membership = self.task.membership
         with self._lock:
+            # Of what an interruption kept from being told.
+            membership.give_up(membership.held - {partition.key for partition in self._held()})
             phase, assigned = membership.phase, membership.assigned
         if phase in (Phase.LOST, Phase.REFUSED):
             self._lose(phase)
@@ -230,18 +241,24 @@ class Member:
         wanted = {name: info for name, info in wanted.items() if (info.topic_id, name.partition) in taken}
         if not wanted:
             return
-        started: list[TopicPartition] = []
         try:
             started = self._assignment.take(wanted, timeout_s, self._come_since(wanted))
-        finally:
-            waiting = [name for name in wanted if name not in started]
-            with self._lock:
-                membership.give_up((wanted[name].topic_id, name.partition) for name in waiting)
-            if waiting:
-                self.retry_at = monotonic() + _RETRY_S
+        except TailraceError:
+            self._put_off(wanted, wanted)
+            raise
+        self._put_off(wanted, [name for name in wanted if name not in started])
         self._engine.wake()
         if started:
             self._listener.on_assigned(sorted(started))
+
+    def _put_off(
+        self, wanted: Mapping[TopicPartition, TopicInfo], waiting: Collection[TopicPartition]
+    ) -> None:
+        """These cannot begin now."""
+        with self._lock:
+            self.task.membership.give_up((wanted[name].topic_id, name.partition) for name in waiting)
+        if waiting:
+            self.retry_at = monotonic() + _RETRY_S
 
     def _come_since(self, wanted: Mapping[TopicPartition, TopicInfo]) -> set[TopicPartition]:
         return {name for name, info in wanted.items() if name.partition >= self._seen.get(info.topic_id, 0)}
