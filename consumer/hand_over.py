@@ -12,9 +12,7 @@ import logging
 from collections.abc import Callable, Iterator
 from operator import length_hint
 from threading import Lock
-from typing import Any, NamedTuple, TypeVar
-
-import msgspec
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from tailrace.protocol.errors import CorruptBatchError, TailraceError
 from tailrace.protocol.record import Record, TopicPartition
@@ -31,6 +29,9 @@ from .undisturbed import Undisturbed
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 AnyRecord = Record[Any, Any]
+Step: TypeAlias = tuple[AssignedPartition, RawBatch, int, int, bool, int]
+"""So many records (the last) are taken for an ask of a partition's first batch; it was at this position and
+epoch before; was it in hand? No class, since there is one for each poll."""
 
 
 class Chunk(NamedTuple):
@@ -47,18 +48,6 @@ class Chunk(NamedTuple):
     def handed(self) -> int:
         """How many records were taken out of the iterator."""
         return len(self.records) - length_hint(self.iterator)
-
-
-class Step(msgspec.Struct, frozen=True, gc=False):
-    """What is taken for an ask of a partition's first batch, and where the partition was before."""
-
-    partition: AssignedPartition
-    raw: RawBatch
-    position: int
-    epoch: int
-    in_hand: bool
-    """Was it in hand before?"""
-    records: int
 
 
 class Parked(NamedTuple):
@@ -155,12 +144,12 @@ class HandOver:
         """
         self._undisturbed.finish()
         while self.trail:
-            step = self.trail[-1]
+            partition, raw, position, epoch, in_hand, records = self.trail[-1]
             with self._lock:
-                self._fetcher.put_back(step.partition, step.raw, step.position, step.epoch)
-            if not step.in_hand:
-                self._in_hand.pop(step.partition.key, None)
-            self.records_handed -= step.records  # not a call from here on
+                self._fetcher.put_back(partition, raw, position, epoch)
+            if not in_hand:
+                self._in_hand.pop(partition.key, None)
+            self.records_handed -= records  # not a call from here on
             del self.trail[-1]
         self.interrupted = False
 
@@ -183,7 +172,8 @@ class HandOver:
             ended = chunk._replace(records=chunk.records[:handed], iterator=iter(()))
             self._chunk = ended  # not a call from here on, or the loop would go on with what goes back
             _ = [*chunk.iterator]
-        self._advance(chunk.partition, chunk.batch, chunk.first + handed)
+        if handed:
+            self._advance(chunk.partition, chunk.batch, chunk.first + handed)
         self.records_handed += handed  # not a call from here on
         self._chunk = None
 
@@ -366,15 +356,16 @@ class HandOver:
     def _take(self, partition: AssignedPartition, batch: OpenBatch, count: int) -> None:
         """The next `count` records go to the application, if nothing comes between."""
         at, epoch = partition.position, partition.position_epoch
-        held = partition.key in self._in_hand
-        step = Step(partition, partition.buffer[0], at, epoch, held, count)
-        self.trail += [step]  # not a call from here on
+        in_hand = partition.key in self._in_hand
+        self.trail += [(partition, partition.buffer[0], at, epoch, in_hand, count)]  # not a call from here on
         self.records_handed += count
+        if not in_hand:
+            self._in_hand[partition.key] = partition
+            partition.in_hand_from = at
         self._advance(partition, batch, batch.next + count)
 
     def _advance(self, partition: AssignedPartition, batch: OpenBatch, index: int) -> None:
-        """The batch is handed over before record `index`. May be repeated."""
-        self._take_in_hand(partition)
+        """The batch, which is in hand, is handed over before record `index`. May be repeated."""
         if index < batch.count:
             position = batch.position(index)
             batch.next = index  # not a call from here on

@@ -1,9 +1,11 @@
 """Changes of several steps that no signal handler can end half-way: they are made in the I/O thread.
 
 Handlers run in the main thread, and what they raise (Ctrl-C, a time-out) may end whatever that is in.
+Other threads make their changes themselves.
 """
 
 from collections.abc import Callable
+from threading import get_ident, main_thread
 
 from tailrace.protocol.errors import TailraceError
 
@@ -33,6 +35,9 @@ class Undisturbed:
 
     def make(self, action: Callable[[], None]) -> None:
         """Return when it is done. Interrupted, it may be done by then, or later: `finish` before all else."""
+        if get_ident() != main_thread().ident:
+            action()
+            return
         self._change = _Change(action)
         self.finish()
 
