@@ -1,6 +1,6 @@
 """What the application hands over, checked: topics, keys, values, headers, timestamps."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set, Sized
+from collections.abc import Iterable, Sequence, Set, Sized
 from contextlib import suppress
 from operator import index
 from typing import Any, Final
@@ -69,8 +69,9 @@ def column_of(name: str, items: Iterable[Any], serializer: Serializer | None) ->
 
     Raises InvalidArgumentError or SerializationError that name the first item that does not fit.
     """
-    if isinstance(items, str | bytes | bytearray | memoryview | Mapping | Set):
+    if isinstance(items, str | bytes | bytearray | memoryview | Set):
         raise InvalidArgumentError(f"{name} is {_described(items)}; it is a sequence of records' {name}")
+    check_unnamed(name, items)
     if serializer is None and is_array(items):
         from .arrays import packed_of
 
@@ -86,6 +87,23 @@ def column_of(name: str, items: Iterable[Any], serializer: Serializer | None) ->
         with suppress(UnicodeEncodeError):  # below, it is told with its place
             return list(map(str.encode, items))
     return [bytes_of(f"{name}[{at}]", item) for at, item in enumerate(items)]
+
+
+def check_unnamed(name: str, items: object) -> None:
+    """Raises InvalidArgumentError for what iterates over names or columns, not over records.
+
+    That is a mapping, or a table of any kind: what has `keys` and is no array, or `columns` and a `shape`.
+    """
+    kind = type(items)
+    if hasattr(kind, "columns") and hasattr(kind, "shape"):
+        raise InvalidArgumentError(
+            f"{name} is a {kind.__name__}: give one column of it, such as table['price'], or a list of its"
+            " rows, in pandas df.to_dict('records')"
+        )
+    if hasattr(kind, "keys") and not is_array(items):
+        raise InvalidArgumentError(
+            f"{name} is {_described(items)}: give a sequence of records' {name}, as list({name}.values())"
+        )
 
 
 def timestamp_of(name: str, timestamp: object) -> int:
@@ -198,6 +216,7 @@ def _is_utf8(text: str) -> bool:
 
 def _listed(name: str, items: Any) -> list[Any]:
     """Arrays of numpy and of the standard library give Python's own numbers and bytes."""
+    check_unnamed(name, items)
     try:
         return list(items.tolist() if hasattr(items, "tolist") else items)
     except TypeError:

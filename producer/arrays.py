@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.packed import Flags, Integers, Packed, nulls, packed_items
 
-from .arguments import check_length, column_of
+from .arguments import check_length, check_unnamed, column_of
 
 _INT32_MAX: Final = 2**31 - 1
 _CHARACTER_BYTES: Final = 4
@@ -118,6 +118,7 @@ def _shape(array: NDArray[Any]) -> str:
 
 def _arrow(name: str, column: Any) -> Any:
     """A pyarrow Array, or a ChunkedArray."""
+    check_unnamed(name, column)
     try:
         import pyarrow as pa
     except ImportError as error:

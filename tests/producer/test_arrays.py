@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -14,8 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tailrace.client.serializers import serializer_of
 from tailrace.producer.arguments import column_of, is_array
 from tailrace.producer.arrays import packed_of, times_of
+from tailrace.producer.columns import columns_of
 from tailrace.protocol.errors import InvalidArgumentError
 
 POINTS = np.array([(1, 2.5), (3, 4.5)], [("x", "<i4"), ("y", "<f8")])
@@ -176,7 +179,7 @@ def test_series_show_themselves_as_arrow() -> None:
         (np.ma.masked_array([1, 2], [True, False]), "masked array.*filled"),
         (pa.array([Decimal(1)]), r"Arrow array of decimal.*column.cast\('string'\)"),
         (pa.array([["a"]]), "Arrow array of list"),
-        (pa.record_batch({"a": [b"a"]}), "struct"),
+        (pa.array([{"a": 1}]), "struct"),
     ],
 )
 def test_what_is_no_column(values: Any, message: str) -> None:
@@ -184,6 +187,44 @@ def test_what_is_no_column(values: Any, message: str) -> None:
         packed_of("values", values)
     with pytest.raises(InvalidArgumentError, match=message):
         column_of("values", values, None)
+
+
+class Names:
+    """What has names as a dict has them, and is none."""
+
+    def keys(self) -> list[str]:
+        return ["a"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+
+@pytest.mark.parametrize("serializer", [None, "json", "str", "pickle"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        pd.DataFrame({"price": [1.0], "shop": ["a"]}),
+        pl.DataFrame({"price": [1.0], "shop": ["a"]}),
+        pa.table({"price": [1.0], "shop": ["a"]}),
+        pa.record_batch({"price": [1.0], "shop": ["a"]}),
+        {"price": [1.0]},
+        Names(),
+    ],
+    ids=lambda table: type(table).__name__,
+)
+def test_a_table_is_no_column(table: Any, serializer: str | None) -> None:
+    serializers = (serializer_of("key_serializer", serializer), serializer_of("value_serializer", serializer))
+    message = "a sequence of" if isinstance(table, dict | Names) else r"give one column of it, .*\['price'\]"
+    for name, columns in (
+        ("values", (table, None)),
+        ("keys", (["v"], table)),
+        ("keys", (np.array(["v"]), table)),
+    ):
+        with pytest.raises(InvalidArgumentError, match=f"{name} is .*{message}"):
+            columns_of(*columns, None, None, serializers=serializers)
+    for columns in ((table, None), (None, table)):
+        with pytest.raises(InvalidArgumentError, match=r"(headers|timestamps_ms) is "):
+            columns_of([], None, *columns, serializers=serializers)
 
 
 @pytest.mark.parametrize(
