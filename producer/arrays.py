@@ -1,7 +1,8 @@
 """Arrays of numpy and of Arrow as columns of records, without an object for each value.
 
 numpy: the first axis counts the records; each is the bytes of its item or row, little endian, in its full
-width. Text (`U`, StringDType) becomes UTF-8, that of StringDType by an object for each.
+width, with zeros for what pads a structured one. Text (`U`, StringDType) becomes UTF-8, that of StringDType
+by an object for each.
 Arrow, and whatever shows itself as Arrow (`__arrow_c_array__`, `__arrow_c_stream__`): binary, string, their
 large, view and dictionary kinds, fixed_size_binary; numbers and times, as the bytes of numpy's; with nulls.
 Imported only where there is such an array.
@@ -82,7 +83,30 @@ def _of_numpy(name: str, column: Any) -> Packed:
     if not width:
         return Packed(_NOTHING, len(array), 0)
     plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return Packed(plain.reshape(-1).view(np.uint8), len(array), width)
+    data = plain.reshape(-1).view(np.uint8)
+    if array.dtype.char in "VgG":
+        padding = _padding(name, array.dtype)
+        if padding.any():
+            data = np.where(padding, np.uint8(0), data.reshape(-1, len(padding))).reshape(-1)
+    return Packed(data, len(array), width)
+
+
+def _padding(name: str, kind: "np.dtype[Any]") -> Flags:
+    """Which of an item's bytes are no field's: anything may lie in them.
+
+    Raises InvalidArgumentError for numbers that have other bytes on other machines.
+    """
+    if kind.char in "gG":
+        raise InvalidArgumentError(
+            f"{name} is of {kind}, which has other bytes on other machines: give column.astype('f8')"
+        )
+    if kind.subdtype is not None:
+        item, shape = kind.subdtype
+        return np.tile(_padding(name, item), prod(shape))
+    padding = np.full(kind.itemsize, kind.fields is not None)
+    for field, start, *_ in (kind.fields or {}).values():
+        padding[start : start + field.itemsize] &= _padding(name, field)
+    return padding
 
 
 def _of_text(array: NDArray[Any]) -> Packed | None:
@@ -119,6 +143,10 @@ def _shape(array: NDArray[Any]) -> str:
 def _arrow(name: str, column: Any) -> Any:
     """A pyarrow Array, or a ChunkedArray."""
     check_unnamed(name, column)
+    if (
+        repr(getattr(column, "dtype", None)) == "Object"
+    ):  # of polars, which would give addresses for its bytes
+        raise InvalidArgumentError(f"{name} is a series of Python objects: give a list, column.to_list()")
     try:
         import pyarrow as pa
     except ImportError as error:

@@ -65,6 +65,27 @@ def test_a_column_is_a_view_where_it_can_be() -> None:
     assert packed_of("values", numbers).data.ctypes.data == numbers.buffers()[1].address
 
 
+def test_padding_is_zero() -> None:
+    pair = np.dtype([("x", "u1"), ("y", ">i2")], align=True)
+    kind = np.dtype([("a", "u1"), ("b", "<f8"), ("c", pair, (2,))], align=True)
+    rows = [(1, 2.5, [(3, 4), (5, 6)]), (7, 8.5, [(9, 10), (11, 12)])]
+    zeros = bytes(2 * kind.itemsize)
+    expected = np.frombuffer(zeros, kind).copy()
+    dirty = np.frombuffer(b"\xff" * len(zeros), kind).copy()
+    for array in (expected, dirty):
+        for field in ("a", "b"):
+            array[field] = [row[kind.names.index(field)] for row in rows]
+        array["c"]["x"] = [[item[0] for item in row[2]] for row in rows]
+        array["c"]["y"] = [[item[1] for item in row[2]] for row in rows]
+    assert dirty.tobytes() != expected.tobytes()
+    items = packed_of("values", dirty).items()
+    assert items == packed_of("values", expected).items()
+    stored = np.frombuffer(items[1], kind.newbyteorder("<"))
+    assert stored[["a", "b"]].tolist() == [(7, 8.5)]
+    assert stored["c"].tolist() == [[(9, 10), (11, 12)]]
+    assert packed_of("values", np.stack([dirty, dirty])).items() == [b"".join(items)] * 2
+
+
 @settings(deadline=None)
 @given(items=st.lists(st.text(max_size=6), max_size=20), kind=st.sampled_from(("", "<U7", ">U9")))
 def test_text_of_numpy_is_utf8(items: list[str], kind: str) -> None:
@@ -177,6 +198,9 @@ def test_series_show_themselves_as_arrow() -> None:
         (np.array(b"a"), r"shape \(\)"),
         (np.array([["a"]]), "give an array of bytes"),
         (np.ma.masked_array([1, 2], [True, False]), "masked array.*filled"),
+        (pl.Series([object(), object()], dtype=pl.Object), r"Python objects.*column.to_list\(\)"),
+        (np.zeros(2, np.longdouble), r"other machines.*astype\('f8'\)"),
+        (np.zeros(2, [("a", np.clongdouble, (2,))]), "complex.*other machines"),
         (pa.array([Decimal(1)]), r"Arrow array of decimal.*column.cast\('string'\)"),
         (pa.array([["a"]]), "Arrow array of list"),
         (pa.array([{"a": 1}]), "struct"),
