@@ -7,13 +7,18 @@
 | msgpack | as json, and bytes | as json, and bytes |
 | pickle | anything, functions and classes of `__main__` too (cloudpickle) | **runs what the bytes say** |
 
+JSON has fewer kinds than Python: tuples and sets are read back as lists, bytes as base64, the keys of a dict,
+Decimals, UUIDs, dates and times (ISO 8601) as str. msgpack keeps bytes, and keys that are numbers. NaN and
+infinity, which JSON does not have, raise SerializationError.
+
 Bytes are unpickled only by a consumer that names "pickle": who can write to its topics can run code in it.
 """
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from msgspec import json, msgpack
+from msgspec import json, msgpack, to_builtins
 
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.similar import did_you_mean
@@ -40,8 +45,31 @@ def _unpickled(data: bytes) -> object:
     return pickle.loads(data)
 
 
+_encoded: Final = json.Encoder().encode
+
+
+def _json(value: object) -> bytes:
+    """Raises ValueError for NaN and infinity, of which the encoder makes a null."""
+    data = _encoded(value)
+    if b"null" in data and not _is_finite(to_builtins(value)):
+        raise ValueError("JSON has no NaN and no infinity: give None for what is missing")
+    return data
+
+
+def _is_finite(value: Any) -> bool:
+    """Are all numbers in it? Of the kinds that `to_builtins` gives."""
+    kind = type(value)
+    if kind is float:
+        return isfinite(value)
+    if kind is dict:
+        value = value.values()
+    elif kind is not list and kind is not tuple:
+        return True
+    return all(map(_is_finite, value))
+
+
 _CODECS: Final = {
-    "json": _Codec(json.Encoder().encode, json.Decoder().decode),
+    "json": _Codec(_json, json.Decoder().decode),
     "str": _Codec(str.encode, bytes.decode),
     "msgpack": _Codec(msgpack.Encoder().encode, msgpack.Decoder().decode),
     "pickle": _Codec(_pickled, _unpickled),

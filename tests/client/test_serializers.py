@@ -1,13 +1,20 @@
 """Serializers by name, there and back, and what is never unpickled."""
 
+import math
 import pickle
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
+from msgspec import json
 
 from tailrace import Admin, Consumer, Producer
 from tailrace.client.serializers import deserializer_of, serializer_of
+from tailrace.producer.arguments import serialized
 from tailrace.protocol.errors import InvalidArgumentError, SerializationError
 from tailrace.testing import Cluster
 
@@ -42,6 +49,47 @@ def test_through_the_log(cluster: Cluster, name: str) -> None:
         records = [record for _, record in zip(range(count), consumer, strict=False)]
     assert [record.value for record in records] == [*VALUES[name], *VALUES[name], None]
     assert [record.key for record in records] == [*VALUES[name], *[None] * (len(VALUES[name]) + 1)]
+
+
+@dataclass
+class Price:
+    amount: float
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda x: x,
+        lambda x: [None, x],
+        lambda x: {"a": {"b": (1, x)}},
+        Price,
+        lambda x: [Price(1.0), Price(x)],
+    ],
+)
+def test_json_has_no_numbers_that_are_not_finite(made: Any, number: float) -> None:
+    serialize = serializer_of("value_serializer", "json")
+    with pytest.raises(SerializationError, match=r"value=.*JSON has no NaN and no infinity"):
+        serialized("value", made(number), serialize)
+    assert serialized("value", made(1.5), serialize) == json.encode(made(1.5))
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ((1, {2}), [1, [2]]),
+        ({1: None, b"a": "null"}, {"1": None, "YQ==": "null"}),
+        (b"ab", "YWI="),
+        (Decimal("1.10"), "1.10"),
+        (datetime(2020, 1, 2, tzinfo=UTC), "2020-01-02T00:00:00Z"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    ],
+)
+def test_what_json_makes_of_other_kinds(value: Any, read: Any) -> None:
+    serialize, deserialize = serializer_of("x", "json"), deserializer_of("x", "json")
+    assert serialize is not None
+    assert deserialize is not None
+    assert deserialize(serialize(value) or b"") == read
 
 
 def test_functions_of_main_are_pickled_whole() -> None:
