@@ -13,7 +13,7 @@ from tailrace.protocol.record import Headers
 from .batch import HEADER_OVERHEAD_BYTES
 
 _BYTES_LIKE: Final = (bytes, bytearray, memoryview)
-_ARRAY_MARKS: Final = ("__array_interface__", "__arrow_c_array__", "__arrow_c_stream__")
+_ARRAY_MARKS: Final = ("__array_interface__", "__arrow_c_array__", "__arrow_c_stream__", "isna")
 _PLAIN: Final = frozenset({bytes, type(None)})
 _TIMESTAMP_END: Final = 2**63
 
@@ -59,7 +59,7 @@ def serialized(name: str, item: object, serializer: Serializer | None) -> bytes 
 
 
 def is_array(column: object) -> bool:
-    """Is it an array of numpy, or of Arrow, or one that shows itself as such?"""
+    """Is it an array of numpy, or of Arrow, or one that shows itself as such, or a column of pandas?"""
     kind = type(column)
     return any(hasattr(kind, mark) for mark in _ARRAY_MARKS)
 
@@ -215,9 +215,13 @@ def _is_utf8(text: str) -> bool:
 
 
 def _listed(name: str, items: Any) -> list[Any]:
-    """Arrays of numpy and of the standard library give Python's own numbers and bytes."""
+    """Arrays give Python's own numbers and bytes."""
     check_unnamed(name, items)
     try:
+        if is_array(items):
+            from .objects import objects_of
+
+            return objects_of(name, items)
         return list(items.tolist() if hasattr(items, "tolist") else items)
     except TypeError:
         raise InvalidArgumentError(f"{name} is {_described(items)}; it is a sequence") from None

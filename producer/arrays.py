@@ -3,8 +3,9 @@
 numpy: the first axis counts the records; each is the bytes of its item or row, little endian, in its full
 width, with zeros for what pads a structured one. Text (`U`, StringDType) becomes UTF-8, that of StringDType
 by an object for each.
-Arrow, and whatever shows itself as Arrow (`__arrow_c_array__`, `__arrow_c_stream__`): binary, string, their
-large, view and dictionary kinds, fixed_size_binary; numbers and times, as the bytes of numpy's; with nulls.
+Arrow, pandas' columns, and whatever shows itself as Arrow (`__arrow_c_array__`, `__arrow_c_stream__`):
+binary, string, their large, view and dictionary kinds, fixed_size_binary; numbers and times, as the bytes of
+numpy's; with nulls.
 Imported only where there is such an array.
 """
 
@@ -30,9 +31,24 @@ def packed_of(name: str, column: Any) -> Packed:
 
     Raises InvalidArgumentError that says what to give instead.
     """
+    column = as_numpy(column)
     if hasattr(column, "__array_interface__"):
         return _of_numpy(name, column)
     return _of_arrow(name, _arrow(name, column))
+
+
+def is_of_pandas(column: object) -> bool:
+    """Is it a Series, an Index, a Categorical, or another of pandas' arrays?"""
+    return hasattr(type(column), "isna")
+
+
+def as_numpy(column: Any) -> Any:
+    """A pandas column of floats as numpy's, in which NaN is a number; Arrow would have a null for it.
+
+    Any other column as it is.
+    """
+    kind = getattr(column, "dtype", None) if is_of_pandas(column) else None
+    return column.to_numpy() if isinstance(kind, np.dtype) and kind.kind in "fc" else column
 
 
 def times_of(column: Any, count: int) -> Integers:
@@ -154,6 +170,8 @@ def _arrow(name: str, column: Any) -> Any:
     if isinstance(column, pa.Array | pa.ChunkedArray):
         return column
     try:
+        if is_of_pandas(column):
+            return pa.array(column, from_pandas=True)
         return pa.array(column) if hasattr(column, "__arrow_c_array__") else pa.chunked_array(column)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InvalidArgumentError(f"{name} is {type(column).__name__}, not a column: {error}") from error

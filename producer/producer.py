@@ -274,11 +274,13 @@ class Producer:
         - numpy of any dtype but object: a record for each item, or row, of the first axis: its bytes in C
           order, little endian, in full width (so `S5` sends b"ab" with three zero bytes), padding as zeros.
           Text (`U`, StringDType) is sent as UTF-8; that of StringDType is made into objects first.
-        - Arrow (pyarrow arrays, chunked too; pandas' and polars' series; whatever has `__arrow_c_array__` or
+        - Arrow (pyarrow arrays, chunked too; pandas' and polars' columns; whatever has `__arrow_c_array__` or
           `__arrow_c_stream__`): binary, string, numbers and times (as numpy's bytes), with nulls.
 
         Timestamps may be integers, numpy's datetime64, or Arrow's timestamps. A serializer is applied to each
-        item of an array. Records from arrays do not share a batch with others: do not mix small calls.
+        item of an array. What is missing in such a column (null, None, NA, NaT; NaN unless it is one of
+        floats) is null, with a serializer or without. Records from arrays do not share a batch with others:
+        do not mix small calls.
 
         Lists and arrays are not to be changed before this returns. Waits and raises like `send`; nothing is
         sent if any argument does not fit. If memory stays full, BufferFullError's `accepted` tells how many

@@ -14,12 +14,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import json, msgpack
 
 from tailrace.client.serializers import serializer_of
 from tailrace.producer.arguments import column_of, is_array
 from tailrace.producer.arrays import packed_of, times_of
 from tailrace.producer.columns import columns_of
-from tailrace.protocol.errors import InvalidArgumentError
+from tailrace.protocol.errors import InvalidArgumentError, SerializationError
 
 POINTS = np.array([(1, 2.5), (3, 4.5)], [("x", "<i4"), ("y", "<f8")])
 BINARY = (pa.binary(), pa.large_binary(), pa.binary_view())
@@ -191,6 +192,84 @@ def test_series_show_themselves_as_arrow() -> None:
         assert packed_of("values", series).items() == packed_of("values", np.array([1.0, 2.5])).items()
 
 
+def stored(column: Any, serializer: str | None) -> list[bytes | None]:
+    columns: Any = columns_of(
+        column, None, None, None, serializers=(None, serializer_of("value_serializer", serializer))
+    )
+    return columns.values.items() if columns.packed else columns.values
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["a", None]),
+        pa.chunked_array([["a"], [None]]),
+        pl.Series(["a", None]),
+        pd.Series(["a", None], dtype="string"),
+        pd.Series(["a", None], dtype=object),
+        pd.Series(["a", np.nan], dtype=object),
+        pd.Series(["a", None], dtype="category"),
+        pd.Series(["a", None], dtype=pd.ArrowDtype(pa.string())),
+        pd.Categorical(["a", None]),
+        pd.Index(["a", None]),
+        pd.array(["a", None]),
+    ],
+    ids=lambda column: f"{type(column).__name__}-{getattr(column, 'dtype', '')}",
+)
+def test_what_is_missing_is_null(column: Any) -> None:
+    assert stored(column, None) == stored(column, "str") == [b"a", None]
+    assert stored(column, "json") == [b'"a"', None]
+    assert stored(column, "msgpack") == [b"\xa1a", None]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1, None]),
+        pl.Series([1, None]),
+        pd.Series([1, None], dtype="Int64"),
+        pd.Series([1, pd.NA], dtype=object),
+        pd.array([1, None]),
+    ],
+    ids=lambda column: type(column).__name__,
+)
+def test_numbers_that_are_missing_are_null(column: Any) -> None:
+    assert stored(column, None) == [(1).to_bytes(8, "little"), None]
+    assert stored(column, "json") == [b"1", None]
+    assert stored(column, "msgpack") == [b"\x01", None]
+
+
+def test_nan_is_a_number_in_a_column_of_floats() -> None:
+    numbers = np.array([1.5, np.nan])
+    for column in (numbers, pd.Series(numbers), pd.Index(numbers), pl.Series(numbers), pa.array(numbers)):
+        assert stored(column, None) == [number.tobytes() for number in numbers]
+        assert stored(column, "msgpack") == list(map(msgpack.encode, numbers.tolist()))
+        with pytest.raises(SerializationError, match=r"values\[1\]=nan"):
+            stored(column, "json")
+
+
+@pytest.mark.parametrize("kind", ["M8[D]", "M8[s]", "M8[ms]", "M8[us]"])
+def test_times_of_numpy_are_pythons_for_a_serializer(kind: str) -> None:
+    column = np.array(["2020-01-02", "NaT"], kind)
+    assert stored(column, "json") == [json.encode(column.tolist()[0]), None]
+    assert stored(column, "json")[0].startswith(b'"2020-01-02')
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.array(["2020-01-02"], "M8[ns]"),
+        np.array([["2020-01-02"]], "M8[ns]"),
+        np.array([5], "m8[ns]"),
+        np.array(["20200-01-02"], "M8[s]"),
+    ],
+    ids=lambda column: str(column.dtype),
+)
+def test_times_that_are_none_of_pythons_are_refused(column: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"values has .*give column.astype\('[mM]8\[us\]'\)"):
+        stored(column, "json")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -263,6 +342,8 @@ def test_a_table_is_no_column(table: Any, serializer: str | None) -> None:
         pa.array([STAMP, STAMP + 1], pa.timestamp("ms", tz="UTC")),
         pa.chunked_array([[STAMP], [STAMP + 1]], pa.timestamp("ms")),
         pl.Series([STAMP, STAMP + 1]),
+        pd.Series([STAMP, STAMP + 1]),
+        pd.DatetimeIndex(np.array([STAMP, STAMP + 1], "M8[ms]"), tz="UTC"),
     ],
     ids=str,
 )
