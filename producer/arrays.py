@@ -2,7 +2,7 @@
 
 numpy: the first axis counts the records; each is the bytes of its item or row, little endian, in its full
 width, with zeros for what pads a structured one. Text (`U`, StringDType) becomes UTF-8, that of StringDType
-by an object for each.
+by an object for each. Keys of `S` end with their last byte that is not zero.
 Arrow, pandas' columns, and whatever shows itself as Arrow (`__arrow_c_array__`, `__arrow_c_stream__`):
 binary, string, their large, view and dictionary kinds, fixed_size_binary; numbers and times, as the bytes of
 numpy's; with nulls.
@@ -98,6 +98,8 @@ def _of_numpy(name: str, column: Any) -> Packed:
     width = array.dtype.itemsize * prod(array.shape[1:])
     if not width:
         return Packed(_NOTHING, len(array), 0)
+    if array.ndim == 1 and kind == "S" and name == "keys":
+        return _of_bytes(array)
     plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     data = plain.reshape(-1).view(np.uint8)
     if array.dtype.char in "VgG":
@@ -125,6 +127,26 @@ def _padding(name: str, kind: "np.dtype[Any]") -> Flags:
     return padding
 
 
+def _of_bytes(array: NDArray[Any]) -> Packed:
+    """Bytes without the zeros behind them, which are no data for numpy: the keys that `send` would get."""
+    count, width = len(array), array.dtype.itemsize
+    rows = np.ascontiguousarray(array).view(np.uint8).reshape(count, width)
+    if rows[:, -1].all():
+        return Packed(rows.reshape(-1), count, width)
+    kept, ends = _without_zeros(rows)
+    return Packed(kept, count, 0, ends)
+
+
+def _without_zeros(rows: NDArray[Any]) -> tuple[NDArray[Any], Integers]:
+    """What each row has up to its last number that is not zero, and where each ends; 0 comes first."""
+    width = rows.shape[1]
+    lengths = np.where(rows.any(axis=1), width - (rows[:, ::-1] != 0).argmax(axis=1), 0)
+    ends = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    whole = ends[-1] == rows.size
+    return rows.reshape(-1) if whole else rows[np.arange(width) < lengths[:, None]], ends
+
+
 def _of_text(array: NDArray[Any]) -> Packed | None:
     """Text of a fixed width as UTF-8, all of it encoded at once; None where each item is to be looked at.
 
@@ -134,10 +156,7 @@ def _of_text(array: NDArray[Any]) -> Packed | None:
     if not count or not width:
         return None
     codes = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).view("<u4").reshape(count, width)
-    lengths = np.where(codes.any(axis=1), width - (codes[:, ::-1] != 0).argmax(axis=1), 0)
-    ends = np.zeros(count + 1, np.int64)
-    np.cumsum(lengths, out=ends[1:])
-    own = codes.reshape(-1) if ends[-1] == codes.size else codes[np.arange(width) < lengths[:, None]]
+    own, ends = _without_zeros(codes)
     try:
         text = own.tobytes().decode("utf-32-le").encode()
     except UnicodeDecodeError:  # a surrogate, or no character: who looks at each says which

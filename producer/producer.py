@@ -272,8 +272,8 @@ class Producer:
         keys are sequences of what `send` takes, or arrays, of which no object is made for each record:
 
         - numpy of any dtype but object: a record for each item, or row, of the first axis: its bytes in C
-          order, little endian, in full width (so `S5` sends b"ab" with three zero bytes), padding as zeros.
-          Text (`U`, StringDType) is sent as UTF-8; that of StringDType is made into objects first.
+          order, little endian, in full width (the value b"ab" of `S5` with three zero bytes, a key without),
+          padding as zeros. Text (`U`, StringDType) is sent as UTF-8, that of StringDType by objects.
         - Arrow (pyarrow arrays, chunked too; pandas' and polars' columns; whatever has `__arrow_c_array__` or
           `__arrow_c_stream__`): binary, string, numbers and times (as numpy's bytes), with nulls.
 

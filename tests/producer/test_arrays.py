@@ -20,6 +20,8 @@ from tailrace.client.serializers import serializer_of
 from tailrace.producer.arguments import column_of, is_array
 from tailrace.producer.arrays import packed_of, times_of
 from tailrace.producer.columns import columns_of
+from tailrace.producer.key_hashes import places_of
+from tailrace.producer.partitioner import Partitioner
 from tailrace.protocol.errors import InvalidArgumentError, SerializationError
 
 POINTS = np.array([(1, 2.5), (3, 4.5)], [("x", "<i4"), ("y", "<f8")])
@@ -94,6 +96,22 @@ def test_text_of_numpy_is_utf8(items: list[str], kind: str) -> None:
     stored = [item.rstrip("\0").encode() for item in items]
     assert packed_of("values", array).items() == stored
     assert packed_of("values", array[::-2]).items() == stored[::-2]
+
+
+@settings(deadline=None)
+@given(items=st.lists(st.binary(max_size=6), max_size=20), kind=st.sampled_from(("", "S9")))
+def test_keys_of_numpy_are_what_send_would_get(items: list[bytes], kind: str) -> None:
+    array = np.array(items, kind or bytes)
+    for keys in (array, array[::-2]):
+        assert packed_of("keys", keys).items() == keys.tolist()
+        partitioner = Partitioner("crc32")
+        places = places_of(packed_of("keys", keys), partitioner, 7, ()).tolist()
+        assert places == [7 if not key else partitioner.place(key, 7, ()) for key in keys.tolist()]
+
+
+def test_keys_in_full_width_are_a_view() -> None:
+    array = np.array([b"ab", b"cd"])
+    assert np.shares_memory(packed_of("keys", array).data, array)
 
 
 def test_text_that_is_none() -> None:
