@@ -95,8 +95,7 @@ class Asking:
 
         Ends after `wakeup`, or when nothing came for `consumer_timeout_ms`.
         """
-        timeout_ms = self._config.consumer_timeout_ms
-        timeout_s = None if timeout_ms is None else timeout_ms / 1000
+        timeout_s = self._config.wait_s()
         take = partial(self._hand_over.chunk, self._config.max_poll_records)
         while (chunk := self.next(take, timeout_s)) is not None:
             thread = self._one_thread.asked_by

@@ -106,8 +106,7 @@ class AsyncConsumer:
 
     def __aiter__(self) -> AsyncIterator[AnyRecord]:
         """Record by record. Ends and raises like `Consumer`'s iteration; can be begun again any time."""
-        timeout_ms = self._session.config.consumer_timeout_ms
-        return self._records(None if timeout_ms is None else timeout_ms / 1000, alone=True)
+        return self._records(self._session.config.wait_s(), alone=True)
 
     async def getone(self) -> AnyRecord:
         """The next record. Raises like iteration, and ClosedError; after `wakeup` it goes on waiting."""
@@ -154,7 +153,7 @@ class AsyncConsumer:
 
     async def batches(self, timeout_ms: float | None = None) -> AsyncIterator[ColumnBatch]:
         """Batch by batch, as columns: the fastest way. As `Consumer.batches`."""
-        timeout_s = timeout_of(timeout_ms)
+        timeout_s = self._session.config.wait_s(timeout_ms)
         while (batch := await self._next(self._session.hand_over.columns, timeout_s)) is not None:
             yield batch
 

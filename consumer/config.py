@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from tailrace.client.arguments import check_int, check_timeout
+from tailrace.client.arguments import check_int, check_timeout, timeout_of
 from tailrace.client.serializers import Deserializer, deserializer_of
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.limits import (
@@ -80,6 +80,10 @@ class ConsumerConfig:
             check_timeout("consumer_timeout_ms", self.consumer_timeout_ms)
         self._check_types()
         self._check_group()
+
+    def wait_s(self, timeout_ms: object = None) -> float | None:
+        """How long a loop waits for more: `timeout_ms`, else `consumer_timeout_ms`; None: for ever."""
+        return timeout_of(self.consumer_timeout_ms if timeout_ms is None else timeout_ms)
 
     def _check_group(self) -> None:
         for name in ("group_id", "group_instance_id"):

@@ -191,10 +191,10 @@ class Consumer(Positions):
         """Batch by batch, as they were produced, as columns: the fastest way.
 
         The first batch of a partition is cut to the position. Ends when none came for `timeout_ms`
-        (None: never), or after `wakeup`. Raises like iteration, but for deserializers, which raise when
-        the batch's `keys` or `values` are used.
+        (None: `consumer_timeout_ms`), or after `wakeup`. Raises like iteration, but for deserializers, which
+        raise when the batch's `keys` or `values` are used.
         """
-        timeout_s = timeout_of(timeout_ms)
+        timeout_s = self._session.config.wait_s(timeout_ms)
         return iter(partial(self._session.asking.next, self._session.hand_over.columns, timeout_s), None)
 
     def wakeup(self) -> None:

@@ -136,6 +136,7 @@ def test_ends_and_wakeups(feeder: Feeder) -> None:
             consumer.wakeup()
             assert await waiting == {}
             assert [batch async for batch in consumer.batches(timeout_ms=20)] == []
+            assert [batch async for batch in consumer.batches()] == []
 
     asyncio.run(main())
 

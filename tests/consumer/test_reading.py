@@ -78,6 +78,14 @@ def test_batches_end_when_nothing_comes(consume: Make, numbers: str) -> None:
     assert 0.2 <= time.monotonic() - started < 0.2 + BUSY_S
 
 
+def test_batches_end_after_consumer_timeout_unless_they_have_their_own(consume: Make, numbers: str) -> None:
+    consumer = consume(numbers, consumer_timeout_ms=200)
+    assert sum(len(batch) for batch in consumer.batches()) == 13
+    hasty = consume(numbers, consumer_timeout_ms=600_000)
+    assert len(values_of(hasty, 13)) == 13
+    assert list(hasty.batches(timeout_ms=0)) == []
+
+
 def test_iteration_ends_after_consumer_timeout_and_can_go_on(
     consume: Make, numbers: str, feeder: Feeder
 ) -> None:
