@@ -112,7 +112,7 @@ class ColumnBatch:
         Raises InvalidArgumentError that says why not; ImportError without the extra: `pip install
         "tailrace[arrow]"`.
         """
-        return self._batch.to_numpy(dtype, column)[self._start :]
+        return self._batch.to_numpy(dtype, column, self._start)
 
     def to_pandas(self) -> "pandas.DataFrame":
         """`to_arrow()` as a pandas DataFrame whose columns are Arrow's (`pandas.ArrowDtype`): no copies.

@@ -48,11 +48,13 @@ class SiftedBatch(Batch):
         kept = self._kept
         return whole.slice(kept.start) if isinstance(kept, range) else whole.take(list(kept))
 
-    def to_numpy(self, dtype: Any = None, column: Column = "value") -> "numpy.ndarray[Any, Any]":
+    def to_numpy(
+        self, dtype: Any = None, column: Column = "value", start: int = 0
+    ) -> "numpy.ndarray[Any, Any]":
         """As `Batch.to_numpy`: the stored bytes, of the records that are kept."""
-        whole = self._whole.to_numpy(dtype, column)
-        kept = self._kept
-        return whole[kept.start :] if isinstance(kept, range) else whole[list(kept)]
+        from tailrace.protocol.fixed_width import array_of
+
+        return array_of(self._whole, dtype, column, self._kept[start:])
 
 
 def sift(

@@ -119,13 +119,16 @@ class Batch:
 
         return record_batch(self)
 
-    def to_numpy(self, dtype: Any = None, column: Column = "value") -> "numpy.ndarray[Any, Any]":
-        """The values, or the keys, as a read-only array: a view of this batch's memory where it can be one.
+    def to_numpy(
+        self, dtype: Any = None, column: Column = "value", start: int = 0
+    ) -> "numpy.ndarray[Any, Any]":
+        """The values, or the keys, from record `start` on, as a read-only array.
 
-        All must have one length and none may be null. `dtype` is any of that size ("i8", "S5", a structured
-        one; ("f4", 768) for rows; default: `V<length>`, bytes as they are); the shape is [records], or
-        [records, ...] for rows. Raises InvalidArgumentError that says why not; ImportError without the extra.
+        It is a view of this batch's memory where it can be one. All must have one length and none may be
+        null. `dtype` is any of that size ("i8", "S5", a structured one; ("f4", 768) for rows; default:
+        `V<length>`, bytes as they are); the shape is [records], or [records, ...] for rows. Raises
+        InvalidArgumentError that says why not; ImportError without the extra.
         """
         from .fixed_width import array_of
 
-        return array_of(self, dtype, column)
+        return array_of(self, dtype, column, range(start, self.count))

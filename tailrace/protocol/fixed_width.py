@@ -1,5 +1,6 @@
 """Columns whose items all have one length, as numpy arrays. Needs numpy; imported when asked for."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -10,14 +11,17 @@ except ImportError as error:
 from numpy.typing import NDArray
 
 from .errors import InvalidArgumentError
-from .read_columns import BinaryColumn, Columns
+from .read_columns import Columns
 
 if TYPE_CHECKING:
     from .decode import Batch, Column
 
 
-def array_of(batch: "Batch", dtype: Any, column: "Column") -> NDArray[Any]:
-    """A column of the batch, read-only; a view, unless the batch is of Kafka's rows. See `Batch.to_numpy`."""
+def array_of(batch: "Batch", dtype: Any, column: "Column", records: Sequence[int]) -> NDArray[Any]:
+    """A column of the batch's `records`, in order, read-only. See `Batch.to_numpy`.
+
+    A view, if they follow each other and all of the batch have one length; never of a batch of Kafka's rows.
+    """
     if column not in ("value", "key"):
         raise InvalidArgumentError(f"column={column!r}; it is 'value' or 'key'")
     name = f"{column}s"
@@ -25,20 +29,15 @@ def array_of(batch: "Batch", dtype: Any, column: "Column") -> NDArray[Any]:
         found = batch.body.key_column if column == "key" else batch.body.value_column
         if found is None:
             raise InvalidArgumentError("no record of the batch has a key")
-        item_type = _sized(name, found.has_nulls, _widths(found), dtype)
-        return _over(found.body, found.data.start, found.count, item_type)
-    items = batch.keys if column == "key" else batch.values
+        if found.width and not found.has_nulls:
+            item_type = _sized(name, False, found.width, found.width, dtype)
+            whole = _over(found.body, found.data.start, found.count, item_type)
+            return whole[slice(records.start, records.stop) if isinstance(records, range) else records]
+    column_items = batch.keys if column == "key" else batch.values
+    items = [column_items[index] for index in records]
     lengths = [len(item or b"") for item in items]
-    item_type = _sized(name, None in items, (min(lengths), max(lengths)), dtype)
+    item_type = _sized(name, None in items, min(lengths, default=0), max(lengths, default=0), dtype)
     return _over(b"".join(filter(None, items)), 0, len(items), item_type)
-
-
-def _widths(column: BinaryColumn) -> tuple[int, int]:
-    """The lengths of the shortest item and of the longest; a null's is 0."""
-    if column.width:
-        return column.width, column.width
-    lengths = np.diff(np.frombuffer(column.body, "<i4", column.count + 1, column.offsets.start))
-    return int(lengths.min()), int(lengths.max())
 
 
 def _over(memory: bytes, start: int, count: int, item_type: "np.dtype[Any]") -> NDArray[Any]:
@@ -46,12 +45,11 @@ def _over(memory: bytes, start: int, count: int, item_type: "np.dtype[Any]") -> 
     return found
 
 
-def _sized(name: str, has_nulls: bool, widths: tuple[int, int], dtype: Any) -> "np.dtype[Any]":
+def _sized(name: str, has_nulls: bool, shortest: int, longest: int, dtype: Any) -> "np.dtype[Any]":
     """What an item is. Raises InvalidArgumentError if it is not one thing."""
     instead = f"use .{name} or .to_arrow()"
     if has_nulls:
         raise InvalidArgumentError(f"some {name} are null, which numpy cannot hold: {instead}")
-    shortest, longest = widths
     if shortest != longest:
         raise InvalidArgumentError(
             f"{name} of {shortest} to {longest} bytes, and an array's items have one length: {instead}"

@@ -55,6 +55,26 @@ def test_numpy_from_the_first_record_on() -> None:
     assert batch.values == [4, 5, 6, 7, 8, 9]
 
 
+@pytest.mark.parametrize("value", [b"a longer one", None])
+def test_numpy_does_not_look_at_what_was_cut_off(value: bytes | None) -> None:
+    data = encode([value, b"ab", b"cd"], [b"long", b"k", b"l"])
+    batch = handed_over(data, 1)
+    assert batch.to_numpy("S2").tolist() == [b"ab", b"cd"]
+    assert batch.to_numpy(column="key").tolist() == [b"k", b"l"]
+    with pytest.raises(InvalidArgumentError, match="values"):
+        handed_over(data, 0).to_numpy()
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_numpy_does_not_look_at_what_was_sifted_out(start: int) -> None:
+    batch, rejected = handed_over(encode([b"0", b"none", b"2", b"3"])).sifted(None, int)
+    assert len(rejected) == 1
+    assert (
+        ColumnBatch(NAME, batch._batch, start, Decoding()).to_numpy("S1").tolist()
+        == [b"0", b"2", b"3"][start:]
+    )
+
+
 def test_pandas_has_views() -> None:
     data = encode(LONG, LONG[::-1], list(range(100)))
     batch = handed_over(data, 1)
