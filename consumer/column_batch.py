@@ -117,6 +117,8 @@ class ColumnBatch:
     def to_pandas(self) -> "pandas.DataFrame":
         """`to_arrow()` as a pandas DataFrame whose columns are Arrow's (`pandas.ArrowDtype`): no copies.
 
+        Written with `to_parquet`, it is read again with `pandas.read_parquet(path, dtype_backend="pyarrow")`:
+        without that pandas cannot name the type of `headers`.
         Raises ImportError without the extra: `pip install "tailrace[pandas]"`.
         """
         try:

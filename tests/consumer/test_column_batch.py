@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,15 @@ def test_pandas_has_views() -> None:
     for name in ("timestamp", "key", "value"):
         for buffer in pa.array(frame[name]).buffers():
             assert buffer is None or inside(batch, buffer.address), name
+
+
+def test_pandas_through_parquet(tmp_path: Path) -> None:
+    headers = [(("name", b"a"), ("other", None)), ()]
+    frame = handed_over(encode(LONG[:2], [b"k", None], [1, 2], headers)).to_pandas()
+    frame.to_parquet(tmp_path / "records")
+    read = pd.read_parquet(tmp_path / "records", dtype_backend="pyarrow")
+    assert read.equals(frame)
+    assert read["headers"][0][1] == {"key": "other", "value": None}
 
 
 def test_polars_has_views_of_what_is_long() -> None:
