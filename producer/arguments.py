@@ -174,6 +174,8 @@ def check_length(name: str, items: Sized, count: int) -> None:
 
 
 def _header(name: str, at: int, header: Any) -> tuple[str, bytes | None]:
+    if isinstance(header, dict) and header.keys() == {"key", "value"}:  # as `to_arrow` has them
+        header = header["key"], header["value"]
     try:
         key, value = header
     except (TypeError, ValueError):

@@ -32,9 +32,9 @@ def objects_of(name: str, column: Any) -> list[Any]:
 def _of_pandas(column: Any) -> list[Any]:
     import pandas
 
-    items: np.ndarray[Any, Any] = column.to_numpy(object, copy=True)
-    items[pandas.isna(items)] = None
-    return list(items)
+    items = column.tolist()
+    missing = pandas.Series(items, dtype=object).isna()
+    return [None if absent else item for item, absent in zip(items, missing, strict=True)]
 
 
 def _check_times(name: str, array: "np.ndarray[Any, Any]") -> None:

@@ -17,12 +17,17 @@ from hypothesis import strategies as st
 from msgspec import json, msgpack
 
 from tailrace.client.serializers import serializer_of
+from tailrace.consumer.column_batch import ColumnBatch
+from tailrace.consumer.decoding import Decoding
 from tailrace.producer.arguments import column_of, is_array
 from tailrace.producer.arrays import packed_of, times_of
 from tailrace.producer.columns import columns_of
 from tailrace.producer.key_hashes import places_of
 from tailrace.producer.partitioner import Partitioner
+from tailrace.protocol.columns import encode
+from tailrace.protocol.decode import decode
 from tailrace.protocol.errors import InvalidArgumentError, SerializationError
+from tailrace.protocol.record import TopicPartition
 
 POINTS = np.array([(1, 2.5), (3, 4.5)], [("x", "<i4"), ("y", "<f8")])
 BINARY = (pa.binary(), pa.large_binary(), pa.binary_view())
@@ -386,6 +391,16 @@ def test_timestamps(stamps: Any) -> None:
 def test_what_is_no_timestamp(stamps: Any, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         times_of(stamps, 2)
+
+
+def test_headers_as_batches_have_them() -> None:
+    headers = [(("name", b"a"), ("other", None)), (), (("name", b""),)]
+    batch = ColumnBatch(TopicPartition("t", 0), decode(encode([b"v"] * 3, headers=headers)), 0, Decoding())
+    frames = (batch.to_arrow(), pa.table(batch.to_arrow()), batch.to_pandas(), batch.to_polars())
+    for column in (*(frame["headers"] for frame in frames), batch.headers):
+        for values in ([b"v"] * 3, np.ones(3)):
+            found: Any = columns_of(values, None, column, None, serializers=(None, None))
+            assert list(found.headers) == headers
 
 
 def test_lists_need_neither_numpy_nor_pyarrow() -> None:
