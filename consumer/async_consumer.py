@@ -12,6 +12,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 from tailrace.client.arguments import check_int, partition_of, timeout_of
 from tailrace.client.bridge import Bridge, twin
 from tailrace.client.descriptions import OffsetAndMetadata
+from tailrace.client.lifecycle import OfOneProcess
 from tailrace.client.options import reject_unknown
 from tailrace.client.signatures import options_of
 from tailrace.protocol.errors import ConcurrentUseError, InvalidArgumentError, TailraceError
@@ -40,7 +41,7 @@ _ONE_READER: Final = (
 )
 
 
-class AsyncConsumer:
+class AsyncConsumer(OfOneProcess):
     """`Consumer` with coroutines: the same options, guarantees and errors.
 
         async with AsyncConsumer("orders", group_id="billing") as consumer:

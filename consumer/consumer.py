@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from tailrace.client.arguments import check_int, timeout_of
 from tailrace.client.engine import Engine
+from tailrace.client.lifecycle import OfOneProcess
 from tailrace.client.options import reject_unknown
 from tailrace.client.serializers import Deserializer
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
@@ -26,7 +27,7 @@ from .positions import Positions
 from .session import Session
 
 
-class Consumer(Positions):
+class Consumer(Positions, OfOneProcess):
     """Reads topics from the cluster at `bootstrap_servers`, in the order of each partition.
 
         with Consumer("orders", auto_offset_reset="earliest") as consumer:

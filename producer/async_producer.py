@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from tailrace.client.bridge import Bridge, twin
+from tailrace.client.lifecycle import OfOneProcess
 from tailrace.client.notice import Notice
 from tailrace.client.signatures import options_of
 from tailrace.protocol.errors import BufferFullError, TailraceError
@@ -90,7 +91,7 @@ class _Unblocking(Producer):
         return self._max_block_s
 
 
-class AsyncProducer:
+class AsyncProducer(OfOneProcess):
     """`Producer` with coroutines: the same options, order, guarantees and errors.
 
         async with AsyncProducer() as producer:

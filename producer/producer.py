@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 
 from tailrace.client.arguments import seconds_of
 from tailrace.client.engine import Engine
+from tailrace.client.lifecycle import OfOneProcess
 from tailrace.client.options import reject_unknown
 from tailrace.client.serializers import Serializer, serializer_of
 from tailrace.protocol.compression import Compression
@@ -43,7 +44,7 @@ from .topics import TopicBuffers
 _numbers: Final = itertools.count(1)
 
 
-class Producer:
+class Producer(OfOneProcess):
     """Writes records to the cluster at `bootstrap_servers`.
 
         with Producer() as producer:
@@ -279,9 +280,8 @@ class Producer:
           `__arrow_c_stream__`): binary, string, numbers and times (as numpy's bytes), with nulls.
 
         Timestamps may be integers, numpy's datetime64, or Arrow's timestamps. A serializer is applied to each
-        item of an array. What is missing in such a column (null, None, NA, NaT; NaN unless it is one of
-        floats) is null, with a serializer or without. Records from arrays do not share a batch with others:
-        do not mix small calls.
+        item of an array. What a column misses (null, None, NA, NaT; NaN unless it is one of floats) is null,
+        with or without one. Records from arrays do not share a batch with others: do not mix small calls.
 
         Lists and arrays are not to be changed before this returns. Waits and raises like `send`; nothing is
         sent if any argument does not fit. If memory stays full, BufferFullError's `accepted` tells how many

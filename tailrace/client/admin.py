@@ -41,6 +41,7 @@ from .arguments import INT32_MAX, INT64_MAX, check_int, items_of, list_of, parti
 from .descriptions import ClusterDescription, NodeLogs, OffsetAndTimestamp, TopicDescription
 from .engine import Engine
 from .group_admin import GroupAdmin
+from .lifecycle import OfOneProcess
 from .offsets import list_offsets
 from .options import keyword_options, reject_unknown
 from .placement_admin import PlacementAdmin
@@ -53,7 +54,7 @@ NODES_AWAITED_S: Final = 5.0
 _numbers = itertools.count(1)
 
 
-class Admin(GroupAdmin, PlacementAdmin):
+class Admin(GroupAdmin, PlacementAdmin, OfOneProcess):
     """Creates, alters, deletes and describes topics and groups, describes the cluster, moves partitions.
 
     Nothing is connected to before it is needed, so that only calls raise ConnectionFailedError,

@@ -7,6 +7,7 @@ from typing import Final, ParamSpec, Self, TypeVar
 
 from .admin import Admin
 from .bridge import Bridge, twin
+from .lifecycle import OfOneProcess
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -15,7 +16,7 @@ CALLS_AT_ONCE_MAX: Final = 8
 """Calls of one admin client that wait at the same time; more queue behind them."""
 
 
-class AsyncAdmin:
+class AsyncAdmin(OfOneProcess):
     """`Admin` with coroutines: the same methods, arguments and errors.
 
         async with AsyncAdmin() as admin:

@@ -4,7 +4,7 @@ import atexit
 import os
 import warnings
 import weakref
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 
 class Closable(Protocol):
@@ -17,6 +17,17 @@ class Closable(Protocol):
 
     def disown(self) -> None:
         """This process is a fork of the one that the engine belongs to: touch nothing of it any more."""
+
+
+class OfOneProcess:
+    """A client, which has a thread and connections in the process that made it, and cannot leave it."""
+
+    def __reduce__(self) -> NoReturn:
+        """Raises TypeError."""
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled, since it belongs to this process: make one in each"
+            " process that uses it"
+        )
 
 
 _running: weakref.WeakSet[Closable] = weakref.WeakSet()

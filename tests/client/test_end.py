@@ -1,5 +1,6 @@
 """Closing, failing, forgetting, forking, Ctrl-C: nobody waits for ever, and everybody is told."""
 
+import pickle
 import select
 import signal
 import subprocess
@@ -8,8 +9,10 @@ import threading
 import time
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
+from tailrace import Admin, AsyncAdmin, AsyncConsumer, AsyncProducer, Consumer, Producer
 from tailrace.client.bootstrap import Bootstrap
 from tailrace.client.engine import Engine
 from tailrace.client.loop import Loop
@@ -48,6 +51,17 @@ def waits(call):
     thread = threading.Thread(target=run)
     thread.start()
     return thread, raised
+
+
+@pytest.mark.parametrize(
+    "client",
+    [Producer, Consumer, Admin, AsyncProducer, AsyncConsumer, AsyncAdmin],
+    ids=lambda kind: kind.__name__,
+)
+def test_a_client_stays_in_its_process(client):
+    for dumps in (pickle.dumps, cloudpickle.dumps):
+        with pytest.raises(TypeError, match=f"{client.__name__} cannot be pickled.*make one in each process"):
+            dumps([client.__new__(client)])
 
 
 @pytest.mark.parametrize(
