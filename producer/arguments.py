@@ -13,7 +13,7 @@ from tailrace.protocol.record import Headers
 from .batch import HEADER_OVERHEAD_BYTES
 
 _BYTES_LIKE: Final = (bytes, bytearray, memoryview)
-_ARRAY_MARKS: Final = ("__array_interface__", "__arrow_c_array__", "__arrow_c_stream__", "isna")
+_ARRAY_MARKS: Final = ("__arrow_c_array__", "__arrow_c_stream__", "isna")
 _PLAIN: Final = frozenset({bytes, type(None)})
 _TIMESTAMP_END: Final = 2**63
 
@@ -50,7 +50,12 @@ def serialized(name: str, item: object, serializer: Serializer | None) -> bytes 
     try:
         result = serializer(item)
     except Exception as error:
-        raise SerializationError(f"{kind}_serializer failed for {name}={item!r:.100}: {error!r}") from error
+        told = repr(error)
+        if serializer is str.encode and not isinstance(item, str):
+            told = (
+                f"it takes str, and this is {type(item).__name__}: give str(...), or name another serializer"
+            )
+        raise SerializationError(f"{kind}_serializer failed for {name}={item!r:.100}: {told}") from error
     if result is not None and not isinstance(result, _BYTES_LIKE):
         raise SerializationError(
             f"{kind}_serializer gave {_described(result)} for {name}; it must give bytes"
@@ -61,6 +66,8 @@ def serialized(name: str, item: object, serializer: Serializer | None) -> bytes 
 def is_array(column: object) -> bool:
     """Is it an array of numpy, or of Arrow, or one that shows itself as such, or a column of pandas?"""
     kind = type(column)
+    if hasattr(kind, "__array_interface__"):
+        return hasattr(kind, "__len__")  # which numpy's single numbers have not
     return any(hasattr(kind, mark) for mark in _ARRAY_MARKS)
 
 
@@ -110,16 +117,19 @@ def timestamp_of(name: str, timestamp: object) -> int:
     """Milliseconds since 1970. Raises InvalidArgumentError."""
     number = _whole(timestamp)
     if number is None or not 0 <= number < _TIMESTAMP_END:
+        instead = ": int(when.timestamp() * 1000)" if hasattr(timestamp, "timestamp") else ""
         raise InvalidArgumentError(
-            f"{name} is {timestamp!r:.100}; it is a whole number of milliseconds since 1970"
+            f"{name} is {timestamp!r:.100}; it is a whole number of milliseconds since 1970{instead}"
         )
     return number
 
 
 def timestamps_of(timestamps: int | Iterable[int] | None, count: int) -> int | Sequence[int] | None:
     """One for all records, or one for each. Raises InvalidArgumentError."""
-    if timestamps is None or isinstance(timestamps, int):
-        return None if timestamps is None else timestamp_of("timestamps_ms", timestamps)
+    if timestamps is None:
+        return None
+    if not hasattr(type(timestamps), "__iter__"):
+        return timestamp_of("timestamps_ms", timestamps)
     if is_array(timestamps):
         from .arrays import times_of
 

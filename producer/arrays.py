@@ -239,9 +239,14 @@ def _plain(name: str, column: Any) -> Any:
         return column
     if types.is_large_binary(kind) or types.is_large_string(kind) or types.is_null(kind):
         return column
+    if types.is_nested(kind):
+        instead = f"a serializer takes it, such as {name[:-1]}_serializer='json'"
+    elif isinstance(kind, pa.BaseExtensionType):
+        instead = f"column.cast(column.type.storage_type) makes {kind.storage_type} of it"
+    else:
+        instead = "column.cast('string') makes text of it"
     raise InvalidArgumentError(
-        f"{name} is an Arrow array of {kind}: give binary, string or numbers; column.cast('string') makes"
-        " text of most others"
+        f"{name} is an Arrow array of {kind}: give binary, string or numbers; {instead}"
     )
 
 

@@ -58,6 +58,10 @@ def _sized(name: str, has_nulls: bool, shortest: int, longest: int, dtype: Any) 
         item_type = np.dtype(f"V{longest}" if dtype is None else dtype)
     except (TypeError, ValueError) as error:
         raise InvalidArgumentError(f"dtype={dtype!r:.100}: {error}") from None
+    if item_type.kind in "mM" and np.datetime_data(item_type)[0] == "generic":
+        raise InvalidArgumentError(
+            f"dtype={dtype!r:.100} has no unit: give one, such as '{item_type.kind}8[ms]'"
+        )
     if item_type.hasobject or item_type.itemsize != longest:
         raise InvalidArgumentError(
             f"{name} have {longest} bytes each, dtype {item_type} has {item_type.itemsize}: not the same"

@@ -202,6 +202,18 @@ def test_bytes_behind_a_null_are_left_out() -> None:
         assert column.ends().tolist() == [0, 2, 2, 4]
 
 
+class Shown:
+    """Shows itself as Arrow, and in no other way."""
+
+    def __arrow_c_array__(self, requested_schema: Any = None) -> Any:
+        return pa.array(["a", None]).__arrow_c_array__(requested_schema)
+
+
+def test_what_shows_itself_as_arrow_is_a_column() -> None:
+    assert is_array(Shown())
+    assert packed_of("values", Shown()).items() == [b"a", None]
+
+
 def test_series_show_themselves_as_arrow() -> None:
     assert packed_of("values", pl.Series(["a", None, "longer than twelve"])).items() == [
         b"a", None, b"longer than twelve",
@@ -304,8 +316,9 @@ def test_times_that_are_none_of_pythons_are_refused(column: Any) -> None:
         (np.zeros(2, np.longdouble), r"other machines.*astype\('f8'\)"),
         (np.zeros(2, [("a", np.clongdouble, (2,))]), "complex.*other machines"),
         (pa.array([Decimal(1)]), r"Arrow array of decimal.*column.cast\('string'\)"),
-        (pa.array([["a"]]), "Arrow array of list"),
-        (pa.array([{"a": 1}]), "struct"),
+        (pa.array([["a"]]), "Arrow array of list.*value_serializer='json'"),
+        (pa.array([{"a": 1}]), "struct.*value_serializer='json'"),
+        (pa.array([b"a" * 16], pa.uuid()), r"uuid.*column.cast\(column.type.storage_type\)"),
     ],
 )
 def test_what_is_no_column(values: Any, message: str) -> None:
@@ -372,6 +385,12 @@ def test_a_table_is_no_column(table: Any, serializer: str | None) -> None:
 )
 def test_timestamps(stamps: Any) -> None:
     assert times_of(stamps, 2).tolist() == [STAMP, STAMP + 1]
+
+
+def test_one_timestamp_for_all_may_be_numpys() -> None:
+    for values in ([b"v"] * 2, np.ones(2)):
+        found: Any = columns_of(values, None, None, np.int64(STAMP), serializers=(None, None))
+        assert found.timestamps == STAMP
 
 
 @pytest.mark.parametrize(

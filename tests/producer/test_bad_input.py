@@ -1,6 +1,7 @@
 """What does not fit is refused at once, with what would fit."""
 
 import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -72,6 +73,10 @@ def test_options(options: dict[str, Any], message: str) -> None:
         ({"value": b"v", "timestamp_ms": -1}, "timestamp_ms is -1"),
         ({"value": b"v", "timestamp_ms": 1.5}, "timestamp_ms is 1.5"),
         ({"value": b"v", "timestamp_ms": 2**63}, "timestamp_ms is"),
+        (
+            {"value": b"v", "timestamp_ms": datetime(2020, 1, 1)},
+            r"whole number.*: int\(when.timestamp\(\) \* 1000\)",
+        ),
         ({"topic": 5}, "topic is int 5"),
         ({"topic": ["t"]}, "topic is list"),
         ({"topic": None}, "topic is NoneType"),
@@ -101,7 +106,12 @@ def test_send(producer: MakeProducer, topic: MakeTopic, arguments: dict[str, Any
         ({"values": [b"a"], "timestamps_ms": [1, 2]}, "2 timestamps_ms for 1 values"),
         ({"values": [b"a", b"b"], "timestamps_ms": [1, -2]}, r"timestamps_ms\[1\] is -2"),
         ({"values": [b"a", b"b"], "timestamps_ms": [1, "x"]}, r"timestamps_ms\[1\] is 'x'"),
-        ({"values": [b"a"], "timestamps_ms": 1.5}, "timestamps_ms is float"),
+        ({"values": [b"a"], "timestamps_ms": 1.5}, "timestamps_ms is 1.5; it is a whole number"),
+        ({"values": [b"a"], "timestamps_ms": datetime(2020, 1, 1)}, r"is datetime.*int\(when.timestamp"),
+        (
+            {"values": [b"a"], "timestamps_ms": [datetime(2020, 1, 1)]},
+            r"\[0\] is datetime.*int\(when.timestamp",
+        ),
         ({"values": [b"a"], "partition": 1.0}, "partition is 1.0"),
     ],
 )
@@ -172,7 +182,9 @@ def test_the_largest_record_is_stored(producer: MakeProducer, topic: MakeTopic, 
 def test_what_a_serializer_raises_or_gives(producer: MakeProducer, topic: MakeTopic) -> None:
     name = topic()
     writer = producer(value_serializer=str.encode, key_serializer=lambda key: key)
-    with pytest.raises(SerializationError, match="value_serializer failed for value=5"):
+    with pytest.raises(
+        SerializationError, match=r"value_serializer failed for value=5: it takes str, .* int"
+    ):
         writer.send(name, 5)
     with pytest.raises(SerializationError, match="key_serializer gave int 5"):
         writer.send(name, "x", 5)

@@ -80,6 +80,7 @@ def test_rows_are_copied() -> None:
         (batch_of(VALUES), ("i4",), "values have 8 bytes each, dtype int32 has 4"),
         (batch_of(VALUES), (object,), "dtype object"),
         (batch_of(VALUES), ("nonsense",), "dtype='nonsense'"),
+        (batch_of(VALUES), ("M8",), r"dtype='M8' has no unit: give one, such as 'M8\[ms\]'"),
         (batch_of(VALUES), (None, "header"), "column='header'; it is 'value' or 'key'"),
     ],
 )
