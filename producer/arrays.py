@@ -34,7 +34,7 @@ def packed_of(name: str, column: Any) -> Packed:
     column = as_numpy(column)
     if hasattr(column, "__array_interface__"):
         return _of_numpy(name, column)
-    return _of_arrow(name, _arrow(name, column))
+    return _of_arrow(name, as_arrow(name, column))
 
 
 def is_of_pandas(column: object) -> bool:
@@ -58,7 +58,7 @@ def times_of(column: Any, count: int) -> Integers:
     """
     name = "timestamps_ms"
     if not hasattr(column, "__array_interface__"):
-        column = _arrow(name, column)
+        column = as_arrow(name, column)
         if column.null_count:
             raise InvalidArgumentError(f"{name} has {column.null_count} nulls; every record has a timestamp")
         column = column.to_numpy(zero_copy_only=False)
@@ -175,7 +175,7 @@ def _shape(array: NDArray[Any]) -> str:
 # ----------------------------------------------------------------------- Arrow
 
 
-def _arrow(name: str, column: Any) -> Any:
+def as_arrow(name: str, column: Any) -> Any:
     """A pyarrow Array, or a ChunkedArray."""
     check_unnamed(name, column)
     if (

@@ -10,7 +10,7 @@ import numpy as np
 
 from tailrace.protocol.errors import InvalidArgumentError
 
-from .arrays import as_numpy, is_of_pandas
+from .arrays import as_arrow, as_numpy, is_of_pandas
 
 _LISTING: Final = ("tolist", "to_pylist", "to_list")
 """The methods of numpy, Arrow and polars that make Python's own objects."""
@@ -21,12 +21,14 @@ def objects_of(name: str, column: Any) -> list[Any]:
     column = as_numpy(column)
     if is_of_pandas(column):
         return _of_pandas(column)
-    if isinstance(column, np.ndarray):
+    if hasattr(column, "__array_interface__"):
+        column = np.asanyarray(column)
         _check_times(name, column)
     for method in _LISTING:
         if hasattr(column, method):
             return list(getattr(column, method)())
-    return list(column)
+    found: list[Any] = as_arrow(name, column).to_pylist()
+    return found
 
 
 def _of_pandas(column: Any) -> list[Any]:

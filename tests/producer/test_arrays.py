@@ -211,7 +211,7 @@ class Shown:
 
 def test_what_shows_itself_as_arrow_is_a_column() -> None:
     assert is_array(Shown())
-    assert packed_of("values", Shown()).items() == [b"a", None]
+    assert stored(Shown(), None) == stored(Shown(), "str") == [b"a", None]
 
 
 def test_series_show_themselves_as_arrow() -> None:
