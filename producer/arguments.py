@@ -76,14 +76,13 @@ def column_of(name: str, items: Iterable[Any], serializer: Serializer | None) ->
 
     Raises InvalidArgumentError or SerializationError that name the first item that does not fit.
     """
-    if isinstance(items, str | bytes | bytearray | memoryview | Set):
-        raise InvalidArgumentError(f"{name} is {_described(items)}; it is a sequence of records' {name}")
-    check_unnamed(name, items)
-    if serializer is None and is_array(items):
-        from .arrays import packed_of
-
-        return packed_of(name, items).items()
     if not isinstance(items, list | tuple):
+        if isinstance(items, str | bytes | bytearray | memoryview | Set):
+            raise InvalidArgumentError(f"{name} is {_described(items)}; it is a sequence of records' {name}")
+        if serializer is None and is_array(items):
+            from .arrays import packed_of
+
+            return packed_of(name, items).items()
         items = _listed(name, items)
     if serializer is not None:
         return [serialized(f"{name}[{at}]", item, serializer) for at, item in enumerate(items)]
@@ -228,6 +227,8 @@ def _is_utf8(text: str) -> bool:
 
 def _listed(name: str, items: Any) -> list[Any]:
     """Arrays give Python's own numbers and bytes."""
+    if isinstance(items, list):
+        return items.copy()
     check_unnamed(name, items)
     try:
         if is_array(items):

@@ -32,7 +32,7 @@ def packed_of(name: str, column: Any) -> Packed:
     Raises InvalidArgumentError that says what to give instead.
     """
     column = as_numpy(column)
-    if hasattr(column, "__array_interface__"):
+    if hasattr(type(column), "__array_interface__"):
         return _of_numpy(name, column)
     return _of_arrow(name, as_arrow(name, column))
 
@@ -57,7 +57,7 @@ def times_of(column: Any, count: int) -> Integers:
     Other units become milliseconds, rounded down. Raises InvalidArgumentError.
     """
     name = "timestamps_ms"
-    if not hasattr(column, "__array_interface__"):
+    if not hasattr(type(column), "__array_interface__"):
         column = as_arrow(name, column)
         if column.null_count:
             raise InvalidArgumentError(f"{name} has {column.null_count} nulls; every record has a timestamp")

@@ -21,7 +21,7 @@ def objects_of(name: str, column: Any) -> list[Any]:
     column = as_numpy(column)
     if is_of_pandas(column):
         return _of_pandas(column)
-    if hasattr(column, "__array_interface__"):
+    if hasattr(type(column), "__array_interface__"):
         column = np.asanyarray(column)
         _check_times(name, column)
     for method in _LISTING:
