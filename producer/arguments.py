@@ -1,5 +1,6 @@
 """What the application hands over, checked: topics, keys, values, headers, timestamps."""
 
+import warnings
 from collections.abc import Iterable, Sequence, Set, Sized
 from contextlib import suppress
 from operator import index
@@ -16,6 +17,8 @@ _BYTES_LIKE: Final = (bytes, bytearray, memoryview)
 _ARRAY_MARKS: Final = ("__arrow_c_array__", "__arrow_c_stream__", "isna")
 _PLAIN: Final = frozenset({bytes, type(None)})
 _TIMESTAMP_END: Final = 2**63
+_SECONDS: Final = range(10**9, 2**32)
+"""From 2001 to 2106 in seconds; in milliseconds a few weeks of 1970."""
 
 
 def topic_of(topic: object) -> str:
@@ -120,7 +123,17 @@ def timestamp_of(name: str, timestamp: object) -> int:
         raise InvalidArgumentError(
             f"{name} is {timestamp!r:.100}; it is a whole number of milliseconds since 1970{instead}"
         )
+    look_for_seconds(name, number)
     return number
+
+
+def look_for_seconds(name: str, timestamp: int) -> None:
+    """Warns of what looks like seconds. Retention would delete such a record at once, in milliseconds."""
+    if timestamp in _SECONDS:
+        warnings.warn(
+            f"{name.partition('[')[0]} of early 1970: for seconds give milliseconds, int(time.time() * 1000)",
+            stacklevel=2,
+        )
 
 
 def timestamps_of(timestamps: int | Iterable[int] | None, count: int) -> int | Sequence[int] | None:
@@ -140,6 +153,8 @@ def timestamps_of(timestamps: int | Iterable[int] | None, count: int) -> int | S
         {int}.issuperset(map(type, stamps)) and 0 <= min(stamps) <= max(stamps) < _TIMESTAMP_END
     ):
         return [timestamp_of(f"timestamps_ms[{at}]", stamp) for at, stamp in enumerate(stamps)]
+    if stamps:
+        look_for_seconds("timestamps_ms", stamps[0])
     return stamps
 
 

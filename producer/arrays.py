@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.packed import Flags, Integers, Packed, nulls, packed_items
 
-from .arguments import check_length, check_unnamed, column_of
+from .arguments import check_length, check_unnamed, column_of, look_for_seconds
 
 _INT32_MAX: Final = 2**31 - 1
 _CHARACTER_BYTES: Final = 4
@@ -70,6 +70,8 @@ def times_of(column: Any, count: int) -> Integers:
     check_length(name, stamps, count)
     if stamps.dtype.kind == "M":
         stamps = stamps.astype("datetime64[ms]")  # NaT becomes the least int64
+    elif count:
+        look_for_seconds(name, int(stamps[0]))
     found: Integers = np.ascontiguousarray(stamps.astype(np.int64, copy=False))
     if count and found.min() < 0:
         at = int(np.flatnonzero(found < 0)[0])

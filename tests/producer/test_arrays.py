@@ -393,6 +393,28 @@ def test_one_timestamp_for_all_may_be_numpys() -> None:
         assert found.timestamps == STAMP
 
 
+SECONDS = STAMP // 1_000
+
+
+@pytest.mark.parametrize(
+    "seconds", [SECONDS, [SECONDS], np.array([SECONDS]), pa.array([SECONDS]), np.int64(SECONDS)], ids=repr
+)
+def test_seconds_are_warned_of(seconds: Any) -> None:
+    for values in ([b"v"], np.ones(1)):
+        with pytest.warns(UserWarning, match="timestamps_ms of early 1970: for seconds give milliseconds"):
+            found: Any = columns_of(values, None, None, seconds, serializers=(None, None))
+        assert np.atleast_1d(found.timestamps).tolist() == [SECONDS]
+
+
+@pytest.mark.parametrize(
+    "early",
+    [0, 5, 10**9 - 1, 2**32, [7], np.array([SECONDS], "M8[ms]"), pa.array([SECONDS], pa.timestamp("ms"))],
+    ids=repr,
+)
+def test_what_is_early_on_purpose_is_not_warned_of(early: Any) -> None:
+    columns_of([b"v"], None, None, early, serializers=(None, None))
+
+
 @pytest.mark.parametrize(
     ("stamps", "message"),
     [
