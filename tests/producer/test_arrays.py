@@ -397,7 +397,9 @@ SECONDS = STAMP // 1_000
 
 
 @pytest.mark.parametrize(
-    "seconds", [SECONDS, [SECONDS], np.array([SECONDS]), pa.array([SECONDS]), np.int64(SECONDS)], ids=repr
+    "seconds",
+    [SECONDS, [SECONDS], np.array([SECONDS]), pa.array([SECONDS]), np.int64(SECONDS)],
+    ids=lambda each: type(each).__name__,
 )
 def test_seconds_are_warned_of(seconds: Any) -> None:
     for values in ([b"v"], np.ones(1)):
@@ -409,7 +411,7 @@ def test_seconds_are_warned_of(seconds: Any) -> None:
 @pytest.mark.parametrize(
     "early",
     [0, 5, 10**9 - 1, 2**32, [7], np.array([SECONDS], "M8[ms]"), pa.array([SECONDS], pa.timestamp("ms"))],
-    ids=repr,
+    ids=lambda each: type(each).__name__,
 )
 def test_what_is_early_on_purpose_is_not_warned_of(early: Any) -> None:
     columns_of([b"v"], None, None, early, serializers=(None, None))
