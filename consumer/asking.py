@@ -90,10 +90,11 @@ class Asking:
         finally:
             one_thread.inside = outer
 
-    def records(self) -> Iterator[AnyRecord]:
+    def records(self, _owner: object) -> Iterator[AnyRecord]:
         """Hand over record by record, storing offsets when it is time to, however slow the application is.
 
-        Ends after `wakeup`, or when nothing came for `consumer_timeout_ms`.
+        Ends after `wakeup`, or when nothing came for `consumer_timeout_ms`. `_owner` is not forgotten while
+        the iterator is there, as in `for record in Consumer(...)`.
         """
         timeout_s = self._config.wait_s()
         take = partial(self._hand_over.chunk, self._config.max_poll_records)

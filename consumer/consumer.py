@@ -1,6 +1,7 @@
 """The public face of reading: `tailrace.Consumer`."""
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -70,7 +71,8 @@ class Consumer(Positions, OfOneProcess):
 
     **Threads.** A consumer belongs to one thread at a time; only `wakeup` may be called from others. A call
     while another thread is in one raises ConcurrentUseError, `close` too: `wakeup`, and close it when the
-    call has returned. A fork of the process cannot use it: ClosedError.
+    call has returned. A fork of the process cannot use it: ClosedError. One that is dropped and was not
+    closed ends by itself, with a ResourceWarning: it leaves its group and stores nothing more.
 
     **Signals.** Ctrl-C works in every call. What a signal handler raises in one ends that call and no more:
     what was taken for it is there for the next, and is not committed; a `seek` or `pause` was made, or not.
@@ -170,7 +172,7 @@ class Consumer(Positions, OfOneProcess):
         topic was deleted), naming partition and offset, when it is the partition's turn; the position
         stays before what cannot be read. `seek` or `pause` ends that, or an assignment without it.
         """
-        return self._session.asking.records()
+        return self._session.asking.records(self)
 
     def poll(
         self, timeout_ms: float | None = 0, max_records: int | None = None, **unknown: object
@@ -195,8 +197,7 @@ class Consumer(Positions, OfOneProcess):
         (None: `consumer_timeout_ms`), or after `wakeup`. Raises like iteration, but for deserializers, which
         raise when the batch's `keys` or `values` are used.
         """
-        timeout_s = self._session.config.wait_s(timeout_ms)
-        return iter(partial(self._session.asking.next, self._session.hand_over.columns, timeout_s), None)
+        return iter(partial(self._next_batch, self._session.config.wait_s(timeout_ms)), None)
 
     def wakeup(self) -> None:
         """From any thread: have the call that is waiting for records, or the next one, return at once."""
@@ -293,6 +294,12 @@ class Consumer(Positions, OfOneProcess):
         """
         self._session.close(failed=False)
 
+    def __del__(self) -> None:
+        """Forgotten: the I/O thread leaves the group, then ends."""
+        session = getattr(self, "_session", None)
+        if session is not None and session.forget():
+            warnings.warn(f"{session.name} was not closed", ResourceWarning, stacklevel=2, source=self)
+
     def __repr__(self) -> str:
         return repr(self._session)
 
@@ -309,3 +316,6 @@ class Consumer(Positions, OfOneProcess):
             self._session.close(failed=True)
         except TailraceError as store_error:
             error.add_note(f"and offsets were not stored when the consumer was closed: {store_error}")
+
+    def _next_batch(self, timeout_s: float | None) -> ColumnBatch | None:
+        return self._session.asking.next(self._session.hand_over.columns, timeout_s)

@@ -24,9 +24,10 @@ from .config import ConsumerConfig
 from .decoding import decoding_of
 from .fetch_task import FetchTask
 from .fetcher import Fetcher
+from .forgotten import Forgotten
 from .freed_memory import keep_freed_memory
-from .group.member import LEAVE_WITHIN_S, Member
-from .group.task import GroupTask
+from .group.member import Member
+from .group.task import LEAVE_WITHIN_S, GroupTask
 from .hand_over import HandOver
 from .listener import RebalanceListener
 from .local.store import LocalStore
@@ -100,7 +101,7 @@ class Session:
                 task=self.group,
             )
         self.closed = False
-        self.one_thread = OneThread(name, self.check)
+        self.one_thread = OneThread(name, self.engine.check)
         """Entered by every call that needs the consumer for itself."""
         self.asking = Asking(
             self.engine,
@@ -112,6 +113,7 @@ class Session:
             member=self.member,
             one_thread=self.one_thread,
         )
+        self._forgotten = Forgotten(self.engine, self.group, self.local_store, self.one_thread)
         self._process = os.getpid()
         self._start(on_error.topic)
 
@@ -122,6 +124,7 @@ class Session:
             self.engine.attach(self._task)
             if self.group is not None:
                 self.engine.attach(self.group)
+            self.engine.attach(self._forgotten)
             self.engine.ready(self.engine.request_timeout_s)
             if dead_letters is not None:
                 self.engine.wait_for_topic(dead_letters, self.engine.request_timeout_s)
@@ -255,6 +258,18 @@ class Session:
                     self.member.leave(LEAVE_WITHIN_S, say=True)
             finally:
                 self._end(outer)
+
+    def forget(self) -> bool:
+        """The consumer is gone: the I/O thread lets go of everything, then ends. Was there anything to end?
+
+        It may be called in any thread, at any time: within a garbage collection.
+        """
+        try:
+            self.check()
+        except TailraceError:
+            return False
+        self._forgotten.forget()
+        return True
 
     # ------------------------------------------------------------------ inside
 

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from math import inf
 from threading import Lock
 from time import monotonic
@@ -11,7 +11,7 @@ from typing import Final
 from tailrace.client.engine import COORDINATOR, Engine
 from tailrace.protocol.cluster import TopicInfo
 from tailrace.protocol.errors import TailraceError, TimedOutError
-from tailrace.protocol.group_messages import NO_MEMBER
+from tailrace.protocol.group_messages import LeaveGroup
 from tailrace.protocol.record import TopicPartition
 
 from ..assigned import AssignedPartition, Key
@@ -21,11 +21,10 @@ from ..config import ConsumerConfig
 from ..fetch_task import FetchTask
 from ..listener import RebalanceListener
 from .membership import Phase
-from .task import GroupTask
+from .task import LEAVE_WITHIN_S, GroupTask
 
 _RETRY_S: Final = 0.1
 """Partitions that could not be begun are tried again after this."""
-LEAVE_WITHIN_S: Final = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -155,11 +154,10 @@ class Member:
                 self._listener.on_revoked(self._names(self._held()))
         finally:
             self._assignment.drop(self._held())
-            with self._lock:
-                member_id = self.task.membership.end()
+            leave = self.task.end()
             self.retry_at = inf
-            if say and member_id != NO_MEMBER and self._config.group_instance_id is None:
-                self._say_leaving(member_id, timeout_s)
+            if say and leave is not None:
+                self._say_leaving(leave, timeout_s)
 
     # ------------------------------------------------------------------ inside
 
@@ -263,8 +261,8 @@ class Member:
     def _come_since(self, wanted: Mapping[TopicPartition, TopicInfo]) -> set[TopicPartition]:
         return {name for name, info in wanted.items() if name.partition >= self._seen.get(info.topic_id, 0)}
 
-    def _say_leaving(self, member_id: str, timeout_s: float) -> None:
+    def _say_leaving(self, leave: Callable[[int], LeaveGroup], timeout_s: float) -> None:
         try:
-            self._engine.call(COORDINATOR, self.task.leave(member_id), timeout_s=timeout_s)
+            self._engine.call(COORDINATOR, leave, timeout_s=timeout_s)
         except TailraceError as error:
             _log.warning("leaving group %s: %s", self._config.group_id, error)

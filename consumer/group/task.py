@@ -10,6 +10,7 @@ from functools import partial
 from random import Random
 from threading import Lock
 from time import monotonic
+from typing import Final
 from uuid import uuid4
 
 from tailrace.client.engine import COORDINATOR, Engine
@@ -29,6 +30,8 @@ from tailrace.protocol.partition_sets import keys_of, partition_set
 
 from ..config import ConsumerConfig
 from .membership import Heartbeat, Join, Membership, Phase
+
+LEAVE_WITHIN_S: Final = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +84,14 @@ class GroupTask:
     def leave(self, member_id: str) -> Callable[[int], LeaveGroup]:
         """The request that ends a membership."""
         return partial(LeaveGroup, group_id=self._group_id, member_id=member_id)
+
+    def end(self) -> Callable[[int], LeaveGroup] | None:
+        """Be no member any more; what to say to the group, None for who is none or would come back."""
+        with self._lock:
+            member_id = self.membership.end()
+        if member_id == NO_MEMBER or self._config.group_instance_id is not None:
+            return None
+        return self.leave(member_id)
 
     # --------------------------------------------------------- in the I/O thread
 
