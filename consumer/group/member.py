@@ -57,6 +57,8 @@ class Member:
         self.active = False
         """Is there a subscription?"""
         self.topics: tuple[str, ...] = ()
+        self._missing: frozenset[str] = frozenset()
+        """Subscribed topics that were deleted; the application was told."""
         self._seen: dict[bytes, int] = {}
         """How many partitions each topic had when we joined: what has come since was read by nobody."""
 
@@ -106,6 +108,8 @@ class Member:
             if matching != self.topics:
                 self.topics = matching
                 self._subscribe()
+        else:
+            self._note_missing()
         gone = self._assignment.vanished()
         if gone:
             self._give_up(gone, lost=True)
@@ -160,6 +164,16 @@ class Member:
                 self._say_leaving(leave, timeout_s)
 
     # ------------------------------------------------------------------ inside
+
+    def _note_missing(self) -> None:
+        missing = frozenset(topic for topic in self.topics if self._engine.topic(topic) is None)
+        for topic in sorted(missing - self._missing):
+            _log.warning(
+                "group %s: topic %s does not exist any more; it is read again if it is created again",
+                self._config.group_id,
+                topic,
+            )
+        self._missing = missing
 
     def _subscribe(self) -> None:
         with self._lock:
