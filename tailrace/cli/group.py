@@ -100,8 +100,8 @@ def describe(group_id: str, bootstrap_servers: str, timeout_s: float, *, as_json
     metavar="TOPIC[:PARTITION,...]",
     help="May be repeated. Default: all that the group has offsets of.",
 )
-@click.option("--to-earliest", "to", flag_value="earliest", help="To the first record that is still there.")
-@click.option("--to-latest", "to", flag_value="latest", help="To the end: only what comes from now on.")
+@click.option("--to-earliest", is_flag=True, help="To the first record that is still there.")
+@click.option("--to-latest", is_flag=True, help="To the end: only what comes from now on.")
 @click.option("--to-offset", type=click.IntRange(min=0), help="To this offset.")
 @click.option(
     "--to-timestamp",
@@ -119,7 +119,8 @@ def reset_offsets(
     *,
     group_id: str,
     topics: Sequence[str],
-    to: str | None,
+    to_earliest: bool,
+    to_latest: bool,
     to_offset: int | None,
     to_timestamp: int | None,
     by_duration: str | None,
@@ -133,8 +134,8 @@ def reset_offsets(
 
     Offsets outside the log are set to its nearer end.
     """
-    given = [way for way in (to, to_offset, to_timestamp, by_duration, shift_by) if way is not None]
-    if len(given) != 1:
+    ways = [to_earliest or None, to_latest or None, to_offset, to_timestamp, by_duration, shift_by]
+    if sum(way is not None for way in ways) != 1:
         raise click.UsageError(
             "give one of --to-earliest, --to-latest, --to-offset, --to-timestamp, --by-duration, --shift-by"
         )
@@ -148,8 +149,8 @@ def reset_offsets(
             raise click.ClickException(f"group {group_id!r} has no offsets: name topics with --topic")
         starts = _offsets(admin, places, admin.EARLIEST)
         ends = _offsets(admin, places, admin.LATEST)
-        if to is not None:
-            wanted = starts if to == "earliest" else ends
+        if to_earliest or to_latest:
+            wanted = starts if to_earliest else ends
         elif shift_by is not None:
             wanted = _shifted(places, stored, shift_by)
         elif to_timestamp is not None:

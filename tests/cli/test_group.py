@@ -145,6 +145,7 @@ def test_similar_names(cluster: Cluster, command: Run) -> None:
     [
         ([], "give one of --to-earliest"),
         (["--to-earliest", "--shift-by", "1"], "give one of --to-earliest"),
+        (["--to-earliest", "--to-latest"], "give one of --to-earliest"),
         (["--by-duration", "soon"], "--by-duration"),
         (["--to-timestamp", "soon"], "'soon' is no time: write milliseconds"),
         (["--to-earliest", "--topic", "orders:7"], "there is no 7"),
