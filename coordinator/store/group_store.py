@@ -37,7 +37,7 @@ from ..groups.changes import (
     OffsetStored,
 )
 from ..groups.state import GroupsState
-from .room import DATA_FILE, make_room
+from .room import DATA_FILE, make_room, refuse_full
 
 FORMAT: Final = 1
 _META: Final = b"meta"
@@ -70,9 +70,14 @@ class LmdbGroupStore:
                 meminit=False,
             )
         except (lmdb.Error, OSError) as error:
+            refuse_full(folder, error)
             raise self._damaged(error) from None
         try:
             self._open()
+        except (lmdb.Error, OSError) as error:
+            self._environment.close()
+            refuse_full(folder, error)
+            raise self._damaged(error) from None
         except BaseException:
             self._environment.close()
             raise

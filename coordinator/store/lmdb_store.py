@@ -20,7 +20,7 @@ from tailrace.protocol.messages import Update
 
 from ..private_state import PrivateChange
 from ..state import State
-from .room import DATA_FILE, make_room
+from .room import DATA_FILE, make_room, refuse_full
 from .rows import (
     DAMAGE,
     FORMAT,
@@ -46,7 +46,7 @@ class LmdbStore:
         """Open the folder, or make it.
 
         Raises DataFolderError when another coordinator has it, when its format is newer, or when
-        it is not one of ours or cannot be used.
+        it is not one of ours or cannot be used, also for lack of space.
         """
         self._folder = folder
         try:
@@ -59,11 +59,13 @@ class LmdbStore:
                 "another data folder"
             ) from None
         except OSError as error:
+            refuse_full(folder, error)
             raise DataFolderError(f"cannot use {folder}: {error.strerror}") from None
         try:
             self._open()
         except (lmdb.Error, msgspec.MsgspecError, OSError) as error:
             self.close()
+            refuse_full(folder, error)
             raise DataFolderError(f"{folder} is damaged, or no coordinator's data folder: {error}") from None
         except BaseException:
             self.close()
