@@ -208,9 +208,9 @@ class Storage:
 
         Each new batch is checked, given its offsets and stored, or found to be a duplicate, or
         refused with an error of its own that does not hinder the others: CorruptBatchError,
-        InvalidTimestampError, InvalidRecordError, OutOfOrderSequenceError, FencedProducerError,
-        UnknownProducerIdError, UnknownPartitionError, StorageFullError. What was stored is
-        durable and visible when this returns.
+        BatchTooLargeError (for the whole quota), InvalidTimestampError, InvalidRecordError,
+        OutOfOrderSequenceError, FencedProducerError, UnknownProducerIdError, UnknownPartitionError,
+        StorageFullError. What was stored is durable and visible when this returns.
 
         A leader's batch is stored as it is if it is whole and continues the log; else it is refused,
         together with those of the log behind it: CorruptBatchError, InvalidRecordError,
@@ -233,7 +233,8 @@ class Storage:
     ) -> list[Appended | TailraceError]:
         """If the transaction fails, each half gets one of its own, down to the append that fails alone."""
         room = self._tables.space.capacity(appends[0].now_ms) - self.used_bytes
-        plan = Planner(self._producers.lookup, room, blocked).plan(appends)
+        most = self._tables.space.capacity_max
+        plan = Planner(self._producers.lookup, room, blocked, room_bytes_max=most).plan(appends)
         if not plan.logs:
             return plan.results
         try:

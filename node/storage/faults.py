@@ -19,10 +19,12 @@ def storage_error(error: lmdb.Error, doing: str, disk_free: int) -> StorageFullE
     known any more (a failed fsync must never be retried), and the storage is given up.
     """
     if isinstance(error, (lmdb.MapFullError, lmdb.TxnFullError)):
-        return StorageFullError(f"{doing}: the quota is full ({error})")
+        return StorageFullError(
+            f"{doing}: the quota is full, or its free space is in pieces that are too small"
+        )
     code = getattr(error, "code", 0)  # py-lmdb's own complaints carry none
     if code in (errno.ENOSPC, errno.EDQUOT) or isinstance(error, lmdb.DiskError):
-        return StorageFullError(f"{doing}: the disk is full ({error})")
+        return StorageFullError(f"{doing}: the disk is full")
     if code == errno.EIO and disk_free <= FULL_DISK_FREE_BYTES_MAX:
-        return StorageFullError(f"{doing}: the disk is full ({error}, {disk_free} bytes are free)")
+        return StorageFullError(f"{doing}: the disk is full, {disk_free} bytes are free")
     return StorageFaultError(f"{doing}: {error}")

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from tailrace.protocol.batch import CONTROL, TRANSACTIONAL, BatchHeader, check_crc
 from tailrace.protocol.errors import (
+    BatchTooLargeError,
     CorruptBatchError,
     InvalidRecordError,
     InvalidTimestampError,
@@ -57,10 +58,13 @@ def stream(append: Append | Replicated) -> tuple[int, int]:
 
 
 class Planner:
-    """Plans one group, or a part of one. `room_bytes` is what may still be stored."""
+    """Plans one group, or a part of one. `room_bytes` may still be stored, `room_bytes_max` if all went."""
 
-    def __init__(self, lookup: ProducerLookup, room_bytes: int, blocked: Blocked) -> None:
+    def __init__(
+        self, lookup: ProducerLookup, room_bytes: int, blocked: Blocked, *, room_bytes_max: int
+    ) -> None:
         self._lookup = lookup
+        self._room_bytes_max = room_bytes_max
         self._room_bytes = room_bytes
         self._blocked = blocked
         self._logs: dict[int, LogPlan] = {}
@@ -92,6 +96,7 @@ class Planner:
             original = self._original_offset(log, producer, header)
             if original is not None:
                 return Appended(original, original + header.last_offset_delta, duplicate=True)
+        self._refuse_giant(len(batch))
         self._take_room(plan, (log.partition_id, producer_id), len(batch))
         base_offset = plan.next_offset
         last_offset = plan.add(batch, header, shared=shared)
@@ -136,6 +141,13 @@ class Planner:
             return original_offset(producer, header)
         except (OutOfOrderSequenceError, UnknownProducerIdError) as error:
             raise self._blocked.get((log.partition_id, header.producer_id), error) from None
+
+    def _refuse_giant(self, size: int) -> None:
+        if stored_bytes(size) > self._room_bytes_max:
+            raise BatchTooLargeError(
+                f"a batch of {size} bytes can never be stored within this node's quota, which has room for"
+                f" {self._room_bytes_max}: give the node a larger quota, or send smaller batches"
+            )
 
     def _take_room(self, plan: LogPlan, stream: tuple[int, int], size: int) -> None:
         needed = stored_bytes(size)

@@ -65,6 +65,8 @@ class Space:
         share = min(quota_bytes, disk.f_blocks * disk.f_frsize) // RESERVE_SHARE
         self.quota_bytes: Final = quota_bytes
         self.reserve_bytes: Final = min(reserve_bytes, share)
+        self.capacity_max: Final = self._capacity_of(quota_bytes)
+        """Live bytes that fit on an empty disk."""
         self._capacity = 0
         self._measured_ms: float = -inf
 
@@ -81,6 +83,9 @@ class Space:
         if not 0 <= now_ms - self._measured_ms < MEASURED_MS:
             on_disk = os.stat(self._data_file).st_blocks * 512  # noqa: PTH116 (half the time of Path.stat)
             file_bytes = min(self.quota_bytes, on_disk + self.disk_free())
-            self._capacity = max(0, file_bytes - max(self.reserve_bytes, file_bytes // FRAGMENTATION_SHARE))
+            self._capacity = self._capacity_of(file_bytes)
             self._measured_ms = now_ms
         return self._capacity
+
+    def _capacity_of(self, file_bytes: int) -> int:
+        return max(0, file_bytes - max(self.reserve_bytes, file_bytes // FRAGMENTATION_SHARE))

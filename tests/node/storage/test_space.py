@@ -16,7 +16,12 @@ from hypothesis import strategies as st
 from tailrace.node.storage import Appended, PartitionLog, Storage
 from tailrace.node.storage.faults import storage_error
 from tailrace.node.storage.space import MEASURED_MS, PAGE_BYTES, Space, stored_bytes
-from tailrace.protocol.errors import InvalidConfigError, StorageFaultError, StorageFullError
+from tailrace.protocol.errors import (
+    BatchTooLargeError,
+    InvalidConfigError,
+    StorageFaultError,
+    StorageFullError,
+)
 from tailrace.protocol.limits import BALLAST_BYTES, GIB, MIB
 
 from .support import (
@@ -101,14 +106,15 @@ def test_what_follows_a_refused_batch_is_refused_for_the_same(house: Any) -> Non
     """Not for the gap in the sequence, which would make the producer give up."""
     storage = house.open(quota_bytes=4 * MIB)
     log = one_log(storage)
+    large = 3_340_000  # nothing else may be there beside it
     first = batch(producer=1, sequence=0)
     results = commit(
         storage,
         log,
         first,
-        batch(size=4 * MIB, producer=1, sequence=1),
+        batch(size=large, producer=1, sequence=1),
         batch(producer=1, sequence=2),
-        batch(size=4 * MIB, producer=2, sequence=0),
+        batch(size=large, producer=2, sequence=0),
         batch(producer=2, sequence=1),
         batch(producer=3, sequence=0),
         first,
@@ -116,6 +122,15 @@ def test_what_follows_a_refused_batch_is_refused_for_the_same(house: Any) -> Non
     kinds = [Appended, *[StorageFullError] * 4, Appended, Appended]
     assert [type(result) for result in results] == kinds
     assert commit(storage, log, batch(producer=1, sequence=1)) == [Appended(2, 2, False)]
+
+
+def test_a_batch_that_never_fits_is_refused_for_good(house: Any) -> None:
+    storage = house.open(quota_bytes=4 * MIB)
+    log = one_log(storage)
+    refused, taken = commit(storage, log, batch(size=4 * MIB), batch())
+    assert isinstance(refused, BatchTooLargeError)
+    assert "can never be stored within this node's quota" in str(refused)
+    assert taken == Appended(0, 0, False)
 
 
 def test_mixed_sizes_at_the_limit_never_fill_the_map(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +199,7 @@ def test_deleting_gives_up_the_ballast(house: Any) -> None:
 @pytest.mark.parametrize(
     ("error", "free", "kind"),
     [
-        (lmdb.MapFullError("put"), GIB, StorageFullError),
+        (lmdb.MapFullError("mdb_put: MDB_MAP_FULL: please use a larger map_size"), GIB, StorageFullError),
         (lmdb.TxnFullError("put"), GIB, StorageFullError),
         (lmdb_error(errno.ENOSPC), GIB, StorageFullError),
         (lmdb_error(errno.EDQUOT), GIB, StorageFullError),
@@ -196,7 +211,10 @@ def test_deleting_gives_up_the_ballast(house: Any) -> None:
     ],
 )
 def test_a_full_disk_is_no_broken_disk(error: Any, free: int, kind: type[Exception]) -> None:
-    assert type(storage_error(error, "appending", free)) is kind
+    told = storage_error(error, "appending", free)
+    assert type(told) is kind
+    if kind is StorageFullError:
+        assert "map_size" not in str(told), "what LMDB advises is for its programmers"
 
 
 def test_a_real_full_disk(tmp_path: Path) -> None:
