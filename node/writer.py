@@ -32,6 +32,7 @@ from .chores import Chore, Chores
 from .leaders import Led
 from .mailbox import Mailbox
 from .replication.storing import CopyWriter, finish
+from .shortage import Shortage
 from .storage.environment import Storage
 from .storage.log_plan import Append, Appended, Replicated
 from .storage.partition_log import PartitionKey, PartitionLog
@@ -89,6 +90,7 @@ class Writer:
         self._copies: list[PendingCopy] = []
         """Being committed now, both."""
         self._copier = CopyWriter(storage)
+        self.shortage = Shortage(storage)
         self._ended = False
         self._answer: Callable[[Letter], bool] | None = None
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -239,10 +241,16 @@ class Writer:
         """What became of the appends, then of the copies."""
         refusals = list(map(_refusal, appends, epochs))
         if not any(refusals):
-            return self._storage.commit([*appends, *copies])
+            return self._store([*appends, *copies])
         current = [append for append, refusal in zip(appends, refusals, strict=True) if not refusal]
-        committed = iter(self._storage.commit([*current, *copies]))
+        committed = iter(self._store([*current, *copies]))
         return [*(refusal or next(committed) for refusal in refusals), *committed]
+
+    def _store(self, batches: list[Append | Replicated]) -> list[Appended | TailraceError]:
+        results = self._storage.commit(batches)
+        if batches:
+            self.shortage.note(batches, results, batches[0].now_ms)
+        return results
 
     # ------------------------------------------------------------ cluster state
 
@@ -346,6 +354,7 @@ class Writer:
             self._chores.done(chore, more=False)
         else:
             self._chores.done(chore, more=more)
+        self.shortage.look(self._wall_ms())
 
     def _slice(self, chore: Chore) -> bool:
         if chore.config is None:

@@ -17,6 +17,7 @@ def handle(broker: Broker, peer: bytes, request: DescribeLogs, payload: Payload,
             logs=[_info(log) for log in storage.logs.values()],
             used_bytes=storage.used_bytes,
             quota_bytes=broker.quota_bytes,
+            full=broker.writer.shortage.needed_bytes > 0,
         ),
     )
 

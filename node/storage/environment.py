@@ -47,6 +47,7 @@ class Storage:
         """Of a folder and tables that are open; use `open`."""
         self._folder = folder
         self._tables = tables
+        self.space = tables.space
         self._ballast = ballast
         self._producers = ProducerTable(tables)
         self._writer = PlanWriter(tables, self._producers)
@@ -232,8 +233,7 @@ class Storage:
         self, appends: Sequence[Append | Replicated], blocked: Blocked
     ) -> list[Appended | TailraceError]:
         """If the transaction fails, each half gets one of its own, down to the append that fails alone."""
-        room = self._tables.space.capacity(appends[0].now_ms) - self.used_bytes
-        most = self._tables.space.capacity_max
+        room, most = self.room_bytes(appends[0].now_ms), self.space.capacity_max
         plan = Planner(self._producers.lookup, room, blocked, room_bytes_max=most).plan(appends)
         if not plan.logs:
             return plan.results
@@ -334,6 +334,10 @@ class Storage:
     def used_bytes(self) -> int:
         """Live data in whole pages."""
         return (self._log_pages + self._tables.pages) * PAGE_BYTES
+
+    def room_bytes(self, now_ms: int) -> int:
+        """What may still be stored. Writer thread."""
+        return self.space.capacity(now_ms) - self.used_bytes
 
     @property
     def faulted(self) -> StorageFaultError | None:

@@ -155,6 +155,7 @@ def _print_text(
         else:
             used = (human_bytes(held.used_bytes), human_bytes(held.quota_bytes))
             state, space = "draining" if node.draining else "alive", (str(len(held.logs)), *used)
+            state += ", refuses writes" if held.full else ""
         leads = _leaders(topics, node.node_id)
         rack = (node.rack or "-",) if racks else ()
         rows.append((node.node_id, state, *rack, node.tcp.removeprefix("tcp://"), leads, *space))

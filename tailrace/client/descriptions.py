@@ -108,12 +108,13 @@ class LogDescription:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeLogs:
-    """What a node holds. `used_bytes` of `quota_bytes` are taken."""
+    """What a node holds. `used_bytes` of `quota_bytes` are taken; `full`: it refuses writes."""
 
     node_id: int
     used_bytes: int
     quota_bytes: int
     logs: tuple[LogDescription, ...]
+    full: bool = False
 
 
 class OffsetAndTimestamp(NamedTuple):
@@ -266,6 +267,7 @@ def describe_logs(node_id: int, described: LogsDescribed, state: ClusterState) -
         node_id=node_id,
         used_bytes=described.used_bytes,
         quota_bytes=described.quota_bytes,
+        full=described.full,
         logs=tuple(sorted(logs, key=lambda log: (log.topic or "", log.partition))),
     )
 

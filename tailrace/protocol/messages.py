@@ -174,11 +174,12 @@ class LogInfo(Struct, frozen=True, array_like=True):
 
 
 class LogsDescribed(Message, frozen=True, tag=104):
-    """The node's logs, and its space: quota and use, in bytes."""
+    """The node's logs, and its space: quota and use, in bytes. `full`: it refuses batches for lack of it."""
 
     logs: Annotated[list[LogInfo], Meta(max_length=PARTITIONS_MAX)] = []
     used_bytes: Int64 = 0
     quota_bytes: Int64 = 0
+    full: bool = False
 
 
 class Ping(Message, frozen=True, tag=5):

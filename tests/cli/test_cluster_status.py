@@ -40,6 +40,14 @@ def test_draining_nodes_and_moves_are_shown(capsys: pytest.CaptureFixture[str]) 
     ]  # fmt: skip
 
 
+def test_a_node_without_space_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    logs = {n: replace(each, full=True) for n, each in LOGS.items()}
+    _print_text(CLUSTER, TOPICS, {**logs})
+    lines = capsys.readouterr().out.splitlines()
+    states = [line.split("h:")[0].split(maxsplit=1)[1].strip() for line in lines if "h:" in line]
+    assert states == ["draining, refuses writes", "alive, refuses writes", "dead, draining"]
+
+
 def test_racks_are_shown_where_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
     _print_text(CLUSTER, TOPICS, {**LOGS})
     assert "RACK" not in capsys.readouterr().out
