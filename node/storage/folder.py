@@ -114,6 +114,14 @@ class DataFolder:
         self._lock.release()
 
 
+def damaged(path: Path, what: str) -> DataFolderError:
+    """What to say of a folder that was one of ours."""
+    return DataFolderError(
+        f"data folder {path} is damaged: {what}. Where other nodes have replicas of all that it holds, move"
+        " it away, and the node copies them again; else put a copy of it back"
+    )
+
+
 def refuse_newer(path: Path, version: int) -> None:
     """Raises DataFolderError for a format that this version does not know."""
     if version != FORMAT_VERSION:

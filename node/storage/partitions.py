@@ -3,14 +3,22 @@
 from collections.abc import Sequence
 
 from . import epochs, schema
+from .folder import damaged
 from .partition_log import PartitionKey, PartitionLog
 from .schema import PartitionRow
 from .space import live_pages
-from .tables import Tables
+from .tables import DAMAGE, Tables
 
 
 def load(tables: Tables) -> list[PartitionLog]:
-    """All partitions, also those that are being deleted. Touches no batch."""
+    """All partitions, also those that are being deleted. Touches no batch. Raises DataFolderError."""
+    try:
+        return _load(tables)
+    except DAMAGE as error:
+        raise damaged(tables.folder.path, f"a log's table cannot be read ({error})") from error
+
+
+def _load(tables: Tables) -> list[PartitionLog]:
     logs: list[PartitionLog] = []
     # A handle lasts only if the transaction that opened it commits, so this one writes, though nothing.
     with tables.environment.begin(write=True) as transaction:

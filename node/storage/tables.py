@@ -1,8 +1,11 @@
 """Opens the LMDB environment and its tables."""
 
+import logging
 import os
 import secrets
+import struct
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import lmdb
@@ -13,7 +16,7 @@ from tailrace.protocol.limits import OPENINGS_KEPT_MAX, PARTITIONS_PER_NODE_MAX
 
 from . import schema
 from .faults import storage_error
-from .folder import DATA, DataFolder, refuse_newer
+from .folder import DATA, DataFolder, damaged, refuse_newer
 from .space import Space, live_pages
 
 if TYPE_CHECKING:
@@ -22,11 +25,25 @@ if TYPE_CHECKING:
 
 Flush = Literal["commit", "relaxed"]
 
+DAMAGE: Final = (
+    lmdb.CorruptedError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.NotFoundError,
+    lmdb.PageNotFoundError,
+    lmdb.VersionMismatchError,
+    struct.error,
+    UnicodeDecodeError,
+)
+"""What is raised where the tables are not what we wrote."""
+
 NAMED_DATABASES_MAX: Final = PARTITIONS_PER_NODE_MAX + len(schema.TABLES)
 MEASURE_EVERY: Final = 16
 """Group commits between two counts of the tables' pages (2 us a table)."""
 SPARE_TRANSACTIONS: Final = 4
 """Read transactions that LMDB keeps for reuse: one a thread that reads."""
+
+logger: Final = logging.getLogger(__name__)
 
 
 class Tables:
@@ -42,11 +59,15 @@ class Tables:
         if ephemeral:
             folder.begin_ephemeral()
         self.environment: Final = _open(folder, space.quota_bytes, flush, ephemeral)
+        note_truncation(folder.file(DATA), self.environment)
         try:
             self.storage_id, self.clean, self.openings = self._start()
             folder.complete()
             if not ephemeral:
                 folder.end_ephemeral()
+        except DAMAGE as error:
+            self.environment.close()
+            raise damaged(folder.path, f"a table cannot be read ({error})") from error
         except lmdb.Error as error:
             self.environment.close()
             raise storage_error(error, f"opening {folder.path}", space.disk_free()) from error
@@ -64,7 +85,7 @@ class Tables:
                 self._open_tables(transaction, create=False)
             storage_id = transaction.get(schema.NODE_STORAGE_ID, db=self.node)
             if storage_id is None:
-                raise DataFolderError(f"data folder {self.folder.path}: the storage id is missing")
+                raise damaged(self.folder.path, "the storage id is missing")
             clean = self.number(transaction, schema.NODE_CLEAN) == 1
             self.controller_epoch = self.number(transaction, schema.NODE_CONTROLLER_EPOCH)
             self.put_number(transaction, schema.NODE_CLEAN, 0)
@@ -173,5 +194,25 @@ def _open(folder: DataFolder, map_bytes: int, flush: Flush, ephemeral: bool) -> 
         )
     except lmdb.MemoryError as error:
         raise InvalidConfigError(f"a quota of {map_bytes} bytes cannot be mapped: {error}") from error
+    except DAMAGE as error:
+        what = str(error).removeprefix(f"{folder.path}: ")
+        raise damaged(folder.path, f"{DATA} cannot be opened ({what})") from error
     except lmdb.Error as error:
-        raise DataFolderError(f"data folder {folder.path}: {error}") from error
+        what = str(error).removeprefix(f"{folder.path}: ")
+        raise DataFolderError(f"data folder {folder.path}: {what}") from error
+
+
+def note_truncation(data: Path, environment: "Environment") -> None:
+    """Reading a page behind the file's end would end the process, by SIGBUS: nobody could say more then.
+
+    A warning, since the last pages may never have been written: those that a transaction took and gave back.
+    """
+    size = data.stat().st_size
+    expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if size < expected:
+        logger.warning(
+            "%s has %d bytes, and its pages took up to %d: if it was cut short, SIGBUS may end the process",
+            data,
+            size,
+            expected,
+        )

@@ -5,6 +5,11 @@ import signal
 import weakref
 from typing import Final
 
+_SIGBUS_HINT: Final = (
+    "as when data.mdb was cut short, or its disk cannot be read. Where other nodes have replicas of all that "
+    "a node holds, move its data folder away, and it copies them again"
+)
+
 
 class ParentPipe:
     """The pipe by which children notice that their parent is gone, however it ended."""
@@ -37,6 +42,8 @@ os.register_at_fork(after_in_child=_close_pipes)
 
 def describe_exit(code: int) -> str:
     """`exit code 1` or `SIGKILL`."""
+    if code == -signal.SIGBUS:
+        return f"SIGBUS, {_SIGBUS_HINT}"
     if code >= 0:
         return f"exit code {code}"
     try:

@@ -6,12 +6,14 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lmdb
 import pytest
 
 from tailrace.node.storage import schema
+from tailrace.node.storage.tables import note_truncation
 from tailrace.node.storage.verify import verify_folder
 from tailrace.protocol.errors import DataFolderError, InvalidConfigError
 from tailrace.protocol.limits import MIB
@@ -124,6 +126,37 @@ def test_no_environment_at_all_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataFolderError, match=str(tmp_path)):
         open_storage(tmp_path)
     assert (tmp_path / "data.mdb").stat().st_size == 70_000
+
+
+@pytest.mark.parametrize("table", [schema.EPOCHS, schema.NODE_STORAGE_ID, schema.log_name(0)])
+def test_damage_is_one_clear_error(house: Any, table: bytes) -> None:
+    storage = house.open()
+    fill(storage, one_log(storage), 3)
+    house.close()
+    data = house.folder / "data.mdb"
+    data.write_bytes(data.read_bytes().replace(table, b"\xff" * len(table)))
+    with pytest.raises(DataFolderError, match=r"is damaged: .*\. Where other nodes have replicas"):
+        open_storage(house.folder)
+
+
+def test_a_file_that_is_no_lmdb_file_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "data.mdb").write_bytes(bytes(70_000))
+    with pytest.raises(DataFolderError, match=r"is damaged: data\.mdb cannot be opened") as refused:
+        open_storage(tmp_path)
+    assert str(refused.value).count(str(tmp_path)) == 1
+
+
+def test_a_file_that_was_cut_short_is_told(house: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Not cut short in earnest: this very process might end by SIGBUS."""
+    storage = house.open()
+    fill(storage, one_log(storage), 3)
+    house.reopen()
+    assert not caplog.records
+    pages = {"last_pgno": (house.folder / "data.mdb").stat().st_size // 4096}
+    longer = SimpleNamespace(info=lambda: pages, stat=lambda: {"psize": 4096})
+    note_truncation(house.folder / "data.mdb", longer)
+    assert "data.mdb has" in caplog.text
+    assert "cut short" in caplog.text
 
 
 def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
