@@ -11,9 +11,9 @@ import lmdb
 from tailrace.protocol.errors import DataFolderError
 
 from . import schema
-from .folder import FORMAT, DataFolder
+from .folder import DATA, FORMAT, DataFolder, damaged
 from .schema import PartitionRow
-from .tables import NAMED_DATABASES_MAX
+from .tables import DAMAGE, NAMED_DATABASES_MAX, note_truncation
 
 if TYPE_CHECKING:
     from lmdb import Environment
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def opened_read_only(path: Path) -> "Iterator[Environment]":
     """The environment of a data folder that no process has open.
 
-    Raises DataFolderError if the folder is in use, newer, or not one of ours.
+    Raises DataFolderError if the folder is in use, newer, damaged, or not one of ours.
     """
     if not (path / FORMAT).exists():
         raise DataFolderError(f"{path} is not the data folder of a node")
@@ -31,9 +31,12 @@ def opened_read_only(path: Path) -> "Iterator[Environment]":
     try:
         environment = lmdb.open(os.fspath(path), readonly=True, max_dbs=NAMED_DATABASES_MAX)
         try:
+            note_truncation(path / DATA, environment)
             yield environment
         finally:
             environment.close()
+    except DAMAGE as error:
+        raise damaged(path, str(error).removeprefix(f"{path}: ")) from error
     except lmdb.Error as error:
         raise DataFolderError(f"data folder {path}: {error}") from error
     finally:

@@ -6,13 +6,13 @@ logs hold, LMDB's page counts with the batches, time index, epochs and producer 
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tailrace.protocol.batch import BatchHeader, check_crc, parse_header
 from tailrace.protocol.errors import TailraceError
-from tailrace.protocol.limits import PRODUCER_WINDOW_BATCHES
+from tailrace.protocol.limits import MIB, PRODUCER_WINDOW_BATCHES
 
 from . import schema
 from .partition_log import PartitionLog, partition_name
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 PROBLEMS_MAX: Final = 100
 """Problems that a report spells out; the others are counted."""
+TELL_EVERY_BYTES: Final = 8 * MIB
+"""Progress is told about as often."""
+
+Progress = Callable[[int, int], None]
+"""Is given the bytes of batches that were read, and of all, as the partitions' rows have it."""
 
 
 class Report(NamedTuple):
@@ -44,7 +49,14 @@ class Report(NamedTuple):
 class Verifier:
     """One walk through one snapshot."""
 
-    def __init__(self, environment: "Environment", transaction: "Transaction[bytes]") -> None:
+    def __init__(
+        self,
+        environment: "Environment",
+        transaction: "Transaction[bytes]",
+        progress: Progress = lambda done, total: None,
+    ) -> None:
+        self._progress = progress
+        self._total = self._told = 0
         self._environment = environment
         self._transaction = transaction
         self._problems: list[str] = []
@@ -57,6 +69,8 @@ class Verifier:
         for key, value in self._entries(schema.PARTITIONS):
             rows[schema.read_partition_key(key)] = schema.read_partition_row(value)
         self._check_names(rows)
+        self._total = sum(row.size_bytes for row in rows.values())
+        self._progress(0, self._total)
         for partition_id, row in rows.items():
             if not row.flags & schema.PARTITION_DELETING:
                 self._check_partition(partition_id, row)
@@ -146,6 +160,9 @@ class Verifier:
     def _check_batch(self, where: str, last_offset: int, batch: bytes) -> BatchHeader | None:
         self._batches += 1
         self._size_bytes += len(batch)
+        if self._size_bytes - self._told >= TELL_EVERY_BYTES:
+            self._told = self._size_bytes
+            self._progress(self._size_bytes, self._total)
         complaint = misplaced(last_offset, batch)
         if complaint is not None:
             self._problem(f"{where}, offset {last_offset}: {complaint}")
@@ -243,13 +260,14 @@ def verify(environment: "Environment", logs: Iterable[PartitionLog] = ()) -> Rep
         return verifier.run()
 
 
-def verify_folder(path: Path) -> Report:
+def verify_folder(path: Path, progress: Progress = lambda done, total: None) -> Report:
     """Check the data folder of a node that is not running.
 
-    Raises DataFolderError if the folder is in use, newer, or not one of ours.
+    Raises DataFolderError if the folder is in use, newer, not one of ours, or so damaged that it cannot be
+    walked.
     """
-    with opened_read_only(path) as environment:
-        return verify(environment)
+    with opened_read_only(path) as environment, environment.begin() as transaction:
+        return Verifier(environment, transaction, progress).run()
 
 
 def _walk(cursor: "Cursor[bytes]") -> Iterator[tuple[int, bytes]]:

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "run": ("tailrace.cli.run:run", "Call a function for every record, in several processes."),
     "bench": ("tailrace.cli.bench:bench", "Load tests: produce, consume, e2e, latency."),
     "torture": ("tailrace.cli.torture:torture", "Break a cluster on purpose, and check what it promised."),
+    "verify": ("tailrace.cli.verify:verify", "Check the data folders of nodes that are not running."),
     "completion": ("tailrace.cli.completion:completion", "Print the completion script of a shell."),
 }
 COMPLETION: Final = "_TAILRACE_COMPLETE"
