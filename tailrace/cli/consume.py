@@ -1,13 +1,16 @@
 """`tailrace consume`: read records of topics, alone or as a member of a group."""
 
+import re
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from tailrace.protocol.errors import CorruptBatchError
 from tailrace.protocol.record import TopicPartition
 
 from .offsets import OffsetRange, Place, parse_offsets
@@ -115,7 +118,7 @@ def consume(
         enable_auto_commit=False,
         request_timeout_ms=timeout_ms,
     )
-    with consumer:
+    with consumer, way_out(group_id):
         if group_id is not None:
             from .group_reading import Goal, print_as_member
 
@@ -137,6 +140,20 @@ def consume(
         chosen = _choose(consumer, topics, partitions)
         ends = _go_to(consumer, chosen, offsets, at_end=at_end)
         _print_all(consumer, ends, count, printer or _printer(as_json=as_json))
+
+
+@contextmanager
+def way_out(group_id: str | None) -> Iterator[None]:
+    """A program is told to seek past what is corrupt: say how this command does that."""
+    try:
+        yield
+    except CorruptBatchError as error:
+        if group_id is None:
+            by = r"give -p \2 -o \4"
+        else:
+            by = rf"`tailrace group reset-offsets {group_id} --topic \1:\2 --to-offset \4 --execute`"
+        told = re.sub(r"^(\S+)-(\d+): (.*)seek to (\d+)", rf"\1-\2: \3{by}", str(error))
+        raise CorruptBatchError(told) from error
 
 
 def _printer(*, as_json: bool) -> BatchFormat:
