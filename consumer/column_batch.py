@@ -53,7 +53,7 @@ class ColumnBatch:
 
     @cached_property
     def offsets(self) -> Sequence[int]:
-        """Every record's offset: a range, or a list where compaction has left gaps."""
+        """Every record's offset: a range, or a list if there are gaps in them."""
         return self._batch.offsets[self._start :]
 
     @cached_property

@@ -25,6 +25,7 @@ from tailrace.protocol.errors import (
 )
 from tailrace.protocol.message import OK
 from tailrace.protocol.replica_messages import AlterIsr, IsrAltered, IsrProposal, IsrResult
+from tailrace.protocol.text import nodes_named
 from tailrace.protocol.wire import error_info
 
 from ..decision import Decision
@@ -109,7 +110,7 @@ def _check_entry(state: State, name: str, node_id: int, seen_epochs: Mapping[int
 
 def _moved(state: State, made: Mapping[Place, PartitionInfo]) -> tuple[str, ...]:
     return tuple(
-        f"{partition_name(state, topic_id, index)} has moved to nodes {', '.join(map(str, after.replicas))}"
+        f"{partition_name(state, topic_id, index)} has moved to {nodes_named(after.replicas)}"
         for (topic_id, index), after in made.items()
         if state.cluster.topics[topic_id].partitions[index].target and not after.target
     )

@@ -23,6 +23,7 @@ from tailrace.protocol.errors import (
     UnknownTopicError,
 )
 from tailrace.protocol.limits import PARTITIONS_PER_NODE_MAX, REPLICATION_FACTOR_MAX, SNAPSHOT_BYTES_MAX
+from tailrace.protocol.text import nodes_named
 
 from ..decision import Decision
 from ..election import move, rules_of
@@ -74,8 +75,8 @@ def decision_of(state: State, changes: tuple[PartitionChanged, ...]) -> Decision
     return Decision(
         changes=changes,
         notes=tuple(
-            f"{partition_name(state, change.topic_id, change.index)} moves to nodes "
-            f"{', '.join(map(str, change.partition.settled_replicas))}"
+            f"{partition_name(state, change.topic_id, change.index)} moves to "
+            f"{nodes_named(change.partition.settled_replicas)}"
             for change in changes
         ),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tailrace.protocol.record import TopicPartition
-from tailrace.protocol.text import plural
+from tailrace.protocol.text import nodes_named, plural
 
 from . import exit_codes
 from .connect import admin_of
@@ -106,11 +106,11 @@ def move(
         if node_ids is None:
             admin.cancel_moves([partition])
             replicas: Sequence[int] = _replicas(admin, [partition])[partition]
-            moving, told = 0, f"{name} stays on nodes {_joined(replicas)}"
+            moving, told = 0, f"{name} stays on {nodes_named(replicas)}"
         else:
             replicas = node_ids
             moving = admin.move_partitions({partition: node_ids}, throttle_bytes_per_s=throttle)
-            told = f"{name} {'moves' if moving else 'has moved'} to nodes {_joined(replicas)}"
+            told = f"{name} {'moves' if moving else 'has moved'} to {nodes_named(replicas)}"
         if as_json:
             fields = {"topic": partition.topic, "partition": partition.partition}
             print_json({**fields, "replicas": list(replicas), "done": not moving})

@@ -8,6 +8,7 @@ import click
 
 from tailrace.processes.launch import Event, Launcher, Role
 from tailrace.protocol.errors import DataFolderError
+from tailrace.protocol.text import nodes_named
 
 from . import exit_codes
 from .cluster_config import load_cluster
@@ -66,8 +67,9 @@ def _print_text(event: Event) -> None:
     """The ready line goes to stdout; what happens later, like the logs, to stderr."""
     if event["event"] == "ready":
         node_ids = [str(each["node_id"]) for each in event["processes"] if each["role"] == "node"]
-        nodes = f"node{'s' if len(node_ids) > 1 else ''} {', '.join(node_ids)}"
-        click.echo(f"ready on {event['bootstrap_servers']}: {nodes}, data in {event['data_dir']}")
+        click.echo(
+            f"ready on {event['bootstrap_servers']}: {nodes_named(node_ids)}, data in {event['data_dir']}"
+        )
     elif event["event"] == "exited":
         again = event["restart_in_ms"]
         then = "not restarted: check its disk" if again is None else f"restarting in {again} ms"

@@ -135,6 +135,10 @@ class Loop:
         self.thread_id = threading.get_ident()
         try:
             self._loop()
+        except TailraceError as cause:
+            error = self.over = type(cause)(f"{self.name}: {cause}")
+            error.__cause__ = cause
+            _log.error("%s: the I/O thread ends: %s", self.name, cause)
         except BaseException as cause:  # noqa: BLE001 - whatever it is, every caller must hear of it
             _log.exception("%s: the I/O thread failed", self.name)
             error = self.over = TailraceError(f"{self.name}: the I/O thread failed: {cause!r}")

@@ -23,7 +23,7 @@ class Body(Protocol):
     """What both kinds of body give: one list a column, the records' order."""
 
     offsets: Sequence[int]
-    """Every record's offset: a range, or a list where compaction has left gaps."""
+    """Every record's offset: a range, or a list if there are gaps in them."""
 
     def values(self) -> list[bytes | None]:
         """Every record's value."""
@@ -95,7 +95,7 @@ class Batch:
         self.count = header.record_count
         self.body = body
         self.offsets = body.offsets
-        """Every record's offset: a range, or a list where compaction has left gaps."""
+        """Every record's offset: a range, or a list if there are gaps in them."""
 
     def __len__(self) -> int:
         return self.count

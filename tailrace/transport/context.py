@@ -4,13 +4,17 @@ All sockets of the system are made by `new_socket`, so that none is without a li
 size and queue length, without ZMTP heartbeats, or with a `close` that waits.
 """
 
-from collections.abc import Callable
+import errno
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 import zmq
 import zmq.backend
 
+from tailrace.protocol.errors import LimitExceededError
 from tailrace.protocol.limits import (
     FRAME_BYTES_MAX,
     RECEIVE_HIGH_WATER_MESSAGES,
@@ -34,16 +38,35 @@ _READABLE: Final = int(zmq.POLLIN)
 assert HEARTBEAT_INTERVAL_MS + HEARTBEAT_TIMEOUT_MS <= HEARTBEAT_TTL_MS
 
 
+@contextmanager
+def _descriptors_for(what: str) -> Iterator[None]:
+    try:
+        yield
+    except zmq.ZMQError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        raise LimitExceededError(
+            f"no file descriptor is left for {what}: this process may open {most} files (ulimit -n). "
+            "Close clients that nobody needs, or raise that limit"
+        ) from error
+
+
 def new_context() -> Context:
-    """A context with one I/O thread. Not to be used across a fork."""
-    context: Context = zmq.Context(io_threads=1)
+    """A context with one I/O thread. Not for use across a fork. Raises LimitExceededError as `new_socket`."""
+    with _descriptors_for("sockets"):
+        context: Context = zmq.Context(io_threads=1)
     context.set(zmq.MAX_SOCKETS, SOCKETS_PER_PROCESS_MAX)
     return context
 
 
 def new_socket(context: Context, kind: zmq.SocketType, endpoint: str) -> Socket:
-    """An unconnected socket of `kind` for `endpoint`, with limits, heartbeats and no linger."""
-    socket = context.socket(kind)
+    """An unconnected socket of `kind` for `endpoint`, with limits, heartbeats and no linger.
+
+    Raises LimitExceededError if the process may open no more files.
+    """
+    with _descriptors_for(endpoint):
+        socket = context.socket(kind)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
     socket.setsockopt(zmq.SNDHWM, SEND_HIGH_WATER_MESSAGES)

@@ -49,7 +49,7 @@ def test_a_partition_moves(cluster: Cluster, tailrace: Run) -> None:
     [here] = part["replicas"]
     there = 3 - here
     assert (part["isr"], part["elr"], part["target"]) == ([here], [], [])
-    assert tailrace("cluster", "move", "a-b-0", "--to", there).out == f"a-b-0 moves to nodes {there}\n"
+    assert tailrace("cluster", "move", "a-b-0", "--to", there).out == f"a-b-0 moves to node {there}\n"
     assert replicas(tailrace, "a-b") == [[there]]
     (moved,) = objects(tailrace("cluster", "move", "a-b-0", "--to", there, "--json"))
     assert moved == {"topic": "a-b", "partition": 0, "replicas": [there], "done": True}

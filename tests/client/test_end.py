@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import cloudpickle
 import pytest
@@ -16,7 +17,7 @@ from tailrace import Admin, AsyncAdmin, AsyncConsumer, AsyncProducer, Consumer, 
 from tailrace.client.bootstrap import Bootstrap
 from tailrace.client.engine import Engine
 from tailrace.client.loop import Loop
-from tailrace.protocol.errors import ClosedError, TailraceError, TimedOutError
+from tailrace.protocol.errors import ClosedError, LimitExceededError, TailraceError, TimedOutError
 from tailrace.protocol.messages import Ping
 
 from ..patience import BUSY_S, PATIENCE_S
@@ -211,6 +212,17 @@ def test_a_handler_that_fails_at_the_end_does_not_keep_others_from_being_told(en
     engine.close()
     assert good.ends == [None]
     assert "a handler failed at the end" in caplog.text
+
+
+def test_too_few_file_descriptors_are_a_clear_error(coordinator, monkeypatch, caplog) -> None:
+    full = LimitExceededError("no file descriptor is left")
+    monkeypatch.setattr("tailrace.client.loop.Connection", Mock(side_effect=full))
+    engine = Engine(coordinator.address, name="one of many")
+    engine.start()
+    with pytest.raises(LimitExceededError, match="one of many: no file descriptor is left"):
+        engine.ready(PATIENCE_S)
+    engine.close()
+    assert "Traceback" not in caplog.text
 
 
 def test_a_forgotten_engine_stops_and_warns(coordinator) -> None:
