@@ -29,6 +29,7 @@ from tailrace.transport.server import Server
 from tailrace.transport.wakeup import Wakeup
 
 from .actions import Follow
+from .belonging import Belonging
 from .broker import Broker
 from .chores import Chores
 from .clock import uptime_s, wall_ms
@@ -161,11 +162,13 @@ class Loop:
         self._fetches = FetchSessions(sessions_max=FETCH_SESSIONS_MAX, entries_max=PARKED_PARTITIONS_MAX)
         self._parked_replicas = ParkedFetches(fetches_max=PARKED_FETCHES_MAX, waits_max=PARKED_PARTITIONS_MAX)
         self._poller = poller
+        self._belonging = Belonging(config.data_dir)
         self._membership = Membership(
             Identity.of(config, server.listener, storage),
             config.coordinator,
             controller_epoch=storage.controller_epoch,
             held_topics={topic_id for topic_id, _ in storage.logs},
+            belonging=self._belonging,
             rng=new_random(),
         )
         self._replication = Replication(
@@ -233,6 +236,7 @@ class Loop:
             self.step(ready, now)
             if not told and self._membership.ready:
                 told = True
+                self._belonging.record()
                 on_ready(self._broker.server.listener)
             if ending and not self._closing:
                 self._close(now)

@@ -37,6 +37,7 @@ from tailrace.protocol.messages import (
 )
 
 from .actions import Action, Ask, Connect, Disconnect, Follow, GiveUp, Report, Subscribe
+from .belonging import Belonging
 from .identity import Identity
 
 BEATS_PER_SESSION: Final = 4
@@ -91,6 +92,7 @@ class Membership:
         *,
         controller_epoch: int,
         held_topics: Iterable[bytes],
+        belonging: Belonging,
         rng: random.Random,
     ) -> None:
         self.phase = Phase.AWAY
@@ -103,6 +105,7 @@ class Membership:
         answered had been sent."""
         self._session_s = 0.0
         self._identity = identity
+        self._belonging = belonging
         self._endpoints = tuple(endpoints)
         self._connects = 0
         self._copy = ClusterCopy()
@@ -235,6 +238,8 @@ class Membership:
                 return self.lost(f"an unexpected {type(message).__name__}", now)
 
     def _snapshot_taken(self, message: SnapshotTaken, now: float) -> list[Action]:
+        if (refusal := self._belonging.meet(message, self.held_topics)) is not None:
+            return self._failed(refusal, GetSnapshot(message.request_id), now)
         refused = self._check_epoch(message.snapshot.controller_epoch, now)
         if refused:
             return refused

@@ -6,6 +6,7 @@ data.mdb    LMDB's data
 lock.mdb    LMDB's reader table; nothing but LMDB may ever open it (closing it drops LMDB's locks)
 ballast     space to give up when the disk is full
 ephemeral   there while a process runs without syncing; if it is still there, the data is void
+clusters    text: the ids of the clusters that the node has been in (`node/belonging.py`)
 """
 
 import re
@@ -23,7 +24,8 @@ DATA: Final = "data.mdb"
 LMDB_LOCK: Final = "lock.mdb"
 BALLAST: Final = "ballast"
 EPHEMERAL: Final = "ephemeral"
-OUR_FILES: Final = frozenset({FORMAT, LOCK, DATA, LMDB_LOCK, BALLAST, EPHEMERAL})
+CLUSTERS: Final = "clusters"
+OUR_FILES: Final = frozenset({FORMAT, LOCK, DATA, LMDB_LOCK, BALLAST, EPHEMERAL, CLUSTERS})
 
 EMPTY_DATA_BYTES_MAX: Final = 2 * 4096
 """LMDB's two meta pages: a data file that is not longer holds nothing."""

@@ -8,6 +8,7 @@ and have dropped exactly the topics that were deleted.
 import random
 from collections import deque
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tailrace.coordinator.private_state import ControllerEpochRaised
 from tailrace.coordinator.state import State
 from tailrace.node.actions import Action, Ask, Connect, Disconnect, Follow, GiveUp, Report, Subscribe
 from tailrace.node.assignment import Assignment
+from tailrace.node.belonging import Belonging
 from tailrace.node.identity import Identity
 from tailrace.node.membership import NODE_ID_PATIENCE_S, REPLY_S_MAX, SILENCE_S_MAX, Membership, Phase
 from tailrace.protocol.cluster import (
@@ -54,7 +56,15 @@ IDENTITY = Identity(1, Listener("tcp://node:1"), "storage", "", clean=True, dura
 
 
 def membership(epoch: int = 0, held: Any = (), endpoints: Any = ("tcp://c:1",)) -> Membership:
-    return Membership(IDENTITY, endpoints, controller_epoch=epoch, held_topics=held, rng=random.Random(1))
+    belonging = Belonging(Path("/nonexistent"))  # a node that was in no cluster yet
+    return Membership(
+        IDENTITY,
+        endpoints,
+        controller_epoch=epoch,
+        held_topics=held,
+        belonging=belonging,
+        rng=random.Random(1),
+    )
 
 
 class LossyCluster(RuleBasedStateMachine):
