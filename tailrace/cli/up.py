@@ -13,6 +13,7 @@ from tailrace.protocol.text import nodes_named
 from . import exit_codes
 from .cluster_config import load_cluster
 from .control import Control
+from .lost_store import lost_store
 from .new_folder import NewFolder
 from .options import data_dir_option, json_option, port_option
 from .output import discard_stdout, print_json
@@ -38,12 +39,15 @@ def up(file: Path, data_dir: Path | None, port: int | None, *, as_json: bool) ->
     show = print_json if as_json else _print_text
 
     was_ready = False
+    lost = lost_store(cluster.layout)
 
     def report(event: Event) -> None:
         nonlocal was_ready
         was_ready = was_ready or event["event"] == "ready"
         try:
             show(event)
+            if lost is not None and event["event"] in ("ready", "failed"):
+                show({"event": "warning", "message": lost})
         except OSError:  # its reader may go, or a disk under it fill up; the cluster stays
             discard_stdout()
 
@@ -80,6 +84,8 @@ def _print_text(event: Event) -> None:
         _say(f"{_name(event)} was added (pid {event['pid']})")
     elif event["event"] == "removed":
         _say(f"{_name(event)} was stopped for good")
+    elif event["event"] == "warning":
+        click.echo(event["message"], err=True)
     elif event["event"] == "failed":
         click.echo(f"Error: {event['message']}", err=True)
 

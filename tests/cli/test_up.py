@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -72,6 +73,26 @@ def test_data_survives_a_restart(up: Start, tailrace: Start, tmp_path: Path) -> 
     running = up(LOCAL, "--data-dir", folder, "--port", 0)
     where = ("-b", running.event()["bootstrap_servers"])
     assert tailrace("consume", "t", "-e", *where).stdout == "again\nagain\n"
+
+
+def test_a_coordinator_without_its_store_is_told_last(up: Start, tailrace: Start, tmp_path: Path) -> None:
+    running = up(LOCAL, "--data-dir", tmp_path, "--port", 0)
+    where = ("-b", running.event()["bootstrap_servers"])
+    tailrace("topic", "create", "t", *where)
+    tailrace("produce", "t", *where, given="still there\n")
+    assert running.stop() == 0
+    (tmp_path / "coordinator").rename(tmp_path / "kept")
+    running = up(LOCAL, "--data-dir", tmp_path, "--port", 0)
+    assert running.event()["event"] in ("ready", "failed")
+    told = running.event()
+    assert told["event"] == "warning"
+    assert "nodes hold the logs of 1 topic that this cluster does not know" in told["message"]
+    running.stop()
+    shutil.rmtree(tmp_path / "coordinator", ignore_errors=True)
+    (tmp_path / "kept").rename(tmp_path / "coordinator")
+    running = up(LOCAL, "--data-dir", tmp_path, "--port", 0)
+    where = ("-b", running.event()["bootstrap_servers"])
+    assert tailrace("consume", "t", "-e", *where).stdout == "still there\n"
 
 
 def test_people_get_one_line_and_the_logs_apart(tmp_path: Path) -> None:
