@@ -109,7 +109,7 @@ def test_a_move_is_watched_throttled_and_called_off(three: Cluster, tailrace: Ca
         shown = tailrace("cluster", "moves").out.splitlines()
         assert shown[1].split()[:4] == ["slow-0", str(before.leader), str(there), str(there)]
         assert "1.0 KiB/s" in shown[1]
-        stays = f"slow-0 stays on nodes {before.leader}\n"
+        stays = f"slow-0 stays on node {before.leader}\n"
         assert tailrace("cluster", "move", "slow-0", "--cancel").out == stays
         assert admin.describe_topic("slow").partitions[0].replicas == before.replicas
         assert admin.list_moves() == []
