@@ -136,6 +136,7 @@ class HandOver:
         except BaseException:
             self.interrupted = True
             raise
+        self._wake()  # there may be more to fetch now
 
     def recover(self) -> None:
         """Finish the change that was interrupted, and take back what the application did not get.

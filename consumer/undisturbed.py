@@ -16,12 +16,16 @@ class _Change:
     def __init__(self, action: Callable[[], None]) -> None:
         self._action = action
         self.done = False
+        self.failure: Exception | None = None
         self.bell = Bell()
 
     def make(self) -> None:
         """Once, however often it is called."""
         if not self.done:
-            self._action()
+            try:
+                self._action()
+            except Exception as error:  # noqa: BLE001 - it is the caller's, who waits
+                self.failure = error
             self.done = True
         self.bell.ring()
 
@@ -34,7 +38,10 @@ class Undisturbed:
         self._change: _Change | None = None
 
     def make(self, action: Callable[[], None]) -> None:
-        """Return when it is done. Interrupted, it may be done by then, or later: `finish` before all else."""
+        """Return when it is done, or raise what it raises.
+
+        Interrupted, it may be done by then, or later: `finish` before all else.
+        """
         if get_ident() != main_thread().ident:
             action()
             return
@@ -53,3 +60,5 @@ class Undisturbed:
         while not change.done:
             change.bell.wait(None)
         self._change = None
+        if change.failure is not None:
+            raise change.failure

@@ -1,6 +1,7 @@
 """From the buffers to the application: turns, positions, what is settled when, and what raises."""
 
 import json
+import threading
 from collections.abc import Callable
 from itertools import islice
 from random import Random
@@ -165,6 +166,16 @@ def test_the_engine_is_woken_when_a_buffer_that_was_full_has_room() -> None:
     assert desk.wakes == 0
     desk.poll(2)
     assert desk.wakes == 1
+
+
+def test_the_engine_is_woken_when_another_thread_has_changed_something() -> None:
+    """What it resumes may be fetched at once. (A change of the main thread's is made where fetches are.)"""
+    desk = Desk()
+    changer = threading.Thread(target=desk.hand_over.change, args=[lambda: desk.fill(0, numbered(0, 2))])
+    changer.start()
+    changer.join()
+    assert desk.wakes == 1
+    assert desk.poll() == {"0": [0, 1]}
 
 
 def test_the_engine_is_not_woken_for_a_buffer_that_had_room_before() -> None:
