@@ -24,6 +24,8 @@ class Shortage:
 
     def note(self, appends: Sequence[Append | Replicated], results: Sequence[object], now_ms: int) -> None:
         """What became of a group. It is over when a batch is stored that is as large as those refused."""
+        if not self.needed_bytes and StorageFullError not in map(type, results):
+            return  # as nearly always
         refused = [
             len(append.batch)
             for append, result in zip(appends, results, strict=True)
@@ -31,7 +33,7 @@ class Shortage:
         ]
         if refused:
             self._refused(max(refused), now_ms)
-        elif self.needed_bytes and max(len(append.batch) for append in appends) >= self.needed_bytes:
+        elif max(len(append.batch) for append in appends) >= self.needed_bytes:
             self._over()
         else:
             self.look(now_ms)

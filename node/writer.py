@@ -354,7 +354,8 @@ class Writer:
             self._chores.done(chore, more=False)
         else:
             self._chores.done(chore, more=more)
-        self.shortage.look(self._wall_ms())
+        if self.shortage.needed_bytes:
+            self.shortage.look(self._wall_ms())
 
     def _slice(self, chore: Chore) -> bool:
         if chore.config is None:

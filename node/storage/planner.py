@@ -6,6 +6,7 @@ log, a file or a clock; a plan that is not carried out leaves no trace.
 """
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Final, NamedTuple
 
 from tailrace.protocol.batch import CONTROL, TRANSACTIONAL, BatchHeader, check_crc
@@ -96,8 +97,7 @@ class Planner:
             original = self._original_offset(log, producer, header)
             if original is not None:
                 return Appended(original, original + header.last_offset_delta, duplicate=True)
-        self._refuse_giant(len(batch))
-        self._take_room(plan, (log.partition_id, producer_id), len(batch))
+        self._take_room(plan, (log.partition_id, producer_id), len(batch), self._room_bytes_max)
         base_offset = plan.next_offset
         last_offset = plan.add(batch, header, shared=shared)
         if producer_id >= 0:
@@ -142,16 +142,15 @@ class Planner:
         except (OutOfOrderSequenceError, UnknownProducerIdError) as error:
             raise self._blocked.get((log.partition_id, header.producer_id), error) from None
 
-    def _refuse_giant(self, size: int) -> None:
-        if stored_bytes(size) > self._room_bytes_max:
-            raise BatchTooLargeError(
-                f"a batch of {size} bytes can never be stored within this node's quota, which has room for"
-                f" {self._room_bytes_max}: give the node a larger quota, or send smaller batches"
-            )
-
-    def _take_room(self, plan: LogPlan, stream: tuple[int, int], size: int) -> None:
+    def _take_room(self, plan: LogPlan, stream: tuple[int, int], size: int, most_bytes: float = inf) -> None:
+        """`most_bytes`: what takes more is refused for good if there is no room."""
         needed = stored_bytes(size)
         if needed > self._room_bytes:
+            if needed > most_bytes:
+                raise BatchTooLargeError(
+                    f"a batch of {size} bytes can never be stored within this node's quota, which has room"
+                    f" for {most_bytes}: give the node a larger quota, or send smaller batches"
+                )
             error = StorageFullError(
                 f"no room for a batch of {size} bytes; retention, deleting topics, a larger quota"
                 " or more free disk make room, and writing resumes by itself"
