@@ -118,11 +118,13 @@ class Accumulator:
         """An open batch with room for `size` bytes. The lock is held, let go to wait. Raises as `append`."""
         until = now + self._max_block_s
         while True:
-            self._check_target(topic, partition)
+            if topic.gone or partition is not None or self._error is not None:
+                self._check_target(topic, partition)
             at = topic.sticky if partition is None else partition
             batch = topic.open[at]
             batch.tick = 0.0  # `now` may be long ago when there is room at last
-            batch.mend()
+            if batch.torn:
+                batch.mend()
             if size <= batch.room:
                 return batch
             if size - RECORD_OVERHEAD_BYTES > self.record_bytes_max:
@@ -188,7 +190,8 @@ class Accumulator:
 
     def _seal(self, batch: Batch, topic: TopicBuffers) -> None:
         """Nothing more goes into the batch; the I/O thread takes it from here."""
-        batch.mend()
+        if batch.torn:
+            batch.mend()
         partition, count = batch.partition, batch.length
         next_sticky = topic.sticky
         if partition == topic.sticky:
@@ -214,7 +217,8 @@ class Accumulator:
 
     def stamp(self, batch: Batch, index: int, now: float) -> None:
         """Record `index`, the one being added, is of now. Due at `batch.tick`; the lock is held."""
-        batch.mend()
+        if batch.torn:
+            batch.mend()
         if now >= self._tick:
             self.read_clock(now)
         if batch.time_ms != self.time_ms:

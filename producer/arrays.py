@@ -180,9 +180,7 @@ def _shape(array: NDArray[Any]) -> str:
 def as_arrow(name: str, column: Any) -> Any:
     """A pyarrow Array, or a ChunkedArray."""
     check_unnamed(name, column)
-    if (
-        repr(getattr(column, "dtype", None)) == "Object"
-    ):  # of polars, which would give addresses for its bytes
+    if repr(getattr(column, "dtype", None)) == "Object":  # of polars: Arrow gets addresses of it
         raise InvalidArgumentError(f"{name} is a series of Python objects: give a list, column.to_list()")
     try:
         import pyarrow as pa

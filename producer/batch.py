@@ -231,8 +231,6 @@ class Batch:
 
         The values, which are added last, tell what is whole.
         """
-        if not self.torn:
-            return
         count = self.length
         while self.parts and sum(part.record_count for part in self.parts) > count:
             self.parts.pop()

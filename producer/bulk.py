@@ -123,7 +123,8 @@ def pour(
     while start < count:
         place = topic.sticky if partition == STICKY else partition
         batch = topic.open[place]
-        batch.mend()
+        if batch.torn:
+            batch.mend()
         stop = _fitting(ends, start, accumulator.batch_bytes - batch.filled)
         mixed = batch is not NOWHERE and (batch.packed > 0) != columns.packed
         if mixed or (stop == start and batch.filled):
