@@ -1,7 +1,7 @@
 """`tailrace verify`: read all that stopped nodes have stored, and compare it."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +17,7 @@ from .output import print_json
 from .units import human_bytes
 
 if TYPE_CHECKING:
-    from tailrace.node.storage.verify import Report
-
-Progress = Callable[[int, int], None]
-"""Is given the bytes that were read, and those there are."""
+    from tailrace.node.storage.verify import Progress, Report
 
 
 @click.command()
@@ -78,7 +75,7 @@ def _print_text(folder: Path, report: "Report") -> None:
 
 
 @contextmanager
-def _shown(folder: Path) -> Iterator[Progress]:
+def _shown(folder: Path) -> "Iterator[Progress]":
     """A line on a terminal that is replaced; nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
