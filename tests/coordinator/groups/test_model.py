@@ -218,16 +218,22 @@ def test_without_revoking_first_two_hold_a_partition(monkeypatch: pytest.MonkeyP
         run_state_machine_as_test(GroupModel, settings=FIND_ONE)
 
 
+def two_members() -> tuple[World, Client, Client]:
+    """Of one topic with two partitions; each holds one."""
+    world = World()
+    world.set_topic("a", 2)
+    one = world.start(("a",))
+    world.calm()
+    two = world.start(("a",))
+    world.calm()
+    return world, one, two
+
+
 def test_who_gives_up_slowly_takes_nothing_that_is_anothers_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """The guard of `Membership.hold`: what it was told may have been taken away while it gave up the rest."""
 
     def play() -> None:
-        world = World()
-        world.set_topic("a", 2)
-        one = world.start(("a",))
-        world.calm()
-        two = world.start(("a",))
-        world.calm()
+        world, one, two = two_members()
         world.stop(two)
         world.pass_time(0.25)
         assert len(one.membership.assigned) == 2
@@ -278,12 +284,7 @@ def test_a_report_from_before_a_grant_gives_nothing_away(monkeypatch: pytest.Mon
     """The guard of `release`: the member may not have heard yet of what it would give up."""
 
     def play() -> None:
-        world = World()
-        world.set_topic("a", 2)
-        one = world.start(("a",))
-        world.calm()
-        two = world.start(("a",))
-        world.calm()
+        world, one, two = two_members()
         # What it says now stays in a connection that has ended, and arrives much later.
         late = GroupHeartbeat(
             0,
