@@ -96,12 +96,6 @@ class AssignedPartition:
         self.settled = self.in_hand_from = self.position
         self.settled_epoch = self.position_epoch
 
-    def push(self, raw: RawBatch) -> None:
-        """A batch was fetched; the next one is asked for from its end."""
-        self.buffer.append(raw)
-        self.buffered_bytes += len(raw.data)
-        self.fetch_offset = raw.end
-
     def pop(self) -> None:
         """The first batch is handed over to its last record.
 

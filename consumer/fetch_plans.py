@@ -1,10 +1,12 @@
-"""What the fetcher wants to be sent, and what it has counted. Values only."""
+"""What the fetcher wants to be sent, and what it has counted. Pure."""
+
+from collections.abc import Mapping
 
 import msgspec
 
-from tailrace.protocol.messages import FetchEntry, OffsetQuery
+from tailrace.protocol.messages import EARLIEST, LATEST, FetchEntry, OffsetQuery
 
-from .assigned import Key
+from .assigned import AssignedPartition, Key
 
 
 class FetchPlan(msgspec.Struct, frozen=True):
@@ -28,6 +30,23 @@ class LookupPlan(msgspec.Struct, frozen=True):
     node: int
     keys: list[Key]
     queries: list[OffsetQuery]
+
+
+def entries_of(partitions: Mapping[Key, AssignedPartition], bytes_max: int) -> list[FetchEntry]:
+    """What a fetch says of these partitions."""
+    return [
+        FetchEntry(*key, partition.leader_epoch, partition.fetch_offset, bytes_max)
+        for key, partition in partitions.items()
+    ]
+
+
+def queries_of(partitions: Mapping[Key, AssignedPartition]) -> list[OffsetQuery]:
+    """What a look-up asks about them: two questions each."""
+    return [
+        OffsetQuery(*key, partition.leader_epoch, which, partition.begins_after)
+        for key, partition in partitions.items()
+        for which in (EARLIEST, LATEST)
+    ]
 
 
 class FetchStatistics:

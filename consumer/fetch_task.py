@@ -38,9 +38,9 @@ class FetchTask:
         self._fetcher = fetcher
         self._config = config
         self._lock = lock
-        self._news = Bell()
-        self._waiting = False
-        """Is the application's thread in a wait that nobody has ended?"""
+        self._desk = engine.desk()
+        self._trickles = False
+        """Was there little in the last reply? Then the application's thread reads the next one itself."""
         self._back = Bell()
         self._goes_first = False
         """Was it woken for little? Then it goes first, until it waits again."""
@@ -107,6 +107,7 @@ class FetchTask:
             on_reply=partial(self._replied, plan),
             timeout_s=(config.fetch_max_wait_ms + config.request_timeout_ms) / 1000,
             reply_bytes=plan.reply_bytes,
+            swift=True,
         )
 
     def _look_up(self, plan: LookupPlan) -> None:
@@ -117,13 +118,19 @@ class FetchTask:
         if not isinstance(reply, Fetched):
             self._failed(plan, reply)
             return
-        little = sum(map(len, frames)) < LOCAL_PAYLOAD_BYTES_MIN
+        goes_first = False
+        little = self._trickles = sum(map(len, frames)) < LOCAL_PAYLOAD_BYTES_MIN
         with self._lock:
-            self._fetcher.replied(plan.fetch_id, reply.results, frames, monotonic())
+            try:
+                self._fetcher.replied(plan, reply.results, frames, monotonic())
+            except MalformedRequestError as error:
+                self._engine.submit(partial(self._failed, plan, error))
             if self._fetcher.ready:
-                self._goes_first = self._waiting and little
+                goes_first = self._desk.taken and little
+                if goes_first:
+                    self._goes_first = True
                 self._tell()
-        if self._goes_first:
+        if goes_first:
             self._back.wait(GOES_FIRST_S)
             self._goes_first = False
 
@@ -192,32 +199,34 @@ class FetchTask:
             if self._worth_waking():
                 self._tell()
 
+    def release(self) -> None:
+        """Nobody will wait any more."""
+        self._desk.close()
+
     def wake_engine(self) -> None:
         """Fetches may go out now."""
         self._engine.wake()
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
         """Until the condition, looked at under the lock, holds; False if it does not and the time is over."""
+        desk = self._desk
         until = None if timeout_s is None else monotonic() + timeout_s
         while True:
             with self._lock:
                 if condition():
                     return True
-                self._waiting = timeout_s is None or timeout_s > 0
-            if not self._waiting:
+                desk.taken = waits = timeout_s is None or timeout_s > 0
+            if self._fetcher.answered:  # the I/O thread may not know yet that there is more to ask for
+                self._engine.wake()
+            if not waits:
                 return False
             if self._goes_first:
                 self._back.ring()
-            try:
-                self._news.wait(timeout_s)
-            finally:
-                self._waiting = False
+            desk.wait(timeout_s, reads=self._trickles)
             timeout_s = None if until is None else until - monotonic()
 
     def _tell(self) -> None:
-        if self._waiting:
-            self._waiting = False
-            self._news.ring()
+        self._desk.ring()
         if self._listener is not None:
             self._listener()
 

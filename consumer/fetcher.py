@@ -15,13 +15,10 @@ from operator import attrgetter
 from random import Random
 from typing import Final
 
-from tailrace.protocol.batch import parse_header
 from tailrace.protocol.cluster import TopicInfo
 from tailrace.protocol.crc import Buffer
 from tailrace.protocol.errors import (
-    BatchTooLargeError,
     ClosedError,
-    CorruptBatchError,
     ErrorCode,
     MalformedRequestError,
     TailraceError,
@@ -31,21 +28,17 @@ from tailrace.protocol.errors import (
 )
 from tailrace.protocol.limits import FETCH_BUFFER_BYTES_MAX, FETCHES_AHEAD
 from tailrace.protocol.messages import (
-    EARLIEST,
-    LATEST,
     NO_EPOCH,
     ErrorInfo,
-    FetchEntry,
     FetchResult,
-    OffsetQuery,
     OffsetResult,
 )
 
 from .assigned import NO_FETCH, AssignedPartition, Key, Reset
 from .failures import corrupt_batch, deleted_topic, out_of_range
-from .fetch_plans import FetchPlan, FetchStatistics, LookupPlan
+from .fetch_plans import FetchPlan, FetchStatistics, LookupPlan, entries_of, queries_of
 from .flights import Flight, Flights, Node
-from .open_batch import RawBatch
+from .open_batch import RawBatch, raw_batches
 
 _NODE_MAY_NOT_KNOW_YET: Final = (ErrorCode.UNKNOWN_TOPIC, ErrorCode.UNKNOWN_PARTITION)
 """From a node these are no verdict: it may hear of a topic later than we do. The cluster state decides."""
@@ -73,7 +66,7 @@ class Fetcher:
         self.ready: dict[Key, AssignedPartition] = {}
         """Something to hand over or to raise, the one whose turn it is first."""
         self._flights = Flights(random)
-        self._answered: list[tuple[Flight, int]] = []
+        self.answered: dict[Flight, int] = {}
         """Flights that `plan` is to land, and how many bytes of batches each has brought."""
         self.retry_at: float | None = None
         """When `plan` would have more to send than at its last call, if nothing else happens."""
@@ -160,29 +153,31 @@ class Fetcher:
         return plans
 
     def replied(
-        self, fetch_id: int, results: Sequence[FetchResult], frames: Sequence[Buffer], now: float
+        self, plan: FetchPlan, results: Sequence[FetchResult], frames: Sequence[Buffer], now: float
     ) -> None:
         """A node has answered a fetch: `frames` are the batches of all `results`, in their order.
 
-        They can be handed over at once. Landing the flight, for which nobody waits, is left to `plan`.
+        They can be handed over at once. Landing the flight, for which nobody waits, is left to the method
+        `plan`. What a signal handler interrupts is told once more: that is the same as once. Raises
+        MalformedRequestError for what is `failed`.
         """
         announced = sum(map(_batches_of, results))
         if announced != len(frames):
-            error = MalformedRequestError(f"a reply of {len(frames)} frames that speaks of {announced}")
-            self.failed(fetch_id, error, now)
+            raise MalformedRequestError(f"a reply of {len(frames)} frames that speaks of {announced}")
+        flight = self._flights.in_air(plan.fetch_id, plan.epoch)
+        if flight is None:
             return
-        flight = self._flights.by_id[fetch_id]
-        self._answered.append((flight, sum(map(len, frames))))
+        size = sum(map(len, frames))
         if flight.node.failing:
             flight.node.reached()
         start = 0
         for result in results:
             end = start + result.batches
-            partition = flight.partitions.pop((result.topic_id, result.partition), None)
+            partition = flight.partitions.get((result.topic_id, result.partition))
             if partition is not None:
-                partition.fetch, self._idle[partition.key] = NO_FETCH, partition
-                self._take(partition, result, frames[start:end], now)
+                self._take(flight, partition, result, frames[start:end], now)
             start = end
+        self.answered[flight] = size
 
     def located(self, plan: LookupPlan, results: Sequence[OffsetResult], now: float) -> None:
         """A node has answered where logs start and end, in the order of the queries."""
@@ -206,6 +201,8 @@ class Fetcher:
 
     def failed(self, fetch_id: int, error: TailraceError, now: float) -> None:
         """A fetch or look-up got an error instead of an answer."""
+        if fetch_id not in self._flights.by_id:
+            return  # told once more
         flight = self._land(fetch_id)
         if isinstance(error, ClosedError):
             return
@@ -280,30 +277,20 @@ class Fetcher:
         return at <= now
 
     def _look_up(self, flight: Flight, partitions: dict[Key, AssignedPartition]) -> LookupPlan:
-        queries = [
-            OffsetQuery(*key, partition.leader_epoch, which, partition.begins_after)
-            for key, partition in partitions.items()
-            for which in (EARLIEST, LATEST)
-        ]
-        keys = list(partitions)
-        for key in keys:
+        for key in partitions:
             del self._idle[key]
-        return LookupPlan(flight.fetch_id, flight.node.node_id, keys, queries)
+        return LookupPlan(flight.fetch_id, flight.node.node_id, list(partitions), queries_of(partitions))
 
     def _fetch(self, flight: Flight, partitions: dict[Key, AssignedPartition]) -> FetchPlan:
         self.statistics.fetches += 1
-        entries = []
-        for key, partition in partitions.items():
-            entries.append(
-                FetchEntry(*key, partition.leader_epoch, partition.fetch_offset, self._partition_bytes)
-            )
+        for key in partitions:
             del self._idle[key]
-        node = flight.node
+        entries, node = entries_of(partitions, self._partition_bytes), flight.node
         return FetchPlan(flight.fetch_id, node.node_id, entries, flight.number, flight.epoch, node.room)
 
     def _land_answered(self) -> None:
-        answered, self._answered = self._answered, []
-        for flight, size in answered:
+        answered, self.answered = self.answered, {}
+        for flight, size in answered.items():
             self._flights.land(flight.fetch_id)
             flight.node.brought(size)
             for partition in flight.retried:
@@ -328,27 +315,38 @@ class Fetcher:
             self._idle.update(self._flights.end(partition))
 
     def _take(
-        self, partition: AssignedPartition, result: FetchResult, batches: Sequence[Buffer], now: float
+        self,
+        flight: Flight,
+        partition: AssignedPartition,
+        result: FetchResult,
+        batches: Sequence[Buffer],
+        now: float,
     ) -> None:
-        if result.error.code != ErrorCode.NONE:
-            self._refused(partition, result.error, now)
-            return
-        if partition.retry_at:
+        """All at once, or not at all; an error that is not noted any more comes again with the next fetch."""
+        key, answered = partition.key, result.error.code == ErrorCode.NONE
+        raw, end, size, error = raw_batches(batches, partition.fetch_offset)
+        if answered and partition.retry_at:
             partition.clear_backoff()
-        partition.reset = self._reset
-        if result.high_watermark >= 0:
-            partition.high_watermark = result.high_watermark
-        try:
-            for batch in batches:
-                header = parse_header(batch)
-                end = header.base_offset + header.last_offset_delta + 1
-                if end > partition.fetch_offset:
-                    partition.push(RawBatch(batch, header, partition.fetch_offset, end))
-                    self.buffered_bytes += len(batch)
-                    self.statistics.bytes += len(batch)
-        except (CorruptBatchError, BatchTooLargeError) as error:
-            self._fail(partition, corrupt_batch(partition.name, partition.fetch_offset, None, error))
-        self._show(partition)
+
+        # Not a call from here on: what a signal handler raises comes at calls, so before all this or after.
+        del flight.partitions[key]
+        partition.fetch, self._idle[key] = NO_FETCH, partition
+        if answered:
+            partition.reset = self._reset
+            if result.high_watermark >= 0:
+                partition.high_watermark = result.high_watermark
+            partition.buffer += raw
+            partition.buffered_bytes += size
+            partition.fetch_offset = end
+            self.buffered_bytes += size
+            self.statistics.bytes += size
+            if partition.buffer and not (partition.paused or partition.aside) and key not in self.ready:
+                self.ready[key] = partition
+
+        if not answered:
+            self._refused(partition, result.error, now)
+        elif error is not None:
+            self._fail(partition, corrupt_batch(partition.name, end, None, error))
 
     def _refused(self, partition: AssignedPartition, refused: ErrorInfo, now: float) -> None:
         self.statistics.errors += 1

@@ -148,6 +148,11 @@ class Flights:
         flight.epoch += 1
         self._send(flight, partitions)
 
+    def in_air(self, fetch_id: int, epoch: int) -> Flight | None:
+        """The flight whose fetch of this number in its session has no answer yet; None if it has."""
+        flight = self.by_id.get(fetch_id)
+        return flight if flight is not None and flight.in_air and flight.epoch == epoch else None
+
     def land(self, fetch_id: int) -> Flight:
         """There is an answer, or there will be none."""
         flight = self.by_id[fetch_id]

@@ -6,15 +6,16 @@ is C-built calls over columns.
 """
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from tailrace.protocol.batch import BatchHeader, check_crc
+from tailrace.protocol.batch import BatchHeader, check_crc, parse_header
 from tailrace.protocol.crc import Buffer
 from tailrace.protocol.decode import decode
-from tailrace.protocol.errors import BatchTooLargeError, CorruptBatchError
+from tailrace.protocol.errors import BatchTooLargeError, CorruptBatchError, TailraceError
 from tailrace.protocol.record import Record, TopicPartition
 
 from .column_batch import ColumnBatch
@@ -30,6 +31,30 @@ class RawBatch(msgspec.Struct, frozen=True, gc=False):
     header: BatchHeader
     start: int
     end: int
+
+
+class RawBatches(NamedTuple):
+    """What has come for a partition, up to what cannot be read: the offset behind it, its size in bytes."""
+
+    batches: list[RawBatch]
+    end: int
+    size: int
+    error: TailraceError | None
+
+
+def raw_batches(batches: Sequence[Buffer], start: int) -> RawBatches:
+    """What is to be handed over of these from the offset `start` on."""
+    raw, end, size = [], start, 0
+    try:
+        for batch in batches:
+            header = parse_header(batch)
+            behind = header.base_offset + header.last_offset_delta + 1
+            if behind > end:
+                raw.append(RawBatch(batch, header, end, behind))
+                end, size = behind, size + len(batch)
+    except (CorruptBatchError, BatchTooLargeError) as error:
+        return RawBatches(raw, end, size, error)
+    return RawBatches(raw, end, size, None)
 
 
 class OpenBatch:

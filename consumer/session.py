@@ -130,6 +130,7 @@ class Session:
                 self.engine.wait_for_topic(dead_letters, self.engine.request_timeout_s)
         except BaseException:
             self.engine.close()
+            self._task.release()
             raise
 
     def __repr__(self) -> str:
@@ -287,6 +288,7 @@ class Session:
             self.commits.close()
         finally:
             self.engine.close()
+            self._task.release()
             self.one_thread.inside = outer
 
     def _log_failure(self, error: TailraceError | None) -> None:

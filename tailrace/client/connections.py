@@ -36,6 +36,7 @@ from tailrace.transport.poller import Poller
 from .link import COORDINATOR, Link, Links, Location
 from .local_path import OPEN_TIMEOUT_S, LocalPath, Told
 from .pending import Frame, Pending, PendingRequests, ReplyHandler, read_reply
+from .piped_replies import PipedReplies
 
 LAST_WORDS_MS: Final = 2_000
 """What nobody answers (acks=0) gets so long to leave when a client is closed."""
@@ -72,6 +73,7 @@ class Connections:
         self._links = Links(random)
         self._by_source: dict[Connection | Pipes, Link] = {}
         self._pending = PendingRequests()
+        self.piped = PipedReplies(poller, self._pending)
         self.next_id: Callable[[], int] = itertools.count(1).__next__
         """A request id that was not used before; from any thread."""
         self._closed: TailraceError | None = None
@@ -91,21 +93,15 @@ class Connections:
         timeout_s: float,
         now: float,
         reply_bytes: int = 0,
+        swift: bool = False,
     ) -> None:
-        """Send, or keep until it can be sent. `on_reply` is called exactly once, later."""
+        """Send, or keep until it can be sent. `on_reply` is called once, later; for `swift` see `Pending`."""
         pending = Pending(
-            request_id,
-            destination,
-            header,
-            frames,
-            on_reply=on_reply,
-            since=now,
-            deadline=now + timeout_s,
-            reply_bytes=reply_bytes,
+            request_id, destination, header, frames, on_reply, now, now + timeout_s, reply_bytes, swift
         )
+        self._pending.add(pending)  # before it is on its way: another thread may read its reply
         link = self._links[destination]
         sent = link.ready and not link.unsent and self._transmit(link, pending, now)
-        self._pending.add(pending)  # once it is on its way: its reply is read by this thread, later
         if pending.deadline < self.due_at:
             self.due_at = pending.deadline
         if self._closed is not None:
@@ -118,7 +114,7 @@ class Connections:
         link = self._links[destination]
         if link.ready and not link.unsent and link.connection is not None:
             payload = list(map(joined, frames))
-            if link.pipe(header, payload):
+            if link.pipe(header, payload, first=not link.owed):
                 return True
             link.told = True
             if link.connection.send(header, payload):
@@ -158,13 +154,14 @@ class Connections:
                 path.open_arena(now)
             frames = path.outgoing(pending)
         header, payload = pending.header, list(map(joined, frames))
-        if not (link.pipe(header, payload) or connection.send(header, payload)):
+        link.owed += 1  # as above
+        if not (link.pipe(header, payload, first=link.owed == 1) or connection.send(header, payload)):
+            link.owed = max(0, link.owed - 1)
             if path is not None:
                 path.withdraw(pending.request_id)
             self.due_at = -inf
             return False
         pending.mark_sent()
-        link.owed += 1
         return True
 
     def _ask(self, node: int, request: Callable[[int], Request], told: Told, now: float) -> None:
@@ -175,7 +172,7 @@ class Connections:
 
     def _watch(self, link: Link, pipes: Pipes) -> None:
         self._by_source[pipes] = link
-        self._poller.add(pipes)
+        self.piped.watch(pipes, link)
 
     def paths(self) -> dict[int, str]:
         """How payloads travel to and from each connected node. Any thread."""
@@ -211,6 +208,11 @@ class Connections:
         if link.unsent:
             self._flush(link, now)
 
+    def take_over(self, now: float) -> None:
+        """Go on with what the application's thread has begun to read."""
+        for pipes in self.piped.take_over():
+            self.receive(pipes, now)
+
     def _receive_replies(self, link: Link, connection: Connection, at_most: int) -> int:
         """How many there were. Not looked for where none can be: that costs more than to receive one."""
         received = 0
@@ -230,7 +232,7 @@ class Connections:
         if link.path is None or link.path.pipes is None or link.connection is None:
             return
         try:
-            messages = link.path.pipes.receive()
+            messages = self.piped.receive(link.path.pipes)
         except MalformedRequestError as error:
             _log.warning("%s: %s", link, error)
             link.connection.give_up()
@@ -370,7 +372,7 @@ class Connections:
         if link.path is not None:
             if link.path.pipes is not None:
                 del self._by_source[link.path.pipes]
-                self._poller.remove(link.path.pipes)
+                self.piped.forget(link.path.pipes)
             link.path.close()
             link.path = None
 

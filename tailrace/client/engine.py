@@ -32,6 +32,7 @@ from tailrace.transport.endpoint import diagnose
 from . import lifecycle
 from .answer import Answer
 from .bootstrap import Bootstrap
+from .desk import Desk
 from .link import COORDINATOR, Link
 from .loop import Loop, Task
 from .notice import Notice
@@ -217,6 +218,10 @@ class Engine:
         if wait_in_steps(self._loop.ended.wait, seconds):
             self.check()
 
+    def desk(self) -> Desk:
+        """For one thread of the application's, which waits there and closes it."""
+        return Desk(self._loop.connections.piped, self._loop.wake)
+
     def submit(self, action: Callable[[], None]) -> None:
         """Run `action` in the I/O thread soon. Raises ClosedError once closed."""
         self.check()
@@ -270,12 +275,14 @@ class Engine:
         on_reply: ReplyHandler,
         timeout_s: float | None = None,
         reply_bytes: int = 0,
+        swift: bool = False,
     ) -> None:
         """Send a request, or keep it until `destination` can be reached. Only in the I/O thread.
 
         `on_reply` is called in the I/O thread exactly once, never before this returns: with the
         reply and its frames, or with the error that came instead. `frames` must not change before. Up to
-        `reply_bytes` of its payload come by way of shared memory, if the node is on this machine.
+        `reply_bytes` of its payload come by way of shared memory, if the node is on this machine. `swift`: a
+        small reply is handled by the application's thread if that waits at a `Desk`, perhaps twice.
         """
         assert threading.get_ident() == self._loop.thread_id, "sockets belong to the I/O thread"
         connections = self._loop.connections
@@ -289,6 +296,7 @@ class Engine:
             timeout_s=self.request_timeout_s if timeout_s is None else timeout_s,
             now=monotonic(),
             reply_bytes=reply_bytes,
+            swift=swift,
         )
 
     def tell(

@@ -73,14 +73,14 @@ class Link:
         """Is it a node on this machine?"""
         return self.destination != COORDINATOR and self.endpoint.startswith("ipc://")
 
-    def pipe(self, header: bytes, payload: Sequence[Buffer]) -> bool:
-        """Send a message through the pipe, if there is one and it may go there.
+    def pipe(self, header: bytes, payload: Sequence[Buffer], *, first: bool) -> bool:
+        """Send a message through the pipe, if there is one and it may go there. `first`: nothing is owed yet.
 
         It overtakes nobody there: one behind a message that has gone around the pipe follows that, until all
         are answered. Nothing tells when what has no answer has arrived: behind that, nothing is piped.
         """
         pipes = None if self.path is None or self.told else self.path.pipes
-        self.piped = pipes is not None and (self.piped or not self.owed) and pipes.send(header, payload)
+        self.piped = pipes is not None and (self.piped or first) and pipes.send(header, payload)
         return self.piped
 
     def due(self, now: float) -> float:

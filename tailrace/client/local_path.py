@@ -126,6 +126,10 @@ class LocalPath:
         self._slots[pending.request_id], descriptor = taken
         return frames_of(descriptor)
 
+    def has_slot(self, request_id: int) -> bool:
+        """Was room in the arena given to this request, or to its reply?"""
+        return request_id in self._slots
+
     def withdraw(self, request_id: int) -> None:
         """The request was not sent after all."""
         slot = self._slots.pop(request_id, None)

@@ -149,6 +149,8 @@ class Loop:
         """Wait, take in what has come, do what follows from it; and again."""
         self._poller.add(self._wakeup)
         while not self._stopping:
+            if self.connections.piped.unfinished:  # first of all: what follows may build on it
+                self.connections.take_over(monotonic())
             for source in self._wait(self._step(monotonic())):
                 if source is self._wakeup:
                     self._flagged = True
@@ -160,9 +162,9 @@ class Loop:
     def _step(self, now: float) -> float:
         """Everything that is due; when there will be more if nothing comes in (monotonic s, infinity)."""
         self._woken = False
+        connections, follower = self.connections, self.follower
         for _ in range(len(self._actions)):
             self._actions.popleft()()
-        connections, follower = self.connections, self.follower
         if follower.changed:
             follower.changed = False
             connections.relocate(now)
@@ -186,6 +188,8 @@ class Loop:
         if self._flagged:  # only now: what was done meanwhile did not have to wait for it
             self._flagged = False
             self._wakeup.clear()
+        if self.connections.piped.lent:
+            self.connections.piped.take_back()
         # Whoever hands something over looks at `_sleeping` afterwards, so that one of us sees the other.
         self._sleeping = True
         if self._actions or self._woken or self._stopping:

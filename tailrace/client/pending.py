@@ -21,7 +21,8 @@ class Pending(msgspec.Struct, eq=False):
     """One request. Its header and frames are kept only until it is sent.
 
     `since` is when it was made, `deadline` when it stops waiting (monotonic seconds); `reply_bytes` is how
-    much payload its reply may have in shared memory.
+    much payload its reply may have in shared memory. `swift`: a reply that is no error may be handled by the
+    application's thread, and once more by the I/O thread if that was interrupted.
     """
 
     request_id: int
@@ -32,6 +33,7 @@ class Pending(msgspec.Struct, eq=False):
     since: float
     deadline: float
     reply_bytes: int = 0
+    swift: bool = False
 
     @property
     def sent(self) -> bool:
@@ -50,6 +52,8 @@ class PendingRequests:
     def __init__(self) -> None:
         self._requests: dict[int, Pending] = {}
         self._deadlines: list[tuple[float, int]] = []
+        self._claimed: tuple[Pending, Reply, Sequence[Frame]] | None = None
+        """What the application's thread handles, or was interrupted in."""
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -76,6 +80,23 @@ class PendingRequests:
             return None
         del self._requests[request_id]
         return pending
+
+    def claim(self, pending: Pending, reply: Reply, frames: Sequence[Frame]) -> bool:
+        """It is answered: `finish_claimed` must follow. False if it was taken out meanwhile."""
+        request_id, claimed = pending.request_id, (pending, reply, frames)
+        if request_id not in self._requests:  # not a call from here on
+            return False
+        self._claimed = claimed
+        del self._requests[request_id]
+        return True
+
+    def finish_claimed(self) -> None:
+        """Tell of the answer, if there is one that its handler was not told, or not to the end."""
+        claimed = self._claimed
+        if claimed is not None:
+            pending, reply, frames = claimed
+            pending.on_reply(reply, frames)
+            self._claimed = None
 
     def take_sent(self, destination: int) -> list[Pending]:
         """Remove the requests that a destination was given, oldest first."""

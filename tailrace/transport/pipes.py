@@ -11,8 +11,9 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from mmap import PAGESIZE
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from tailrace.protocol.limits import PIPED_BYTES_MAX
 from tailrace.protocol.piped import pack, unpack
@@ -21,6 +22,9 @@ from .server import Buffer
 
 PIPE_READ_BYTES: Final = 16 * PAGESIZE
 """What a pipe holds at most, unless it was asked to hold more: one read empties it."""
+
+Message: TypeAlias = tuple[bytes, list[bytes]]
+"""(header, payload frames)."""
 
 assert sys.platform != "linux" or PIPED_BYTES_MAX <= select.PIPE_BUF
 
@@ -33,9 +37,10 @@ class PipeEnd(NamedTuple):
 
 
 class Pipes:
-    """The client's side. Belongs to one thread. Raises OSError where there are no pipes, or no more files.
+    """The client's side. Replies are read by one thread at a time.
 
-    `requests_end` and `replies_end` are the ends that the node is to open.
+    Raises OSError where there are no pipes, or no more files. `requests_end` and `replies_end` are the ends
+    that the node is to open.
     """
 
     def __init__(self) -> None:
@@ -50,6 +55,9 @@ class Pipes:
             raise
         self.requests_end = PipeEnd(requests_fd, os.fstat(requests_fd).st_ino)
         self.replies_end = PipeEnd(replies_fd, os.fstat(replies_fd).st_ino)
+        self.inbox: list[Message] = []
+        """What was read, and not taken out yet."""
+        self._packed: list[bytes] = []
 
     def pollables(self) -> Sequence[int]:
         """What a `Poller` watches."""
@@ -66,12 +74,28 @@ class Pipes:
             return False
         return True
 
-    def receive(self) -> list[tuple[bytes, list[bytes]]]:
-        """The replies that are there, as (header, payload frames). Raises MalformedRequestError."""
-        try:
-            return unpack(os.read(self._replies, PIPE_READ_BYTES))
-        except BlockingIOError:
-            return []
+    def fileno(self) -> int:
+        """Where replies come from."""
+        return self._replies
+
+    def receive(self) -> list[Message]:
+        """The replies that are there. Raises MalformedRequestError."""
+        self.read()
+        inbox, self.inbox = self.inbox, []
+        return inbox
+
+    def read(self) -> None:
+        """Put the replies that are there into the inbox. Raises MalformedRequestError.
+
+        Nothing is lost if a signal handler raises meanwhile: between a read and its note there is no point
+        where one could run.
+        """
+        with suppress(BlockingIOError):
+            self._packed.extend(map(os.read, (self._replies,), (PIPE_READ_BYTES,)))
+        while self._packed:
+            messages = unpack(self._packed[0])
+            self.inbox += messages  # not a call from here on
+            del self._packed[0]
 
     def close(self) -> None:
         """Give the descriptors back. Take it out of its poller first."""

@@ -45,6 +45,7 @@ class _Descriptors:
         self._poll = select.poll()
         self.register = self._poll.register
         self.unregister = self._poll.unregister
+        self.modify = self._poll.modify
 
     def poll(self, timeout_s: float | None, maxevents: int) -> list[tuple[int, int]]:
         # Rounded up, as epoll does: the last millisecond before a deadline would be a busy loop.
@@ -89,6 +90,14 @@ class Poller:
         if isinstance(source, UsesSockets):
             self._sockets.pop(source, None)
 
+    def pause(self, source: Source) -> None:
+        """Report no input of it until `resume`. By any thread, also during `poll`; no sockets."""
+        self._modify(source, 0)
+
+    def resume(self, source: Source) -> None:
+        """End a `pause`."""
+        self._modify(source, select.POLLIN)
+
     def poll(self, timeout_s: float | None) -> list[Source]:
         """The sources with input, each once, some READY_MAX of them at most.
 
@@ -114,6 +123,10 @@ class Poller:
     def close(self) -> None:
         """Give back what the system keeps. Not to be used afterwards."""
         self._descriptors.close()
+
+    def _modify(self, source: Source, events: int) -> None:
+        for item in _items_of(source):
+            self._descriptors.modify(_descriptor_of(item), events)
 
     def _has_input(self, source: UsesSockets) -> bool:
         source.used = any(map(readable, self._sockets[source]))

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any
 
-from tailrace.client.pending import ReplyHandler
+from tailrace.client import desk as client_desk
+from tailrace.client.pending import PendingRequests, ReplyHandler
+from tailrace.client.piped_replies import PipedReplies
 from tailrace.consumer.assigned import AssignedPartition
 from tailrace.consumer.config import ConsumerConfig
 from tailrace.consumer.fetch_task import FetchTask
@@ -14,6 +16,7 @@ from tailrace.consumer.fetcher import Fetcher
 from tailrace.protocol.errors import ErrorCode
 from tailrace.protocol.messages import OK, ErrorInfo, Fetched, FetchResult
 from tailrace.protocol.record import TopicPartition
+from tailrace.transport.poller import Poller
 
 from ..patience import PATIENCE_S, wait_until
 from .model import TOPIC, TOPIC_ID, ModelCluster, batch_of
@@ -27,6 +30,14 @@ class OneEngine:
 
     def request(self, _node: int, _request: Any, *, on_reply: ReplyHandler, **_options: object) -> None:
         self.on_reply = on_reply
+
+    def desk(self) -> client_desk.Desk:
+        """Nothing comes there through pipes."""
+        return client_desk.Desk(PipedReplies(Poller(), PendingRequests()), lambda: None)
+
+    def submit(self, action: Callable[[], None]) -> None:
+        """At once."""
+        action()
 
     def check(self) -> None:
         """It never ends."""
@@ -71,7 +82,7 @@ class Desk:
         thread.join(PATIENCE_S)
 
     def until_it_waits(self) -> None:
-        wait_until(lambda: self.task._waiting, "the thread waits")
+        wait_until(lambda: self.task._desk.taken, "the thread waits")
 
 
 def test_who_waits_is_woken_by_a_record() -> None:

@@ -59,12 +59,12 @@ class World:
         self.fetcher.located(plan, self.cluster.look_up(plan), now)
 
     def answer(self, plan: FetchPlan, bytes_max: int = 10_000, now: float = 0.0) -> None:
-        self.fetcher.replied(plan.fetch_id, *self.cluster.fetch(plan, bytes_max), now)
+        self.fetcher.replied(plan, *self.cluster.fetch(plan, bytes_max), now)
 
     def fail(self, index: int, code: ErrorCode, now: float = 0.0) -> None:
         """The next fetch gets this error for one partition."""
         result = FetchResult(TOPIC_ID, index, ErrorInfo(code, "the node says so"), -1, -1, 0)
-        self.fetcher.replied(self.plan(now).fetch_id, [result], [], now)
+        self.fetcher.replied(self.plan(now), [result], [], now)
 
 
 def asked(plan: FetchPlan) -> list[tuple[int, int]]:
@@ -173,14 +173,15 @@ def test_a_session_has_no_more_partitions_than_a_request(monkeypatch: pytest.Mon
 
 def test_the_room_for_a_reply_follows_what_the_last_one_brought() -> None:
     world = World()
-    assert world.plan().reply_bytes == FETCH_SLOT_BYTES_FIRST
+    first = world.plan()
+    assert first.reply_bytes == FETCH_SLOT_BYTES_FIRST
     result = FetchResult(TOPIC_ID, 0, OK, 1, 0, 1)
     batch = batch_of([bytes(FETCH_SLOT_BYTES_MAX // 2)], 0)
-    world.fetcher.replied(1, [result], [batch], 0.0)
+    world.fetcher.replied(first, [result], [batch], 0.0)
     world.fetcher.pop(world.partitions[0])
     following = world.plan()
     assert following.reply_bytes == FETCH_SLOT_BYTES_MAX
-    world.fetcher.replied(following.fetch_id, [], [], 0.0)
+    world.fetcher.replied(following, [], [], 0.0)
     assert world.plan().reply_bytes == FETCH_SLOT_BYTES_FIRST
 
 
@@ -233,7 +234,7 @@ def test_a_new_leader_is_asked_at_once_and_the_old_ones_reply_is_dropped() -> No
     world.fetcher.follow({TOPIC_ID: world.cluster.topic()})
     new = world.plan()
     assert (new.node, new.entries[0].leader_epoch) == (2, 1)
-    world.fetcher.replied(old.fetch_id, *reply, 0.0)
+    world.fetcher.replied(old, *reply, 0.0)
     assert not world.fetcher.ready
     world.answer(new)
     assert list(world.fetcher.ready.values()) == world.partitions
@@ -337,7 +338,7 @@ def test_a_batch_whose_header_is_broken_ends_the_partition_before_it() -> None:
     whole, broken = batch_of([b"a"] * 3, 0), bytearray(batch_of([b"b"] * 3, 3))
     broken[16] = 9
     result = FetchResult(TOPIC_ID, 0, OK, 6, 0, 2)
-    world.fetcher.replied(world.plan().fetch_id, [result], [whole, bytes(broken)], 0.0)
+    world.fetcher.replied(world.plan(), [result], [whole, bytes(broken)], 0.0)
     partition = world.partitions[0]
     assert len(partition.buffer) == 1
     assert isinstance(partition.failure, CorruptBatchError)
@@ -347,8 +348,13 @@ def test_a_batch_whose_header_is_broken_ends_the_partition_before_it() -> None:
 
 def test_a_reply_with_too_few_frames_is_refused_as_a_whole() -> None:
     world = World()
-    world.fetcher.replied(world.plan().fetch_id, [FetchResult(TOPIC_ID, 0, OK, 6, 0, 2)], [b"one"], 0.0)
+    plan = world.plan()
+    with pytest.raises(MalformedRequestError, match="a reply of 1 frames that speaks of 2") as refused:
+        world.fetcher.replied(plan, [FetchResult(TOPIC_ID, 0, OK, 6, 0, 2)], [b"one"], 0.0)
+    for _ in range(2):  # told once more
+        world.fetcher.failed(plan.fetch_id, refused.value, 0.0)
     assert isinstance(world.partitions[0].failure, MalformedRequestError)
+    assert not world.partitions[0].buffer
 
 
 def without_leader(appended: int) -> tuple[World, AssignedPartition]:

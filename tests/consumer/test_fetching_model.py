@@ -25,9 +25,10 @@ from tailrace.consumer.hand_over import AnyRecord, HandOver
 from tailrace.protocol.cluster import NO_LEADER
 from tailrace.protocol.errors import BusyError, ConnectionFailedError, UnknownFetchSessionError
 from tailrace.protocol.limits import FETCHES_PER_NODE_MAX
-from tailrace.protocol.messages import NO_EPOCH
+from tailrace.protocol.messages import NO_EPOCH, FetchResult
 from tailrace.protocol.record import TopicPartition
 
+from ..interrupting import InterruptionError, interrupted_at
 from .model import TOPIC, TOPIC_ID, ModelCluster, value_at
 
 PARTITIONS = 3
@@ -50,6 +51,8 @@ class Fetching(RuleBasedStateMachine):
         for partition in self.partitions:
             self.fetcher.assign(partition, self.cluster.topic())
         self.plans: list[FetchPlan | LookupPlan] = []
+        self.half_told: list[tuple[FetchPlan, list[FetchResult], list[bytes]]] = []
+        """Answers in whose telling a signal has come. They are told once more, some time later."""
         self.now = 0.0
         self.expected = [0] * PARTITIONS
         self.restarted: dict[int, int] = {}
@@ -91,6 +94,16 @@ class Fetching(RuleBasedStateMachine):
         if self.plans:
             self._answer(which % len(self.plans), bytes_max)
 
+    @rule(which=st.integers(0, 3), bytes_max=sizes, point=st.integers(1, 120))
+    def answer_interrupted(self, which: int, bytes_max: int, point: int) -> None:
+        if self.plans:
+            self._answer(which % len(self.plans), bytes_max, point)
+
+    @rule()
+    def tell_once_more(self) -> None:
+        if self.half_told:
+            self.fetcher.replied(*self.half_told.pop(0), self.now)
+
     @rule(which=st.integers(0, 3), arrives=st.booleans())
     def lose(self, which: int, arrives: bool) -> None:
         """The request, or the reply to it."""
@@ -111,7 +124,7 @@ class Fetching(RuleBasedStateMachine):
         """Other clients begin sessions, for which those that rest have to go."""
         self.cluster.crowd(node)
 
-    def _answer(self, which: int, bytes_max: int) -> None:
+    def _answer(self, which: int, bytes_max: int, point: int = 0) -> None:
         plan = self.plans.pop(which)
         if isinstance(plan, FetchPlan):
             try:
@@ -119,7 +132,12 @@ class Fetching(RuleBasedStateMachine):
             except (UnknownFetchSessionError, BusyError) as error:
                 self.fetcher.failed(plan.fetch_id, error, self.now)
             else:
-                self.fetcher.replied(plan.fetch_id, *answer, self.now)
+                if point:
+                    self.half_told.append((plan, *answer))
+                    with interrupted_at(point), suppress(InterruptionError):
+                        self.fetcher.replied(plan, *answer, self.now)
+                else:
+                    self.fetcher.replied(plan, *answer, self.now)
         else:
             self.fetcher.located(plan, self.cluster.look_up(plan), self.now)
 
@@ -225,7 +243,8 @@ class Fetching(RuleBasedStateMachine):
         in_flight = {plan.fetch_id: plan.node for plan in self.plans}
         for node in self.fetcher._flights.nodes.values():
             in_flight |= dict.fromkeys(node.resting, node.node_id)
-        in_flight |= {flight.fetch_id: flight.node.node_id for flight, _ in self.fetcher._answered}
+        in_flight |= {plan.fetch_id: plan.node for plan, _, _ in self.half_told}
+        in_flight |= {flight.fetch_id: flight.node.node_id for flight in self.fetcher.answered}
         assert set(awaited) <= set(in_flight)
         for node_id in (1, 2):
             assert sum(in_flight[fetch] == node_id for fetch in set(awaited)) <= FETCHES_PER_NODE_MAX
@@ -239,6 +258,8 @@ class Fetching(RuleBasedStateMachine):
         self.hear_of_leaders()
         for partition in self.partitions:
             self.fetcher.resume(partition)
+        while self.half_told:
+            self.tell_once_more()
         for _ in range(400):
             self.send(2.0)
             if not self.plans and not self.fetcher.ready:
@@ -266,7 +287,8 @@ TestFetching.settings = settings(
 WEIGHTS = {
     "send": 3, "answer": 4, "lose": 1, "restart": 1, "crowd": 1, "hear_of_leaders": 2, "append": 2,
     "retain": 1, "elect": 1, "poll": 2, "begin_loop": 1, "go_on_with_loop": 2, "take_batch": 1, "seek": 1,
-    "pause": 1, "resume": 2, "begin_at_the_end_without_a_leader": 1,
+    "pause": 1, "resume": 2, "begin_at_the_end_without_a_leader": 1, "answer_interrupted": 3,
+    "tell_once_more": 1,
 }  # fmt: skip
 
 
@@ -292,6 +314,12 @@ def test_long_histories(seed: int) -> None:
     arguments = {
         "send": lambda: [random.choice([0.0, 0.01, 2.0])],
         "answer": lambda: [random.randint(0, 3), random.choice([1, 600, 5_000])],
+        "answer_interrupted": lambda: [
+            random.randint(0, 3),
+            random.choice([1, 600, 5_000]),
+            random.randint(1, 120),
+        ],
+        "tell_once_more": list,
         "lose": lambda: [random.randint(0, 3), random.random() < 0.5],
         "restart": lambda: [random.randint(1, 2)],
         "crowd": lambda: [random.randint(1, 2)],

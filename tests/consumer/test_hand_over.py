@@ -54,7 +54,7 @@ class Desk:
         plan = self.fetcher.plan(0.0)[0]
         assert isinstance(plan, FetchPlan)
         result = FetchResult(TOPIC_ID, index, OK, 1_000, 0, len(batches))
-        self.fetcher.replied(plan.fetch_id, [result], batches, 0.0)
+        self.fetcher.replied(plan, [result], batches, 0.0)
 
     def poll(self, records_max: int = 500) -> dict[str, list[int]]:
         self.hand_over.settle()

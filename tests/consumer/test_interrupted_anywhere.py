@@ -5,6 +5,8 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -170,3 +172,53 @@ def test_nothing_is_lost_and_nothing_comes_twice(
         except BaseException as error:
             error.add_note(f"interrupted at {point, *again}: {interrupts.places}")
             raise
+
+
+@pytest.fixture
+def ask_for(feeder: Feeder) -> Iterator[Callable[[str], None]]:
+    """Has a record sent to a topic by another thread, numbered from 0."""
+    wanted: SimpleQueue[str] = SimpleQueue()
+
+    def send() -> None:
+        for number, topic in enumerate(iter(wanted.get, "")):
+            feeder.send_numbers(topic, [number])
+
+    sender = Thread(target=send)
+    sender.start()
+    yield wanted.put
+    wanted.put("")
+    sender.join()
+
+
+def test_in_waits_that_a_record_ends(
+    consume: Callable[..., Consumer],
+    feeder: Feeder,
+    ask_for: Callable[[str], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The application's thread reads it by itself; what it was interrupted in goes on at once."""
+    topic = feeder.topic()
+    consumer = consume(topic)
+    taken: list[bytes] = []
+    asked, places = 0, set[str]()
+    for again in (False, True) * 2:
+        over = 0
+        for point in count(1):
+            further = (1 + point % 61,) if again else ()
+            with interrupted_at(point, *further) as interrupts, suppress(InterruptionError):
+                if asked <= len(taken):
+                    ask_for(topic)
+                    asked += 1
+                for records in consumer.poll(PATIENCE_S * 1_000).values():
+                    taken += [record.value for record in records]
+            places.update(place.partition(":")[0] for place in interrupts.places)
+            over = over + 1 if interrupts.over else 0
+            if over > 20:  # a call has not always as many points
+                break
+    while len(taken) < asked:
+        taken += [
+            record.value for records in consumer.poll(PATIENCE_S * 1_000).values() for record in records
+        ]
+    assert taken == [b"%d" % number for number in range(asked)]
+    assert {"desk.py", "piped_replies.py", "fetcher.py"} <= places
+    assert not caplog.records

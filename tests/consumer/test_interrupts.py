@@ -138,7 +138,7 @@ def wait_until_waiting(pid: int) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
         where = Path(f"/proc/{pid}/wchan").read_text()
-        still = still + 1 if "futex" in where else 0
+        still = still + 1 if "futex" in where or "poll" in where else 0
 
 
 FORKING = """

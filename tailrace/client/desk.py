@@ -1,0 +1,93 @@
+"""Where the application's thread waits for what the I/O thread tells, or for a reply that it reads itself."""
+
+import select
+from collections.abc import Callable
+from math import ceil
+
+from tailrace.transport.pipes import Pipes
+from tailrace.transport.wakeup import Wakeup
+
+from .piped_replies import PipedReplies
+from .waiting import wait_in_steps
+
+
+class Desk:
+    """One thread waits, any other rings. `wake` has the I/O thread go round once more.
+
+    What comes while nobody waits is the I/O thread's to read.
+    """
+
+    def __init__(self, piped: PipedReplies, wake: Callable[[], None]) -> None:
+        self._piped = piped
+        self._wake = wake
+        self._bell = Wakeup()
+        self._bell_only = self._poll_of(())
+        self._with_pipes = self._bell_only
+        self._polled: tuple[Pipes, ...] = ()
+        """Those that are polled, too."""
+        self._pipes: dict[int, Pipes] = {}
+        """The same by descriptor."""
+        self._found: list[tuple[int, int]] = []
+        self.taken = False
+        """Is a thread about to wait, or waiting, for whom nobody has rung? It says so before it looks for the
+        last time for what it would wait for."""
+
+    def ring(self) -> None:
+        """Wake the thread that waits, or is about to. One thread at a time may ring."""
+        if self.taken:
+            self.taken = False
+            self._bell.set()
+
+    def wait(self, timeout_s: float | None, *, reads: bool) -> None:
+        """Until it rings or so many seconds are over; with `reads`, also until a small reply was read.
+
+        It may return for nothing. Signal handlers run, and may raise.
+        """
+        try:
+            if reads and self._piped.pipes:
+                self._wait_and_read(timeout_s)
+            elif wait_in_steps(self._poll_bell, timeout_s):
+                self._bell.clear()
+        finally:
+            self.taken = False
+
+    def close(self) -> None:
+        """Nobody will wait any more."""
+        self._bell.close()
+
+    def _wait_and_read(self, timeout_s: float | None) -> None:
+        piped = self._piped
+        if self._polled is not piped.pipes:
+            self._polled = piped.pipes
+            self._with_pipes = self._poll_of(self._polled)
+            self._pipes = {pipes.fileno(): pipes for pipes in self._polled}
+        try:
+            piped.borrow()
+            wait_in_steps(self._poll_all, timeout_s)
+            self.taken = False  # what is told by this thread is not rung for
+            for descriptor, _ in self._found:
+                pipes = self._pipes.get(descriptor)
+                if pipes is None:
+                    self._bell.clear()
+                else:
+                    piped.take_in(pipes)
+            piped.give_back()
+        except BaseException:
+            piped.occupied, piped.unfinished = False, True  # first of all, and no call
+            self._wake()
+            raise
+        if piped.unfinished:
+            self._wake()
+
+    def _poll_of(self, pipes: tuple[Pipes, ...]) -> select.poll:
+        poll = select.poll()
+        for descriptor in (self._bell.fileno(), *(each.fileno() for each in pipes)):
+            poll.register(descriptor, select.POLLIN)
+        return poll
+
+    def _poll_bell(self, seconds: float) -> bool:
+        return bool(self._bell_only.poll(ceil(seconds * 1000)))
+
+    def _poll_all(self, seconds: float) -> bool:
+        self._found = self._with_pipes.poll(ceil(seconds * 1000))
+        return bool(self._found)
