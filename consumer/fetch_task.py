@@ -119,14 +119,15 @@ class FetchTask:
             self._failed(plan, reply)
             return
         goes_first = False
-        little = self._trickles = sum(map(len, frames)) < LOCAL_PAYLOAD_BYTES_MIN
         with self._lock:
             try:
-                self._fetcher.replied(plan, reply.results, frames, monotonic())
+                size = self._fetcher.replied(plan, reply.results, frames, monotonic())
             except MalformedRequestError as error:
                 self._engine.submit(partial(self._failed, plan, error))
+                return
+            self._trickles = size < LOCAL_PAYLOAD_BYTES_MIN
             if self._fetcher.ready:
-                goes_first = self._desk.taken and little
+                goes_first = self._desk.taken and self._trickles
                 if goes_first:
                     self._goes_first = True
                 self._tell()

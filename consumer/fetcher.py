@@ -154,20 +154,20 @@ class Fetcher:
 
     def replied(
         self, plan: FetchPlan, results: Sequence[FetchResult], frames: Sequence[Buffer], now: float
-    ) -> None:
+    ) -> int:
         """A node has answered a fetch: `frames` are the batches of all `results`, in their order.
 
-        They can be handed over at once. Landing the flight, for which nobody waits, is left to the method
-        `plan`. What a signal handler interrupts is told once more: that is the same as once. Raises
-        MalformedRequestError for what is `failed`.
+        Gives their size in bytes. They can be handed over at once. Landing the flight, for which nobody
+        waits, is left to the method `plan`. What a signal handler interrupts is told once more: that is the
+        same as once. Raises MalformedRequestError for what is `failed`.
         """
         announced = sum(map(_batches_of, results))
         if announced != len(frames):
             raise MalformedRequestError(f"a reply of {len(frames)} frames that speaks of {announced}")
+        size = sum(map(len, frames))
         flight = self._flights.in_air(plan.fetch_id, plan.epoch)
         if flight is None:
-            return
-        size = sum(map(len, frames))
+            return size
         if flight.node.failing:
             flight.node.reached()
         start = 0
@@ -178,6 +178,7 @@ class Fetcher:
                 self._take(flight, partition, result, frames[start:end], now)
             start = end
         self.answered[flight] = size
+        return size
 
     def located(self, plan: LookupPlan, results: Sequence[OffsetResult], now: float) -> None:
         """A node has answered where logs start and end, in the order of the queries."""

@@ -8,7 +8,7 @@ is C-built calls over columns.
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -33,17 +33,13 @@ class RawBatch(msgspec.Struct, frozen=True, gc=False):
     end: int
 
 
-class RawBatches(NamedTuple):
-    """What has come for a partition, up to what cannot be read: the offset behind it, its size in bytes."""
+def raw_batches(
+    batches: Sequence[Buffer], start: int
+) -> tuple[list[RawBatch], int, int, TailraceError | None]:
+    """What is to be handed over of these from the offset `start` on, up to what cannot be read.
 
-    batches: list[RawBatch]
-    end: int
-    size: int
-    error: TailraceError | None
-
-
-def raw_batches(batches: Sequence[Buffer], start: int) -> RawBatches:
-    """What is to be handed over of these from the offset `start` on."""
+    Also the offset behind it, its size in bytes, and the error that keeps the rest from being read.
+    """
     raw, end, size = [], start, 0
     try:
         for batch in batches:
@@ -53,8 +49,8 @@ def raw_batches(batches: Sequence[Buffer], start: int) -> RawBatches:
                 raw.append(RawBatch(batch, header, end, behind))
                 end, size = behind, size + len(batch)
     except (CorruptBatchError, BatchTooLargeError) as error:
-        return RawBatches(raw, end, size, error)
-    return RawBatches(raw, end, size, None)
+        return raw, end, size, error
+    return raw, end, size, None
 
 
 class OpenBatch:

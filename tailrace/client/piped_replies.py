@@ -131,6 +131,5 @@ class PipedReplies:
         if link.owed:  # not a call from here on; before it, the message would be one that nobody waits for
             link.owed -= 1
         del pipes.inbox[0]
-        link.backoff.reset()
         self._pending.finish_claimed()
         return True

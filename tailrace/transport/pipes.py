@@ -11,7 +11,6 @@ import os
 import select
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from mmap import PAGESIZE
 from typing import Final, NamedTuple, TypeAlias
 
@@ -90,8 +89,10 @@ class Pipes:
         Nothing is lost if a signal handler raises meanwhile: between a read and its note there is no point
         where one could run.
         """
-        with suppress(BlockingIOError):
+        try:  # noqa: SIM105 - suppress() is three calls more
             self._packed.extend(map(os.read, (self._replies,), (PIPE_READ_BYTES,)))
+        except BlockingIOError:
+            pass
         while self._packed:
             messages = unpack(self._packed[0])
             self.inbox += messages  # not a call from here on
