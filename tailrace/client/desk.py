@@ -52,8 +52,13 @@ class Desk:
             self.taken = False
 
     def close(self) -> None:
-        """Nobody will wait any more."""
+        """Nobody will wait any more. May be repeated."""
         self._bell.close()
+
+    def __del__(self) -> None:
+        """Forgotten, with its client."""
+        if hasattr(self, "_bell"):
+            self.close()
 
     def _wait_and_read(self, timeout_s: float | None) -> None:
         piped = self._piped

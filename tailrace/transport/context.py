@@ -4,23 +4,21 @@ All sockets of the system are made by `new_socket`, so that none is without a li
 size and queue length, without ZMTP heartbeats, or with a `close` that waits.
 """
 
-import errno
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 import zmq
 import zmq.backend
 
-from tailrace.protocol.errors import LimitExceededError
 from tailrace.protocol.limits import (
     FRAME_BYTES_MAX,
     RECEIVE_HIGH_WATER_MESSAGES,
     SEND_HIGH_WATER_MESSAGES,
     SOCKETS_PER_PROCESS_MAX,
 )
+
+from .descriptors import descriptors_for
 
 Context: TypeAlias = zmq.Context[zmq.Socket[bytes]]
 Socket: TypeAlias = zmq.Socket[bytes]
@@ -38,23 +36,9 @@ _READABLE: Final = int(zmq.POLLIN)
 assert HEARTBEAT_INTERVAL_MS + HEARTBEAT_TIMEOUT_MS <= HEARTBEAT_TTL_MS
 
 
-@contextmanager
-def _descriptors_for(what: str) -> Iterator[None]:
-    try:
-        yield
-    except zmq.ZMQError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
-            raise
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        raise LimitExceededError(
-            f"no file descriptor is left for {what}: this process may open {most} files (ulimit -n). "
-            "Close clients that nobody needs, or raise that limit"
-        ) from error
-
-
 def new_context() -> Context:
     """A context with one I/O thread. Not for use across a fork. Raises LimitExceededError as `new_socket`."""
-    with _descriptors_for("sockets"):
+    with descriptors_for("sockets"):
         context: Context = zmq.Context(io_threads=1)
     context.set(zmq.MAX_SOCKETS, SOCKETS_PER_PROCESS_MAX)
     return context
@@ -65,7 +49,7 @@ def new_socket(context: Context, kind: zmq.SocketType, endpoint: str) -> Socket:
 
     Raises LimitExceededError if the process may open no more files.
     """
-    with _descriptors_for(endpoint):
+    with descriptors_for(endpoint):
         socket = context.socket(kind)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)

@@ -10,6 +10,7 @@ from typing import Final, Protocol, TypeAlias, runtime_checkable
 import zmq
 
 from .context import Socket, readable
+from .descriptors import descriptors_for
 
 POLL_S_MAX: Final = 86_400.0
 """System calls cannot count up to every deadline; whoever waits for longer looks at the clock again."""
@@ -61,10 +62,12 @@ class Poller:
     Belongs to one thread. Signal handlers run during the wait; what they raise comes out of `poll`, what they
     hand over they announce by a `Wakeup`. Only the system's poll is waited in. (zmq_poll asks every socket
     twice before a wait and once after it, each time with a system call: 4 us more until one is awake.)
+    Raises LimitExceededError if the process may open no more files.
     """
 
     def __init__(self) -> None:
-        self._descriptors = select.epoll() if sys.platform == "linux" else _Descriptors()
+        with descriptors_for("a poller"):
+            self._descriptors = select.epoll() if sys.platform == "linux" else _Descriptors()
         self._sources: dict[int, Source] = {}
         """By descriptor."""
         self._sockets: dict[UsesSockets, list[Socket]] = {}

@@ -4,15 +4,19 @@ import os
 import threading
 from collections.abc import Sequence
 
+from .descriptors import descriptors_for
+
 
 class Wakeup:
     """A flag with a file descriptor: readable from `set()` until `clear()`.
 
-    `set` may be called by any thread and by signal handlers, also during and after `close`.
+    `set` may be called by any thread and by signal handlers, also during and after `close`. Raises
+    LimitExceededError if the process may open no more files.
     """
 
     def __init__(self) -> None:
-        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        with descriptors_for("a wake-up"):
+            self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Reentrant: a signal handler may call set() while its own thread is inside set() or close().
         # Without a lock a late set() could write into a file that got the closed descriptor's number.
         self._lock = threading.RLock()
