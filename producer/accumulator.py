@@ -61,7 +61,7 @@ class Accumulator:
         """The thread that alone can give memory back, and so must not wait for it."""
         self.credit = 0
         """Memory that was taken ahead by the one who holds the lock."""
-        self._linger_s = linger_s
+        self.linger_s = linger_s
         self.delivery_timeout_s = delivery_timeout_s
         self._max_block_s = max_block_s
         self.alarm = Alarm(wake)
@@ -166,7 +166,7 @@ class Accumulator:
 
     def open_batch(self, topic: TopicBuffers, partition: int, now: float) -> Batch:
         """A new batch, with no memory taken for it yet. The lock is held; `announce` must follow."""
-        self.alarm.set(now + self._linger_s)  # first: what interrupts before this opens nothing
+        self.alarm.set(now + self.linger_s)  # first: what interrupts before this opens nothing
         outcome = Outcome(topic.name, partition, notice=self.waiters.notice)
         batch = Batch(outcome, topic.topic_id, partition, now, now + self.delivery_timeout_s)
         topic.open[partition] = batch
@@ -272,7 +272,22 @@ class Accumulator:
         if self._error is not None:
             raise self._error.with_traceback(None)
 
+    def seal_alone(self, wanted: Callable[[Batch], bool]) -> Batch | None:
+        """Seal the only batch that there is, if it is `wanted`; else None."""
+        with self.lock:
+            batch, topic = next(iter(self._open.items()), (NOWHERE, None))
+            if topic is None or len(self._open) > 1 or self._sealed or not wanted(batch):
+                return None
+            self._seal(batch, topic)
+            return batch if batch.count else None
+
     # ------------------------------------------------------- by the I/O thread
+
+    def take(self, batch: Batch) -> None:
+        """As `collect`, this batch alone."""
+        with self.lock:
+            self._sealed.remove(batch)
+            self._ledger.enter([batch])
 
     def collect(self, now: float, wanted: Callable[[Batch, float], bool]) -> tuple[list[Batch], float]:
         """Take the sealed batches, and the open ones whose time has come if they are `wanted` now.
@@ -283,8 +298,8 @@ class Accumulator:
             stuck = bool(self.waiters) and not self._unresolved()
             due = inf
             for batch, topic in tuple(self._open.items()):
-                if batch.opened + self._linger_s > now and not stuck:
-                    due = min(due, batch.opened + self._linger_s)
+                if batch.opened + self.linger_s > now and not stuck:
+                    due = min(due, batch.opened + self.linger_s)
                     break
                 if stuck or batch.deadline <= now or wanted(batch, now):
                     self._seal(batch, topic)

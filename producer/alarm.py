@@ -13,10 +13,10 @@ class Alarm:
     Times in seconds of `time.monotonic`.
     """
 
-    __slots__ = ("_due", "_wake", "heard", "last")
+    __slots__ = ("_due", "heard", "last", "wake")
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
+        self.wake = wake
         self._due = inf
         """When the I/O thread comes next at the latest, as far as it was or will be told."""
         self.last = self.heard = 0
@@ -32,7 +32,7 @@ class Alarm:
         """Wake the I/O thread if that is needed."""
         last = self.last
         if self.heard != last:
-            self._wake()
+            self.wake()
             self.heard = last  # what interrupts before this leaves it to the next one who rings
 
     def reset(self, due: float) -> None:

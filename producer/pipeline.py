@@ -9,16 +9,19 @@ from random import Random
 from time import monotonic
 from typing import Final
 
+from tailrace.client.ahead import Written
 from tailrace.client.engine import COORDINATOR, Engine
 from tailrace.client.pending import Frame
 from tailrace.protocol.cluster import PartitionInfo, TopicInfo
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.errors import BusyError, ClosedError, ErrorCode, TailraceError
+from tailrace.protocol.limits import PIPED_BYTES_MAX
 from tailrace.protocol.messages import (
     ACKS_NONE,
     InitProducer,
     Produce,
     Produced,
+    ProduceEntry,
     ProducerReady,
     Reply,
 )
@@ -75,6 +78,10 @@ class Pipeline:
         self._acks = acks
         self._compression = compression
         self._orphaned = False
+        self._written: tuple[Batch, Written] | None = None
+        """What was sent ahead, and has to be taken note of."""
+        if idempotent and not accumulator.linger_s and compression is Compression.NONE:
+            accumulator.alarm.wake = partial(engine.ahead.attempt, self._send_ahead)
         self._unforeseen: dict[Lane, Batch] = {}
         """Lanes that gave a batch another stamp than it was expected to get."""
 
@@ -85,9 +92,9 @@ class Pipeline:
         accumulator, sender = self._accumulator, self.sender
         if accumulator.io_thread is None:
             accumulator.io_thread = threading.get_ident()
-        if now >= sender.due_at:
-            sender.tick(now)
-            self._identify(now)
+        if self._written is not None:
+            self._take_note(*self._written, now)
+        self._tick(now)
         if sender.queues:
             self._ship_all(now)  # first, so that what is open sees the way as free as it is
         batches, due = accumulator.collect(now, sender.wanted)
@@ -120,6 +127,11 @@ class Pipeline:
         self.sender.fail(reason)
         self._resolve()
 
+    def _tick(self, now: float) -> None:
+        if now >= self.sender.due_at:
+            self.sender.tick(now)
+            self._identify(now)
+
     # -------------------------------------------------------------- any thread
 
     def orphan(self) -> None:
@@ -127,7 +139,46 @@ class Pipeline:
         self._orphaned = True
         self._engine.wake()
 
+    def _send_ahead(self) -> None:
+        """While the I/O thread sleeps: send what is open, if that is one small batch with nothing in its way.
+
+        What was sent once too often is stored once all the same: it is numbered.
+        """
+        if self._written is not None or self._unforeseen:
+            return
+        accumulator = self._accumulator
+        batch = accumulator.seal_alone(self._may_go_ahead)
+        lane = None if batch is None else self.sender.waits_for(batch, monotonic())
+        if batch is None or lane is None or batch.foreseen != lane.next_stamp():
+            return
+        accumulator.encoder.encode_early(batch, accumulator.used_bytes)
+        if batch.encoded is None:
+            return
+        entry = ProduceEntry(batch.topic_id, batch.partition, lane.leader_epoch)
+        ahead = self._engine.ahead
+        written = Written(ahead.next_id())
+        request = Produce(written.request_id, acks=self._acks, entries=[entry])
+        noted = (batch, written)
+        self._written, ahead.noted = noted, True  # both, with no call between, and before it is written
+        ahead.write(lane.leader, written, request, [batch.encoded])
+
     # ------------------------------------------------------------------ inside
+
+    def _may_go_ahead(self, batch: Batch) -> bool:
+        lane = self.sender.waits_for(batch, monotonic())
+        small = batch.filled < PIPED_BYTES_MAX
+        return small and lane is not None and self._engine.ahead.can_write(lane.leader)
+
+    def _take_note(self, batch: Batch, written: Written, now: float) -> None:
+        """Nothing has changed since it was sent ahead: it is sent in the same way, but for the sending."""
+        self._written = None
+        self._accumulator.take(batch)
+        self.sender.add(batch, now)
+        shipment = self.sender.next_shipment(now)
+        assert shipment is not None
+        assert shipment.batches == [batch]
+        assert batch.stamp == batch.foreseen
+        self._ship(shipment, now, written)
 
     def _topic(self, topic_id: bytes) -> TopicInfo | None:
         return self._engine.cluster.topics.get(topic_id)
@@ -160,16 +211,15 @@ class Pipeline:
         while self.sender.queues and (shipment := self.sender.next_shipment(now)) is not None:
             self._ship(shipment, now)
 
-    def _ship(self, shipment: Shipment, now: float) -> None:
+    def _ship(self, shipment: Shipment, now: float, written: Written | None = None) -> None:
         frames = self._encode(shipment, now)
         if not frames:
             return
         self.counters.requests += 1
         request = partial(Produce, acks=self._acks, entries=shipment.entries)
         if self._acks != ACKS_NONE:
-            self._engine.request(
-                shipment.node_id, request, frames, on_reply=partial(self._answered, shipment, now)
-            )
+            on_reply = partial(self._answered, shipment, now)
+            self._engine.request(shipment.node_id, request, frames, on_reply=on_reply, written=written)
         elif self._engine.tell(shipment.node_id, request, frames):
             self.sender.handed_over(shipment, now)
         else:

@@ -125,6 +125,12 @@ class Sender:
             and lane.free(now)
         )
 
+    def waits_for(self, batch: Batch, now: float) -> Lane | None:
+        """The lane of a batch, if that would be the next thing to be sent, alone."""
+        lane = self._lanes.get((batch.topic_id, batch.partition))
+        idle = not self.queues and now < self.due_at and self.fatal is None
+        return lane if lane is not None and idle and self.wanted(batch, now) else None
+
     def next_shipment(self, now: float) -> Shipment | None:
         """The next request to send, if any node has both something to get and room for it."""
         for node_id in tuple(self.queues):

@@ -33,7 +33,7 @@ from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.pipes import Pipes
 from tailrace.transport.poller import Poller
 
-from .link import COORDINATOR, Link, Links, Location
+from .link import Link, Links, Location
 from .local_path import OPEN_TIMEOUT_S, LocalPath, Told
 from .pending import Frame, Pending, PendingRequests, ReplyHandler, read_reply
 from .piped_replies import PipedReplies
@@ -70,7 +70,7 @@ class Connections:
         self._defer = defer
         self._on_ready = on_ready
         self._on_impatient = on_impatient
-        self._links = Links(random)
+        self.links = Links(random)
         self._by_source: dict[Connection | Pipes, Link] = {}
         self._pending = PendingRequests()
         self.piped = PipedReplies(poller, self._pending)
@@ -94,14 +94,22 @@ class Connections:
         now: float,
         reply_bytes: int = 0,
         swift: bool = False,
+        sent: bool = False,
     ) -> None:
-        """Send, or keep until it can be sent. `on_reply` is called once, later; for `swift` see `Pending`."""
+        """Send, or keep until it can be sent. `on_reply` is called once, later; for `swift` see `Pending`.
+
+        `sent`: it was written `Ahead`.
+        """
         pending = Pending(
             request_id, destination, header, frames, on_reply, now, now + timeout_s, reply_bytes, swift
         )
         self._pending.add(pending)  # before it is on its way: another thread may read its reply
-        link = self._links[destination]
-        sent = link.ready and not link.unsent and self._transmit(link, pending, now)
+        link = self.links[destination]
+        if sent:
+            pending.mark_sent()
+            link.owed += 1
+        else:
+            sent = link.ready and not link.unsent and self._transmit(link, pending, now)
         if pending.deadline < self.due_at:
             self.due_at = pending.deadline
         if self._closed is not None:
@@ -111,7 +119,7 @@ class Connections:
 
     def tell(self, destination: int, header: bytes, frames: Sequence[Payload], now: float) -> bool:
         """Send what gets no reply, if that can be done at once. If not, a connection is made: try again."""
-        link = self._links[destination]
+        link = self.links[destination]
         if link.ready and not link.unsent and link.connection is not None:
             payload = list(map(joined, frames))
             if link.pipe(header, payload, first=not link.owed):
@@ -173,15 +181,6 @@ class Connections:
     def _watch(self, link: Link, pipes: Pipes) -> None:
         self._by_source[pipes] = link
         self.piped.watch(pipes, link)
-
-    def paths(self) -> dict[int, str]:
-        """How payloads travel to and from each connected node. Any thread."""
-        links = tuple(self._links.values())
-        return {
-            link.destination: "frames over tcp" if (path := link.path) is None else path.in_use
-            for link in links
-            if link.ready and link.destination != COORDINATOR
-        }
 
     # -------------------------------------------------------------- receiving
 
@@ -266,7 +265,7 @@ class Connections:
             return
         for pending in self._pending.take_expired(now):
             pending.on_reply(self._expiry(pending, now), [])
-        for link in tuple(self._links.values()):
+        for link in tuple(self.links.values()):
             self._advance_link(link, now)
         self._settle(now)
 
@@ -277,17 +276,12 @@ class Connections:
         return self.due_at
 
     def _settle(self, now: float) -> None:
-        links = [link.due(now) for link in self._links.values()]
+        links = [link.due(now) for link in self.links.values()]
         self.due_at = min([self._pending.next_deadline(), *links])
-
-    def unreachable(self) -> list[Link]:
-        """The links that are wanted and not there. From any thread: as of a moment."""
-        links = tuple(self._links.values())
-        return [link for link in links if not link.ready and (link.unsent or link.connection is not None)]
 
     def relocate(self, now: float) -> None:
         """Nodes may have moved, come or gone."""
-        for link in tuple(self._links.values()):
+        for link in tuple(self.links.values()):
             location = self._locate(link.destination)
             if isinstance(location, TailraceError):
                 if not link.ready:
@@ -303,7 +297,7 @@ class Connections:
     def close(self, error: TailraceError) -> None:
         """Close every connection. What was not answered gets `error`, and so does every later request."""
         self._closed = error
-        for link in self._links.values():
+        for link in self.links.values():
             self._drop(link, LAST_WORDS_MS if link.told and link.ready else 0)
         for pending in self._pending.take_all():
             self._fail_later(pending, error)
@@ -389,7 +383,7 @@ class Connections:
         return [pending for request_id in ids if (pending := self._pending.take(request_id)) is not None]
 
     def _expiry(self, pending: Pending, now: float) -> TailraceError:
-        link, waited_s = self._links[pending.destination], now - pending.since
+        link, waited_s = self.links[pending.destination], now - pending.since
         if pending.sent:
             return TimedOutError(f"{link} did not answer within {waited_s:.1f} s")
         return ConnectionFailedError(f"{link} could not be reached for {waited_s:.1f} s")

@@ -30,6 +30,7 @@ from tailrace.protocol.wire import encode
 from tailrace.transport.endpoint import diagnose
 
 from . import lifecycle
+from .ahead import Written
 from .answer import Answer
 from .bootstrap import Bootstrap
 from .desk import Desk
@@ -75,6 +76,7 @@ class Engine:
         """Does its client only wait to be closed? Then who waits is told that Ctrl-C ends that."""
         self._disowned = False
         self._loop = Loop(self.bootstrap, name, local=local)
+        self.ahead = self._loop.ahead
         self.wake: Callable[[], None] = self._loop.wake
         """Have all tasks stepped soon. Any thread; costs next to nothing while the I/O thread is awake."""
 
@@ -144,7 +146,7 @@ class Engine:
     @property
     def paths(self) -> dict[int, str]:
         """How payloads travel, by node id: "shared memory", "pipes" (all were small), "frames" and why."""
-        return self._loop.connections.paths()
+        return self._loop.connections.links.paths()
 
     def view(self) -> ClusterState:
         """The same as `cluster`: one version, whole, that stays as it is."""
@@ -204,12 +206,12 @@ class Engine:
 
         Tries each address with a plain socket, which may take a second: not for the I/O thread.
         """
-        missing = self._loop.connections.unreachable()
+        missing = self._loop.connections.links.unreachable()
         return "; ".join(self._why(link) for link in missing if destination in (None, link.destination))
 
     def misses(self, destination: int) -> bool:
         """Is a connection to it wanted, and not there?"""
-        return any(link.destination == destination for link in self._loop.connections.unreachable())
+        return any(link.destination == destination for link in self._loop.connections.links.unreachable())
 
     # -------------------------------------------------------- work, any thread
 
@@ -276,17 +278,18 @@ class Engine:
         timeout_s: float | None = None,
         reply_bytes: int = 0,
         swift: bool = False,
+        written: Written | None = None,
     ) -> None:
         """Send a request, or keep it until `destination` can be reached. Only in the I/O thread.
 
         `on_reply` is called in the I/O thread exactly once, never before this returns: with the
         reply and its frames, or with the error that came instead. `frames` must not change before. Up to
         `reply_bytes` of its payload come by way of shared memory, if the node is on this machine. `swift`: a
-        small reply is handled by the application's thread if that waits at a `Desk`, perhaps twice.
+        small reply is handled by a thread that waits at a `Desk`, perhaps twice. `written`: it was, `Ahead`.
         """
         assert threading.get_ident() == self._loop.thread_id, "sockets belong to the I/O thread"
         connections = self._loop.connections
-        request_id = connections.next_id()
+        request_id = connections.next_id() if written is None else written.request_id
         connections.request(
             destination,
             request_id,
@@ -297,6 +300,7 @@ class Engine:
             now=monotonic(),
             reply_bytes=reply_bytes,
             swift=swift,
+            sent=written is not None and written.sent,
         )
 
     def tell(

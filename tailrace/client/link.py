@@ -79,9 +79,14 @@ class Link:
         It overtakes nobody there: one behind a message that has gone around the pipe follows that, until all
         are answered. Nothing tells when what has no answer has arrived: behind that, nothing is piped.
         """
-        pipes = None if self.path is None or self.told else self.path.pipes
-        self.piped = pipes is not None and (self.piped or first) and pipes.send(header, payload)
+        pipes = None if self.path is None else self.path.pipes
+        self.piped = self.pipe_is_free(first=first) and pipes is not None and pipes.send(header, payload)
         return self.piped
+
+    def pipe_is_free(self, *, first: bool) -> bool:
+        """Would `pipe` take a small message, but for a full pipe?"""
+        path = self.path
+        return path is not None and path.pipes is not None and not self.told and (self.piped or first)
 
     def due(self, now: float) -> float:
         """When it is to be looked at (monotonic s); infinity: when something happens."""
@@ -109,6 +114,22 @@ class Links(dict[int, Link]):
     def __init__(self, random: Random) -> None:
         super().__init__()
         self._random = random
+
+    def paths(self) -> dict[int, str]:
+        """How payloads travel to and from each connected node. Any thread."""
+        return {
+            link.destination: "frames over tcp" if (path := link.path) is None else path.in_use
+            for link in tuple(self.values())
+            if link.ready and link.destination != COORDINATOR
+        }
+
+    def unreachable(self) -> list[Link]:
+        """Those that are wanted and not there. Any thread: as of a moment."""
+        return [
+            link
+            for link in tuple(self.values())
+            if not link.ready and (link.unsent or link.connection is not None)
+        ]
 
     def __missing__(self, destination: int) -> Link:
         link = self[destination] = Link(destination, self._random)

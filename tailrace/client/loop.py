@@ -19,6 +19,7 @@ from tailrace.transport.poller import Poller, Source
 from tailrace.transport.publisher import Subscriber
 from tailrace.transport.wakeup import Wakeup
 
+from .ahead import Ahead
 from .bootstrap import Bootstrap
 from .connections import Connections
 from .follower import Follower
@@ -81,6 +82,7 @@ class Loop:
             on_impatient=self._connection_impatient,
             random=random,
         )
+        self.ahead = Ahead(self.connections.links, self.connections.next_id, self.wake)
         self.follower = Follower(
             copy=self.copy,
             connections=self.connections,
@@ -148,6 +150,7 @@ class Loop:
     def _loop(self) -> None:
         """Wait, take in what has come, do what follows from it; and again."""
         self._poller.add(self._wakeup)
+        self.ahead.turn.acquire()
         while not self._stopping:
             if self.connections.piped.unfinished:  # first of all: what follows may build on it
                 self.connections.take_over(monotonic())
@@ -196,8 +199,15 @@ class Loop:
             timeout_s: float | None = 0.0
         else:
             timeout_s = None if until == inf else max(0.0, until - monotonic())
+        ahead = self.ahead
+        ahead.turn.release()
         sources = self._poller.poll(timeout_s)
+        ahead.turn.acquire()
         self._sleeping = False
+        if ahead.noted:
+            ahead.noted = False
+            for task in tuple(self.tasks):
+                task.step(monotonic())
         return sources
 
     def _locate(self, destination: int) -> Location | TailraceError:

@@ -178,7 +178,7 @@ def _unanswered(request_id: int) -> Request:
 
 
 def local_path(engine: Engine) -> LocalPath | None:
-    return engine._loop.connections._links[1].path
+    return engine._loop.connections.links[1].path
 
 
 def piped(engine: Engine, node: PipedNode) -> Asked:

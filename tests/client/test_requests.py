@@ -437,7 +437,7 @@ def test_a_connection_that_takes_no_more_is_fed_as_it_drains(engine, start_node,
     join(start_node(answer).listener)
     engine.submit(lambda: engine.request(1, Ping, on_reply=Replies()))
     connections = engine._loop.connections
-    eventually(lambda: 1 in connections._links and connections._links[1].ready)
+    eventually(lambda: 1 in connections.links and connections.links[1].ready)
     got = []
 
     def flood():
@@ -447,7 +447,7 @@ def test_a_connection_that_takes_no_more_is_fed_as_it_drains(engine, start_node,
             )
 
     engine.submit(flood)
-    eventually(lambda: connections._links[1].unsent)
+    eventually(lambda: connections.links[1].unsent)
     gate.set()
     eventually(lambda: len(got) == 15_000)
     assert [number for number, _ in got] == list(range(15_000))

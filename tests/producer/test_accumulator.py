@@ -224,7 +224,7 @@ def test_who_is_woken_for_a_first_record_finds_the_lock_free(monkeypatch: pytest
         io_thread.start()
         io_thread.join()
 
-    monkeypatch.setattr(senders.accumulator.alarm, "_wake", wake)
+    monkeypatch.setattr(senders.accumulator.alarm, "wake", wake)
     senders.send()
     assert free == [True]
 

@@ -84,6 +84,37 @@ def test_what_was_accepted_is_stored_once(cluster: Cluster, topic: MakeTopic) ->
             assert producer.metrics()["buffer_used_bytes"] == 0, where
 
 
+def test_what_its_own_thread_sends_is_stored_once(cluster: Cluster, topic: MakeTopic) -> None:
+    """Every other time a second signal comes soon after; every third time the next record does, too."""
+    name, places = topic(), set[str]()
+    with (
+        Producer(cluster.bootstrap_servers, linger_ms=0) as producer,
+        Consumer(name, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest") as consumer,
+    ):
+        sender = Sender(producer, name)
+        for again in (False, True) * 2:
+            over = 0
+            for point in count(1):
+                further = (1 + point % 41,) if again else ()
+                with interrupted_at(point, *further) as interrupts, suppress(InterruptionError):
+                    sender.send()
+                places.update(place.partition(":")[0] for place in interrupts.places)
+                if point % 3:
+                    producer.flush(PATIENCE_S)
+                over = over + 1 if interrupts.over else 0
+                if over > 20:  # a call has not always as many points
+                    break
+        producer.flush(PATIENCE_S)
+        stored = read_on(consumer)
+        assert max(stored.values()) == 1
+        for delivery, values in sender.accepted:
+            assert delivery.exception(0) is None
+            assert stored.keys() >= set(values)
+        assert producer.metrics()["buffer_used_bytes"] == 0
+        assert producer.metrics()["records_failed"] == 0
+    assert {"ahead.py", "pipeline.py", "link.py", "pipes.py", "encoder.py"} <= places
+
+
 def read_on(consumer: Consumer) -> Counter[bytes]:
     """How often each value came, up to the end as it is now."""
     ends = consumer.end_offsets(consumer.assignment())

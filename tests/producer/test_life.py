@@ -225,7 +225,7 @@ def test_a_record_that_nobody_was_told_of_is_told_of_with_the_next(
     writer._engine.submit(work)  # so that the I/O thread does not come by itself
     assert busy.wait(PATIENCE_S)
     alarm = writer._accumulator.alarm
-    wake, attempts = alarm._wake, 0
+    wake, attempts = alarm.wake, 0
 
     def twice_interrupted() -> None:
         nonlocal attempts
@@ -234,7 +234,7 @@ def test_a_record_that_nobody_was_told_of_is_told_of_with_the_next(
             raise KeyboardInterrupt
         wake()
 
-    monkeypatch.setattr(alarm, "_wake", twice_interrupted)
+    monkeypatch.setattr(alarm, "wake", twice_interrupted)
     with pytest.raises(KeyboardInterrupt):
         writer.send(name, b"a")
     behind = writer.send(name, b"b")
