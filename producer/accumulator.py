@@ -8,7 +8,7 @@ room for it, and when someone flushes; while the pipeline is busy it fills up in
 import threading
 from collections.abc import Callable, Sequence
 from math import inf
-from time import monotonic, sleep, time_ns
+from time import monotonic, sleep
 from typing import Final
 
 from tailrace.protocol.cluster import TopicInfo
@@ -18,6 +18,7 @@ from tailrace.protocol.record import Headers
 
 from .alarm import AT_ONCE, Alarm
 from .batch import RECORD_OVERHEAD_BYTES, UNSTAMPED, Batch, Stamp, advance
+from .clock import Clock
 from .delivery import Delivery, Outcome
 from .encoder import Encoder
 from .lane import Resolved
@@ -26,8 +27,6 @@ from .refusals import memory_full, too_large
 from .topics import NOWHERE, TopicBuffers
 from .waiters import Waiters
 
-CLOCK_RESOLUTION_S: Final = 0.001
-"""The timestamp that records get is the wall clock's, read once in this time."""
 RESERVE_BYTES_FIRST: Final = 16 * KIB
 """Memory that an open batch takes at first; then as much again, until it is full."""
 
@@ -49,8 +48,7 @@ class Accumulator:
     ) -> None:
         self.topics: dict[str, TopicBuffers] = {}
         self.lock = threading.RLock()
-        self.time_ms = 0
-        self._tick = 0.0
+        self.clock = Clock()
         self.batch_bytes = batch_bytes
         self.memory_bytes = memory_bytes
         self.record_bytes_max = record_bytes_max
@@ -174,10 +172,7 @@ class Accumulator:
         return batch
 
     def give_way(self) -> None:
-        """`announce`, and let the I/O thread run, if it did not come for what was sealed before.
-
-        It would wait 5 ms for the interpreter after each system call, while memory fills and nodes idle.
-        """
+        """`announce`, and let the I/O thread run if it left two: it would wait 5 ms for the interpreter."""
         self.announce()
         if len(self._sealed) > 1:
             sleep(0)
@@ -192,14 +187,20 @@ class Accumulator:
         """Nothing more goes into the batch; the I/O thread takes it from here."""
         if batch.torn:
             batch.mend()
-        partition, count = batch.partition, batch.length
+        partition, filled, count = batch.partition, batch.filled, batch.length
         next_sticky = topic.sticky
         if partition == topic.sticky:
             next_sticky = topic.rotation.turn(topic.count, topic.available)
         foreseen = topic.foreseen.get(partition, UNSTAMPED)
         following = Stamp(foreseen.identity, advance(foreseen.sequence, count))
 
-        # Not a call from here on: what a signal handler raises comes at calls, so before all this or after.
+        # Not a call from here on: signal handlers come at calls, so before all this or after. What one sends
+        # may have gone into the batch, or have sealed it.
+        if batch not in self._open:
+            return
+        if batch.taken - batch.room != filled:
+            self._seal(batch, topic)
+            return
         self.used_bytes -= batch.room
         batch.size = batch.taken - batch.room
         batch.count = count
@@ -219,16 +220,12 @@ class Accumulator:
         """Record `index`, the one being added, is of now. Due at `batch.tick`; the lock is held."""
         if batch.torn:
             batch.mend()
-        if now >= self._tick:
-            self.read_clock(now)
-        if batch.time_ms != self.time_ms:
-            batch.mark_time(index, self.time_ms)
-        batch.tick = self._tick
-
-    def read_clock(self, now: float) -> None:
-        """Read the wall clock. The lock is held."""
-        self.time_ms = time_ns() // 1_000_000
-        self._tick = now + CLOCK_RESOLUTION_S
+        clock = self.clock
+        if now >= clock.tick:
+            clock.read(now)
+        if batch.time_ms != clock.time_ms:
+            batch.mark_time(index, clock.time_ms)
+        batch.tick = clock.tick
 
     def open_topic(self, info: TopicInfo, start: int) -> TopicBuffers:
         """The buffers of a topic; made now, unless another thread was faster."""
@@ -274,6 +271,8 @@ class Accumulator:
 
     def seal_alone(self, wanted: Callable[[Batch], bool]) -> Batch | None:
         """Seal the only batch that there is, if it is `wanted`; else None."""
+        if self.lock._is_owned():  # type: ignore[attr-defined]
+            return None
         with self.lock:
             batch, topic = next(iter(self._open.items()), (NOWHERE, None))
             if topic is None or len(self._open) > 1 or self._sealed or not wanted(batch):
@@ -396,5 +395,5 @@ class Accumulator:
         try:
             self.waiters.wait_for_memory(until - now, self._max_block_s)
         finally:
-            self._tick = 0.0  # the clock has moved on meanwhile
+            self.clock.tick = 0.0  # it has moved on meanwhile
         return monotonic()

@@ -70,7 +70,7 @@ def accept_piece(
         with accumulator.lock:
             try:
                 accumulator.reserve(topic, partition, piece.memory, now)
-                accumulator.read_clock(now)
+                accumulator.clock.read(now)
                 for place, share in shares:
                     spans += pour(accumulator, topic, place, share, now)
             finally:  # no call, so that no signal can keep it from being done
@@ -139,7 +139,7 @@ def pour(
         first = batch.length
         try:
             columns.cut(start, stop).pour(
-                batch, accumulator.time_ms, kept=stop == count or not accumulator.encoder.early
+                batch, accumulator.clock.time_ms, kept=stop == count or not accumulator.encoder.early
             )
         except BaseException:  # no call here: another signal may follow
             batch.torn, batch.tick = True, 0.0

@@ -5,7 +5,7 @@ import ctypes
 import dis
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -94,10 +94,24 @@ def points_of(code: CodeType) -> frozenset[int]:
 def interrupted_at(*points: int) -> Iterator[Interrupts]:
     """Calls in the block are interrupted at these points. Only in the main thread."""
     interrupts = Interrupts(*points)
-    before = signal.signal(signal.SIGUSR1, interrupts.handle)
+    with _at(interrupts, interrupts.handle):
+        yield interrupts
+
+
+@contextmanager
+def handled_at(point: int, handler: Callable[[], object]) -> Iterator[Interrupts]:
+    """Calls in the block are interrupted at this point, by a handler that raises nothing."""
+    interrupts = Interrupts(point)
+    with _at(interrupts, lambda _number, _frame: handler()):
+        yield interrupts
+
+
+@contextmanager
+def _at(interrupts: Interrupts, handle: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    before = signal.signal(signal.SIGUSR1, handle)
     try:
         sys.settrace(interrupts.begin)
-        yield interrupts
+        yield
     finally:
         sys.settrace(None)
         signal.signal(signal.SIGUSR1, before)
