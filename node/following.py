@@ -7,8 +7,10 @@ once the partition is held by others.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import inf
+from operator import attrgetter, itemgetter
 from typing import Final, NamedTuple
 
 from tailrace.protocol.errors import TailraceError
@@ -25,6 +27,9 @@ from .writer import Writer
 
 REOPEN_S: Final = 1.0
 """A log that could not be made for lack of room is tried again after this time."""
+
+_RETRIABLE: Final = attrgetter("retriable")
+_KEY: Final = itemgetter(0)
 
 logger: Final = logging.getLogger(__name__)
 
@@ -47,7 +52,10 @@ class Following:
         self._writer = writer
         self._storage = storage
         self._assignment = Assignment(node_id)
-        self._unopened: set[PartitionKey] = set()
+        self._unopened: dict[PartitionKey, TailraceError] = {}
+        """Partitions that are wanted here, and why they could not be opened."""
+        self._told: Counter[type[TailraceError]] = Counter()
+        """How many of them the operator knows of, by kind of error."""
         self._reopen_at = inf
         self._unknown_logged = False
 
@@ -85,11 +93,14 @@ class Following:
         refused = {key: error for key, error in prepared.refused.items() if role(key) is not None}
         self._leaders.lead(led)
         self._leaders.refuse(refused)
-        self._unopened.difference_update(prepared.led, prepared.followed)
-        self._unopened.update(key for key, error in refused.items() if error.retriable)
-        self._reopen_at = now + REOPEN_S if self._unopened else inf
-        for error in dict.fromkeys(map(_describe, refused.values())):
-            logger.error("%d partitions cannot be opened: %s", len(refused), error)
+        opened = prepared.led.keys() | prepared.followed.keys()
+        self._unopened = {
+            key: error
+            for key, error in {**self._unopened, **refused}.items()
+            if key not in opened and role(key) is not None
+        }
+        self._reopen_at = now + REOPEN_S if any(map(_RETRIABLE, self._unopened.values())) else inf
+        self._tell()
         return Begun(led, followed)
 
     def next_tick(self) -> float:
@@ -102,9 +113,10 @@ class Following:
             return
         self._reopen_at = inf
         roles = {
-            key: role for key in sorted(self._unopened) if (role := self._assignment.role(key)) is not None
+            key: role
+            for key, error in sorted(self._unopened.items(), key=_KEY)
+            if error.retriable and (role := self._assignment.role(key)) is not None
         }
-        self._unopened.intersection_update(roles)
         if roles:
             membership = self._membership
             self._writer.submit(
@@ -129,6 +141,18 @@ class Following:
             )
         return [*roles]
 
+    def _tell(self) -> None:
+        """Once what cannot be opened, though it is tried each second; again when that changes, or is over."""
+        found = {type(error): error for error in self._unopened.values()}
+        counts = Counter(map(type, self._unopened.values()))
+        if counts == self._told:
+            return
+        self._told = counts
+        for kind, error in found.items():
+            logger.error("%d partitions cannot be opened: %s", counts[kind], error)
+        if not found:
+            logger.warning("all partitions are open now")
+
     def _name(self, logs: Iterable[PartitionLog]) -> None:
         """Messages tell people which topic it is."""
         topics = self._membership.cluster.topics
@@ -149,7 +173,3 @@ class Following:
 
 def _leads(role: Role | None, leader_epoch: int) -> bool:
     return role is not None and role.source is None and role.leader_epoch == leader_epoch
-
-
-def _describe(error: TailraceError) -> str:
-    return str(error)
