@@ -135,7 +135,7 @@ class Writer:
         """Inline: how long there is nothing to do, if nothing is submitted."""
         if self._ended:
             return math.inf
-        return 0.0 if self.waits else max(0.0, self._chores.next_time() - self._monotonic())
+        return 0.0 if self.waits else max(0.0, self._due_at() - self._monotonic())
 
     def unanswered(self) -> list[PendingProduce]:
         """After `WriterFailed`: the produces that were not committed, and were not told of."""
@@ -178,13 +178,13 @@ class Writer:
         return True
 
     def _take(self) -> ToWriter | None:
-        """The next piece of work; None when a chore is due before there is one."""
+        """The next piece of work; None when something else is due before there is one."""
         work, self._next = self._next, None
         if work is not None:
             return work
         if not self._queue.empty():
             return self._queue.get_nowait()  # nobody else takes anything out
-        wait = self._chores.next_time() - self._monotonic()
+        wait = self._due_at() - self._monotonic()
         try:
             return self._queue.get(timeout=min(max(0, wait), threading.TIMEOUT_MAX))
         except queue.Empty:
@@ -338,8 +338,13 @@ class Writer:
 
     # ------------------------------------------------------------------ chores
 
+    def _due_at(self) -> float:
+        """When there is something to do if nothing is submitted, maybe in the past."""
+        return min(self._chores.next_time(), self._storage.ballast.look_at)
+
     def _do_chore(self) -> None:
         now = self._monotonic()
+        self._storage.ballast.restore(now)
         self._chores.check(self._storage.logs, now)
         chore = self._chores.next(now)
         if chore is None:

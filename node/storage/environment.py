@@ -8,6 +8,7 @@ killed anywhere finds on the next start all that it had acknowledged, at once an
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,7 +49,7 @@ class Storage:
         self._folder = folder
         self._tables = tables
         self.space = tables.space
-        self._ballast = ballast
+        self.ballast = ballast
         self._producers = ProducerTable(tables)
         self._writer = PlanWriter(tables, self._producers)
         self._fault: StorageFaultError | None = None
@@ -62,7 +63,7 @@ class Storage:
         self.removed: dict[PartitionKey, PartitionLog] = {log.key: log for log in loaded if log.removed}
         """Partitions to delete, maybe since before the last stop: call `delete_slice` for each."""
         self._log_pages = sum(log.live_pages for log in loaded)
-        self._ballast.restore()
+        ballast.restore(-inf)
 
     @classmethod
     def open(
@@ -258,7 +259,6 @@ class Storage:
         Raises CorruptBatchError, StorageFullError, StorageFaultError.
         """
         self._refuse_faulted()
-        self._ballast.restore()
         cut = retention.find_cut(self._tables, log, retention_ms, retention_bytes, now_ms)
         if cut.last_offsets:
             self._resize("retention", log, lambda: retention.cut_off(self._tables, log, cut))
@@ -374,7 +374,7 @@ class Storage:
         try:
             return self._attempt(doing, action)
         except StorageFullError:
-            if not self._ballast.drop():
+            if not self.ballast.drop():
                 raise
             return self._attempt(doing, action)
 

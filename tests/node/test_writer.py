@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tailrace.node.chores import Chores
 from tailrace.node.leaders import Led
 from tailrace.node.mailbox import Mailbox
 from tailrace.node.replication.copying import CopyStep
-from tailrace.node.storage import retention
+from tailrace.node.storage import ballast, retention
 from tailrace.node.storage.environment import Storage
 from tailrace.node.storage.planner import Append, Appended
 from tailrace.node.work import (
@@ -41,7 +42,7 @@ from tailrace.protocol.errors import (
 from tailrace.transport.poller import Poller
 from tailrace.transport.wakeup import Wakeup
 
-from ..patience import PATIENCE_S
+from ..patience import PATIENCE_S, wait_until
 
 TOPIC, OTHER = b"t" * 16, b"o" * 16
 NOW = time.time_ns() // 1_000_000
@@ -51,6 +52,7 @@ class Desk:
     """A writer, and the network thread's side of its mailbox."""
 
     def __init__(self, folder: Path, *, inline: bool = False) -> None:
+        self.folder = folder
         self.storage = Storage.open(folder, quota_bytes=64 << 20, reserve_bytes=1 << 20)
         self._wakeup = Wakeup()
         self._poller = Poller()
@@ -251,6 +253,35 @@ def test_retention_is_done_while_nothing_waits(desk: Desk) -> None:
         desk.work()
     assert led.log.size_bytes >= 1_000
     desk.end()
+
+
+def test_the_ballast_comes_back_once_there_is_space(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself: without retention, and though nothing is written."""
+    monkeypatch.setattr(ballast, "LOOK_EVERY_S", 0.01)
+    looked = []
+    disk_free = desk.storage.space.disk_free
+    path = desk.folder / "ballast"
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.storage.space, "disk_free", lambda: looked.append(1) or 0)
+        assert desk.storage.ballast.drop()
+        desk.writer.start()
+        desk.prepare({(TOPIC, 0): 0})
+
+        def is_looked_for() -> bool:
+            desk.work()
+            return len(looked) > 3
+
+        wait_until(is_looked_for, "it looks again and again")
+        assert not path.exists()
+        patch.setattr(desk.storage.space, "disk_free", disk_free)
+
+        def is_back() -> bool:
+            desk.work()
+            return path.exists()
+
+        wait_until(is_back, "it comes back")
+    desk.end()
+    assert desk.storage.ballast.look_at == inf
 
 
 def test_a_follower_without_room_to_delete_goes_on_and_deletes_later(

@@ -84,7 +84,7 @@ def main() -> None:
         pass
     check(isinstance(append(storage, storage.logs[bytes(16), 1], 50_000), Appended), "no room after deletion")
     (DISK / "hog").unlink()
-    storage.retain(storage.logs[bytes(16), 1], -1, -1, NOW)
+    storage.ballast.restore(0.0)
     check((DISK / "node-1/ballast").exists(), "the ballast did not come back")
     problems = storage.verify().problems
     check(problems == [], f"{problems}")

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.node.storage import Appended, PartitionLog, Storage
+from tailrace.node.storage.ballast import LOOK_EVERY_S
 from tailrace.node.storage.faults import storage_error
 from tailrace.node.storage.space import MEASURED_MS, PAGE_BYTES, Space, stored_bytes
 from tailrace.protocol.errors import (
@@ -168,14 +170,20 @@ def test_reserve_and_ballast_shrink_with_the_quota(tmp_path: Path) -> None:
     assert (tmp_path / "large/ballast").stat().st_size == BALLAST_BYTES
 
 
-def test_the_ballast_comes_back(house: Any) -> None:
+def test_the_ballast_comes_back(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = house.open()
-    log = one_log(storage)
     ballast = house.folder / "ballast"
-    assert storage._ballast.drop()
+    assert storage.ballast.drop()
     assert not ballast.exists()
-    assert not storage._ballast.drop()
-    storage.retain(log, -1, -1, NOW)
+    assert not storage.ballast.drop()
+    with monkeypatch.context() as full:
+        full.setattr(storage.space, "disk_free", lambda: MIB)
+        storage.ballast.restore(100.0)
+    assert storage.ballast.look_at == 100.0 + LOOK_EVERY_S
+    storage.ballast.restore(101.0)
+    assert not ballast.exists(), "it looks now and then"
+    storage.ballast.restore(100.0 + LOOK_EVERY_S)
+    assert storage.ballast.look_at == inf
     assert ballast.stat().st_size == MIB // 4
 
 
@@ -193,6 +201,7 @@ def test_deleting_gives_up_the_ballast(house: Any) -> None:
         assert not (house.folder / "ballast").exists()
     assert not storage.retain(log, -1, 0, NOW)
     assert log.log_start_offset == 3
+    storage.ballast.restore(0.0)
     assert (house.folder / "ballast").exists()
 
 
