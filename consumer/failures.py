@@ -14,14 +14,23 @@ from tailrace.protocol.record import TopicPartition
 
 
 def corrupt_batch(
-    name: TopicPartition, offset: int, next_offset: int | None, cause: Exception
+    name: TopicPartition,
+    offset: int,
+    next_offset: int | None,
+    cause: BaseException | None,
+    way_out: str | None = None,
 ) -> CorruptBatchError:
-    """A batch that cannot be read; `next_offset` is the first after it, None if that is unknown."""
-    way_out = "seek past it" if next_offset is None else f"seek to {next_offset}"
+    """A batch that cannot be read; `next_offset` is the first after it, None if that is unknown.
+
+    `way_out`: what to do, in place of a seek.
+    """
+    if way_out is None:
+        way_out = "seek past it" if next_offset is None else f"seek to {next_offset}"
     error = CorruptBatchError(
         f"{name.topic}-{name.partition}: the batch at offset {offset} is corrupt: {cause}. "
         f"The position stays before it; {way_out} to go on without it"
     )
+    error.partition, error.offset, error.next_offset = name, offset, next_offset
     error.__cause__ = cause
     return error
 

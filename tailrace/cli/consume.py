@@ -1,6 +1,5 @@
 """`tailrace consume`: read records of topics, alone or as a member of a group."""
 
-import re
 import sys
 import time
 from bisect import bisect_left
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from tailrace.consumer.failures import corrupt_batch
 from tailrace.protocol.errors import CorruptBatchError
 from tailrace.protocol.record import TopicPartition
 
@@ -148,12 +148,15 @@ def way_out(group_id: str | None) -> Iterator[None]:
     try:
         yield
     except CorruptBatchError as error:
+        place, after = error.partition, error.next_offset
+        if place is None or after is None:
+            raise
         if group_id is None:
-            by = r"give -p \2 -o \4"
+            by = f"give -p {place.partition} -o {after}"
         else:
-            by = rf"`tailrace group reset-offsets {group_id} --topic \1:\2 --to-offset \4 --execute`"
-        told = re.sub(r"^(\S+)-(\d+): (.*)seek to (\d+)", rf"\1-\2: \3{by}", str(error))
-        raise CorruptBatchError(told) from error
+            topic = f"{place.topic}:{place.partition}"
+            by = f"`tailrace group reset-offsets {group_id} --topic {topic} --to-offset {after} --execute`"
+        raise corrupt_batch(place, error.offset, after, error.__cause__, by) from error
 
 
 def _printer(*, as_json: bool) -> BatchFormat:

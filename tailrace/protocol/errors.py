@@ -7,6 +7,7 @@ the code and the message (`ErrorInfo`); `error_from` makes the exception again o
 from typing import ClassVar, Final
 
 from .error_codes import ErrorCode as ErrorCode
+from .record import TopicPartition
 
 
 class TailraceError(Exception):
@@ -59,9 +60,16 @@ class TimedOutError(TailraceError, TimeoutError):
 
 
 class CorruptBatchError(TailraceError):
-    """A batch whose checksum, lengths or columns do not hold."""
+    """A batch whose checksum, lengths or columns do not hold.
+
+    A consumer's names the `partition`, the `offset` that it is at, and `next_offset`, the first behind the
+    batch, to `seek` to; None if that is unknown.
+    """
 
     code = ErrorCode.CORRUPT_BATCH
+    partition: TopicPartition | None = None
+    offset: int = -1
+    next_offset: int | None = None
 
 
 class BatchTooLargeError(TailraceError):

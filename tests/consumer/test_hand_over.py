@@ -230,16 +230,18 @@ def test_a_corrupt_batch_stops_its_partition_and_no_other(take: str) -> None:
         "columns": lambda: desk.hand_over.columns(),
     }
     ask = asks[take]
-    got, errors = 0, []
+    got, errors, places = 0, [], []
     for _ in range(8):
         desk.hand_over.settle()
         try:
             got += bool(ask())
         except CorruptBatchError as error:
             errors.append(str(error))
+            places.append((error.partition, error.offset, error.next_offset))
     assert got == 3
     assert len(errors) >= 3
     assert len(set(errors)) == 1
+    assert set(places) == {(desk.partitions[0].name, 3, 6)}
     assert "orders-0: the batch at offset 3 is corrupt: CRC-32C" in errors[0]
     assert "seek to 6" in errors[0]
     assert desk.places == (3, 3)
