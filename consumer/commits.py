@@ -7,7 +7,11 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from math import inf
+from threading import Event
+from time import monotonic
 
+from tailrace.client.answer import GRACE_S
+from tailrace.client.waiting import wait_in_steps
 from tailrace.protocol.errors import (
     FencedMemberError,
     InvalidArgumentError,
@@ -44,6 +48,8 @@ class Commits:
         self._stored: dict[Key, StoredOffset | None] = {}
         self._on_its_way = False
         """An auto-commit waits for its answer. Cleared in the I/O thread."""
+        self._unanswered: set[Event] = set()
+        """One for each write that waits for its answer. Set and discarded in the I/O thread."""
         self.automatic = self._interval_s is not None
         """Does auto-commit write?"""
         self.due_at = 0.0 if self.automatic else inf
@@ -127,7 +133,22 @@ class Commits:
         """Begin to write; `done` is called once, perhaps in the I/O thread."""
         self.check()
         assert self._store is not None
-        self._store.write_later(offsets, partial(self._written, offsets, done))
+        answered = Event()
+        self._unanswered.add(answered)
+        try:
+            self._store.write_later(offsets, partial(self._written, offsets, done, answered))
+        except BaseException:
+            self._unanswered.discard(answered)
+            raise
+
+    def wait_for_answers(self, look: Callable[[], None]) -> None:
+        """Until what `write_later` has begun is stored or has failed, within the time for one write.
+
+        The I/O thread may be calling the last callbacks then. `look`: see `wait_in_steps`.
+        """
+        until = monotonic() + self._timeout_s + GRACE_S
+        for answered in tuple(self._unanswered):
+            wait_in_steps(answered.wait, max(0.0, until - monotonic()), look)
 
     def note(self, offsets: Offsets) -> None:
         """These are stored, also by others than `write`."""
@@ -172,10 +193,16 @@ class Commits:
         }
 
     def _written(
-        self, offsets: Offsets, done: Callable[[TailraceError | None], None], error: TailraceError | None
+        self,
+        offsets: Offsets,
+        done: Callable[[TailraceError | None], None],
+        answered: Event,
+        error: TailraceError | None,
     ) -> None:
         if error is None:
             self.note(offsets)
+        self._unanswered.discard(answered)
+        answered.set()
         done(error)
 
     def _auto_committed(self, error: TailraceError | None) -> None:

@@ -290,6 +290,7 @@ class Consumer(Positions, OfOneProcess):
     def close(self) -> None:
         """Store what auto-commit has to store, everything handed over included; stop. May be repeated.
 
+        It waits for commits that are on their way, within `request_timeout_ms`.
         Raises StorageFullError, StorageFaultError if offsets could not be stored; it is closed then, too.
         """
         self._session.close(failed=False)

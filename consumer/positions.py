@@ -91,8 +91,8 @@ class Positions:
     ) -> None:
         """As `commit`, without waiting for the coordinator, and without a second attempt.
 
-        `callback` gets None, or the error; it is called once, in the I/O thread, and must be quick.
-        A local offset store is written at once. Without a callback errors are logged.
+        `callback` gets None, or the error; it is called once, in the I/O thread, and must be quick. `close`
+        waits for it. A local offset store is written at once. Without a callback errors are logged.
         """
         self._session.check()
         self._session.asking.check_no_transaction()

@@ -12,7 +12,7 @@ from random import Random
 from time import monotonic
 from typing import Final, TypeVar
 
-from tailrace.client.engine import Engine
+from tailrace.client.engine import COORDINATOR, Engine
 from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.record import TopicPartition
 
@@ -236,7 +236,8 @@ class Session:
     def close(self, *, failed: bool) -> None:
         """Store what is settled if auto-commit is on, then let go of everything.
 
-        `failed`: an exception ends the application's work, so that the record in hand is not settled.
+        Commits that are on their way are waited for, those of members and of others. `failed`: an exception
+        ends the application's work, so that the record in hand is not settled.
         """
         if self.closed:
             return
@@ -253,6 +254,7 @@ class Session:
                 self.hand_over.settle()
             if self.commits.automatic:
                 self.commits.store_last(self.assignment.partitions.values(), monotonic())
+            self.commits.wait_for_answers(self._coordinator_notice())
         finally:
             try:
                 if self.member is not None and self.member.active:
@@ -290,6 +292,11 @@ class Session:
             self.engine.close()
             self._task.release()
             self.one_thread.inside = outer
+
+    def _coordinator_notice(self) -> Callable[[], None]:
+        engine = self.engine
+        obstacle = partial(engine.obstacle, COORDINATOR)
+        return engine.notice("the coordinator", engine.request_timeout_s, obstacle).look
 
     def _log_failure(self, error: TailraceError | None) -> None:
         if error is not None:

@@ -16,7 +16,13 @@ from typing import Any
 import pytest
 
 from tailrace import Admin, Consumer, Producer, TopicPartition
-from tailrace.protocol.errors import ClosedError, FencedMemberError, GroupNotEmptyError
+from tailrace.protocol.errors import (
+    ClosedError,
+    FencedMemberError,
+    GroupNotEmptyError,
+    TailraceError,
+    TimedOutError,
+)
 from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
@@ -380,3 +386,47 @@ def test_signal_interrupts_a_group_poll(cluster: Cluster, topic: MakeTopic, grou
         timer.join()
         produce(cluster, name, 1, range(1))
         assert consumer.poll(PATIENCE_S * 1_000)
+
+
+@pytest.mark.parametrize("kind", ["assigned", "member", "static member"])
+def test_close_waits_for_commits_that_are_on_their_way(
+    cluster: Cluster, topic: MakeTopic, group_id: str, kind: str
+) -> None:
+    name = topic(2)
+    places = [TopicPartition(name, number) for number in range(2)]
+    errors: list[TailraceError | None] = []
+    with Consumer(
+        bootstrap_servers=cluster.bootstrap_servers,
+        group_id=group_id,
+        group_instance_id="one" if kind == "static member" else None,
+        enable_auto_commit=False,
+    ) as consumer:
+        if kind == "assigned":
+            consumer.assign(places)
+        else:
+            consumer.subscribe(name)
+        consumer.commit_async({places[0]: 1}, errors.append)
+        consumer.commit_async({places[1]: 2})
+    assert errors == [None]
+    with Consumer(bootstrap_servers=cluster.bootstrap_servers, group_id=group_id) as other:
+        assert [other.committed(place) for place in places] == [1, 2]
+
+
+def test_close_does_not_wait_for_ever_for_a_commit(group_id: str, caplog: pytest.LogCaptureFixture) -> None:
+    errors: list[TailraceError | None] = []
+    with Cluster() as own:
+        with Admin(own.bootstrap_servers) as admin:
+            admin.create_topic("t")
+        consumer = Consumer(
+            bootstrap_servers=own.bootstrap_servers,
+            group_id=group_id,
+            enable_auto_commit=False,
+            request_timeout_ms=500,
+        )
+        consumer.assign([TopicPartition("t", 0)])
+        with suspended(own.coordinator_pid):
+            started = time.monotonic()
+            consumer.commit_async({TopicPartition("t", 0): 1}, errors.append)
+            consumer.close()
+            assert time.monotonic() - started < BUSY_S
+    assert [type(error) for error in errors] == [TimedOutError]
