@@ -16,6 +16,7 @@ from .batch import HEADER_OVERHEAD_BYTES
 _BYTES_LIKE: Final = (bytes, bytearray, memoryview)
 _ARRAY_MARKS: Final = ("__arrow_c_array__", "__arrow_c_stream__", "isna")
 _PLAIN: Final = frozenset({bytes, type(None)})
+_MISSING: Final = frozenset({"NAType", "NaTType"})
 _TIMESTAMP_END: Final = 2**63
 _SECONDS: Final = range(10**9, 2**32)
 """From 2001 to 2106 in seconds; in milliseconds a few weeks of 1970."""
@@ -75,7 +76,7 @@ def is_array(column: object) -> bool:
 
 
 def column_of(name: str, items: Iterable[Any], serializer: Serializer | None) -> Sequence[bytes | None]:
-    """A column of keys or values (`name` is "keys" or "values") as bytes and None.
+    """A column of keys or values (`name` is "keys" or "values") as bytes and None, which is what it misses.
 
     Raises InvalidArgumentError or SerializationError that name the first item that does not fit.
     """
@@ -87,9 +88,13 @@ def column_of(name: str, items: Iterable[Any], serializer: Serializer | None) ->
 
             return packed_of(name, items).items()
         items = _listed(name, items)
+    kinds = set(map(type, items))
+    missing = set(filter(_is_missing, kinds))
+    if missing:
+        items = [None if type(item) in missing else item for item in items]
+        kinds = kinds - missing | {type(None)}
     if serializer is not None:
         return [serialized(f"{name}[{at}]", item, serializer) for at, item in enumerate(items)]
-    kinds = set(map(type, items))
     if kinds <= _PLAIN:
         return items
     if kinds == {str}:
@@ -221,6 +226,11 @@ def _whole(number: object) -> int | None:
         return index(number)  # type: ignore[arg-type]
     except TypeError:
         return None
+
+
+def _is_missing(kind: type) -> bool:
+    """Is it the kind of pandas' NA or NaT? Only pandas makes them, which is not imported for that."""
+    return kind.__name__ in _MISSING and kind.__module__.startswith("pandas.")
 
 
 def _encoded(name: str, text: str) -> bytes:

@@ -280,8 +280,8 @@ class Producer(OfOneProcess):
           `__arrow_c_stream__`): binary, string, numbers and times (as numpy's bytes), with nulls.
 
         Timestamps may be integers, numpy's datetime64, or Arrow's timestamps. A serializer is applied to each
-        item of an array. What a column misses (null, None, NA, NaT; NaN unless it is one of floats) is null,
-        with or without one. Records from arrays do not share a batch with others: do not mix small calls.
+        item of an array. What is missing (null, None, NA, NaT; in an array NaN, unless it is one of floats)
+        is null, also without one. Records from arrays share no batch with others: do not mix small calls.
 
         Lists and arrays are not to be changed before this returns. Waits and raises like `send`; nothing is
         sent if any argument does not fit. If memory stays full, BufferFullError's `accepted` tells how many

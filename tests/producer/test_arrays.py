@@ -305,6 +305,42 @@ def test_times_that_are_none_of_pythons_are_refused(column: Any) -> None:
         stored(column, "json")
 
 
+def stamped(unit: str, when: str = "2020-01-02") -> Any:
+    """One item with a time in a field of a field, and one in which it is missing."""
+    kind = np.dtype([("n", "i4"), ("at", [("took", "m8[ms]"), ("when", f"M8[{unit}]")])])
+    return np.array([(1, (5, when)), (2, (5, "NaT"))], kind)
+
+
+def test_times_in_fields_are_pythons_for_a_serializer() -> None:
+    first, second = map(json.decode, stored(stamped("us"), "json"))
+    assert (first, second) == ([1, ["PT0.005S", "2020-01-02T00:00:00"]], [2, ["PT0.005S", None]])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        stamped("ns"),
+        stamped("ns").reshape(2, 1),
+        stamped("s", "20200-01-02"),
+        stamped("ns").view(np.recarray),
+    ],
+)
+def test_fields_with_times_that_are_none_of_pythons_are_refused(column: Any) -> None:
+    told = r"values\['at'\]\['when'\] has datetime64\[n?s\],.* give M8\[us\] in that field"
+    with pytest.raises(InvalidArgumentError, match=told):
+        stored(column, "json")
+    assert len(stored(column, None)) == 2, "without a serializer it is its bytes"
+
+
+@pytest.mark.parametrize("serializer", [None, "json", "msgpack", "str", "pickle"])
+def test_what_pandas_says_is_missing_is_null_in_a_list_too(serializer: str | None) -> None:
+    (one,) = stored(["a"], serializer)
+    for items in (["a", pd.NA, pd.NaT, None], ("a", pd.NA, pd.NaT, None)):
+        assert stored(items, serializer) == [one, None, None, None]
+    if serializer is not None:
+        assert stored(np.array(["a", pd.NA], object), serializer) == [one, None]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
