@@ -11,9 +11,10 @@ import lmdb
 from tailrace.protocol.errors import DataFolderError
 
 from . import schema
-from .folder import DATA, FORMAT, DataFolder, damaged
+from .cut_short import refuse_cut_short
+from .folder import FORMAT, DataFolder, damaged
 from .schema import PartitionRow
-from .tables import DAMAGE, NAMED_DATABASES_MAX, note_truncation
+from .tables import DAMAGE, NAMED_DATABASES_MAX
 
 if TYPE_CHECKING:
     from lmdb import Environment
@@ -29,9 +30,9 @@ def opened_read_only(path: Path) -> "Iterator[Environment]":
         raise DataFolderError(f"{path} is not the data folder of a node")
     folder = DataFolder(path)
     try:
+        refuse_cut_short(path)
         environment = lmdb.open(os.fspath(path), readonly=True, max_dbs=NAMED_DATABASES_MAX)
         try:
-            note_truncation(path / DATA, environment)
             yield environment
         finally:
             environment.close()

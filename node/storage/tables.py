@@ -1,11 +1,9 @@
 """Opens the LMDB environment and its tables."""
 
-import logging
 import os
 import secrets
 import struct
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import lmdb
@@ -15,6 +13,7 @@ from tailrace.protocol.errors import DataFolderError, InvalidConfigError, Storag
 from tailrace.protocol.limits import OPENINGS_KEPT_MAX, PARTITIONS_PER_NODE_MAX
 
 from . import schema
+from .cut_short import refuse_cut_short
 from .faults import storage_error
 from .folder import DATA, DataFolder, damaged, refuse_newer
 from .space import Space, live_pages
@@ -43,8 +42,6 @@ MEASURE_EVERY: Final = 16
 SPARE_TRANSACTIONS: Final = 4
 """Read transactions that LMDB keeps for reuse: one a thread that reads."""
 
-logger: Final = logging.getLogger(__name__)
-
 
 class Tables:
     """The environment and the handles of the tables that all partitions share."""
@@ -59,7 +56,6 @@ class Tables:
         if ephemeral:
             folder.begin_ephemeral()
         self.environment: Final = _open(folder, space.quota_bytes, flush, ephemeral)
-        note_truncation(folder.file(DATA), self.environment)
         try:
             self.storage_id, self.clean, self.openings = self._start()
             folder.complete()
@@ -181,6 +177,7 @@ class Tables:
 
 def _open(folder: DataFolder, map_bytes: int, flush: Flush, ephemeral: bool) -> "Environment":
     try:
+        refuse_cut_short(folder.path)
         return lmdb.open(
             os.fspath(folder.path),
             map_size=map_bytes,
@@ -200,19 +197,3 @@ def _open(folder: DataFolder, map_bytes: int, flush: Flush, ephemeral: bool) -> 
     except lmdb.Error as error:
         what = str(error).removeprefix(f"{folder.path}: ")
         raise DataFolderError(f"data folder {folder.path}: {what}") from error
-
-
-def note_truncation(data: Path, environment: "Environment") -> None:
-    """Reading a page behind the file's end would end the process, by SIGBUS: nobody could say more then.
-
-    A warning, since the last pages may never have been written: those that a transaction took and gave back.
-    """
-    size = data.stat().st_size
-    expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if size < expected:
-        logger.warning(
-            "%s has %d bytes, and its pages took up to %d: if it was cut short, SIGBUS may end the process",
-            data,
-            size,
-            expected,
-        )

@@ -1,6 +1,9 @@
 """`tailrace verify` on folders that were written without a node."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from tailrace.node.storage.environment import Storage
 from tailrace.node.storage.log_plan import Append
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.columns import encode
+
+from ..patience import PATIENCE_S
 
 KEY = (b"t" * 16, 0)
 NOW = 1_700_000_000_000
@@ -65,6 +70,21 @@ def test_what_is_wrong_is_told(tmp_path: Path, command: Run) -> None:
     assert code == 1
     assert (told["ok"], told["problem_count"], told["records"]) == (False, 1, 0)
     assert told["folder"] == str(tmp_path / "node-1")
+
+
+def test_a_file_that_was_cut_short_does_not_end_the_command(tmp_path: Path) -> None:
+    """By SIGBUS, as LMDB would read what is behind the end: so in a process of its own."""
+    write(tmp_path)
+    data = tmp_path / "data.mdb"
+    size = data.stat().st_size // 2
+    os.truncate(data, size)
+    command = [sys.executable, "-m", "tailrace", "verify", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    told = (
+        f"data folder {tmp_path} is damaged: data.mdb was cut short: pages that are in use lie behind its end"
+    )
+    assert (done.returncode, told in done.stderr) == (1, True), done
+    assert data.stat().st_size == size
 
 
 def test_what_cannot_be_walked_does_not_hide_the_others(tmp_path: Path, command: Run) -> None:

@@ -6,14 +6,12 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import lmdb
 import pytest
 
 from tailrace.node.storage import schema
-from tailrace.node.storage.tables import note_truncation
 from tailrace.node.storage.verify import verify_folder
 from tailrace.protocol.errors import DataFolderError, InvalidConfigError
 from tailrace.protocol.limits import MIB
@@ -144,19 +142,6 @@ def test_a_file_that_is_no_lmdb_file_is_named_once(tmp_path: Path) -> None:
     with pytest.raises(DataFolderError, match=r"is damaged: data\.mdb cannot be opened") as refused:
         open_storage(tmp_path)
     assert str(refused.value).count(str(tmp_path)) == 1
-
-
-def test_a_file_that_was_cut_short_is_told(house: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Not cut short in earnest: this very process might end by SIGBUS."""
-    storage = house.open()
-    fill(storage, one_log(storage), 3)
-    house.reopen()
-    assert not caplog.records
-    pages = {"last_pgno": (house.folder / "data.mdb").stat().st_size // 4096}
-    longer = SimpleNamespace(info=lambda: pages, stat=lambda: {"psize": 4096})
-    note_truncation(house.folder / "data.mdb", longer)
-    assert "data.mdb has" in caplog.text
-    assert "cut short" in caplog.text
 
 
 def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
