@@ -200,10 +200,6 @@ class FetchTask:
             if self._worth_waking():
                 self._tell()
 
-    def release(self) -> None:
-        """Nobody will wait any more."""
-        self._desk.close()
-
     def wake_engine(self) -> None:
         """Fetches may go out now."""
         self._engine.wake()

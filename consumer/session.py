@@ -130,7 +130,6 @@ class Session:
                 self.engine.wait_for_topic(dead_letters, self.engine.request_timeout_s)
         except BaseException:
             self.engine.close()
-            self._task.release()
             raise
 
     def __repr__(self) -> str:
@@ -290,7 +289,6 @@ class Session:
             self.commits.close()
         finally:
             self.engine.close()
-            self._task.release()
             self.one_thread.inside = outer
 
     def _coordinator_notice(self) -> Callable[[], None]:

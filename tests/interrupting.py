@@ -3,6 +3,7 @@
 import _weakrefset
 import ctypes
 import dis
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -109,9 +110,11 @@ def handled_at(point: int, handler: Callable[[], object]) -> Iterator[Interrupts
 @contextmanager
 def _at(interrupts: Interrupts, handle: Callable[[int, FrameType | None], object]) -> Iterator[None]:
     before = signal.signal(signal.SIGUSR1, handle)
+    gc.disable()  # what is raised in a finalizer Python drops
     try:
         sys.settrace(interrupts.begin)
         yield
     finally:
         sys.settrace(None)
+        gc.enable()
         signal.signal(signal.SIGUSR1, before)

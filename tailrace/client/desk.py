@@ -28,6 +28,8 @@ class Desk:
         self._pipes: dict[int, Pipes] = {}
         """The same by descriptor."""
         self._found: list[tuple[int, int]] = []
+        self._inside = False
+        self._over = False
         self.taken = False
         """Is a thread about to wait, or waiting, for whom nobody has rung? It says so before it looks for the
         last time for what it would wait for."""
@@ -44,21 +46,23 @@ class Desk:
         It may return for nothing. Signal handlers run, and may raise.
         """
         try:
+            self._inside = True  # then it looks: who ends it does so the other way round
+            if self._over:
+                return
             if reads and self._piped.pipes:
                 self._wait_and_read(timeout_s)
             elif wait_in_steps(self._poll_bell, timeout_s):
                 self._bell.clear()
         finally:
-            self.taken = False
+            self.taken = self._inside = False
+            if self._over:
+                self._bell.close()
 
-    def close(self) -> None:
-        """Nobody will wait any more. May be repeated."""
-        self._bell.close()
-
-    def __del__(self) -> None:
-        """Forgotten, with its client."""
-        if hasattr(self, "_bell"):
-            self.close()
+    def end(self) -> None:
+        """Nobody rings any more: who waits has been told why."""
+        self._over = True
+        if not self._inside:
+            self._bell.close()
 
     def _wait_and_read(self, timeout_s: float | None) -> None:
         piped = self._piped

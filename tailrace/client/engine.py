@@ -221,8 +221,8 @@ class Engine:
             self.check()
 
     def desk(self) -> Desk:
-        """For one thread of the application's, which waits there and closes it."""
-        return Desk(self._loop.connections.piped, self._loop.wake)
+        """For one thread of the application's, which waits there."""
+        return self._loop.new_desk()
 
     def submit(self, action: Callable[[], None]) -> None:
         """Run `action` in the I/O thread soon. Raises ClosedError once closed."""

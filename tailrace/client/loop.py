@@ -22,6 +22,7 @@ from tailrace.transport.wakeup import Wakeup
 from .ahead import Ahead
 from .bootstrap import Bootstrap
 from .connections import Connections
+from .desk import Desk
 from .follower import Follower
 from .link import COORDINATOR, Location
 
@@ -82,6 +83,7 @@ class Loop:
             on_impatient=self._connection_impatient,
             random=random,
         )
+        self._desks: list[Desk] = []
         self.ahead = Ahead(self.connections.links, self.connections.next_id, self.wake)
         self.follower = Follower(
             copy=self.copy,
@@ -119,6 +121,11 @@ class Loop:
                 self._wakeup.set()  # for those who woke meanwhile, and relied on this call
                 raise
 
+    def new_desk(self) -> Desk:
+        """It ends with the thread. Before that is started."""
+        self._desks.append(Desk(self.connections.piped, self.wake))
+        return self._desks[-1]
+
     def stop(self) -> None:
         """End the thread soon."""
         self._stopping = True
@@ -126,6 +133,8 @@ class Loop:
 
     def release(self) -> None:
         """Give descriptors and the context back; all sockets are closed."""
+        for desk in self._desks:
+            desk.end()
         self._poller.close()
         self._wakeup.close()
         self._context.term()
