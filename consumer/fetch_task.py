@@ -213,7 +213,7 @@ class FetchTask:
                 if condition():
                     return True
                 desk.taken = waits = timeout_s is None or timeout_s > 0
-            if self._fetcher.answered:  # the I/O thread may not know yet that there is more to ask for
+            if self._fetcher.answered or desk.unfinished:  # the I/O thread may not know of it
                 self._engine.wake()
             if not waits:
                 return False

@@ -34,6 +34,11 @@ class Desk:
         """Is a thread about to wait, or waiting, for whom nobody has rung? It says so before it looks for the
         last time for what it would wait for."""
 
+    @property
+    def unfinished(self) -> bool:
+        """Is there something that the I/O thread has to go on with, and may not know of? Then wake it."""
+        return self._piped.unfinished
+
     def ring(self) -> None:
         """Wake the thread that waits, or is about to. One thread at a time may ring."""
         if self.taken:
