@@ -71,20 +71,21 @@ class Desk:
 
     def _wait_and_read(self, timeout_s: float | None) -> None:
         piped = self._piped
-        if self._polled is not piped.pipes:
-            self._polled = piped.pipes
-            self._with_pipes = self._poll_of(self._polled)
-            self._pipes = {pipes.fileno(): pipes for pipes in self._polled}
+        pipes = piped.pipes
+        if self._polled is not pipes:
+            by_descriptor = {each.fileno(): each for each in pipes}
+            poll = self._poll_of(pipes)  # not a call from here on
+            self._polled, self._pipes, self._with_pipes = pipes, by_descriptor, poll
         try:
             piped.borrow()
             wait_in_steps(self._poll_all, timeout_s)
             self.taken = False  # what is told by this thread is not rung for
             for descriptor, _ in self._found:
-                pipes = self._pipes.get(descriptor)
-                if pipes is None:
+                readable = self._pipes.get(descriptor)
+                if readable is None:
                     self._bell.clear()
                 else:
-                    piped.take_in(pipes)
+                    piped.take_in(readable)
             piped.give_back()
         except BaseException:
             piped.occupied, piped.unfinished = False, True  # first of all, and no call
