@@ -84,6 +84,7 @@ class Asking:
                 if taken is not None:
                     return taken
                 if deadline is not None and now >= deadline:
+                    self._fetching.ask_ahead()
                     return None
                 if not self._fetching.wait(self.wait_s(now, deadline)):
                     return None

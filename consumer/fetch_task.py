@@ -164,6 +164,15 @@ class FetchTask:
             self._engine.check()
         return not (self._woken and self.take_woken())
 
+    def ask_ahead(self) -> None:
+        """Have the next fetch sent, if this thread has read the reply to the last one, or was ended in that.
+
+        The I/O thread may not know of it. Whoever asks for more and finds nothing must do so before it waits,
+        or goes without.
+        """
+        if self._fetcher.answered or self._desk.unfinished:
+            self._engine.wake()
+
     def wait_for(self, condition: Callable[[], bool], deadline: float) -> bool:
         """Until `condition`, which is looked at under the lock, or `deadline` (monotonic seconds).
 
@@ -195,6 +204,7 @@ class FetchTask:
 
     def listen(self, news: Callable[[], None] | None) -> None:
         """Call `news` in the thread that has some, whenever a wait would end; at once if it would now."""
+        self.ask_ahead()
         with self._lock:
             self._listener = news
             if self._worth_waking():
@@ -213,8 +223,7 @@ class FetchTask:
                 if condition():
                     return True
                 desk.taken = waits = timeout_s is None or timeout_s > 0
-            if self._fetcher.answered or desk.unfinished:  # the I/O thread may not know of it
-                self._engine.wake()
+            self.ask_ahead()
             if not waits:
                 return False
             if self._goes_first:

@@ -12,7 +12,7 @@ from tailrace import Record, TopicPartition
 from tailrace.consumer import ColumnBatch, Consumer
 from tailrace.protocol.compression import Compression
 
-from ..patience import BUSY_S, PATIENCE_S
+from ..patience import BUSY_S, PATIENCE_S, wait_until
 from .conftest import Feeder, at, values_of
 
 Make = Callable[..., Consumer]
@@ -155,6 +155,23 @@ def test_a_waiting_consumer_gets_a_record_at_once(consume: Make, feeder: Feeder)
         started = time.monotonic()
         assert len(values_of(consumer, 1)) == 1
         assert time.monotonic() - started < BUSY_S
+
+
+def test_polls_that_do_not_wait_get_what_comes_after_one_that_did(consume: Make, feeder: Feeder) -> None:
+    """The thread that has waited has read the reply itself: nobody else knows that more can be asked for."""
+    topic = feeder.topic()
+    consumer = consume(topic)
+    late_s = 0.0
+    for _ in range(30):
+        sender = threading.Timer(0.01, feeder.send, [topic, b"waited for"])
+        sender.start()
+        assert values_of(consumer, 1) == [b"waited for"]
+        sender.join()
+        feeder.send(topic, b"there")
+        sent_at = time.monotonic()
+        wait_until(lambda: consumer.poll(timeout_ms=0), "the record comes")
+        late_s += time.monotonic() - sent_at
+    assert late_s < BUSY_S  # nearly a second each otherwise
 
 
 def test_a_busy_partition_is_not_held_up_by_a_quiet_one(consume: Make, feeder: Feeder) -> None:
