@@ -64,7 +64,7 @@ class Consuming:
             self._go_to_start(consumer)
             self._voice.say(Ready())
             start_ns = self._inbox.wait_for_start()
-            self._voice.begin()
+            self._voice.begin(start_ns)
             consumer.resume(*self._places.values())
             if self._task.repeat and spec.duration_s is not None:
                 self._over_at_ns = start_ns + round(spec.duration_s * 1e9)

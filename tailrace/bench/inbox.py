@@ -79,8 +79,9 @@ class Voice:
         self.latencies = LatencyCounts()
         self._rss_anon: int | None = None
 
-    def begin(self) -> None:
-        """The measured time begins now."""
+    def begin(self, now_ns: int) -> None:
+        """The measured time begins now. What latencies are told first are of a whole stretch."""
+        self._slow_at_ns = now_ns + round(SLOW_EVERY_S * 1e9)
         self._cpu_before_s = _cpu_s()
 
     def say(self, line: Line) -> None:

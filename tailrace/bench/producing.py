@@ -75,7 +75,7 @@ class Producing:
             self._warm_up(producer)
             self._voice.say(Ready())
             start_ns = self._inbox.wait_for_start()
-            self._voice.begin()
+            self._voice.begin(start_ns)
             self._send_all(producer, start_ns)
             self._await_answers(producer)
         finally:
