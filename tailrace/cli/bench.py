@@ -85,8 +85,7 @@ _COMMON: Final[tuple[Option, ...]] = (
         "(TMPDIR), and removed in the end.",
     ),
     click.option(
-        "--nodes", type=click.IntRange(1, NODES_MAX), default=1, show_default=True,
-        help="Of the cluster that is started.",
+        "--nodes", type=click.IntRange(1, NODES_MAX), help="Of the cluster that is started.  [default: 1]",
     ),
     timeout_option,
     click.option(
@@ -171,6 +170,8 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
     )
     if topic is not None and servers is None:
         raise click.UsageError("--topic is one of a running cluster: name that with --bootstrap-servers")
+    if nodes is not None and servers is not None:
+        raise click.UsageError(f"--nodes is for a cluster that is started here, not for that at {servers}")
     require()
     if options["compression"] == "none":
         options["compression"] = None
@@ -179,7 +180,7 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
         if topic is None:
             check_shares(spec)
         _check_files(json_file, report_file)
-        with _cluster(servers, nodes) as (bootstrap_servers, processes):
+        with _cluster(servers, nodes or 1) as (bootstrap_servers, processes):
             results = _measure(spec, bootstrap_servers, processes, topic)
     except InvalidArgumentError as error:
         raise click.UsageError(_in_options(str(error))) from None

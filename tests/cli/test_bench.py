@@ -261,6 +261,7 @@ def stored(admin: Admin, topic: str) -> int:
         (("produce", "--batch-size", "0"), "--batch-size is 0"),
         (("produce", "--report", "/nowhere/report.html"), "there is no folder /nowhere"),
         (("produce", "--topic", "t"), "--topic is one of a running cluster"),
+        (("produce", "-b", "localhost:1", "--nodes", "1"), "--nodes is for a cluster that is started here"),
         (("sum",), "No such command 'sum'"),
     ],
 )
