@@ -180,7 +180,8 @@ class Consumer(Positions, OfOneProcess):
         """What is there, up to `max_records` (default: `max_poll_records`), by partition, in order.
 
         Waits up to `timeout_ms` (None: for ever) for the first record; empty when none came, or after
-        `wakeup`. Raises like iteration.
+        `wakeup`. A loop that never waits (0, the default) keeps the interpreter from the thread that fetches:
+        records are there many milliseconds later than with a time-out. Raises like iteration.
         """
         if unknown:
             reject_habits("poll", unknown)
