@@ -73,10 +73,14 @@ class Node:
             _log.info("fetching from node %d goes on", self.node_id)
 
     def brought(self, size: int) -> None:
-        """Its answer had batches of so many bytes: the next may have more."""
-        room = ROOM_FACTOR * size
-        little = 0 < room < LOCAL_PAYLOAD_BYTES_MIN
-        self.room = 0 if little else min(max(room, FETCH_SLOT_BYTES_FIRST), FETCH_SLOT_BYTES_MAX)
+        """Its answer had batches of so many bytes: the next may have more, but little comes after little.
+
+        No bytes are a pause: what trickled in before it goes on to, as far as anybody knows.
+        """
+        if 0 < size < LOCAL_PAYLOAD_BYTES_MIN:
+            self.room = 0
+        elif size or self.room:
+            self.room = min(max(ROOM_FACTOR * size, FETCH_SLOT_BYTES_FIRST), FETCH_SLOT_BYTES_MAX)
 
     def forgive(self) -> None:
         """It is alive: what it missed before says nothing."""

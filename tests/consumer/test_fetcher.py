@@ -26,6 +26,7 @@ from tailrace.protocol.limits import (
     FETCH_SLOT_BYTES_MAX,
     FETCHES_AHEAD,
     FETCHES_PER_NODE_MAX,
+    LOCAL_PAYLOAD_BYTES_MIN,
 )
 from tailrace.protocol.messages import OK, ErrorInfo, FetchResult
 from tailrace.protocol.record import TopicPartition
@@ -183,6 +184,22 @@ def test_the_room_for_a_reply_follows_what_the_last_one_brought() -> None:
     assert following.reply_bytes == FETCH_SLOT_BYTES_MAX
     world.fetcher.replied(following, [], [], 0.0)
     assert world.plan().reply_bytes == FETCH_SLOT_BYTES_FIRST
+
+
+def test_no_room_is_kept_for_what_trickles_in_nor_while_it_pauses() -> None:
+    """Such replies come in frames, through a pipe, where the application's thread may read them."""
+    world = World()
+    plan = world.plan()
+    for size in (1, LOCAL_PAYLOAD_BYTES_MIN - 1_000):
+        batch = batch_of([bytes(size)], world.partitions[0].fetch_offset)
+        assert len(batch) < LOCAL_PAYLOAD_BYTES_MIN
+        world.fetcher.replied(plan, [FetchResult(TOPIC_ID, 0, OK, 1, 0, 1)], [batch], 0.0)
+        world.fetcher.pop(world.partitions[0])
+        paused = world.plan()
+        assert paused.reply_bytes == 0
+        world.fetcher.replied(paused, [], [], 0.0)
+        plan = world.plan()
+        assert plan.reply_bytes == 0
 
 
 # ------------------------------------------------------------------------- bounds
