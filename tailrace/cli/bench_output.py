@@ -55,7 +55,8 @@ def progress_line(progress: "Progress") -> str:
 def print_results(results: "Results") -> None:
     """The line to compare, what its latencies are, a row for each process, the verification."""
     if results.interrupted:
-        click.echo("interrupted: these are the figures up to then, and nothing is verified", err=True)
+        unverified = ", and nothing is verified" if results.spec.verify else ""
+        click.echo(f"interrupted: these are the figures up to then{unverified}", err=True)
     click.echo(results.line())
     explanation = latency_explained(results)
     if explanation:

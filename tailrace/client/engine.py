@@ -145,7 +145,7 @@ class Engine:
 
     @property
     def paths(self) -> dict[int, str]:
-        """How payloads travel, by node id: "shared memory", "pipes" (all were small), "frames" and why."""
+        """How payloads travel, by node id: "shared memory", "pipes" (nothing large yet), "frames" and why."""
         return self._loop.connections.links.paths()
 
     def view(self) -> ClusterState:
