@@ -15,6 +15,7 @@ import zmq
 from tailrace.protocol.limits import KIB
 
 from .context import HANDSHAKE_TIMEOUT_MS, Context, Socket, new_socket, readable, sender
+from .descriptors import descriptors_for
 from .server import Buffer
 
 RECONNECT_MS_MIN: Final = 10
@@ -59,7 +60,12 @@ class Connection:
         self._socket.copy_threshold = COPY_BYTES_MAX + 1
         self._send = sender(self._socket)
         self.used = True
-        self._monitor: Socket = self._socket.get_monitor_socket(_EVENTS)
+        try:
+            with descriptors_for(endpoint):
+                self._monitor: Socket = self._socket.get_monitor_socket(_EVENTS)
+        except BaseException:
+            self._socket.close()  # one that is left open keeps its context from ending
+            raise
         try:
             self._socket.connect(endpoint)
         except BaseException:

@@ -2,15 +2,19 @@
 
 import errno
 import resource
+import threading
 from unittest.mock import Mock
 
 import pytest
 import zmq
 
 from tailrace.protocol.errors import LimitExceededError
-from tailrace.transport.context import new_socket
+from tailrace.transport.connection import Connection
+from tailrace.transport.context import new_context, new_socket
 from tailrace.transport.poller import Poller
 from tailrace.transport.wakeup import Wakeup
+
+from ..patience import PATIENCE_S
 
 
 def test_a_process_without_a_file_descriptor_left() -> None:
@@ -21,6 +25,20 @@ def test_a_process_without_a_file_descriptor_left() -> None:
     context.socket.side_effect = zmq.ZMQError(errno.EFAULT)
     with pytest.raises(zmq.ZMQError):
         new_socket(context, zmq.DEALER, "tcp://h:1")
+
+
+def test_a_connection_that_cannot_be_watched_is_not_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(_socket: zmq.Socket[bytes], _events: int) -> None:
+        raise zmq.ZMQError(errno.EMFILE)
+
+    monkeypatch.setattr(zmq.Socket, "get_monitor_socket", none_left)
+    context = new_context()
+    with pytest.raises(LimitExceededError, match=r"left for tcp://127\.0\.0\.1:1: this process"):
+        Connection(context, "tcp://127.0.0.1:1")
+    end = threading.Thread(target=context.term, daemon=True)
+    end.start()
+    end.join(PATIENCE_S)
+    assert not end.is_alive()
 
 
 @pytest.mark.parametrize("made", [Wakeup, Poller])
