@@ -4,6 +4,7 @@ All sockets of the system are made by `new_socket`, so that none is without a li
 size and queue length, without ZMTP heartbeats, or with a `close` that waits.
 """
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -30,6 +31,8 @@ HEARTBEAT_TTL_MS: Final = 6_000
 """What we ask the peer to allow us; at least the two above together."""
 HANDSHAKE_TIMEOUT_MS: Final = 3_000
 """Connections that say nothing hold a file descriptor no longer than this."""
+CONTEXT_DESCRIPTORS: Final = 16
+"""The threads of a context and the first sockets of a client take nine; the others are some to spare."""
 
 _READABLE: Final = int(zmq.POLLIN)
 
@@ -39,9 +42,21 @@ assert HEARTBEAT_INTERVAL_MS + HEARTBEAT_TIMEOUT_MS <= HEARTBEAT_TTL_MS
 def new_context() -> Context:
     """A context with one I/O thread. Not for use across a fork. Raises LimitExceededError as `new_socket`."""
     with descriptors_for("sockets"):
+        _try_descriptors()
         context: Context = zmq.Context(io_threads=1)
     context.set(zmq.MAX_SOCKETS, SOCKETS_PER_PROCESS_MAX)
     return context
+
+
+def _try_descriptors() -> None:
+    """Are there as many as are needed soon? libzmq ends the process where there are not."""
+    tried: list[int] = []
+    try:
+        while len(tried) < CONTEXT_DESCRIPTORS:
+            tried.append(os.open(os.devnull, os.O_RDONLY))
+    finally:
+        for descriptor in tried:
+            os.close(descriptor)
 
 
 def new_socket(context: Context, kind: zmq.SocketType, endpoint: str) -> Socket:

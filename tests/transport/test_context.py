@@ -3,6 +3,8 @@
 import errno
 import resource
 import threading
+from itertools import count
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -15,6 +17,11 @@ from tailrace.transport.poller import Poller
 from tailrace.transport.wakeup import Wakeup
 
 from ..patience import PATIENCE_S
+
+
+def open_descriptors() -> set[int]:
+    """And that of the folder, as it was read."""
+    return {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
 
 
 def test_a_process_without_a_file_descriptor_left() -> None:
@@ -39,6 +46,20 @@ def test_a_connection_that_cannot_be_watched_is_not_left_open(monkeypatch: pytes
     end.start()
     end.join(PATIENCE_S)
     assert not end.is_alive()
+
+
+def test_no_context_is_made_where_its_threads_could_not_begin() -> None:
+    """libzmq ends the process then."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = open_descriptors()
+    most = next(most for most in count() if most - len({fd for fd in used if fd < most}) == 8)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+    try:
+        with pytest.raises(LimitExceededError, match="no file descriptor is left for sockets"):
+            new_context()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert open_descriptors() == used
 
 
 @pytest.mark.parametrize("made", [Wakeup, Poller])
