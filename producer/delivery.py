@@ -17,7 +17,7 @@ import msgspec
 
 from tailrace.client.arguments import check_callable, seconds_of
 from tailrace.client.notice import Notice
-from tailrace.client.waiting import wait_in_steps
+from tailrace.client.waiting import Sign, wait_in_steps
 from tailrace.protocol.errors import ClosedError, TailraceError, TimedOutError
 from tailrace.protocol.text import plural
 
@@ -63,7 +63,7 @@ class Outcome(msgspec.Struct, eq=False):
     starts: list[int] = []
     stamps: list[int] = []
     _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
-    _waiter: threading.Event | None = None
+    _waiter: Sign | None = None
     _callbacks: list[_Callback] = []
     _process: int = msgspec.field(default_factory=os.getpid)
 
@@ -94,7 +94,7 @@ class Outcome(msgspec.Struct, eq=False):
             )
         with self._lock:
             if self._waiter is None and not self.done:
-                self._waiter = threading.Event()
+                self._waiter = Sign()
             waiter, notice = self._waiter, self.notice
         left_s = inf if timeout_s is None else timeout_s
         look = None if notice is None else notice(f"a record in {self.name} to be stored", left_s).look

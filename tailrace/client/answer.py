@@ -1,13 +1,12 @@
 """What a thread waits for while the I/O thread works for it."""
 
-import threading
 from collections.abc import Callable, Sequence
 
 from tailrace.protocol.errors import TailraceError, TimedOutError
 from tailrace.protocol.messages import Reply
 
 from .pending import Frame
-from .waiting import wait_in_steps
+from .waiting import Sign, wait_in_steps
 
 GRACE_S = 5.0
 """The I/O thread reports a time-out itself; when even that does not come, waiting ends after this."""
@@ -19,7 +18,7 @@ class Answer:
     __slots__ = ("_come", "_frames", "_reply")
 
     def __init__(self) -> None:
-        self._come = threading.Event()
+        self._come = Sign()
         self._reply: Reply | TailraceError | None = None
         self._frames: Sequence[Frame] = ()
 

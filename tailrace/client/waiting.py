@@ -1,11 +1,43 @@
 """Waits that Ctrl-C ends, whenever it comes."""
 
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from threading import Lock
 from time import monotonic
 from typing import Final
 
 SIGNALS_HEARD_WITHIN_S: Final = 0.5
 _NOT_HELD: Final = ("release unlocked lock", "cannot release un-acquired lock")
+
+
+class Sign:
+    """As `threading.Event`, but `set` never waits: there is no lock that who waits could keep.
+
+    What a signal handler raises within the wait for an event may leave that locked for ever.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+        self._waiting: deque[Lock] = deque()
+
+    def set(self) -> None:
+        """Wake all who wait. Once."""
+        self._set = True
+        while self._waiting:
+            self._waiting.popleft().release()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Until it is set; False if so many seconds were over first."""
+        lock = Lock()
+        lock.acquire()
+        self._waiting.append(lock)
+        if not self._set:  # looked at after that, so that one of both sees the other
+            lock.acquire(timeout=timeout_s)
+        if not self._set:
+            with suppress(ValueError):  # it is being set
+                self._waiting.remove(lock)
+        return self._set
 
 
 def wait_in_steps(
