@@ -4,10 +4,10 @@ They run in this process, so that a test can make them forget an update, keep si
 at another port, which the real ones do not do when asked.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from tailrace.protocol.cluster import (
     Change,
     ClusterState,
     Listener,
+    NodeChanged,
     NodeInfo,
     PartitionInfo,
     TopicConfig,
@@ -31,62 +32,15 @@ from tailrace.protocol.wire import (
     failure,
     request_id_of,
 )
-from tailrace.transport.context import new_context
-from tailrace.transport.poller import Poller, Source
+from tailrace.transport.poller import Source
 from tailrace.transport.publisher import Publisher
-from tailrace.transport.server import Incoming, Server
-from tailrace.transport.wakeup import Wakeup
+from tailrace.transport.server import Incoming
 
 from ..patience import PATIENCE_S, wait_until
+from .in_thread import ANY_PORT, InThread
+from .piped_node import PipedNode, Start
 
 Answer = Reply | TailraceError | tuple[Reply, list[bytes]] | None
-ANY_PORT = "tcp://127.0.0.1:0"
-
-
-class InThread:
-    """A ROUTER in a thread of its own, which the subclass starts."""
-
-    def __init__(self, **options: Any) -> None:
-        self._context = new_context()
-        self._server = Server(self._context, **options)
-        self.listener = self._server.listener
-        self._wakeup = Wakeup()
-        self._poller = Poller()
-        self._actions: list[Callable[[], object]] = []
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def do(self, action: Callable[[], object]) -> None:
-        """In the thread, soon."""
-        self._actions.append(action)
-        self._wakeup.set()
-
-    def stop(self) -> None:
-        """Gone, as after a kill: connections break, nothing more is answered. May be repeated."""
-        self._stopping = True
-        self._wakeup.set()
-        self._thread.join()
-
-    def _round(self, ready: list[Source]) -> None:
-        raise NotImplementedError
-
-    def _close(self) -> None:
-        """What else is to be closed."""
-
-    def _run(self) -> None:
-        self._poller.add(self._wakeup)
-        self._poller.add(self._server)
-        while not self._stopping:
-            ready = self._poller.poll(None)
-            self._wakeup.clear()
-            while self._actions:
-                self._actions.pop(0)()
-            self._round(ready)
-        self._close()
-        self._poller.close()
-        self._server.close()
-        self._wakeup.close()
-        self._context.term()
 
 
 class StandIn(InThread):
@@ -281,3 +235,18 @@ def start_coordinator() -> Iterator[Callable[..., StandInCoordinator]]:
     yield start
     for standin in coordinators:
         standin.stop()
+
+
+@pytest.fixture
+def start_piped(coordinator: StandInCoordinator, tmp_path: Path) -> Iterator[Start]:
+    """`start_piped(...)`: node 1, in a new epoch if it was there before."""
+    nodes: list[PipedNode] = []
+
+    def start(**options: Any) -> PipedNode:
+        nodes.append(PipedNode(f"ipc://{tmp_path}/n/{len(nodes)}", **options))
+        coordinator.change(NodeChanged(make_node(1, nodes[-1].listener, epoch=len(nodes))))
+        return nodes[-1]
+
+    yield start
+    for each in nodes:
+        each.stop()
