@@ -164,7 +164,7 @@ class Connections:
         header, payload = pending.header, list(map(joined, frames))
         link.owed += 1  # as above
         if not (link.pipe(header, payload, first=link.owed == 1) or connection.send(header, payload)):
-            link.owed = max(0, link.owed - 1)
+            link.answered()
             if path is not None:
                 path.withdraw(pending.request_id)
             self.due_at = -inf
@@ -243,7 +243,7 @@ class Connections:
             link.backoff.reset()
 
     def _take_reply(self, link: Link, header: bytes, payload: list[bytes]) -> None:
-        link.owed = max(0, link.owed - 1)
+        link.answered()
         frames: Sequence[Frame] = payload
         request_id, reply, readable = read_reply(header)
         if link.path is not None:

@@ -68,6 +68,11 @@ class Link:
         self.ready = True
         self._patience_s = CONNECT_PATIENCE_MS_FIRST / 1000
 
+    def answered(self) -> None:
+        """One less is owed. The application's thread counts, too: no call between the look and the note."""
+        if self.owed:
+            self.owed -= 1
+
     @property
     def local(self) -> bool:
         """Is it a node on this machine?"""

@@ -161,8 +161,6 @@ class Loop:
         self._poller.add(self._wakeup)
         self.ahead.turn.acquire()
         while not self._stopping:
-            if self.connections.piped.unfinished:  # first of all: what follows may build on it
-                self.connections.take_over(monotonic())
             for source in self._wait(self._step(monotonic())):
                 if source is self._wakeup:
                     self._flagged = True
@@ -173,8 +171,10 @@ class Loop:
 
     def _step(self, now: float) -> float:
         """Everything that is due; when there will be more if nothing comes in (monotonic s, infinity)."""
-        self._woken = False
+        self._woken = False  # what was left to this thread before is found from here on
         connections, follower = self.connections, self.follower
+        if connections.piped.unfinished:  # first of all: what follows may build on it
+            connections.take_over(now)
         for _ in range(len(self._actions)):
             self._actions.popleft()()
         if follower.changed:

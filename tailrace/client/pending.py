@@ -100,7 +100,8 @@ class PendingRequests:
 
     def take_sent(self, destination: int) -> list[Pending]:
         """Remove the requests that a destination was given, oldest first."""
-        found = [p for p in self._requests.values() if p.destination == destination and p.sent]
+        requests = tuple(self._requests.values())  # one call: the application's thread may claim others
+        found = [p for p in requests if p.destination == destination and p.sent]
         for pending in found:
             del self._requests[pending.request_id]
         return found

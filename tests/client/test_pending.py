@@ -2,10 +2,12 @@
 
 from math import inf
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.client.pending import Pending, PendingRequests
+from tailrace.protocol.messages import Pong
 
 
 def _pending(request_id: int, deadline: float = 1.0, destination: int = 1) -> Pending:
@@ -38,6 +40,24 @@ def test_only_what_one_destination_was_sent_is_taken() -> None:
     assert [pending.request_id for pending in requests.take_sent(1)] == [1, 4]
     assert [pending.request_id for pending in requests.take_all()] == [2, 3]
     assert requests.next_deadline() == inf
+
+
+def test_another_thread_claims_an_answer_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is looked for what a lost connection was given; that of another one."""
+    requests = PendingRequests()
+    lost, answered, left = _pending(1), _pending(2, destination=2), _pending(3, destination=2)
+    for pending in (lost, answered, left):
+        requests.add(pending)
+
+    def sent(_: Pending) -> bool:
+        requests.claim(answered, Pong(2), [])
+        return True
+
+    monkeypatch.setattr(Pending, "sent", property(sent))
+    assert requests.take_sent(1) == [lost]
+    assert requests.get(2) is None
+    assert requests.get(3) is left
+    assert not requests.claim(answered, Pong(2), []), "it was taken out"
 
 
 def test_an_answer_takes_only_what_its_sender_was_asked() -> None:
