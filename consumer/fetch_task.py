@@ -159,7 +159,7 @@ class FetchTask:
         False if `wakeup()` was called; also after `timeout_s`. Ctrl-C interrupts it. Raises
         what has ended the engine.
         """
-        self._wait(self._worth_waking, timeout_s)
+        self._wait(self._worth_waking, timeout_s, reads=True)
         if self._over:
             self._engine.check()
         return not (self._woken and self.take_woken())
@@ -178,7 +178,7 @@ class FetchTask:
 
         Raises what has ended the engine.
         """
-        met = self._wait(lambda: self._over or condition(), deadline - monotonic())
+        met = self._wait(lambda: self._over or condition(), deadline - monotonic(), reads=False)
         self._engine.check()
         return met
 
@@ -214,8 +214,11 @@ class FetchTask:
         """Fetches may go out now."""
         self._engine.wake()
 
-    def _wait(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
-        """Until the condition, looked at under the lock, holds; False if it does not and the time is over."""
+    def _wait(self, condition: Callable[[], bool], timeout_s: float | None, *, reads: bool) -> bool:
+        """Until the condition, looked at under the lock, holds; False if it does not and the time is over.
+
+        `reads`: what trickles in may be read meanwhile. The caller asks for more when it is handed over.
+        """
         desk = self._desk
         until = None if timeout_s is None else monotonic() + timeout_s
         while True:
@@ -228,7 +231,7 @@ class FetchTask:
                 return False
             if self._goes_first:
                 self._back.ring()
-            desk.wait(timeout_s, reads=self._trickles)
+            desk.wait(timeout_s, reads=reads and self._trickles)
             timeout_s = None if until is None else until - monotonic()
 
     def _tell(self) -> None:

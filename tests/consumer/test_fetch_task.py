@@ -4,7 +4,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
+from time import monotonic
 from typing import Any
+
+import pytest
 
 from tailrace.client import desk as client_desk
 from tailrace.client.pending import PendingRequests, ReplyHandler
@@ -41,6 +44,9 @@ class OneEngine:
 
     def check(self) -> None:
         """It never ends."""
+
+    def wake(self) -> None:
+        """It never sleeps."""
 
 
 class Desk:
@@ -115,3 +121,14 @@ def test_an_error_wakes_though_it_comes_without_batches() -> None:
         answer(error=ErrorInfo(ErrorCode.CORRUPT_BATCH, "the node says so"))
     assert found == [True]
     assert desk.partition.failure is not None
+
+
+def test_what_is_waited_for_in_a_call_is_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replies to fetches are the I/O thread's then: nobody asks for more when the call returns."""
+    desk, read = Desk(), list[bool]()
+    desk.fetch()(batch_of([b"x"], 0))  # it trickles
+    monkeypatch.setattr(client_desk.Desk, "wait", lambda *_, reads: read.append(reads))
+    assert desk.task.wait_for(lambda: bool(read), monotonic() + PATIENCE_S)
+    desk.fetcher.pop(desk.partition)
+    desk.task.wait(0.001)
+    assert read[:2] == [False, True]

@@ -99,6 +99,18 @@ def test_what_is_iterated_is_not_forgotten(feeder: Feeder, by: str) -> None:
     wait_for_the_end()
 
 
+def test_its_files_are_closed(feeder: Feeder) -> None:
+    topic = feeder.topic()
+    feeder.send_numbers(topic, range(1))
+
+    def come_and_go() -> int:
+        forget(feeder, topic)
+        gc.collect()
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    assert come_and_go() == come_and_go()
+
+
 @pytest.mark.parametrize("by", ["poll", "getone", "iteration"])
 def test_an_async_one(feeder: Feeder, consume: Consume, by: str, tmp_path: Path) -> None:
     topic = feeder.topic()

@@ -15,6 +15,7 @@ from random import Random
 import pytest
 
 from tailrace.consumer import Consumer
+from tailrace.protocol.errors import ClosedError
 from tailrace.testing import Cluster
 
 from ..patience import BUSY_S, PATIENCE_S
@@ -94,6 +95,18 @@ def test_ctrl_c_that_does_not_wake_the_thread_that_waits(cluster: Cluster, feede
             timer.start()
             consumer.poll(None)
         timer.join()
+
+
+def test_closed_by_a_signal_handler_within_a_wait(cluster: Cluster, feeder: Feeder) -> None:
+    """The wait is over then, as when another thread has closed it."""
+    consumer = Consumer(feeder.topic(), bootstrap_servers=cluster.bootstrap_servers)
+    before = signal.signal(signal.SIGALRM, lambda *_: consumer.close())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(ClosedError):
+            consumer.poll(None)
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 CONNECTING = """
