@@ -61,6 +61,8 @@ class PipedReplies:
 
     def take_back(self) -> None:
         """Watch what was lent, if nobody waits."""
+        if self.occupied:
+            return  # without the lock: a signal handler, called while it is held, may wait for this thread
         with self._lock:
             if not self.occupied:
                 self._end_loan()
