@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tailrace import Admin
+from tailrace.client import signals
 from tailrace.testing import Cluster
 
 # A busy machine is no failure, nor is bad luck with what was drawn.
@@ -46,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.relative_to(here).as_posix() in SLOW:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def time_outs_call_nothing() -> None:
+    """The handler of SIGALRM that ends a test which takes too long raises, and calls nothing of ours."""
+    signals.SIGNALS.remove(signal.SIGALRM)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final
 
+from tailrace.client.signals import HARMLESS
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGES: Final = tuple(f"{ROOT / name}/" for name in ("consumer", "producer", "tailrace"))
 QUIET: Final = {
@@ -95,8 +97,12 @@ def points_of(code: CodeType) -> frozenset[int]:
 def interrupted_at(*points: int) -> Iterator[Interrupts]:
     """Calls in the block are interrupted at these points. Only in the main thread."""
     interrupts = Interrupts(*points)
-    with _at(interrupts, interrupts.handle):
-        yield interrupts
+    HARMLESS.add(interrupts.handle)  # as that of Ctrl-C, which may come anywhere, too
+    try:
+        with _at(interrupts, interrupts.handle):
+            yield interrupts
+    finally:
+        HARMLESS.remove(interrupts.handle)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from tailrace.protocol.parts import Payload, joined
 from tailrace.protocol.wire import encode
 
 from .link import Links
+from .signals import may_call_back
 
 _NOBODY = 0
 
@@ -42,9 +43,9 @@ class Ahead:
         """Is there something to take note of, as the first thing when the I/O thread wakes?"""
 
     def attempt(self, write: Callable[[], None]) -> None:
-        """Call `write` if the I/O thread sleeps; wake that in any case. Any thread."""
+        """Call `write` if the I/O thread sleeps and no signal handler may call back; wake it in any case."""
         thread = get_ident()
-        if self._inside == thread:  # a signal handler, within an attempt
+        if self._inside == thread or may_call_back():  # a finalizer, within an attempt; a signal handler
             self._wake()
             return
         turn = self.turn

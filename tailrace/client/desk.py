@@ -8,6 +8,7 @@ from tailrace.transport.pipes import Pipes
 from tailrace.transport.wakeup import Wakeup
 
 from .piped_replies import PipedReplies
+from .signals import may_call_back
 from .waiting import wait_in_steps
 
 
@@ -48,13 +49,13 @@ class Desk:
     def wait(self, timeout_s: float | None, *, reads: bool) -> None:
         """Until it rings or so many seconds are over; with `reads`, also until a small reply was read.
 
-        It may return for nothing. Signal handlers run, and may raise.
+        It may return for nothing. Signal handlers run, and may raise; where one may call back, none is read.
         """
         try:
             self._inside = True  # then it looks: who ends it does so the other way round
             if self._over:
                 return
-            if reads and self._piped.pipes:
+            if reads and self._piped.pipes and not may_call_back():
                 self._wait_and_read(timeout_s)
             elif wait_in_steps(self._poll_bell, timeout_s):
                 self._bell.clear()

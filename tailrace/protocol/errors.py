@@ -4,10 +4,12 @@ An error is a code, whether a retry can help, and a message that says what to do
 the code and the message (`ErrorInfo`); `error_from` makes the exception again on the other side.
 """
 
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from .error_codes import ErrorCode as ErrorCode
-from .record import TopicPartition
+
+if TYPE_CHECKING:
+    from .record import TopicPartition
 
 
 class TailraceError(Exception):
@@ -67,7 +69,7 @@ class CorruptBatchError(TailraceError):
     """
 
     code = ErrorCode.CORRUPT_BATCH
-    partition: TopicPartition | None = None
+    partition: "TopicPartition | None" = None
     offset: int = -1
     next_offset: int | None = None
 

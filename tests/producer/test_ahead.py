@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tailrace import Admin, Consumer, Producer
-from tailrace.client.link import Link
+from tailrace.client.link import COORDINATOR, Link
 from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
@@ -28,7 +28,8 @@ def writers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     pipe = Link.pipe
 
     def spied(self: Link, *arguments: Any, **options: Any) -> bool:
-        threads.append(threading.get_ident())
+        if self.destination != COORDINATOR:
+            threads.append(threading.get_ident())
         return pipe(self, *arguments, **options)
 
     monkeypatch.setattr(Link, "pipe", spied)
