@@ -7,11 +7,10 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from math import inf
-from threading import Event
 from time import monotonic
 
 from tailrace.client.answer import GRACE_S
-from tailrace.client.waiting import wait_in_steps
+from tailrace.client.waiting import Sign, wait_in_steps
 from tailrace.protocol.errors import (
     FencedMemberError,
     InvalidArgumentError,
@@ -48,7 +47,7 @@ class Commits:
         self._stored: dict[Key, StoredOffset | None] = {}
         self._on_its_way = False
         """An auto-commit waits for its answer. Cleared in the I/O thread."""
-        self._unanswered: set[Event] = set()
+        self._unanswered: set[Sign] = set()
         """One for each write that waits for its answer. Set and discarded in the I/O thread."""
         self.automatic = self._interval_s is not None
         """Does auto-commit write?"""
@@ -133,7 +132,7 @@ class Commits:
         """Begin to write; `done` is called once, perhaps in the I/O thread."""
         self.check()
         assert self._store is not None
-        answered = Event()
+        answered = Sign()
         self._unanswered.add(answered)
         try:
             self._store.write_later(offsets, partial(self._written, offsets, done, answered))
@@ -196,7 +195,7 @@ class Commits:
         self,
         offsets: Offsets,
         done: Callable[[TailraceError | None], None],
-        answered: Event,
+        answered: Sign,
         error: TailraceError | None,
     ) -> None:
         if error is None:

@@ -88,9 +88,11 @@ class Cluster:
         self.nodes = [process["pid"] for process in ready["processes"] if process["role"] == "node"]
 
     def freeze(self) -> None:
-        """SIGSTOP for every node, wherever it is: what is on its way stays there."""
+        """SIGSTOP for every node: what is on its way stays there. Returns when all stand still."""
         for pid in self.nodes:
             os.kill(pid, signal.SIGSTOP)
+        while not all(stands_still(pid) for pid in self.nodes):
+            time.sleep(WATCH_EVERY_S)
 
     def kill(self) -> None:
         """SIGKILL for the supervisor, the coordinator and every node; returns when all are gone."""
@@ -280,6 +282,12 @@ def kill_in_flight(cluster: Cluster, shared: Shared, processes: list[Any], show:
     sent = sum(shared.sent)
     cluster.kill()
     return sent - sum(shared.acked)
+
+
+def stands_still(pid: int) -> bool:
+    """Has every thread of the process been stopped? That takes a moment after the signal (proc(5))."""
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(stat.read_text().rpartition(") ")[2].startswith("T") for stat in threads)
 
 
 def collect(shared: Shared) -> list[list[tuple[str, int, int]]]:
