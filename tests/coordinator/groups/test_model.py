@@ -214,7 +214,8 @@ def grant_at_once(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def test_without_revoking_first_two_hold_a_partition(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "reconcile", grant_at_once(membership.reconcile))
-    with pytest.raises(AssertionError, match="is held by"):
+    # Which of the two comes first depends on the history: the other one may try to commit before.
+    with pytest.raises(AssertionError, match=r"is held by|that holds a partition may commit"):
         run_state_machine_as_test(GroupModel, settings=FIND_ONE)
 
 
