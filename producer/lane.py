@@ -204,8 +204,8 @@ class Lane:
             known = self._stored_number > 0  # before that, "unknown" only says that the first is missing
             if due or (known and error.code == ErrorCode.UNKNOWN_PRODUCER_ID):
                 self._forgotten = error
-        if self.gone and error.retriable:
-            error = deleted(batch.outcome.topic)
+        if self.gone and (error.retriable or error.code in _NOT_HEARD_OF_YET):
+            error = deleted(batch.outcome.topic)  # a node knows topics by their ids
         if batch.resolved or not self._may_retry(error):
             self._give_up(batch, _in_doubt(batch, error) if batch.maybe_stored else error)
         else:
