@@ -46,7 +46,7 @@ PARTITIONS = 12
 PRODUCERS = 2
 CONSUMERS = 3
 UNACKED_AT_THE_KILL = 1_000
-UNACKED_BEFORE = 1_200  # some acknowledgements are still on their way then
+UNACKED_BEFORE = 1_700  # some acknowledgements are still on their way then
 ROWS_MIN = 2_000  # so that so many can be under way at the kill
 WATCH_EVERY_S = 0.0002
 READY_WITHIN_S = 30.0
@@ -257,7 +257,7 @@ def move_rows(path: Path, total: int, cluster: Cluster, shared: Shared, *, crash
             wait(lambda: sum(shared.acked) >= PRODUCERS * hold_at, producers + consumers, shared, show)
             cluster.freeze()
             shared.gate.wait(DONE_WITHIN_S)
-            unacked = kill_in_flight(cluster, shared, producers + consumers, show)
+            unacked = kill_in_flight(cluster, total, shared, producers + consumers, show)
             assert unacked >= UNACKED_AT_THE_KILL, f"only {unacked} records were unacked at the kill"
             cluster.start()
         wait(lambda: sum(shared.acked) == total, producers + consumers, shared, show)
@@ -269,14 +269,15 @@ def move_rows(path: Path, total: int, cluster: Cluster, shared: Shared, *, crash
     return unacked
 
 
-def kill_in_flight(cluster: Cluster, shared: Shared, processes: list[Any], show: Any) -> int:
+def kill_in_flight(cluster: Cluster, total: int, shared: Shared, processes: list[Any], show: Any) -> int:
     """SIGKILL for the whole cluster with batches on their way; how many records were unacknowledged.
 
     The nodes are suspended, so that none of what the producers send now is acknowledged before.
     """
 
     def enough() -> bool:
-        return sum(shared.in_flight) > 0 and sum(shared.sent) - sum(shared.acked) >= UNACKED_BEFORE
+        sent = sum(shared.sent)
+        return sum(shared.in_flight) > 0 and (sent - sum(shared.acked) >= UNACKED_BEFORE or sent == total)
 
     wait(enough, processes, shared, show, every_s=WATCH_EVERY_S)
     sent = sum(shared.sent)
