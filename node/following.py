@@ -14,6 +14,7 @@ from operator import attrgetter, itemgetter
 from typing import Final, NamedTuple
 
 from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.text import plural
 
 from .actions import Follow
 from .assignment import Assignment, Plan
@@ -149,7 +150,7 @@ class Following:
             return
         self._told = counts
         for kind, error in found.items():
-            logger.error("%d partitions cannot be opened: %s", counts[kind], error)
+            logger.error("%s cannot be opened: %s", plural(counts[kind], "partition"), error)
         if not found:
             logger.warning("all partitions are open now")
 

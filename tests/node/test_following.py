@@ -37,16 +37,22 @@ class Failing:
         wait_until(lambda: self.failed > tried + 3, "it is tried again")
 
 
+@pytest.fixture
+def failing(house: House, monkeypatch: pytest.MonkeyPatch) -> Failing:
+    """In a node that runs."""
+    failing = Failing(monkeypatch)
+    house.start()
+    return failing
+
+
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     lines = [record.getMessage() for record in caplog.records if record.name == following.__name__]
-    return [line for line in lines if "partitions" in line]
+    return [line for line in lines if "partition" in line]
 
 
 def test_partitions_that_cannot_be_opened_are_told_once_and_when_it_is_over(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    house: House, failing: Failing, caplog: pytest.LogCaptureFixture
 ) -> None:
-    failing = Failing(monkeypatch)
-    house.start()
     failing.error = StorageFullError("creating partitions: the disk is full, 7 bytes are free")
     topic = house.create("a", partitions=2)
     failing.again()
@@ -68,13 +74,11 @@ def test_partitions_that_cannot_be_opened_are_told_once_and_when_it_is_over(
 
 
 def test_it_is_over_when_nobody_wants_them_any_more(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    house: House, failing: Failing, caplog: pytest.LogCaptureFixture
 ) -> None:
-    failing = Failing(monkeypatch)
-    house.start()
     failing.error = LimitExceededError("too many")
     house.create("a")
-    lines = ["1 partitions cannot be opened: too many"]
+    lines = ["1 partition cannot be opened: too many"]
     wait_until(lambda: told(caplog) == lines, "it is told")
     house.peer(house.coordinator_ipc).ask(DeleteTopic, name="a")
     lines.append("all partitions are open now")
