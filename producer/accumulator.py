@@ -21,7 +21,7 @@ from .batch import RECORD_OVERHEAD_BYTES, UNSTAMPED, Batch, Stamp, advance
 from .clock import Clock
 from .delivery import Delivery, Outcome
 from .encoder import Encoder
-from .lane import Resolved
+from .lane import Lane, Resolved
 from .ledger import Failures, Ledger
 from .refusals import memory_full, too_large
 from .topics import NOWHERE, TopicBuffers
@@ -269,16 +269,16 @@ class Accumulator:
         if self._error is not None:
             raise self._error.with_traceback(None)
 
-    def seal_alone(self, wanted: Callable[[Batch], bool]) -> Batch | None:
-        """Seal the only batch that there is, if it is `wanted`; else None."""
-        if self.lock._is_owned():  # type: ignore[attr-defined]
+    def seal_alone(self, free_lane: Callable[[Batch], Lane | None]) -> tuple[Batch, Lane] | None:
+        """Seal the only batch that there is, if it has a free lane; both, else None."""
+        if self.lock._is_owned():  # type: ignore[attr-defined] # a finalizer, within an `append`
             return None
         with self.lock:
             batch, topic = next(iter(self._open.items()), (NOWHERE, None))
-            if topic is None or len(self._open) > 1 or self._sealed or not wanted(batch):
+            if topic is None or len(self._open) > 1 or self._sealed or (lane := free_lane(batch)) is None:
                 return None
             self._seal(batch, topic)
-            return batch if batch.count else None
+            return (batch, lane) if batch.count else None
 
     # ------------------------------------------------------- by the I/O thread
 

@@ -147,9 +147,11 @@ class Pipeline:
         if self._written is not None or self._unforeseen:
             return
         accumulator = self._accumulator
-        batch = accumulator.seal_alone(self._may_go_ahead)
-        lane = None if batch is None else self.sender.waits_for(batch, monotonic())
-        if batch is None or lane is None or batch.foreseen != lane.next_stamp():
+        sealed = accumulator.seal_alone(self._free_lane)
+        if sealed is None:
+            return
+        batch, lane = sealed
+        if batch.foreseen != lane.next_stamp():
             return
         accumulator.encoder.encode_early(batch, accumulator.used_bytes)
         if batch.encoded is None:
@@ -164,10 +166,11 @@ class Pipeline:
 
     # ------------------------------------------------------------------ inside
 
-    def _may_go_ahead(self, batch: Batch) -> bool:
+    def _free_lane(self, batch: Batch) -> Lane | None:
+        if batch.filled >= PIPED_BYTES_MAX:
+            return None
         lane = self.sender.waits_for(batch, monotonic())
-        small = batch.filled < PIPED_BYTES_MAX
-        return small and lane is not None and self._engine.ahead.can_write(lane.leader)
+        return lane if lane is not None and self._engine.ahead.can_write(lane.leader) else None
 
     def _take_note(self, batch: Batch, written: Written, now: float) -> None:
         """Nothing has changed since it was sent ahead: it is sent in the same way, but for the sending."""

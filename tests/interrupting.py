@@ -97,25 +97,32 @@ def points_of(code: CodeType) -> frozenset[int]:
 def interrupted_at(*points: int) -> Iterator[Interrupts]:
     """Calls in the block are interrupted at these points. Only in the main thread."""
     interrupts = Interrupts(*points)
-    HARMLESS.add(interrupts.handle)  # as that of Ctrl-C, which may come anywhere, too
-    try:
-        with _at(interrupts, interrupts.handle):
-            yield interrupts
-    finally:
-        HARMLESS.remove(interrupts.handle)
-
-
-@contextmanager
-def handled_at(point: int, handler: Callable[[], object]) -> Iterator[Interrupts]:
-    """Calls in the block are interrupted at this point, by a handler that raises nothing."""
-    interrupts = Interrupts(point)
-    with _at(interrupts, lambda _number, _frame: handler()):
+    with _at(interrupts, interrupts.handle, calls_back=False):  # as that of Ctrl-C, which only raises
         yield interrupts
 
 
 @contextmanager
-def _at(interrupts: Interrupts, handle: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+def handled_at(point: int, handler: Callable[[], object], *, calls_back: bool) -> Iterator[Interrupts]:
+    """Calls in the block are interrupted at this point, by a handler that raises nothing.
+
+    `calls_back`: is it taken for what it is? If not, it stands for a finalizer, of which nobody knows.
+    """
+    interrupts = Interrupts(point)
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        handler()
+
+    with _at(interrupts, handle, calls_back=calls_back):
+        yield interrupts
+
+
+@contextmanager
+def _at(
+    interrupts: Interrupts, handle: Callable[[int, FrameType | None], object], *, calls_back: bool
+) -> Iterator[None]:
     before = signal.signal(signal.SIGUSR1, handle)
+    if not calls_back:
+        HARMLESS.add(handle)
     gc.disable()  # what is raised in a finalizer Python drops
     try:
         sys.settrace(interrupts.begin)
@@ -123,4 +130,5 @@ def _at(interrupts: Interrupts, handle: Callable[[int, FrameType | None], object
     finally:
         sys.settrace(None)
         gc.enable()
+        HARMLESS.discard(handle)
         signal.signal(signal.SIGUSR1, before)

@@ -5,15 +5,19 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
+from random import Random
+from threading import Event
 from typing import Any
 
 import pytest
 
 from tailrace import Admin, Consumer, Producer
-from tailrace.client.link import COORDINATOR, Link
+from tailrace.client.ahead import Ahead
+from tailrace.client.link import COORDINATOR, Link, Links
 from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
@@ -141,22 +145,53 @@ def test_a_node_that_dies_before_it_reads(monkeypatch: pytest.MonkeyPatch, woken
         assert values_of(cluster, "orders") == [b"1"]
 
 
-def test_a_signal_handler_that_sends(cluster: Cluster, topic: MakeTopic) -> None:
-    """At any point of a `send`: both are stored, once."""
+@pytest.mark.parametrize(
+    ("calls_back", "options"),
+    [(True, {}), (False, {}), (True, {"linger_ms": 5, "batch_size": 100})],
+    ids=["handler", "finalizer", "full batches"],
+)
+def test_what_is_sent_within_a_send(
+    cluster: Cluster, topic: MakeTopic, calls_back: bool, options: dict[str, Any]
+) -> None:
+    """At any point, by a signal handler or by what nobody knows to call back, a finalizer: it is stored."""
     name, wanted = topic(), list[bytes]()
 
-    with warm(cluster, name) as producer:
+    with warm(cluster, name, **options) as producer:
         over = 0
         for point in count(1):
-            here, there = b"%d" % point, b"%d of the handler" % point
+            here, there = b"%-60d" % point, b"%-60d of the handler" % point
             until_asleep(producer)
-            with handled_at(point, partial(producer.send, name, there)) as signals:
+            with handled_at(point, partial(producer.send, name, there), calls_back=calls_back) as signals:
                 producer.send(name, here)
             wanted += [here] if signals.over else [here, there]
             over = over + 1 if signals.over else 0
             if over > 20:  # a call has not always as many points
                 break
+        producer.flush(PATIENCE_S)
+        assert producer.metrics()["batches_retried"] == 0
     values = values_of(cluster, name)
     assert not Counter(values) - Counter(wanted)
     assert not Counter(wanted) - Counter(values)
     assert point > 100
+
+
+def test_an_attempt_within_an_attempt_does_not_give_up_the_turn() -> None:
+    """Whatever ends it: the I/O thread must not go on while the outer one writes."""
+    refused, turns = Event(), list[bool]()
+
+    def wake() -> None:
+        if not refused.is_set():
+            raise KeyboardInterrupt
+
+    def write() -> None:
+        with suppress(KeyboardInterrupt):
+            ahead.attempt(lambda: turns.append(True))
+        refused.set()
+        with ThreadPoolExecutor(1) as pool:
+            turns.append(pool.submit(ahead.turn.acquire, blocking=False).result(PATIENCE_S))
+
+    ahead = Ahead(Links(Random(0)), count().__next__, wake)
+    ahead.attempt(write)
+    assert turns == [False]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(ahead.turn.acquire, blocking=False).result(PATIENCE_S), "it is given up in the end"
