@@ -7,27 +7,24 @@ Other threads make their changes themselves.
 from collections.abc import Callable
 from threading import get_ident, main_thread
 
+from tailrace.client.waiting import Sign, wait_in_steps
 from tailrace.protocol.errors import TailraceError
-
-from .bell import Bell
 
 
 class _Change:
     def __init__(self, action: Callable[[], None]) -> None:
         self._action = action
-        self.done = False
         self.failure: Exception | None = None
-        self.bell = Bell()
+        self.done = Sign()
 
     def make(self) -> None:
         """Once, however often it is called."""
-        if not self.done:
+        if not self.done.is_set():
             try:
                 self._action()
             except Exception as error:  # noqa: BLE001 - it is the caller's, who waits
                 self.failure = error
-            self.done = True
-        self.bell.ring()
+            self.done.set()
 
 
 class Undisturbed:
@@ -57,8 +54,7 @@ class Undisturbed:
             self._submit(change.make)
         except TailraceError:  # the I/O thread has ended, with all that it did
             change.make()
-        while not change.done:
-            change.bell.wait(None)
+        wait_in_steps(change.done.wait, None)
         self._change = None
         if change.failure is not None:
             raise change.failure

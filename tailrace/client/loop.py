@@ -25,6 +25,7 @@ from .connections import Connections
 from .desk import Desk
 from .follower import Follower
 from .link import COORDINATOR, Location
+from .waiting import Sign
 
 _OF_CONNECTIONS: Final = (Connection, Pipes)
 _log = logging.getLogger(__name__)
@@ -57,9 +58,9 @@ class Loop:
         self.tasks: list[Task] = []
         self.over: TailraceError | None = None
         """Why no more work is taken."""
-        self.answered = threading.Event()
+        self.answered = Sign()
         """There is a first snapshot, or a reason why there is none, or the end has come."""
-        self.ended = threading.Event()
+        self.ended = Sign()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread_id: int | None = None
         """The thread's, once it runs."""

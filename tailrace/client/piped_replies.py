@@ -72,7 +72,6 @@ class PipedReplies:
         with self._lock:
             self.unfinished = False
             self._pending.finish_claimed()
-            self._end_loan()
             return self.pipes
 
     # --------------------------------------------- in the application's thread

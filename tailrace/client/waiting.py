@@ -21,8 +21,12 @@ class Sign:
         self._set = False
         self._waiting: deque[Lock] = deque()
 
+    def is_set(self) -> bool:
+        """Was it set?"""
+        return self._set
+
     def set(self) -> None:
-        """Wake all who wait. Once."""
+        """Wake all who wait. May be repeated."""
         self._set = True
         while self._waiting:
             self._waiting.popleft().release()
