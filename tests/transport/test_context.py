@@ -1,10 +1,10 @@
 """What a socket cannot be had for."""
 
 import errno
-import resource
+import re
+import subprocess
+import sys
 import threading
-from itertools import count
-from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -13,15 +13,39 @@ import zmq
 from tailrace.protocol.errors import LimitExceededError
 from tailrace.transport.connection import Connection
 from tailrace.transport.context import new_context, new_socket
-from tailrace.transport.poller import Poller
-from tailrace.transport.wakeup import Wakeup
 
 from ..patience import PATIENCE_S
 
+FEW_DESCRIPTORS = """
+import resource
+from itertools import count
+from pathlib import Path
 
-def open_descriptors() -> set[int]:
-    """And that of the folder, as it was read."""
-    return {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
+from tailrace.protocol.errors import LimitExceededError
+from tailrace.transport.context import new_context
+from tailrace.transport.poller import Poller
+from tailrace.transport.wakeup import Wakeup
+
+used = {{int(entry.name) for entry in Path("/proc/self/fd").iterdir()}}
+most = next(most for most in count() if most - len({{fd for fd in used if fd < most}}) == {left})
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+try:
+    {made}()
+except LimitExceededError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+assert {{int(entry.name) for entry in Path("/proc/self/fd").iterdir()}} == used
+"""
+
+
+def told_with(left: int, made: str) -> str:
+    """What a process is told that may open `left` files more. Not in this one, whose other contexts would
+    abort it: libzmq's threads need descriptors when they please, and poll(2) refuses more than the limit."""
+    program = FEW_DESCRIPTORS.format(left=left, made=made)
+    return subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
 
 
 def test_a_process_without_a_file_descriptor_left() -> None:
@@ -50,24 +74,9 @@ def test_a_connection_that_cannot_be_watched_is_not_left_open(monkeypatch: pytes
 
 def test_no_context_is_made_where_its_threads_could_not_begin() -> None:
     """libzmq ends the process then."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = open_descriptors()
-    most = next(most for most in count() if most - len({fd for fd in used if fd < most}) == 8)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
-    try:
-        with pytest.raises(LimitExceededError, match="no file descriptor is left for sockets"):
-            new_context()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert open_descriptors() == used
+    assert "no file descriptor is left for sockets" in told_with(8, "new_context")
 
 
-@pytest.mark.parametrize("made", [Wakeup, Poller])
-def test_what_the_system_has_no_descriptor_for(made: type[Wakeup | Poller]) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
-    try:
-        with pytest.raises(LimitExceededError, match="this process may open 0 files"):
-            made()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+@pytest.mark.parametrize(("made", "what"), [("Wakeup", "a wake-up"), ("Poller", "a poller")])
+def test_what_the_system_has_no_descriptor_for(made: str, what: str) -> None:
+    assert re.search(rf"left for {what}: this process may open \d+ files", told_with(0, made))
