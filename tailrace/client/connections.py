@@ -26,14 +26,14 @@ from tailrace.protocol.limits import (
     RECEIVE_HIGH_WATER_MESSAGES,
     UNSENT_REQUESTS_MAX,
 )
-from tailrace.protocol.messages import Request
+from tailrace.protocol.messages import Ping, Request
 from tailrace.protocol.parts import Payload, joined
 from tailrace.protocol.wire import encode
 from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.pipes import Pipes
 from tailrace.transport.poller import Poller
 
-from .link import Link, Links, Location
+from .link import SILENT_LOOKS_MAX, Link, Links, Location
 from .local_path import OPEN_TIMEOUT_S, LocalPath, Told
 from .pending import Frame, Pending, PendingRequests, ReplyHandler, read_reply
 from .piped_replies import PipedReplies
@@ -134,10 +134,8 @@ class Connections:
 
     def _enqueue(self, link: Link, pending: Pending, now: float) -> None:
         if len(link.unsent) >= UNSENT_REQUESTS_MAX:
-            error: TailraceError = BusyError(
-                f"{link}: {UNSENT_REQUESTS_MAX} requests wait to be sent already"
-            )
-            self._fail_later(pending, error)
+            many = f"{UNSENT_REQUESTS_MAX} requests wait to be sent already"
+            self._fail_later(pending, BusyError(f"{link}: {many}"))
             return
         link.unsent.append(pending.request_id)
         self.due_at = -inf
@@ -173,7 +171,7 @@ class Connections:
         return True
 
     def _ask(self, node: int, request: Callable[[int], Request], told: Told, now: float) -> None:
-        """What a local path asks its node."""
+        """Something of our own: whatever the answer, it is heard."""
         request_id = self.next_id()
         header, on_reply = encode(request(request_id)), lambda reply, _frames: told(reply)
         self.request(node, request_id, header, (), on_reply=on_reply, timeout_s=OPEN_TIMEOUT_S, now=now)
@@ -195,7 +193,7 @@ class Connections:
         elif not (link.ready and self._receive_replies(link, source, RECEIVE_BURST_MESSAGES)):
             state = source.update()
             if state is ConnectionState.READY and not link.ready:
-                link.connected()
+                link.connected(now)
                 self.due_at = -inf
                 if link.local:
                     link.path = LocalPath(str(link), partial(self._ask, link.destination))
@@ -276,8 +274,7 @@ class Connections:
         return self.due_at
 
     def _settle(self, now: float) -> None:
-        links = [link.due(now) for link in self.links.values()]
-        self.due_at = min([self._pending.next_deadline(), *links])
+        self.due_at = min([self._pending.next_deadline(), *(link.due(now) for link in self.links.values())])
 
     def relocate(self, now: float) -> None:
         """Nodes may have moved, come or gone."""
@@ -314,8 +311,18 @@ class Connections:
         elif not link.ready:
             if now >= link.patient_until:
                 self._try_elsewhere(link, now)
+        elif now >= link.look_at:
+            self._look_at(link, connection, now)
         elif link.unsent:
             self._flush(link, now)
+
+    def _look_at(self, link: Link, connection: Connection, now: float) -> None:
+        """A process that hangs keeps its connections: only silence tells."""
+        link.look(now)
+        if link.silent_looks == SILENT_LOOKS_MAX:
+            self._lose(link, connection, "it has answered nothing for some seconds", now)
+        elif link.silent_looks == 1:
+            self._ask(link.destination, Ping, lambda _: None, now)
 
     def _open(self, link: Link, now: float) -> None:
         location = self._locate(link.destination)

@@ -18,6 +18,11 @@ from .retry import Backoff
 
 FULL_QUEUE_PAUSE_S: Final = 0.005
 """When a connection took no more, it is tried again after this, and after each of its replies."""
+LOOK_INTERVAL_S: Final = 2.0
+SILENT_LOOKS_MAX: Final = 3
+"""At this many looks in a row at which nothing had come a connection is lost: after 6 to 8 s of silence, of
+which the peer was given 4 to answer a ping. Counted in looks, since who was suspended itself has not waited
+for anybody."""
 COORDINATOR: Final = -1
 """The destination that is no node."""
 
@@ -38,7 +43,7 @@ class Link:
 
     `path` is a node's over ipc; `told`: something went over this connection that nobody answers; `owed`:
     requests that were sent since it is there, and have no answer so far; `piped`: the last of them went
-    through the path's pipe.
+    through the path's pipe. `heard`: something has come since the last look, which is due at `look_at`.
     `unsent` are the ids of the requests that wait for it. While there is none, the next one is not
     made before `reopen_at`; one that is not ready is looked at again at `patient_until`.
     """
@@ -51,6 +56,9 @@ class Link:
         self.told = False
         self.owed = 0
         self.piped = False
+        self.heard = False
+        self.silent_looks = 0
+        self.look_at = inf
         self.location = Location("")
         self.endpoint = ""
         self.unsent: deque[int] = deque()
@@ -63,15 +71,23 @@ class Link:
         who = "the coordinator" if self.destination == COORDINATOR else f"node {self.destination}"
         return f"{who} at {address(self.endpoint)}" if self.endpoint else who
 
-    def connected(self) -> None:
+    def connected(self, now: float) -> None:
         """The handshake is done."""
-        self.ready = True
+        self.ready = self.heard = True
+        self.look_at = now + LOOK_INTERVAL_S
         self._patience_s = CONNECT_PATIENCE_MS_FIRST / 1000
 
     def answered(self) -> None:
         """One less is owed. The application's thread counts, too: no call between the look and the note."""
+        self.heard = True
         if self.owed:
             self.owed -= 1
+
+    def look(self, now: float) -> None:
+        """Count the looks at which nothing had come since the one before."""
+        self.silent_looks = 0 if self.heard else self.silent_looks + 1
+        self.heard = False
+        self.look_at = now + LOOK_INTERVAL_S
 
     @property
     def local(self) -> bool:
@@ -101,7 +117,7 @@ class Link:
             return now  # noticed while sending: the poller will not report it
         if not self.ready:
             return self.patient_until
-        return now + FULL_QUEUE_PAUSE_S if self.unsent else inf
+        return min(now + FULL_QUEUE_PAUSE_S, self.look_at) if self.unsent else self.look_at
 
     def be_patient(self, now: float) -> None:
         """Begin to wait for the handshake."""

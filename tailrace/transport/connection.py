@@ -43,9 +43,8 @@ class Connection:
     """A connection to `endpoint`, tried until there is a server. Belongs to one thread.
 
     READY means that the peer has shaken hands (a stopped process accepts, but does not); LOST that
-    it closed, was killed (noticed within milliseconds), or was silent for HEARTBEAT_INTERVAL_MS +
-    HEARTBEAT_TIMEOUT_MS. ZeroMQ's own thread answers heartbeats: whether the peer's work goes on, only a
-    request tells.
+    it closed, was killed (noticed within milliseconds), or that its machine was silent for
+    TCP_SILENCE_MS_MAX. Whether the process goes on, only a request tells.
     """
 
     def __init__(self, context: Context, endpoint: str) -> None:

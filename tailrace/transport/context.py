@@ -1,7 +1,12 @@
 """ZeroMQ contexts and sockets with every bound set.
 
 All sockets of the system are made by `new_socket`, so that none is without a limit on message
-size and queue length, without ZMTP heartbeats, or with a `close` that waits.
+size and queue length, or with a `close` that waits.
+
+None has ZMTP heartbeats: libzmq 4.3.5 ends the process when their timer fires on a connection that it has
+stopped to read, and that has ended meanwhile (stream_engine_base.cpp: "Assertion failed: !_io_error"). It
+stops to read where a queue is full, and where a socket is being closed. A machine that is gone is noticed by
+TCP, a process that hangs by who waits for it (`tailrace.client.link`).
 """
 
 import os
@@ -24,19 +29,24 @@ from .descriptors import descriptors_for
 Context: TypeAlias = zmq.Context[zmq.Socket[bytes]]
 Socket: TypeAlias = zmq.Socket[bytes]
 
-HEARTBEAT_INTERVAL_MS: Final = 2_000
-HEARTBEAT_TIMEOUT_MS: Final = 4_000
-"""A peer that does not answer a heartbeat for so long is disconnected: a stopped process or machine."""
-HEARTBEAT_TTL_MS: Final = 6_000
-"""What we ask the peer to allow us; at least the two above together."""
+KEEPALIVE_IDLE_S: Final = 2
+KEEPALIVE_INTERVAL_S: Final = 1
+KEEPALIVE_COUNT: Final = 4
+TCP_SILENCE_MS_MAX: Final = 6_000
+"""A machine is asked after 2 s of silence, then every second. One that has answered nothing for 6 s, or has
+taken nothing of what was sent to it for so long, is disconnected."""
 HANDSHAKE_TIMEOUT_MS: Final = 3_000
 """Connections that say nothing hold a file descriptor no longer than this."""
 CONTEXT_DESCRIPTORS: Final = 16
 """The threads of a context and the first sockets of a client take nine; the others are some to spare."""
 
 _READABLE: Final = int(zmq.POLLIN)
+_FOLLOWING: Final = (zmq.DEALER, zmq.SUB)
+"""Kinds that connect. What they receive is bounded by what they ask for, and they stop at no count of
+messages: where libzmq has, and connects anew, it ends the process at the next message that is taken out
+("Assertion failed: _input_stopped")."""
 
-assert HEARTBEAT_INTERVAL_MS + HEARTBEAT_TIMEOUT_MS <= HEARTBEAT_TTL_MS
+assert KEEPALIVE_IDLE_S + KEEPALIVE_INTERVAL_S * KEEPALIVE_COUNT == TCP_SILENCE_MS_MAX / 1000
 
 
 def new_context() -> Context:
@@ -60,7 +70,7 @@ def _try_descriptors() -> None:
 
 
 def new_socket(context: Context, kind: zmq.SocketType, endpoint: str) -> Socket:
-    """An unconnected socket of `kind` for `endpoint`, with limits, heartbeats and no linger.
+    """An unconnected socket of `kind` for `endpoint`, with limits and no linger.
 
     Raises LimitExceededError if the process may open no more files.
     """
@@ -69,10 +79,12 @@ def new_socket(context: Context, kind: zmq.SocketType, endpoint: str) -> Socket:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
     socket.setsockopt(zmq.SNDHWM, SEND_HIGH_WATER_MESSAGES)
-    socket.setsockopt(zmq.RCVHWM, RECEIVE_HIGH_WATER_MESSAGES)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_INTERVAL_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TTL_MS)
+    socket.setsockopt(zmq.RCVHWM, 0 if kind in _FOLLOWING else RECEIVE_HIGH_WATER_MESSAGES)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT)
+    socket.setsockopt(zmq.TCP_MAXRT, TCP_SILENCE_MS_MAX)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT_MS)
     if endpoint.startswith("tcp://["):
         socket.setsockopt(zmq.IPV6, 1)
