@@ -5,6 +5,8 @@ the pipe is older than any message that comes around it, and is read before that
 """
 
 from collections.abc import Sequence
+from math import inf
+from typing import Final
 
 from tailrace.protocol.limits import REQUEST_BURST_MAX
 from tailrace.transport.poller import Source
@@ -12,13 +14,36 @@ from tailrace.transport.poller import Source
 from .broker import Broker
 from .dispatch import Dispatch
 
+LOOK_INTERVAL_S: Final = 2.0
+SILENT_LOOKS_MAX: Final = 5
+"""A peer from which nothing has come at so many looks in a row is disconnected: after 8 to 10 s. A client
+pings after 4 s at most, unless it hangs. Counted in looks, since a node that was suspended itself has waited
+for nobody."""
+
 
 class Intake:
     """Belongs to the network thread."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self._silent_looks: dict[bytes, int] = {}
+        """By peer, since its last message."""
+        self._look_at = -inf
         self.dispatch = Dispatch(broker)
+
+    def tick(self, now: float) -> None:
+        """Part with the peers that are silent: what they share with the node is theirs alone again."""
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_INTERVAL_S
+        for peer, looks in self._silent_looks.items():
+            self._silent_looks[peer] = looks + 1
+            if looks + 1 == SILENT_LOOKS_MAX:
+                self._broker.server.disconnect(peer)
+
+    def next_tick(self) -> float:
+        """When `tick` has something to do, in seconds of the node's clock."""
+        return self._look_at if self._silent_looks else inf
 
     def take(self, ready: Sequence[Source], now: float) -> int:
         """Handle the requests of those sources that are peers'; how many sources these are."""
@@ -29,11 +54,14 @@ class Intake:
             if requests is not None:
                 piped += 1
                 for incoming in requests:
+                    self._silent_looks[incoming.peer] = 0
                     handle(incoming, now)
         if served:
             self._receive_burst(now)
             if gone := broker.server.take_gone():
                 self._receive_last(gone, now)
+                for peer in gone:
+                    self._silent_looks.pop(peer, None)
                 broker.arenas.close(gone)
                 broker.pipes.close(gone)
                 broker.fetches.gone(gone)
@@ -51,6 +79,7 @@ class Intake:
             incoming = broker.server.receive()
             if incoming is None:
                 return
+            self._silent_looks[incoming.peer] = 0
             for earlier in broker.pipes.before(incoming.peer):
                 handle(earlier, now)
             handle(incoming, now)

@@ -263,6 +263,7 @@ class Loop:
         """Do what is due by time, or follows from what has come; find out when there will be more."""
         self._link.step(ready, now)
         self._following.tick(now)
+        self._intake.tick(now)
         fetch.unpark(self._broker, self._fetches.expired(now), now)
         replica_fetch.unpark(self._broker, self._parked_replicas.expired(now), now)
         self._replication.step(ready, now)
@@ -271,6 +272,7 @@ class Loop:
         self._due_at = min(
             self._membership.next_tick(),
             self._following.next_tick(),
+            self._intake.next_tick(),
             self._fetches.next_deadline() or inf,
             self._parked_replicas.next_deadline() or inf,
             self._replication.next_tick(now),
@@ -365,8 +367,7 @@ class Loop:
 
     def _close(self, now: float) -> None:
         """Refuse what is new, finish what was accepted, leave the cluster."""
-        self._closing = True
-        self._due_at = now
+        self._closing, self._due_at = True, now
         self._intake.dispatch.refusal = ShuttingDownError("this node is stopping")
         fetch.release(self._broker, self._fetches.remove_all(), None)
         replica_fetch.release(self._broker, self._parked_replicas.remove_all(), None)
@@ -377,8 +378,7 @@ class Loop:
         """The storage is not to be trusted: acknowledge nothing more, say so, and end."""
         logger.critical("the node stops, since its storage failed: %s", cause)
         error = StorageFaultError(f"this node stops, since its storage failed: {cause}")
-        self._closing = True
-        self._due_at = now
+        self._closing, self._due_at = True, now
         self._intake.dispatch.refusal = error
         produce.faulted(self._broker, self._writer.unanswered(), error)
         fetch.release(self._broker, self._fetches.remove_all(), error)

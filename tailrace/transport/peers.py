@@ -5,7 +5,9 @@ of a peer ties them together. A descriptor is closed, and that is told, before t
 have the same one: so whoever reads the monitor first never takes a connection for the one before it.
 """
 
+import socket
 import struct
+from contextlib import suppress
 from typing import Final
 
 import zmq
@@ -62,6 +64,18 @@ class Peers:
         self._drain()
         gone, self._gone = self._gone, []
         return list(dict.fromkeys(gone))
+
+    def disconnect(self, peer: bytes) -> None:
+        """Have the peer's connection end, which is then told as any other's end.
+
+        ROUTER has no such call. Its thread hears of the shut-down as if the peer had closed. If that has
+        happened just now, another connection may have got the number, and has to be made anew.
+        """
+        self._drain()
+        descriptor = self._descriptors.get(peer)
+        if descriptor is not None:
+            with suppress(OSError), socket.fromfd(descriptor, socket.AF_UNIX, socket.SOCK_STREAM) as end:
+                end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Stop watching; before the socket is closed."""

@@ -80,6 +80,11 @@ class Server:
         self.used = True
         return [] if self._peers is None else self._peers.take_gone()
 
+    def disconnect(self, peer: bytes) -> None:
+        """End the connection of a peer that has sent a message; then it is gone. Needs `watch_peers`."""
+        if self._peers is not None:
+            self._peers.disconnect(peer)
+
     def receive(self) -> Incoming | None:
         """The next request, or None when there is none now.
 

@@ -3,13 +3,15 @@
 import os
 import select
 from collections.abc import Iterator
+from itertools import count
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tailrace.node.intake import Intake
+from tailrace.node.intake import LOOK_INTERVAL_S, SILENT_LOOKS_MAX, Intake
 from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.context import new_context
 from tailrace.transport.peer_pipes import PeerPipes
@@ -131,3 +133,39 @@ def test_garbage_before_a_message(here: Here) -> None:
         here.take_connection()
     assert here.taken == [b"a message"]
     assert len(here.peers) == 0
+
+
+def test_a_peer_that_is_silent_is_disconnected(here: Here) -> None:
+    looks = count()
+
+    def look() -> None:
+        here.intake.tick(next(looks) * LOOK_INTERVAL_S)
+
+    for way in (here.connection, here.pipes):
+        for _ in range(SILENT_LOOKS_MAX - 1):
+            look()
+        way.send(b"not silent", [])
+        while not here.taken:
+            here.intake.take([here.server, *here.poller.poll(0)], 0.0)
+        here.taken.clear()
+    for number in range(SILENT_LOOKS_MAX):
+        assert here.connection.update() is ConnectionState.READY, number
+        assert here.intake.next_tick() < inf
+        look()
+    while here.connection.update() is not ConnectionState.LOST:
+        here._wait_for(here.connection)
+    while not here.arenas.told:
+        here.take_connection()
+    assert here.intake.next_tick() == inf, "nobody is there"
+    look()
+
+
+def test_looks_are_not_made_up_for(here: Here) -> None:
+    """The node was suspended."""
+    for now in (0.0, 1_000.0, 1_000.1, 1_001.0, 1_001.9, 1_001.99):
+        here.intake.tick(now)
+    assert here.intake.next_tick() == 1_002.0
+    here.connection.send(b"still there")
+    while not here.taken:
+        here.take_connection()
+    assert here.connection.update() is ConnectionState.READY

@@ -17,7 +17,7 @@ from .schedule import Process, Schedule
 
 LOSS_NOTICED_S = 0.002
 SILENCE_S = 1.5
-"""In place of the transport's heartbeats: so long a connection over a cut link lasts."""
+"""In place of TCP's keepalive: so long a connection over a cut link lasts."""
 
 
 @dataclass
@@ -112,6 +112,10 @@ class SimServer:
     def take_gone(self) -> list[bytes]:
         gone, self._gone = self._gone, []
         return gone
+
+    def disconnect(self, peer: bytes) -> None:
+        if peer in self.peers:
+            self.peers[peer].lose()
 
     def receive(self) -> Incoming | None:
         return self._inbox.popleft() if self._inbox else None
