@@ -82,6 +82,7 @@ class Server:
 
     def disconnect(self, peer: bytes) -> None:
         """End the connection of a peer that has sent a message; then it is gone. Needs `watch_peers`."""
+        self.used = True
         if self._peers is not None:
             self._peers.disconnect(peer)
 

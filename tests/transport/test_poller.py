@@ -122,6 +122,7 @@ def test_whatever_uses_a_socket_says_so(
     uses: list[tuple[Any, Callable[[], object]]] = [
         (server, server.receive),
         (server, server.take_gone),
+        (server, lambda: server.disconnect(b"nobody")),
         (server, lambda: server.send(b"nobody", b"header")),
         (server, lambda: server.send_tracked(b"nobody", b"header", [b"frame"])),
         (connection, connection.update),
