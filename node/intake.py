@@ -17,7 +17,7 @@ from .dispatch import Dispatch
 LOOK_INTERVAL_S: Final = 2.0
 SILENT_LOOKS_MAX: Final = 5
 """A peer from which nothing has come at so many looks in a row is disconnected: after 8 to 10 s. A client
-pings after 4 s at most, unless it hangs. Counted in looks, since a node that was suspended itself has waited
+pings after 3 s at most, unless it hangs. Counted in looks, since a node that was suspended itself has waited
 for nobody."""
 
 

@@ -18,10 +18,10 @@ from .retry import Backoff
 
 FULL_QUEUE_PAUSE_S: Final = 0.005
 """When a connection took no more, it is tried again after this, and after each of its replies."""
-LOOK_INTERVAL_S: Final = 2.0
+LOOK_INTERVAL_S: Final = 1.5
 SILENT_LOOKS_MAX: Final = 3
-"""At this many looks in a row at which nothing had come a connection is lost: after 6 to 8 s of silence, of
-which the peer was given 4 to answer a ping. Counted in looks, since who was suspended itself has not waited
+"""At this many looks in a row at which nothing had come a connection is lost: after 4.5 to 6 s of silence, of
+which the peer was given 3 to answer a ping. Counted in looks, since who was suspended itself has not waited
 for anybody."""
 COORDINATOR: Final = -1
 """The destination that is no node."""
