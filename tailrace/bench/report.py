@@ -47,6 +47,8 @@ def _remarks(results: Results) -> list[str]:
         remarks.append(
             f'<p class="bad">{failed:,} records were not acknowledged. {escape(results.error)}</p>'
         )
+    if results.shortfall:
+        remarks.append(f'<p class="bad">{escape(results.shortfall)}.</p>')
     verdict = results.verification
     if verdict is not None:
         kind = "good" if verdict.holds else "bad"

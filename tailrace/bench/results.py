@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tailrace.protocol.limits import MIB
+from tailrace.protocol.text import plural
 
 from .histogram import CURVE, Histogram, Latencies
 from .lines import Done, Sample
@@ -83,6 +84,8 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     """Why it ended before it was done, if not for the user."""
     seconds: float
     sent: int
+    unsent: int
+    """Records that were due in the time, and that no producer came to send: they are in no latency."""
     acked: int
     read: int
     records_per_s: float
@@ -105,6 +108,16 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     def records(self) -> int:
         """What the rate is of: records that came to their end."""
         return self.acked if self.spec.mode == "produce" else self.read
+
+    @property
+    def shortfall(self) -> str:
+        """What the latencies leave out; empty if that is nothing."""
+        if not self.unsent:
+            return ""
+        return (
+            f"due, and not sent: {plural(self.unsent, 'record')}, in no latency; "
+            f"{self.spec.rate:,.0f} a second were too many"
+        )
 
     @property
     def answered(self) -> str:
@@ -144,12 +157,14 @@ def results_of(
     records = sum(map(_records, counted))
     seconds = max((_seconds(each, start_ns) for each in counted), default=FIGURES_S_MIN)
     ack, end_to_end = _timing(producers), _timing(consumers)
+    sent = sum(each.done.sent for each in producers if each.done is not None)
     return Results(
         spec=spec,
         interrupted=interrupted,
         problem=problem,
         seconds=seconds,
-        sent=sum(each.done.sent for each in producers if each.done is not None),
+        sent=sent,
+        unsent=0 if interrupted or problem else max(0, _due(spec) - sent),
         acked=sum(map(_records, producers)),
         read=sum(map(_records, consumers)),
         records_per_s=records / seconds,
@@ -162,6 +177,14 @@ def results_of(
         error=next((each.done.error for each in producers if each.done is not None and each.done.error), ""),
         verification=verification,
     )
+
+
+def _due(spec: Spec) -> int:
+    """How many records a rate makes due before the time is over; 0 if all are sent however long it takes."""
+    if spec.rate is None or spec.duration_s is None:
+        return 0
+    due = int(spec.rate * spec.duration_s)
+    return due if spec.records is None else min(due, spec.records)
 
 
 def _records(heard: Heard) -> int:

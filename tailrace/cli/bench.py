@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
 from tailrace.protocol.limits import NODES_MAX
@@ -37,7 +38,7 @@ _COMMON: Final[tuple[Option, ...]] = (
     click.option("--producers", metavar="P", type=int, default=1, show_default=True, help="Processes."),
     click.option(
         "--consumers", metavar="C", type=int, default=1, show_default=True,
-        help="Processes that read; the partitions go round.",
+        help="Processes that read, for produce with --verify only; the partitions go round.",
     ),
     click.option(
         "--partitions", metavar="N", type=int, default=1, show_default=True,
@@ -168,10 +169,7 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
     servers, nodes, topic, json_file, report_file = (
         options.pop(name) for name in ("bootstrap_servers", "nodes", "topic", "json_file", "report_file")
     )
-    if topic is not None and servers is None:
-        raise click.UsageError("--topic is one of a running cluster: name that with --bootstrap-servers")
-    if nodes is not None and servers is not None:
-        raise click.UsageError(f"--nodes is for a cluster that is started here, not for that at {servers}")
+    _check_sense(mode, topic, servers, nodes, verify=options["verify"])
     require()
     if options["compression"] == "none":
         options["compression"] = None
@@ -194,6 +192,25 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
     if results.verification is not None and not results.verification.holds:
         click.echo(results.verification.text(), err=True)
     return _exit_code(results)
+
+
+def _check_sense(
+    mode: "Mode", topic: str | None, servers: str | None, nodes: int | None, *, verify: bool
+) -> None:
+    """No option is ignored."""
+    if topic is not None and servers is None:
+        raise click.UsageError("--topic is one of a running cluster: name that with --bootstrap-servers")
+    if nodes is not None and servers is not None:
+        raise click.UsageError(f"--nodes is for a cluster that is started here, not for that at {servers}")
+    if topic is not None and _is_given("partitions"):
+        raise click.UsageError(f"--partitions is for a topic that is made here: {topic} has its own")
+    for name in ("consumers", "poll"):
+        if mode == "produce" and not verify and _is_given(name):
+            raise click.UsageError(f"--{name} is for what reads, as --verify does")
+
+
+def _is_given(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def _measure(spec: "Spec", servers: str, processes: dict[str, int | None], topic: str | None) -> "Results":

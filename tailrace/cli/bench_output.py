@@ -72,6 +72,8 @@ def print_results(results: "Results") -> None:
     if failed:
         why = f": {results.error}" if results.error else ""
         click.echo(f"\n{failed:,} records were not acknowledged{why}")
+    if results.shortfall:
+        click.echo(f"\n{results.shortfall}")
     if results.spec.mode in ("e2e", "latency") and not results.interrupted and results.read < results.acked:
         allowed = results.spec.acks == "0"
         why = "lost, which acks=0 allows" if allowed else "removed before (retention), or lost"

@@ -42,6 +42,21 @@ def test_a_rate_for_a_time() -> None:
     assert count == 50
 
 
+def test_who_keeps_up_sends_all_that_is_due() -> None:
+    """Whatever the shares: what is missing in the end was due and not sent."""
+    for rate, duration_s, producers, step in (
+        (997.0, 0.7, 3, 1),
+        (12_345.6, 0.33, 7, 64),
+        (10.0, 0.05, 4, 1),
+    ):
+        sent = 0
+        for _ in range(producers):
+            pacer = Pacer(0, step=step, steps_per_s=100, rate=rate / producers, duration_s=duration_s)
+            while (due := pacer.step(0)) is not None:
+                sent += due.records
+        assert sent >= int(rate * duration_s)
+
+
 def test_who_cannot_keep_up_ends_all_the_same() -> None:
     pacer = Pacer(0, step=1, rate=1_000_000, duration_s=1)
     assert pacer.step(S) is not None

@@ -8,6 +8,7 @@ import pytest
 
 from tailrace.bench.document import json_of
 from tailrace.bench.lines import Done
+from tailrace.bench.report import html_of
 from tailrace.bench.results import Results
 
 from .conftest import heard
@@ -70,6 +71,26 @@ def test_what_failed(make_results: Make) -> None:
     done = Done(sent=10, failed=4, error="no room", last_ns=2_000_000_000)
     results = make_results([heard("producer", 0, [6], done=done)])
     assert (results.error, results.clients[0].failed) == ("no room", 4)
+
+
+def test_what_was_due_and_not_sent(make_results: Make) -> None:
+    """Records that nobody waited for would make latencies look better than they are."""
+    clients = [heard("producer", 0, [300], ms=5), heard("producer", 1, [100], ms=5)]
+    results = make_results(clients, rate=1_000.0, duration_s=2.0)
+    assert results.unsent == 1_600
+    assert (
+        results.shortfall == "due, and not sent: 1,600 records, in no latency; 1,000 a second were too many"
+    )
+    assert results.shortfall in html_of(results)
+    assert make_results(clients, rate=1_000.0, duration_s=2.0, records=500).unsent == 100
+    for options in (
+        {"rate": 200.0, "duration_s": 2.0},
+        {"rate": 1_000.0, "records": 500},  # all of them are sent, however long it takes
+        {"duration_s": 2.0},
+        {"rate": 1_000.0, "duration_s": 2.0, "interrupted": True},
+    ):
+        results = make_results(clients, **options)
+        assert (results.unsent, results.shortfall) == (0, "")
 
 
 def test_json(make_results: Make) -> None:

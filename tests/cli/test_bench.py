@@ -262,6 +262,9 @@ def stored(admin: Admin, topic: str) -> int:
         (("produce", "--report", "/nowhere/report.html"), "there is no folder /nowhere"),
         (("produce", "--topic", "t"), "--topic is one of a running cluster"),
         (("produce", "-b", "localhost:1", "--nodes", "1"), "--nodes is for a cluster that is started here"),
+        (("e2e", "-b", "localhost:1", "--topic", "t", "--partitions", "1"), "t has its own"),
+        (("produce", "--consumers", "1"), "--consumers is for what reads, as --verify does"),
+        (("produce", "--poll"), "--poll is for what reads, as --verify does"),
         (("sum",), "No such command 'sum'"),
     ],
 )
@@ -295,6 +298,15 @@ def test_without_acknowledgements(cluster: Cluster, capsys: pytest.CaptureFixtur
 def test_no_cluster_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "produce", "-b", "127.0.0.1:1", "--timeout", "0.2"]) == 1
     assert "connection refused" in capsys.readouterr().err
+
+
+def test_a_rate_that_is_too_high_is_told_of(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", "produce", "--rate", "1e12", "--duration", "10ms", "-b", cluster.bootstrap_servers]
+    assert run(arguments) == 0
+    assert re.search(
+        r"\ndue, and not sent: [\d,]+ records, in no latency; 1,000,000,000,000 a second were too many\n",
+        capsys.readouterr().out,
+    )
 
 
 def test_a_failed_verification_is_loud(
