@@ -27,6 +27,17 @@ while True:
     print(producer.metrics()["paths"], flush=True)
 """
 
+CLUSTER = """
+import sys
+from tailrace import Admin
+from tailrace.testing import Cluster
+with Cluster() as cluster:
+    with Admin(cluster.bootstrap_servers) as admin:
+        admin.create_topic("t")
+    print(cluster.bootstrap_servers, flush=True)
+    sys.stdin.read()
+"""
+
 
 @pytest.fixture
 def own_cluster() -> Iterator[Cluster]:
@@ -50,6 +61,42 @@ def test_clients_use_it_by_themselves(cluster: Cluster, topic: MakeTopic) -> Non
         got = [record.value for record in islice(consumer, 40_000)]
         assert "shared memory" in consumer.metrics()["paths"].values()
     assert got == values * 2
+
+
+@pytest.fixture
+def foreign_cluster() -> Iterator[str]:
+    """Where a cluster is for which no process has a number that is not its own."""
+    isolated = ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    try:
+        probe = subprocess.run([*isolated, "true"], capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare")
+    if probe.returncode != 0:
+        pytest.skip("no PID namespaces here")
+    command = [*isolated, sys.executable, "-c", CLUSTER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield said(process).strip()
+        finally:
+            process.communicate()  # it ends with its input
+
+
+def test_in_another_pid_namespace_batches_go_in_frames(foreign_cluster: str) -> None:
+    """The kernel cannot tell the node which process of its own the client is."""
+    values = [b"v%06d" % number for number in range(20_000)]
+
+    def refused(client: Producer | Consumer) -> bool:
+        reason = "the client's memory cannot be opened: No such file or directory"
+        return list(client.metrics()["paths"].values()) == [f"frames: {reason}"]
+
+    with Producer(foreign_cluster) as producer:
+        producer.send_many("t", values)
+        producer.flush()
+        wait_until(lambda: refused(producer), "the refusal")
+        producer.send_many("t", values)
+    with Consumer("t", bootstrap_servers=foreign_cluster, auto_offset_reset="earliest") as consumer:
+        assert [record.value for record in islice(consumer, 40_000)] == values * 2
+        assert refused(consumer)
 
 
 def arenas_of(pid: int) -> int:
