@@ -25,6 +25,7 @@ which the peer was given 3 to answer a ping. Counted in looks, since who was sus
 for anybody."""
 COORDINATOR: Final = -1
 """The destination that is no node."""
+UNANSWERED: Final = "frames: with acks=0 nothing tells when shared memory is free again"
 
 
 class Location(NamedTuple):
@@ -94,6 +95,15 @@ class Link:
         """Is it a node on this machine?"""
         return self.destination != COORDINATOR and self.endpoint.startswith("ipc://")
 
+    @property
+    def in_use(self) -> str:
+        """How payloads travel, for people. Any thread."""
+        path = self.path
+        if path is None:
+            return "frames over tcp"
+        # Once something was told over the connection, nothing is piped any more.
+        return UNANSWERED if self.told and path.untried else path.in_use
+
     def pipe(self, header: bytes, payload: Sequence[Buffer], *, first: bool) -> bool:
         """Send a message through the pipe, if there is one and it may go there. `first`: nothing is owed yet.
 
@@ -139,7 +149,7 @@ class Links(dict[int, Link]):
     def paths(self) -> dict[int, str]:
         """How payloads travel to and from each connected node. Any thread."""
         return {
-            link.destination: "frames over tcp" if (path := link.path) is None else path.in_use
+            link.destination: link.in_use
             for link in tuple(self.values())
             if link.ready and link.destination != COORDINATOR
         }

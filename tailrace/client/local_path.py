@@ -26,6 +26,7 @@ from .pending import Frame, Pending
 OPEN_TIMEOUT_S: Final = 10.0
 """A node maps memory and opens pipes in its network thread, at once."""
 SHARED_MEMORY: Final = "shared memory"
+NO_ROOM: Final = "frames: no room in the shared memory"
 Told: TypeAlias = Callable[[Reply | TailraceError], None]
 Ask: TypeAlias = Callable[[Callable[[int], Request], Told, float], None]
 """Makes a request of an id and sends it; its reply is told exactly once. The last argument is now."""
@@ -34,7 +35,8 @@ _log = logging.getLogger(__name__)
 
 
 class LocalPath:
-    """Belongs to the I/O thread; `state` is for people, as far as it is about shared memory.
+    """Belongs to the I/O thread; `state` is for people: how the last payload went, if it was large enough for
+    shared memory.
 
     `arena` is there once the node was asked to share it, `open` once it does; `pipes`, once it has them.
     """
@@ -122,7 +124,9 @@ class LocalPath:
         frames = pending.frames
         taken = self.arena.place(frames) if frames else self.arena.reserve(pending.reply_bytes)
         if taken is None:
+            self.state = NO_ROOM
             return frames
+        self.state = SHARED_MEMORY
         self._slots[pending.request_id], descriptor = taken
         return frames_of(descriptor)
 

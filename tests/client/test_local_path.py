@@ -7,17 +7,19 @@ from typing import Any
 import pytest
 
 from tailrace.client.engine import Engine
-from tailrace.client.local_path import SHARED_MEMORY, LocalPath
+from tailrace.client.local_path import NO_ROOM, SHARED_MEMORY, LocalPath
 from tailrace.client.pending import Pending
 from tailrace.protocol.cluster import NodeChanged
 from tailrace.protocol.descriptor import Descriptor, decode_descriptor, descriptor_frame, frames_of
-from tailrace.protocol.errors import LocalPathError, MalformedRequestError
+from tailrace.protocol.errors import LocalPathError, MalformedRequestError, TimedOutError
 from tailrace.protocol.limits import LOCAL_PAYLOAD_BYTES_MIN, MIB
 from tailrace.protocol.local_messages import ArenaOpened, OpenArena, PipesOpened
 from tailrace.protocol.messages import Ping, Pong, Request
 from tailrace.protocol.parts import Payload
 from tailrace.transport import arena as arenas
 from tests.client.conftest import Answer, StandIn, StandInCoordinator, make_node
+from tests.client.piped_node import Start, piped
+from tests.patience import wait_until
 
 LARGE = b"x" * LOCAL_PAYLOAD_BYTES_MIN
 
@@ -86,8 +88,10 @@ def test_frames_when_the_arena_is_full(path: LocalPath) -> None:
         assert len(frames) == 2
         sent += 1
     assert sent > 1
+    assert path.state == NO_ROOM
     path.incoming(0, [])
     assert len(path.outgoing(pending(sent, (LARGE * 100,)))) == 2
+    assert path.state == SHARED_MEMORY
 
 
 def test_no_shared_memory_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +142,31 @@ def test_a_node_that_refuses_gets_frames(engine: Engine, node: Any) -> None:
     assert isinstance(ask(engine), Pong)
     assert engine.paths == {1: "frames: not today"}
     assert sum(isinstance(request, OpenArena) for request in served.requests) == 1, "it was asked once"
+
+
+def test_a_slot_is_the_nodes_until_it_answers(engine: Engine, start_piped: Start) -> None:
+    """However long that takes: the client has stopped waiting, and the node may still write there."""
+    node = start_piped(arenas=True)
+    asked = piped(engine, node)
+    asked.ask(LARGE)  # has the node asked to share memory
+    asked.wait()
+    wait_until(lambda: engine.paths == {1: SHARED_MEMORY}, "shared memory")
+
+    def slots(*ask: bytes, **options: float) -> list[int]:
+        before = len(node.requests)
+        asked.ask(*ask, **options)
+        asked.wait()
+        wait_until(lambda: len(node.requests) == before + len(ask), "the requests")
+        return [decode_descriptor(payload).start for payload in node.payloads[before:]]
+
+    node.held = True
+    late = slots(LARGE, LARGE, timeout_s=0.05)
+    assert all(isinstance(reply, TimedOutError) for _, reply, _ in asked.answered[-2:])
+    later = slots(LARGE, timeout_s=0.05)
+    assert len({*late, *later}) == 3
+    node.release()
+    slots(LARGE)  # whose answer comes behind those
+    assert slots(LARGE) == late[:1]
 
 
 def test_over_tcp_nobody_is_asked(coordinator: StandInCoordinator, engine: Engine, start_node: Any) -> None:

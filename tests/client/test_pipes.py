@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tailrace.client.engine import COORDINATOR, Engine
+from tailrace.client.link import UNANSWERED
 from tailrace.protocol.errors import ConnectionFailedError, TimedOutError
 from tailrace.protocol.limits import PIPED_BYTES_MAX
 from tailrace.protocol.messages import Ping, Pong
@@ -64,9 +65,11 @@ def test_behind_what_nobody_answers_nothing_is_piped(engine: Engine, start_piped
     asked.tell(b"1", b"2")
     wait_until(lambda: len(node.requests) == 2, "the requests")
     assert node.through_pipe == [True, True]
+    assert engine.paths == {1: "pipes"}
     asked.tell(LARGE, b"3")
     asked.ask(b"4")
     asked.wait()
+    assert engine.paths == {1: UNANSWERED}
     asked.ask(b"5")
     asked.wait()
     assert node.through_pipe == [True, True, False, False, False, False]
