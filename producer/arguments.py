@@ -103,6 +103,13 @@ def column_of(name: str, items: Iterable[Any], serializer: Serializer | None) ->
     return [bytes_of(f"{name}[{at}]", item) for at, item in enumerate(items)]
 
 
+def ascii_of(values: Iterable[Any]) -> Sequence[str] | None:
+    """The values as they are, if all are text of ASCII, which is encoded many at once; else None."""
+    if not isinstance(values, list | tuple) or set(map(type, values)) != {str}:
+        return None
+    return values if all(map(str.isascii, values)) else None
+
+
 def check_unnamed(name: str, items: object) -> None:
     """Raises InvalidArgumentError for what iterates over names or columns, not over records.
 

@@ -3,16 +3,22 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from tailrace.protocol.batch import with_producer
-from tailrace.protocol.buffers import PackedItems, PackedTimestamps, even_offsets, pack_timestamps
+from tailrace.protocol.buffers import (
+    PackedItems,
+    PackedTimestamps,
+    even_offsets,
+    pack_offsets,
+    pack_timestamps,
+)
 from tailrace.protocol.columns import Items, encode_parts
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.errors import TailraceError
-from tailrace.protocol.parts import Parts
+from tailrace.protocol.parts import Parts, ascii_in_parts
 from tailrace.protocol.record import Headers
 
 from .delivery import Outcome
@@ -21,6 +27,8 @@ if TYPE_CHECKING:
     from .packed_columns import PackedColumns
 
 T = TypeVar("T")
+Value: TypeAlias = bytes | str | None
+"""Text is ASCII."""
 _Columns: TypeAlias = tuple[
     Items | PackedItems,
     Items | PackedItems | None,
@@ -107,6 +115,7 @@ class Batch:
         "size",
         "stamp",
         "taken",
+        "texts",
         "tick",
         "time_ms",
         "topic_id",
@@ -123,7 +132,9 @@ class Batch:
         self.partition = partition
         self.opened = opened
         self.deadline = deadline
-        self.values: list[bytes | None] = []
+        self.values: list[Value] = []
+        self.texts = False
+        """Is there text among the values?"""
         self.keys: list[bytes | None] | None = None
         self.headers: list[Headers] | None = None
         self.parts: list[PackedColumns] = []
@@ -191,15 +202,17 @@ class Batch:
 
     def extend(
         self,
-        values: Sequence[bytes | None],
+        values: Sequence[Value],
         keys: Sequence[bytes | None] | None,
         headers: Sequence[Headers] | None,
         timestamps: int | Sequence[int],
         width: int = 0,
+        *,
+        texts: bool = False,
     ) -> None:
         """Add records in columns, which the batch takes over: lists may become its own.
 
-        `width` is the size of each value; 0: they differ, or it is not known.
+        `width` is the size of each value; 0: they differ, or it is not known. `texts`: they are text.
         """
         index, count = len(self.values), len(values)
         if isinstance(timestamps, int):
@@ -219,6 +232,7 @@ class Batch:
             )
         if self.even == (width, index) or not index:
             self.even = (width, index + count)
+        self.texts = self.texts or texts
         self.values = _extended(self.values, values, count, None)
 
     def add_part(self, part: "PackedColumns") -> None:
@@ -240,7 +254,11 @@ class Batch:
         self.time_ms = self.outcome.stamps[-1] if runs else -1
         self.tick = 0.0
         self.even = (0, 0)
-        columns: list[list[bytes | None] | list[Headers] | None] = [self.values, self.keys, self.headers]
+        columns: list[list[Value] | list[bytes | None] | list[Headers] | None] = [
+            self.values,
+            self.keys,
+            self.headers,
+        ]
         for column in columns:
             if column is not None:
                 del column[count:]
@@ -285,15 +303,25 @@ class Batch:
             from .packed_columns import body_columns
 
             return body_columns(self.parts)
-        values: Items | PackedItems = self.values
-        count, stamps = len(values), self.outcome.stamps
-        width, even = self.even
-        if width and even == count:  # all came in calls that found them to be of one size
-            offsets = even_offsets(count, width)
-            values = values if offsets is None else PackedItems(count, offsets, self.values, count * width)
+        values, count, stamps = self._value_column(), len(self.values), self.outcome.stamps
         timestamps: int | Sequence[int] | PackedTimestamps = stamps
         if len(stamps) <= 1:
             timestamps = stamps[0] if stamps else 0
         elif len(stamps) < count:
             timestamps = pack_timestamps(stamps, self.outcome.starts, count)
         return values, self.keys, timestamps, self.headers
+
+    def _value_column(self) -> Items | PackedItems:
+        values, count = self.values, len(self.values)
+        width, even = self.even
+        # The size of all, if they came in calls that found it.
+        offsets = even_offsets(count, width) if width and even == count else None
+        size = count * width
+        if not self.texts:
+            return cast(Items, values) if offsets is None else PackedItems(count, offsets, values, size)
+        try:
+            if offsets is None:
+                offsets, size = pack_offsets(list(map(len, values)))  # type: ignore[arg-type]
+            return PackedItems(count, offsets, ascii_in_parts(values, size), size)
+        except TypeError:  # there are others among them
+            return [value.encode() if isinstance(value, str) else value for value in values]

@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 from tailrace.client.serializers import Serializer
 from tailrace.protocol.record import Headers
 
-from .arguments import check_length, column_of, header_column_of, is_array, timestamps_of
-from .batch import RECORD_OVERHEAD_BYTES, Batch
+from .arguments import ascii_of, check_length, column_of, header_column_of, is_array, timestamps_of
+from .batch import RECORD_OVERHEAD_BYTES, Batch, Value
 from .partitioner import Partitioner
 
 PIECE_RECORDS: Final = 8_192
@@ -66,15 +66,16 @@ class Columns(NamedTuple):
 
     `bounds` are the bytes of keys, values and headers before each record and behind the last, from any
     number on: a range if all records have one size, so that counting costs nothing in any part of them.
-    `width` is the size of each value, 0 if they differ.
+    `width` is the size of each value, 0 if they differ. `texts`: the values are text, all of it ASCII.
     """
 
-    values: Sequence[bytes | None]
+    values: Sequence[Value]
     keys: Sequence[bytes | None] | None
     headers: Sequence[Headers] | None
     timestamps: int | Sequence[int] | None
     bounds: Sequence[int]
     width: int = 0
+    texts: bool = False
 
     @property
     def record_count(self) -> int:
@@ -118,6 +119,7 @@ class Columns(NamedTuple):
             stamps if stamps is None or isinstance(stamps, int) else stamps[start:stop],
             self.bounds[start : stop + 1],
             self.width,
+            self.texts,
         )
 
     def dealt(
@@ -141,6 +143,7 @@ class Columns(NamedTuple):
                     stamps if times is None else times[place],
                     bounds[place],
                     self.width,
+                    self.texts,
                 ),
             )
             for place in range(count + 1)
@@ -150,7 +153,8 @@ class Columns(NamedTuple):
     def pour(self, batch: Batch, time_ms: int, *, kept: bool) -> None:
         """Add all to a batch, by `time_ms` if they have no timestamps. None of them can change any more."""
         stamps = self.timestamps
-        batch.extend(self.values, self.keys, self.headers, time_ms if stamps is None else stamps, self.width)
+        times = time_ms if stamps is None else stamps
+        batch.extend(self.values, self.keys, self.headers, times, self.width, texts=self.texts)
 
 
 def columns_of(
@@ -170,7 +174,8 @@ def columns_of(
         from .packed_columns import packed_columns_of
 
         return packed_columns_of(values, keys, headers, timestamps_ms, key_serializer)
-    value_column = column_of("values", values, value_serializer)
+    texts = ascii_of(values) if value_serializer is None else None
+    value_column = column_of("values", values, value_serializer) if texts is None else texts
     count = len(value_column)
     key_column = None
     if keys is not None:
@@ -184,7 +189,7 @@ def columns_of(
         sizes = list(map(add, sizes, _lengths(key_column)))
     if header_sizes is not None:
         sizes = list(map(add, sizes, header_sizes))
-    return Columns(value_column, key_column, header_column, stamps, _summed(sizes), width)
+    return Columns(value_column, key_column, header_column, stamps, _summed(sizes), width, texts is not None)
 
 
 def _places(columns: Columns, partitioner: Partitioner, count: int, available: Sequence[int]) -> list[int]:
@@ -230,7 +235,7 @@ def _dealt_bounds(bounds: Sequence[int], places: Sequence[int], counts: list[int
     return [_summed(dealt) for dealt in _dealt(sizes, places, len(counts) - 1)]
 
 
-def _lengths(items: Sequence[bytes | None]) -> list[int]:
+def _lengths(items: Sequence[Value]) -> list[int]:
     try:
         return list(map(len, items))  # type: ignore[arg-type]
     except TypeError:  # there are nulls, whose hint is 0

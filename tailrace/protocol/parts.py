@@ -51,11 +51,25 @@ def in_parts(items: Sequence[Any], length: int) -> Iterator[bytes]:
     return _large(items) if length >= SMALL_PART_BYTES * len(items) else _joined(items, length)
 
 
+def ascii_in_parts(texts: Sequence[Any], length: int) -> list[bytes]:
+    """Texts of ASCII, `length` characters together, as bytes: an object a part, not one a text.
+
+    Raises TypeError if there is anything else among them.
+    """
+    step = _step(len(texts), length)
+    return ["".join(texts[start : start + step]).encode() for start in range(0, len(texts), step)]
+
+
 def _joined(items: Sequence[Any], length: int) -> Iterator[bytes]:
     """In parts of about JOINED_BYTES."""
-    step = max(1, len(items) * JOINED_BYTES // max(1, length))
+    step = _step(len(items), length)
     for start in range(0, len(items), step):
         yield b"".join(items[start : start + step])
+
+
+def _step(count: int, length: int) -> int:
+    """How many of `count` items, which have `length` bytes together, are about JOINED_BYTES."""
+    return max(1, count * JOINED_BYTES // max(1, length))
 
 
 def _large(items: Sequence[Any]) -> Iterator[bytes]:

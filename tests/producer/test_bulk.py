@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.producer.accumulator import Accumulator
-from tailrace.producer.batch import RECORD_OVERHEAD_BYTES, Batch
+from tailrace.producer.batch import RECORD_OVERHEAD_BYTES, UNSTAMPED, Batch
 from tailrace.producer.bulk import accept, pieces_of
 from tailrace.producer.columns import PIECE_RECORDS, Records, columns_of
 from tailrace.producer.delivery import ManyDelivery
 from tailrace.producer.partitioner import Partitioner
 from tailrace.protocol.cluster import PartitionInfo, TopicConfig, TopicInfo
+from tailrace.protocol.compression import Compression
+from tailrace.protocol.parts import joined
 
 BATCH_BYTES = 300
 PARTITIONER = Partitioner("crc32")
@@ -106,6 +108,35 @@ def test_every_record_goes_where_it_belongs(
     if partitions == 1:
         assert found[0] == expected
     assert accumulator.used_bytes == sum(batch.size for batch in batches)
+
+
+texts = st.one_of(st.text(max_size=60), st.text(st.characters(codec="ascii"), max_size=60))
+
+
+@given(calls=st.lists(st.lists(texts, max_size=20), max_size=5), keyed=st.booleans(), before=st.booleans())
+def test_text_is_what_its_bytes_are(calls: list[list[str]], keyed: bool, before: bool) -> None:
+    """Batch for batch, whatever shares them."""
+
+    def batches_of(calls: Sequence[Sequence[str | bytes]]) -> list[tuple[int, bytes]]:
+        accumulator, info = accumulator_and_topic(3)
+        topic = accumulator.open_topic(info, 0)
+        if before:
+            accumulator.append(topic, 0, b"before", None, headers=None, timestamp_ms=0, size=30)
+        for values in calls:
+            keys = [b"%d" % (place % 5) for place in range(len(values))] if keyed else None
+            accept(
+                accumulator,
+                topic,
+                None,
+                PARTITIONER,
+                columns_of(values, keys, None, 9, serializers=(None, None)),
+            )
+        batches, _ = accumulator.collect(1e9, lambda *_: True)
+        for batch in batches:
+            batch.encode(Compression.NONE, UNSTAMPED)
+        return [(batch.partition, joined(batch.frame())) for batch in batches]
+
+    assert batches_of(calls) == batches_of([[text.encode() for text in values] for values in calls])
 
 
 def sizes_of(columns: Records) -> list[int]:
