@@ -2,10 +2,11 @@
 
 import struct
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
-from tailrace.node.storage import Append, Appended, PartitionLog, Storage
+from tailrace.node.storage import Append, Appended, PartitionLog, Storage, writing
 from tailrace.protocol.batch import BatchHeader, header_of, parse_header
 from tailrace.protocol.crc import crc32c_from
 from tailrace.protocol.errors import CorruptBatchError
@@ -53,6 +54,21 @@ def test_a_body_that_changes_after_the_check(storage: Storage) -> None:
     (changed,) = storage.commit(work)
     assert isinstance(changed, CorruptBatchError)
     assert log.log_end_offset == 0
+
+
+def test_a_body_that_changes_after_it_was_stored(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read was stored: nothing is kept of memory that the client can write to."""
+    log, original = one_log(storage), batch(3)
+    memory, check = bytearray(original), writing.check_stored
+
+    def check_and_change(*arguments: Any) -> None:
+        check(*arguments)
+        memory[-9] ^= 1
+
+    monkeypatch.setattr(writing, "check_stored", check_and_change)
+    assert storage.commit([shared(log, memory)]) == [Appended(0, 2, duplicate=False)]
+    (found,) = storage.read(log, 0, len(original), 3, bytes)
+    assert found[CRC_END:] == original[CRC_END:] != memory[CRC_END:]
 
 
 def test_a_client_that_writes_all_the_time(storage: Storage) -> None:
