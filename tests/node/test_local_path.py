@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tailrace.node.storage.planner import Planner
 from tailrace.protocol.columns import encode
 from tailrace.protocol.decode import decode
 from tailrace.protocol.descriptor import Descriptor, decode_descriptor, descriptor_frame, frames_of
@@ -117,6 +118,27 @@ def test_bytes_that_changed_after_they_were_sent(peer: Any, topic: Any, arena: A
     reply, payload = fetch(peer, topic, ())
     assert [decode(data).values for data in payload] == [[b"good"]] * 2
     assert reply.results[0].high_watermark == 2
+
+
+def test_bytes_that_change_once_the_node_has_looked(
+    peer: Any, topic: Any, arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What counts is what was stored."""
+    data = batch_of(VALUE)
+    slot, descriptor = arena.place([data]) or pytest.fail("no room")
+    at, plan = slot.start + len(data) - 100, Planner.plan
+
+    def plan_and_change(planner: Planner, appends: Any) -> Any:
+        planned = plan(planner, appends)
+        arena._memory[at] = data[-100] ^ 1
+        return planned
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Planner, "plan", plan_and_change)
+        reply, _ = peer.ask(Produce, frames_of(descriptor), entries=[topic.entry()])
+    assert reply.results[0].error.code == ErrorCode.CORRUPT_BATCH
+    assert fetch(peer, topic, ())[1] == []
+    assert produce(peer, topic, arena, data)[0].base_offset == 0
 
 
 @pytest.mark.parametrize(
