@@ -271,7 +271,7 @@ class Producer(OfOneProcess):
 
         `keys` and `headers` (also as `to_arrow` has them) have one entry for each value, `timestamps_ms` too,
         or is one for all. Values and keys are sequences of what `send` takes (a list of values in ASCII is
-        encoded as one), or arrays, of which no object is made for each record:
+        encoded as one), or arrays, of which no object is made for each record (but of keys over 64 bytes):
 
         - numpy of any dtype but object: a record for each item, or row, of the first axis: its bytes in C
           order, little endian, in full width (the value b"ab" of `S5` with three zero bytes, a key without),

@@ -199,6 +199,13 @@ def test_lists_and_arrays_side_by_side() -> None:
     assert lists == Columns([b"a", b"b"], [b"k", b"l"], None, [1, 2], range(0, 5, 2), 1)
 
 
+def test_arrays_are_looked_at_where_they_lie() -> None:
+    values, keys, times = np.arange(4), np.array([b"a", b"b", b"c", b"d"]), np.arange(4) + 10**12
+    made = columns(values, keys, times=times)
+    for column, given_array in ((made.values.data, values), (made.keys.data, keys), (made.timestamps, times)):
+        assert np.shares_memory(column, given_array)
+
+
 def test_serializers_are_applied_to_arrays_one_by_one() -> None:
     serializers = (str.encode, lambda number: b"%d" % number)
     made = columns_of(np.array([1, 2]), pa.array(["a", "b"]), None, None, serializers=serializers)
