@@ -15,8 +15,9 @@ from tailrace.client.pending import Frame
 from tailrace.protocol.cluster import PartitionInfo, TopicInfo
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.errors import BusyError, ClosedError, ErrorCode, TailraceError
-from tailrace.protocol.limits import PIPED_BYTES_MAX
+from tailrace.protocol.limits import PIPED_BYTES_MAX, UNHEARD_BYTES_MAX
 from tailrace.protocol.messages import (
+    ACKS_LEADER,
     ACKS_NONE,
     InitProducer,
     Produce,
@@ -32,7 +33,7 @@ from .batch import Batch, Identity
 from .flushing import notice
 from .lane import Lane
 from .metrics import Counters
-from .sender import Sender, Shipment
+from .sender import SENT, Sender, Shipment
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ _STALE_VIEW: Final = frozenset(
     }
 )
 """Errors after which the cluster is probably not any more as we know it."""
+_NOT_STORED: Final = _STALE_VIEW - {ErrorCode.NOT_COMMITTED} | {ErrorCode.BUSY}
+"""Errors of batches that can be sent again and are never stored twice."""
 _code_of: Final = attrgetter("error.code")
 """Of a `ProduceResult`."""
 
@@ -78,6 +81,8 @@ class Pipeline:
         self._acks = acks
         self._compression = compression
         self._orphaned = False
+        self._unheard_bytes: dict[int, int] = {}
+        """Sent with acks=0, by node, since it has answered."""
         self._written: tuple[Batch, Written] | None = None
         """What was sent ahead, and has to be taken note of."""
         if idempotent and not accumulator.linger_s and compression is Compression.NONE:
@@ -223,7 +228,14 @@ class Pipeline:
         if self._acks != ACKS_NONE:
             on_reply = partial(self._answered, shipment, now)
             self._engine.request(shipment.node_id, request, frames, on_reply=on_reply, written=written)
+        elif self._unheard_bytes.get(shipment.node_id, 0) >= UNHEARD_BYTES_MAX:
+            request = partial(Produce, acks=ACKS_LEADER, entries=shipment.entries)
+            on_reply = partial(self._caught_up, shipment, now)
+            self._engine.request(shipment.node_id, request, frames, on_reply=on_reply)
         elif self._engine.tell(shipment.node_id, request, frames):
+            self._unheard_bytes[shipment.node_id] = (
+                self._unheard_bytes.get(shipment.node_id, 0) + shipment.size
+            )
             self.sender.handed_over(shipment, now)
         else:
             self.sender.lost(shipment, BusyError(f"no connection to node {shipment.node_id}"), now)
@@ -263,6 +275,17 @@ class Pipeline:
             self.counters.requests_failed += 1
             _log.debug("%s: a produce request to node %d: %s", self._engine.name, shipment.node_id, error)
             self.sender.lost(shipment, error, now)
+
+    def _caught_up(
+        self, shipment: Shipment, sent_at: float, reply: Reply | TailraceError, frames: Sequence[Frame]
+    ) -> None:
+        """With acks=0: the node is through with all that was sent before. No batch is ever stored twice."""
+        self._unheard_bytes.pop(shipment.node_id, None)
+        if isinstance(reply, Produced):
+            results = [each if each.error.code in _NOT_STORED else SENT for each in reply.results]
+            self._answered(shipment, sent_at, Produced(reply.request_id, results=results), frames)
+        else:
+            self.sender.handed_over(shipment, monotonic())
 
     def _resolve(self) -> None:
         resolved = self.sender.take_resolved()

@@ -74,9 +74,9 @@ class Producer(OfOneProcess):
     **Timestamps** are the wall clock's when `send` is called, in milliseconds since 1970, at most 1 ms late.
 
     **acks**: "all" (or -1): answered when all in-sync replicas have a batch on disk; 1: when the leader
-    has; 0: not at all, a batch counts as delivered when it was handed to the network (its offset is -1).
-    With 1, records that the others have not copied yet are lost when another replica becomes the leader,
-    also where nothing failed: leadership goes back to a first replica, a partition moves.
+    has; 0: not at all, a batch counts as delivered when it was handed to the network (offset -1), as fast as
+    the node keeps up. With 1, records that the others have not copied yet are lost when another replica
+    becomes the leader, also where nothing failed: leadership goes back, a partition moves.
 
     Keys and values are bytes, or str, which is stored as UTF-8. `key_serializer` and `value_serializer`:
     "json", "str", "msgpack", "pickle" (by cloudpickle), or functions that get what `send` was given and

@@ -15,6 +15,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from random import Random
+from typing import Final
 
 import msgspec
 
@@ -35,6 +36,8 @@ from tailrace.protocol.messages import OK, ProduceEntry, ProduceResult
 from .batch import ANONYMOUS, Batch, Identity
 from .lane import Lane, Resolved, deleted
 
+SENT: Final = ProduceResult(OK, -1, -1)
+"""What became of a batch that nobody will answer (acks=0)."""
 PartitionLookup = Callable[[bytes, int], PartitionInfo | None]
 """(topic id, partition) -> what the cluster state says of it, None if there is no such partition."""
 
@@ -180,7 +183,7 @@ class Sender:
 
     def handed_over(self, shipment: Shipment, now: float) -> None:
         """With acks=0: the request has gone, and nobody will answer."""
-        self.answered(shipment, [ProduceResult(OK, -1, -1)] * len(shipment.batches), now)
+        self.answered(shipment, [SENT] * len(shipment.batches), now)
 
     def take_resolved(self) -> list[Resolved]:
         """The batches that the application must be told of, in order."""

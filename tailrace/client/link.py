@@ -101,8 +101,7 @@ class Link:
         path = self.path
         if path is None:
             return "frames over tcp"
-        # Once something was told over the connection, nothing is piped any more.
-        return UNANSWERED if self.told and path.untried else path.in_use
+        return UNANSWERED if self.told else path.in_use
 
     def pipe(self, header: bytes, payload: Sequence[Buffer], *, first: bool) -> bool:
         """Send a message through the pipe, if there is one and it may go there. `first`: nothing is owed yet.

@@ -54,6 +54,9 @@ PRODUCE_IN_FLIGHT_BYTES_MAX: Final = 8 * MIB
 """What one producer has sent to one node without an answer; below IN_FLIGHT_BYTES_PER_CLIENT_MAX. Enough to
 keep a disk busy whose sync takes 5 ms, and little enough to stay in the processor's caches on its way: with
 32 MiB, records of 64 KiB and more went half as fast, at twice the node's CPU (benchmarks/load.py)."""
+UNHEARD_BYTES_MAX: Final = 4 * MIB
+"""What a producer with acks=0 sends to a node before it waits for one answer, and so for the node's disk: the
+node drops what is over IN_FLIGHT_BYTES_PER_CLIENT_MAX."""
 
 # --- node --------------------------------------------------------------------
 GROUP_COMMIT_BYTES_MAX: Final = 16 * MIB

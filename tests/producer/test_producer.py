@@ -20,13 +20,20 @@ from tailrace.protocol.errors import (
     DeliveryFailedError,
     InvalidTimestampError,
     TailraceError,
+    TimedOutError,
     UnknownTopicError,
+)
+from tailrace.protocol.limits import (
+    IN_FLIGHT_BYTES_PER_CLIENT_MAX,
+    PRODUCE_IN_FLIGHT_BYTES_MAX,
+    UNHEARD_BYTES_MAX,
 )
 from tailrace.protocol.record import TopicPartition
 from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
-from ..patience import PATIENCE_S
+from ..patience import PATIENCE_S, wait_until
+from ..suspended import suspended
 from .conftest import MakeProducer, Read
 
 
@@ -245,6 +252,28 @@ def test_what_nobody_acknowledges_leaves_before_the_producer_is_closed(
     with Consumer(bootstrap_servers=cluster.bootstrap_servers) as consumer:
         while (end := consumer.end_offsets([tp])[tp]) < 40_001:
             assert time.monotonic() < deadline, end
+
+
+def test_what_nobody_acknowledges_waits_for_a_node_that_does_not_keep_up(
+    cluster: Cluster, topic: MakeTopic
+) -> None:
+    """The node would drop it. Only so much is sent to it unheard, whatever the memory of the producer."""
+    name, chunk = topic(), [os.urandom(1_000)] * 1_000
+    count = 2 * IN_FLIGHT_BYTES_PER_CLIENT_MAX // 1_000_000
+    memory = 4 * IN_FLIGHT_BYTES_PER_CLIENT_MAX
+    with Producer(cluster.bootstrap_servers, acks=0, buffer_memory=memory) as writer:
+        writer.send(name, b"").result(PATIENCE_S)
+        with suspended(cluster.pid(1)):
+            sent = [writer.send_many(name, chunk) for _ in range(count)]
+            with pytest.raises(TimedOutError):
+                writer.flush(timeout=1)
+            gone = sum(each.done() for each in sent) * 1_000_000
+            assert gone < UNHEARD_BYTES_MAX + PRODUCE_IN_FLIGHT_BYTES_MAX
+        writer.flush()
+        assert writer.metrics()["records_acked"] == count * 1_000 + 1
+    tp = TopicPartition(name, 0)
+    with Consumer(bootstrap_servers=cluster.bootstrap_servers) as consumer:
+        wait_until(lambda: consumer.end_offsets([tp])[tp] == count * 1_000 + 1, "everything is stored")
 
 
 def test_callbacks_run_in_order_and_what_they_raise_hurts_nobody(
