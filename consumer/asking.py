@@ -65,8 +65,8 @@ class Asking:
         one_thread = self._one_thread
         thread = get_ident()
         outer = one_thread.inside
-        if outer != thread and outer != NOBODY:
-            raise one_thread.refusal(f"thread {outer} is in a call")
+        if outer != NOBODY and outer != -thread:
+            raise one_thread.refusal(outer)
         try:
             one_thread.inside = one_thread.asked_by = thread
             self._engine.check()
@@ -86,10 +86,12 @@ class Asking:
                 if deadline is not None and now >= deadline:
                     self._fetching.ask_ahead()
                     return None
-                if not self._fetching.wait(self.wait_s(now, deadline)):
+                if not self._wait(self.wait_s(now, deadline)):
                     return None
         finally:
             one_thread.inside = outer
+            if one_thread.afterwards is not None:
+                one_thread.do_afterwards()
 
     def records(self, _owner: object) -> Iterator[AnyRecord]:
         """Hand over record by record, storing offsets when it is time to, however slow the application is.
@@ -115,7 +117,7 @@ class Asking:
             else:
                 yield from chunk
             if self._one_thread.asked_by != thread:
-                raise self._one_thread.refusal(
+                raise self._one_thread.shared(
                     f"thread {self._one_thread.asked_by} asked for records while a loop of thread {thread} "
                     "was going through some"
                 )
@@ -232,8 +234,21 @@ class Asking:
             self._auto_commit(monotonic())
         finally:
             self._one_thread.inside = outer
+            if self._one_thread.afterwards is not None:
+                self._one_thread.do_afterwards()
 
     # ------------------------------------------------------------------ inside
+
+    def _wait(self, timeout_s: float | None) -> bool:
+        """Wait for something to take. Signal handlers may call then: nothing is taken, no lock is held."""
+        one_thread = self._one_thread
+        inside = one_thread.inside
+        one_thread.inside = -inside
+        if one_thread.afterwards is not None:
+            one_thread.do_afterwards()
+        goes_on = self._fetching.wait(timeout_s)
+        one_thread.inside = inside  # if it was interrupted, `next` does that
+        return goes_on
 
     def _bury(self, parked: Parked) -> None:
         """Write what cannot be handed over as dead letters; only then it is passed."""

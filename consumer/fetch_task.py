@@ -44,6 +44,8 @@ class FetchTask:
         self._back = Bell()
         self._goes_first = False
         """Was it woken for little? Then it goes first, until it waits again."""
+        self._waits = False
+        """Is the application's thread in a wait?"""
         self._woken = False
         self._listener: Callable[[], None] | None = None
         self.cluster_moved = False
@@ -174,7 +176,7 @@ class FetchTask:
             self._engine.wake()
 
     def wait_for(self, condition: Callable[[], bool], deadline: float) -> bool:
-        """Until `condition`, which is looked at under the lock, or `deadline` (monotonic seconds).
+        """Until `condition`, or `deadline` (monotonic seconds).
 
         Raises what has ended the engine.
         """
@@ -198,8 +200,7 @@ class FetchTask:
 
     def take_woken(self) -> bool:
         """Was `wakeup` called since the last wait or look?"""
-        with self._lock:
-            woken, self._woken = self._woken, False
+        woken, self._woken = self._woken, False
         return woken
 
     def listen(self, news: Callable[[], None] | None) -> None:
@@ -215,24 +216,33 @@ class FetchTask:
         self._engine.wake()
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float | None, *, reads: bool) -> bool:
-        """Until the condition, looked at under the lock, holds; False if it does not and the time is over.
+        """Until the condition holds; False if it does not and the time is over.
 
         `reads`: what trickles in may be read meanwhile. The caller asks for more when it is handed over.
+        Signal handlers that come here may wait here, too: it needs no lock, and the wait that was interrupted
+        looks again when theirs is over.
         """
         desk = self._desk
-        until = None if timeout_s is None else monotonic() + timeout_s
-        while True:
-            with self._lock:
+        outer, self._waits = self._waits, True
+        try:
+            until = None if timeout_s is None else monotonic() + timeout_s
+            while True:
+                desk.taken = waits = timeout_s is None or timeout_s > 0  # first, so that one sees the other
                 if condition():
+                    desk.taken = False
                     return True
-                desk.taken = waits = timeout_s is None or timeout_s > 0
-            self.ask_ahead()
-            if not waits:
-                return False
-            if self._goes_first:
-                self._back.ring()
-            desk.wait(timeout_s, reads=reads and self._trickles)
-            timeout_s = None if until is None else until - monotonic()
+                self.ask_ahead()
+                if not waits:
+                    return False
+                if self._goes_first:
+                    self._back.ring()
+                desk.wait(timeout_s, reads=reads and self._trickles)
+                timeout_s = None if until is None else until - monotonic()
+        finally:
+            self._waits = outer
+            if outer:
+                desk.taken = True
+                desk.ring()
 
     def _tell(self) -> None:
         self._desk.ring()

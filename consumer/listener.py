@@ -1,10 +1,13 @@
 """What an application is told when partitions come and go."""
 
 from collections.abc import Collection
+from functools import partial
 from typing import Final
 
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.record import TopicPartition
+
+from .one_thread import OneThread
 
 _PREFIX: Final = "on_partitions_"
 
@@ -34,3 +37,20 @@ class RebalanceListener:
 
     def on_lost(self, partitions: Collection[TopicPartition]) -> None:
         """These are another member's already, or may be: what was not committed is read again there."""
+
+
+class LetIn(RebalanceListener):
+    """The application's listener, which may call the consumer that it belongs to."""
+
+    def __init__(self, listener: RebalanceListener, one_thread: OneThread) -> None:
+        self._listener = listener
+        self._one_thread = one_thread
+
+    def on_assigned(self, partitions: Collection[TopicPartition]) -> None:
+        self._one_thread.let_in(partial(self._listener.on_assigned, partitions))
+
+    def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
+        self._one_thread.let_in(partial(self._listener.on_revoked, partitions))
+
+    def on_lost(self, partitions: Collection[TopicPartition]) -> None:
+        self._one_thread.let_in(partial(self._listener.on_lost, partitions))

@@ -21,18 +21,26 @@ from .stored_offset import StoredOffset
 @contextmanager
 def local_transaction(session: Session, name: TopicPartition | None) -> Iterator[LocalTransaction]:
     """As `Consumer.local_transaction` says. Belongs to the application's thread."""
-    outer = session.one_thread.enter()
+    one_thread = session.one_thread
+    outer = one_thread.enter()
+    inside = one_thread.inside
     try:
         block = Block(session, name)
         try:
             with block.writing() as transaction:
-                yield transaction
+                one_thread.inside = -inside  # as `let_in`
+                try:
+                    yield transaction
+                finally:
+                    one_thread.inside = inside
         except BaseException:
             block.take_back()
             raise
         block.done()
     finally:
-        session.one_thread.inside = outer
+        one_thread.inside = outer
+        if one_thread.afterwards is not None:
+            one_thread.do_afterwards()
 
 
 class Block:

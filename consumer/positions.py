@@ -15,7 +15,7 @@ from .assigned import NO_POSITION, AssignedPartition, Key
 from .local.transaction import LocalTransaction
 from .local_transactions import local_transaction
 from .look_up import no_end_yet
-from .one_thread import OneThread, in_one_thread
+from .one_thread import OneThread, in_one_thread, not_within
 from .session import Session
 from .stored_offset import StoredOffset
 
@@ -39,13 +39,7 @@ class Positions:
         Raises OffsetOutOfRangeError where reading cannot start (no offset stored, reset "none"), and
         LeaderNotAvailableError where it starts at the end once there is a leader to tell where that is.
         """
-        self._session.check()
-        self._session.hand_over.note_progress()
-        assigned = self._assigned(partition)
-        position = assigned.position
-        if position == NO_POSITION:
-            raise assigned.failure or no_end_yet(self._session.engine, assigned.name)
-        return position
+        return self._position(partition)
 
     @in_one_thread
     def seek(self, partition: TopicPartition, offset: int) -> None:
@@ -105,7 +99,7 @@ class Positions:
     @in_one_thread
     def committed(self, partition: TopicPartition, timeout_ms: float | None = None) -> int | None:
         """The stored offset, None if nothing was stored yet. In a local store: of an assigned partition."""
-        stored = self.committed_metadata(partition, timeout_ms)
+        stored = self._committed(partition, timeout_ms)
         return None if stored is None else stored.offset
 
     @in_one_thread
@@ -113,10 +107,7 @@ class Positions:
         self, partition: TopicPartition, timeout_ms: float | None = None
     ) -> OffsetAndMetadata | None:
         """As `committed`, with what was stored beside the offset."""
-        self._session.check()
-        self._session.commits.check()
-        name = partition_of(partition)
-        stored = self._session.commits.ask(name, self._key(name)[0], self._timeout_s(timeout_ms))
+        stored = self._committed(partition, timeout_ms)
         return (
             None if stored is None else OffsetAndMetadata(stored.offset, stored.metadata, stored.leader_epoch)
         )
@@ -148,18 +139,21 @@ class Positions:
 
     # ------------------------------------------------------------- the cluster
 
+    @not_within
     def beginning_offsets(
         self, partitions: Iterable[TopicPartition], timeout_ms: float | None = None
     ) -> dict[TopicPartition, int]:
         """The first offset that each partition still holds. The partitions need not be assigned."""
         return self._ends(EARLIEST, partitions_of(partitions), timeout_ms)
 
+    @not_within
     def end_offsets(
         self, partitions: Iterable[TopicPartition], timeout_ms: float | None = None
     ) -> dict[TopicPartition, int]:
         """The offset that each partition's next record to be read will have (its high watermark)."""
         return self._ends(LATEST, partitions_of(partitions), timeout_ms)
 
+    @not_within
     def offsets_for_times(
         self, timestamps: Mapping[TopicPartition, int], timeout_ms: float | None = None
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
@@ -173,10 +167,11 @@ class Positions:
     @in_one_thread
     def lag(self, timeout_ms: float | None = None) -> dict[TopicPartition, int]:
         """How many offsets each assigned partition's position is behind its end, which is looked up."""
-        positions = {partition: self.position(partition) for partition in self.assignment()}
+        positions = {partition: self._position(partition) for partition in self.assignment()}
         ends = self._ends(LATEST, list(positions), timeout_ms)
         return {partition: max(0, end - positions[partition]) for partition, end in ends.items()}
 
+    @not_within
     def partitions_for_topic(self, topic: str, timeout_ms: float | None = None) -> set[int]:
         """The numbers of a topic's partitions. Raises UnknownTopicError with similar names."""
         name = topic_of(topic)
@@ -184,6 +179,7 @@ class Positions:
         info = self._session.engine.wait_for_topic(name, self._timeout_s(timeout_ms))
         return set(range(len(info.partitions)))
 
+    @not_within
     def topics(self, timeout_ms: float | None = None) -> set[str]:
         """The names of all topics of the cluster, asked for now."""
         timeout_s = self._timeout_s(timeout_ms)
@@ -195,6 +191,21 @@ class Positions:
     @property
     def _one_thread(self) -> OneThread:
         return self._session.one_thread
+
+    def _position(self, partition: TopicPartition) -> int:
+        self._session.check()
+        self._session.hand_over.note_progress()
+        assigned = self._assigned(partition)
+        position = assigned.position
+        if position == NO_POSITION:
+            raise assigned.failure or no_end_yet(self._session.engine, assigned.name)
+        return position
+
+    def _committed(self, partition: TopicPartition, timeout_ms: float | None) -> StoredOffset | None:
+        self._session.check()
+        self._session.commits.check()
+        name = partition_of(partition)
+        return self._session.commits.ask(name, self._key(name)[0], self._timeout_s(timeout_ms))
 
     def _assigned(self, partition: TopicPartition) -> AssignedPartition:
         return self._session.assignment.find(partition_of(partition))

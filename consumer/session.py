@@ -29,7 +29,7 @@ from .freed_memory import keep_freed_memory
 from .group.member import Member
 from .group.task import LEAVE_WITHIN_S, GroupTask
 from .hand_over import HandOver
-from .listener import RebalanceListener
+from .listener import LetIn, RebalanceListener
 from .local.store import LocalStore
 from .offsets import store_of
 from .on_error import on_error_of
@@ -161,7 +161,8 @@ class Session:
     ) -> None:
         """Read these topics, or what matches `pattern`: as a member of the group if there is one."""
         if self.member is not None:
-            self.member.join(topics, pattern, listener, timeout_s)
+            told = None if listener is None else LetIn(listener, self.one_thread)
+            self.member.join(topics, pattern, told, timeout_s)
         else:
             self.assignment.subscribe(topics, timeout_s, pattern)
 
@@ -236,19 +237,27 @@ class Session:
         """Store what is settled if auto-commit is on, then let go of everything.
 
         Commits that are on their way are waited for, those of members and of others. `failed`: an exception
-        ends the application's work, so that the record in hand is not settled.
+        ends the application's work, so that the record in hand is not settled. In the middle of a call, from
+        a signal handler, it is left to the end of that; what the call hands over is not settled.
         """
         if self.closed:
             return
         if os.getpid() != self._process:
             self.closed = True
             return  # A fork of the consumer's process: nothing of it may be touched here.
+        if self.one_thread.interrupted:
+            self.one_thread.afterwards = partial(self.close, failed=True)
+            return
         self.asking.check_no_transaction()
         outer = self.one_thread.enter()
+        if self.engine.ending:  # a signal handler has closed it just now
+            self.one_thread.inside = outer
+            return
         self.closed = self.engine.ending = True
         try:
             if failed:
                 self.hand_over.settle_before_last()
+                self.hand_over.end_chunk()
             else:
                 self.hand_over.settle()
             if self.commits.automatic:

@@ -1,6 +1,6 @@
 """A group member's part in the I/O thread: joins, heartbeats, and the time that the application may take.
 
-The lock is the one that the application's thread waits with, so that news of the group end its wait.
+The lock is the one under which the application's thread is told of news, so that these end its wait.
 """
 
 import logging

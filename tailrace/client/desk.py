@@ -51,8 +51,8 @@ class Desk:
 
         It may return for nothing. Signal handlers run, and may raise; where one may call back, none is read.
         """
+        outer, self._inside = self._inside, True  # then it looks: who ends it does so the other way round
         try:
-            self._inside = True  # then it looks: who ends it does so the other way round
             if self._over:
                 return
             if reads and self._piped.pipes and not may_call_back():
@@ -60,8 +60,8 @@ class Desk:
             elif wait_in_steps(self._poll_bell, timeout_s):
                 self._bell.clear()
         finally:
-            self.taken = self._inside = False
-            if self._over:
+            self.taken, self._inside = False, outer
+            if self._over and not outer:
                 self._bell.close()
 
     def end(self) -> None:

@@ -70,6 +70,8 @@ class Loop:
         self._poller = Poller()
         self._actions: deque[Callable[[], None]] = deque()
         self._sleeping = False
+        self._waking: list[None] | None = None
+        """Who has begun to wake it last, and may not have done so: a signal handler can come between."""
         self._woken = False
         self._flagged = False
         """The wake-up's flag is set, and was seen."""
@@ -113,14 +115,12 @@ class Loop:
     def wake(self) -> None:
         """Go round once more, soon."""
         self._woken = True
-        if self._sleeping:
-            self._sleeping = False
-            try:
-                self._wakeup.set()
-            except BaseException:  # what a signal handler raises, perhaps in both calls
-                self._sleeping = True  # the next one who wakes makes up for it
-                self._wakeup.set()  # for those who woke meanwhile, and relied on this call
-                raise
+        if self._sleeping or self._waking is not None:
+            me: list[None] = []  # not a call from here on
+            self._waking, self._sleeping = me, False
+            self._wakeup.set()
+            if self._waking is me:  # what a signal handler raises before leaves it to the next one who wakes
+                self._waking = None
 
     def new_desk(self) -> Desk:
         """It ends with the thread. Before that is started."""

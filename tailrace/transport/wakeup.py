@@ -20,12 +20,17 @@ class Wakeup:
         # Reentrant: a signal handler may call set() while its own thread is inside set() or close().
         # Without a lock a late set() could write into a file that got the closed descriptor's number.
         self._lock = threading.RLock()
+        self._over = False
 
     def set(self) -> None:
         """Wake the sleeper; many calls before a `clear` are one. Does nothing once closed."""
-        with self._lock:
-            if self._fd >= 0:
-                os.eventfd_write(self._fd, 1)
+        try:
+            with self._lock:
+                if self._fd >= 0:
+                    os.eventfd_write(self._fd, 1)
+        finally:
+            if self._over:
+                self.close()
 
     def clear(self) -> None:
         """Take the flag back. Look at what was handed over after this, not before."""
@@ -43,8 +48,16 @@ class Wakeup:
         return (self._fd,)
 
     def close(self) -> None:
-        """Give the descriptor back. Take it out of its poller first."""
-        with self._lock:
-            fd, self._fd = self._fd, -1
-            if fd >= 0:
-                os.close(fd)
+        """Give the descriptor back. Take it out of its poller first.
+
+        It never waits: a signal handler that came into a `set()` may wait for the thread that closes. Who is
+        in there closes it then.
+        """
+        self._over = True
+        if self._lock.acquire(blocking=False):
+            try:
+                fd, self._fd = self._fd, -1
+                if fd >= 0:
+                    os.close(fd)
+            finally:
+                self._lock.release()

@@ -103,12 +103,15 @@ def test_threads_that_read_at_will_get_no_record_twice_unless_told(consume: Make
     assert set(got) == set(range(100))
 
 
-def test_a_handler_may_call_within_a_call_of_its_thread() -> None:
-    one_thread = OneThread("c", lambda: None)
+def test_a_handler_may_call_where_the_call_of_its_thread_lets_it_in() -> None:
+    one_thread, me = OneThread("c", lambda: None), threading.get_ident()
     assert one_thread.enter() == 0
-    assert one_thread.enter() == threading.get_ident()
-    with ThreadPoolExecutor(1) as pool, pytest.raises(ConcurrentUseError):
-        pool.submit(one_thread.enter).result()
+    with pytest.raises(ConcurrentUseError, match="in the middle of another call of the same thread"):
+        one_thread.enter()
+    assert one_thread.let_in(one_thread.enter) == -me
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ConcurrentUseError, match=f"thread {me} is in a call"):
+        one_thread.let_in(pool.submit(one_thread.enter).result)
+    assert one_thread.inside == me
 
 
 def test_what_ended_the_consumer_counts_more_than_who_is_in_it() -> None:
