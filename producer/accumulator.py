@@ -17,12 +17,13 @@ from tailrace.protocol.limits import KIB
 from tailrace.protocol.record import Headers
 
 from .alarm import AT_ONCE, Alarm
-from .batch import RECORD_OVERHEAD_BYTES, UNSTAMPED, Batch, Stamp, advance
+from .batch import ADDING, RECORD_OVERHEAD_BYTES, UNSTAMPED, Batch, Stamp, advance
 from .clock import Clock
 from .delivery import Delivery, Outcome
 from .encoder import Encoder
 from .lane import Lane, Resolved
 from .ledger import Failures, Ledger
+from .reentrance import owned
 from .refusals import memory_full, too_large
 from .topics import NOWHERE, TopicBuffers
 from .waiters import Waiters
@@ -96,18 +97,19 @@ class Accumulator:
         try:
             with self.lock:
                 batch = self.room(topic, partition, size, now)
-                index = len(batch.values)
+                room, batch.room = batch.room, ADDING
                 try:
+                    index = len(batch.values)
                     if timestamp_ms is None:
                         self.stamp(batch, index, now)
                     elif timestamp_ms != batch.time_ms:
                         batch.mark_time(index, timestamp_ms)
-                    batch.room -= size
                     batch.add_other_columns(index, key, headers or ())
                     batch.values.append(value)
                 except BaseException:  # no call here: another signal may follow
-                    batch.torn, batch.tick = True, 0.0
+                    batch.torn, batch.tick, batch.room = True, 0.0, room - size
                     raise
+                batch.room = room - size
                 return Delivery(batch.outcome, index)
         finally:
             self.announce()
@@ -116,19 +118,20 @@ class Accumulator:
         """An open batch with room for `size` bytes. The lock is held, let go to wait. Raises as `append`."""
         until = now + self._max_block_s
         while True:
-            if topic.gone or partition is not None or self._error is not None:
-                self._check_target(topic, partition)
+            self._check_target(topic, partition)
             at = topic.sticky if partition is None else partition
             batch = topic.open[at]
+            if batch.room == ADDING:
+                batch = NOWHERE
             batch.tick = 0.0  # `now` may be long ago when there is room at last
             if batch.torn:
                 batch.mend()
+                continue  # in calls signal handlers may send, too
             if size <= batch.room:
                 return batch
             if size - RECORD_OVERHEAD_BYTES > self.record_bytes_max:
                 raise too_large(size - RECORD_OVERHEAD_BYTES, self.record_bytes_max)
-            filled = batch.taken - batch.room
-            if batch.packed or (filled and filled + size > self.batch_bytes):
+            if batch.packed or (batch.filled and batch.filled + size > self.batch_bytes):
                 self.finish(batch, topic)
                 try:
                     self.lock.release()
@@ -143,29 +146,27 @@ class Accumulator:
                     batch = self.open_batch(topic, at, now)
                 wanted = min(max(batch.taken, RESERVE_BYTES_FIRST), self.batch_bytes - batch.taken)
                 more = min(max(wanted, short), free)
-                self.used_bytes += more
-                batch.taken += more
-                batch.room += more
-                return batch
+                if topic.open[at] is batch:
+                    self.used_bytes += more
+                    batch.taken += more
+                    batch.room += more
+                continue
             now = self._wait_for_memory(now, until)
 
     def reserve(self, topic: TopicBuffers, partition: int | None, size: int, now: float) -> None:
-        """Take memory as `credit`, for records that will be added. Raises like `append`.
-
-        The lock is held, but let go to wait.
-        """
+        """Take memory as `credit`, for what will be added. Raises as `append`; the lock is as with `room`."""
         until = now + self._max_block_s
         self._check_target(topic, partition)
         while self.used_bytes + size > self.memory_bytes:
             now = self._wait_for_memory(now, until)
             self._check_target(topic, partition)
         self.used_bytes += size
-        self.credit = size
+        self.credit += size
 
     def open_batch(self, topic: TopicBuffers, partition: int, now: float) -> Batch:
         """A new batch, with no memory taken for it yet. The lock is held; `announce` must follow."""
         self.alarm.set(now + self.linger_s)  # first: what interrupts before this opens nothing
-        outcome = Outcome(topic.name, partition, notice=self.waiters.notice)
+        outcome = Outcome(topic.name, partition, notice=self.waiters.notice_of_delivery)
         batch = Batch(outcome, topic.topic_id, partition, now, now + self.delivery_timeout_s)
         topic.open[partition] = batch
         self._open[batch] = topic
@@ -271,7 +272,7 @@ class Accumulator:
 
     def seal_alone(self, free_lane: Callable[[Batch], Lane | None]) -> tuple[Batch, Lane] | None:
         """Seal the only batch that there is, if it has a free lane; both, else None."""
-        if self.lock._is_owned():  # type: ignore[attr-defined] # a finalizer, within an `append`
+        if owned(self.lock):
             return None
         with self.lock:
             batch, topic = next(iter(self._open.items()), (NOWHERE, None))

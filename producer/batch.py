@@ -40,6 +40,9 @@ _Columns: TypeAlias = tuple[
 RECORD_OVERHEAD_BYTES: Final = 21
 """At most what the columns add to a record's key and value: two offsets, two validity bits, a timestamp,
 the count of its headers."""
+ADDING: Final = -2
+"""A batch's `room` while records are added to it, which takes several steps: what a signal handler or a
+finalizer sends meanwhile, in the same thread, goes into another one behind it."""
 BATCH_OVERHEAD_BYTES: Final = 512
 """At most what a batch has besides its records: header, directory, and what aligns its buffers."""
 HEADER_OVERHEAD_BYTES: Final = 17

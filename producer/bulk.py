@@ -12,7 +12,7 @@ from tailrace.protocol.errors import BufferFullError
 from tailrace.protocol.limits import MIB
 
 from .accumulator import Accumulator
-from .batch import RECORD_OVERHEAD_BYTES
+from .batch import ADDING, RECORD_OVERHEAD_BYTES
 from .columns import Records
 from .delivery import Span
 from .partitioner import Partitioner
@@ -68,14 +68,15 @@ def accept_piece(
     spans: list[Span] = []
     try:
         with accumulator.lock:
+            before = accumulator.credit  # of a call that this one has come into
             try:
                 accumulator.reserve(topic, partition, piece.memory, now)
                 accumulator.clock.read(now)
                 for place, share in shares:
                     spans += pour(accumulator, topic, place, share, now)
             finally:  # no call, so that no signal can keep it from being done
-                accumulator.used_bytes -= accumulator.credit
-                accumulator.credit = 0
+                accumulator.used_bytes -= accumulator.credit - before
+                accumulator.credit = before
     finally:
         accumulator.give_way()
     return spans
@@ -123,27 +124,32 @@ def pour(
     while start < count:
         place = topic.sticky if partition == STICKY else partition
         batch = topic.open[place]
+        if batch is NOWHERE or batch.room == ADDING:
+            batch = accumulator.open_batch(topic, place, now)
         if batch.torn:
             batch.mend()
-        stop = _fitting(ends, start, accumulator.batch_bytes - batch.filled)
-        mixed = batch is not NOWHERE and (batch.packed > 0) != columns.packed
-        if mixed or (stop == start and batch.filled):
+        room, filled = batch.room, batch.taken - batch.room
+        stop = _fitting(ends, start, accumulator.batch_bytes - filled)
+        mixed = batch.taken > 0 and (batch.packed > 0) != columns.packed
+        if mixed or (stop == start and filled):
             accumulator.finish(batch, topic)
             continue
         stop = max(stop, start + 1)
-        if batch is NOWHERE:
-            batch = accumulator.open_batch(topic, place, now)
         size = ends[stop] - ends[start] + RECORD_OVERHEAD_BYTES * (stop - start)
+        if topic.open[place] is not batch or batch.room != room or batch.taken - room != filled:
+            continue  # in calls signal handlers may send, too
         accumulator.credit -= size
         batch.taken += size
-        first = batch.length
+        batch.room = ADDING
         try:
+            first = batch.length
             columns.cut(start, stop).pour(
                 batch, accumulator.clock.time_ms, kept=stop == count or not accumulator.encoder.early
             )
         except BaseException:  # no call here: another signal may follow
-            batch.torn, batch.tick = True, 0.0
+            batch.torn, batch.tick, batch.room = True, 0.0, room
             raise
+        batch.room = room
         spans.append(Span(batch.outcome, first, stop - start))
         start = stop
     return spans

@@ -6,7 +6,6 @@ batch costs the same for one record as for thousands.
 
 import logging
 import os
-import threading
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from math import inf
@@ -48,7 +47,8 @@ _Callback: TypeAlias = Callable[["Outcome"], object]
 
 
 class Outcome(msgspec.Struct, eq=False):
-    """What becomes of the records of one batch. Resolved once, by the I/O thread.
+    """What becomes of the records of one batch. Resolved once, by the I/O thread. It has no lock, which a
+    signal handler could keep from that thread.
 
     `starts` and `stamps` are the batch's timestamps: record i has the stamp of the last start <= i.
     `notice` makes what those are told by who wait long; only while it is not done.
@@ -62,21 +62,19 @@ class Outcome(msgspec.Struct, eq=False):
     notice: Callable[[str, float], Notice] | None = None
     starts: list[int] = []
     stamps: list[int] = []
-    _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
     _waiter: Sign | None = None
     _callbacks: list[_Callback] = []
     _process: int = msgspec.field(default_factory=os.getpid)
 
     def resolve(self, base_offset: int, error: TailraceError | None) -> None:
         """The answer is here: wake who waits, then run callbacks in the order they were added."""
-        with self._lock:
-            assert not self.done
-            self.base_offset = base_offset
-            self.error = error
-            self.done = True
-            self.notice = None  # it knows the client, which is not to live as long as the handles
-            waiter = self._waiter
-            callbacks, self._callbacks = self._callbacks, []
+        assert not self.done
+        self.base_offset = base_offset
+        self.error = error
+        self.done = True  # from here on who waits, or has a callback, sees to it
+        self.notice = None  # it knows the client, which is not to live as long as the handles
+        waiter = self._waiter
+        callbacks, self._callbacks = self._callbacks, []
         if waiter is not None:
             waiter.set()
         for callback in callbacks:
@@ -84,7 +82,8 @@ class Outcome(msgspec.Struct, eq=False):
 
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until resolved; False if `timeout_s` was over first. Ctrl-C interrupts it."""
-        if self.done:
+        done = self.done
+        if done:
             return True
         timeout_s = seconds_of(timeout_s)
         if self._process != os.getpid():
@@ -92,21 +91,23 @@ class Outcome(msgspec.Struct, eq=False):
                 "this delivery belongs to the process that called send(), and this is a fork of it;"
                 " make a new Producer after fork()"
             )
-        with self._lock:
-            if self._waiter is None and not self.done:
-                self._waiter = Sign()
-            waiter, notice = self._waiter, self.notice
+        fresh, notice = Sign(), self.notice
+        waiter = self._waiter = self._waiter or fresh  # one for all: no call comes between
+        if self.done:  # looked at after that, so that one of both sees the other
+            return True
         left_s = inf if timeout_s is None else timeout_s
         look = None if notice is None else notice(f"a record in {self.name} to be stored", left_s).look
-        return waiter is None or wait_in_steps(waiter.wait, timeout_s, look)
+        return wait_in_steps(waiter.wait, timeout_s, look)
 
     def when_done(self, callback: _Callback) -> None:
         """Have `callback(self)` called once resolved: by the I/O thread, or at once if it is already."""
-        with self._lock:
-            if not self.done:
-                self._callbacks.append(callback)
-                return
-        self._run(callback)
+        self._callbacks.append(callback)
+        if self.done:  # looked at after that, too
+            try:
+                self._callbacks.remove(callback)
+            except ValueError:
+                return  # the I/O thread calls it
+            self._run(callback)
 
     def metadata(self, index: int) -> RecordMetadata:
         """Of one record of a batch that was stored."""

@@ -57,7 +57,7 @@ class Encoder:
         Later costs more. But compression lets other threads run meanwhile, and what will not be sent soon,
         with `used_bytes` in hand, would only take memory twice: both are left to the I/O thread.
         """
-        if self.early and (batch.packed or used_bytes <= EARLY_BYTES_MAX):
+        if self.early and batch.encoded is None and (batch.packed or used_bytes <= EARLY_BYTES_MAX):
             try:  # noqa: SIM105 - suppress() is three calls more for each small batch
                 self.encode(batch, Compression.NONE, batch.foreseen)
             except TailraceError:

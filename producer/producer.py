@@ -21,15 +21,8 @@ from tailrace.protocol.text import plural
 
 from . import at_exit
 from .accumulator import Accumulator
-from .arguments import (
-    bytes_of,
-    headers_of,
-    partition_of,
-    serialized,
-    timestamp_of,
-    topic_of,
-)
-from .batch import RECORD_OVERHEAD_BYTES
+from .arguments import bytes_of, headers_of, partition_of, serialized, timestamp_of, topic_of
+from .batch import ADDING, RECORD_OVERHEAD_BYTES
 from .bulk import accept
 from .columns import columns_of
 from .config import BATCH_SIZE_DEFAULT, OPTIONS, ProducerConfig
@@ -38,6 +31,7 @@ from .flushing import flush
 from .metrics import metrics_of
 from .partitioner import Partitioner, PartitionerOption
 from .pipeline import Pipeline
+from .reentrance import check_can_wait
 from .refusals import because
 from .topics import TopicBuffers
 
@@ -55,7 +49,8 @@ class Producer(OfOneProcess):
     `delivery_timeout_ms` after they were sent. Leaving `with` flushes, and raises DeliveryFailedError
     if something was not stored; a producer that is still open when the interpreter ends is closed then.
     Nothing is connected to before it is needed. All methods may be used by many threads. Ctrl-C works in
-    every one. A fork of the process cannot use it: ClosedError.
+    every one. A fork of the process cannot use it: ClosedError. A signal handler may call it, too; within a
+    `send` that it interrupts, what would have to wait (`flush`, `close`) may raise ConcurrentUseError.
 
     **Order and duplicates.** Records of one partition are stored in the order in which they were sent.
     With `enable_idempotence` (on unless `acks` is 0 or 1) each is stored once, whatever is lost or
@@ -229,12 +224,12 @@ class Producer(OfOneProcess):
             batch = target.open[target.sticky if partition is None else partition]
             if batch.room < size:
                 batch = self._accumulator.room(target, partition, size, now)
-            values = batch.values
-            index = len(values)
+            room, batch.room = batch.room, ADDING
             try:
+                values = batch.values
+                index = len(values)
                 if now >= batch.tick:
                     self._accumulator.stamp(batch, index, now)
-                batch.room -= size
                 if key is not None or batch.wide:
                     keys = batch.keys
                     if keys is None or batch.headers is not None:
@@ -243,8 +238,9 @@ class Producer(OfOneProcess):
                         keys.append(key)
                 values.append(value)
             except BaseException:  # no call here: another signal may follow
-                batch.torn, batch.tick = True, 0.0
+                batch.torn, batch.tick, batch.room = True, 0.0, room - size
                 raise
+            batch.room = room - size
             lock.release()
             if alarm.heard != alarm.last:  # also what was interrupted before it was told
                 self._accumulator.announce()
@@ -305,6 +301,7 @@ class Producer(OfOneProcess):
         the first cause.
         """
         timeout_s = seconds_of(timeout)
+        check_can_wait(self._accumulator.lock)
         if self._closed:
             self._accumulator.check()
         left = flush(self._engine, self._accumulator, timeout_s)
@@ -322,6 +319,7 @@ class Producer(OfOneProcess):
         timeout_s = seconds_of(timeout)
         if self._closed:
             return
+        check_can_wait(self._accumulator.lock)
         try:
             self._engine.ending = True
             flush(self._engine, self._accumulator, timeout_s)
@@ -336,6 +334,7 @@ class Producer(OfOneProcess):
 
     def partitions_for(self, topic: str) -> set[int]:
         """The partitions of a topic. Raises like `send` when it is not known."""
+        check_can_wait(self._accumulator.lock)
         info = self._engine.wait_for_topic(topic_of(topic), self._max_block_s)
         return set(range(len(info.partitions)))
 
@@ -362,6 +361,7 @@ class Producer(OfOneProcess):
     def _open_topic(self, topic: str) -> TopicBuffers:
         try:
             self._accumulator.check()
+            check_can_wait(self._accumulator.lock)
             info = self._engine.wait_for_topic(topic_of(topic), self._max_block_s)
             return self._accumulator.open_topic(info, randrange(len(info.partitions)))
         except BaseException as error:

@@ -8,11 +8,13 @@ from typing import Final
 from tailrace.client.notice import TOLD_AFTER_S, Notice
 from tailrace.client.waiting import wait_in_steps
 
+from .reentrance import check_can_let_go, check_can_wait
+
 FOR_MEMORY: Final = "room in buffer_memory"
 
 
 class Waiters:
-    """Everything is called with the lock held; `begin` too, when somebody counts as waiting."""
+    """All but `notice_of_delivery` is called with the lock; `begin` too, when somebody counts as waiting."""
 
     def __init__(self, lock: threading.RLock, begin: Callable[[], None]) -> None:
         self.notice: Callable[[str, float], Notice] = lambda what, s: Notice(what, s, lambda: "")
@@ -51,8 +53,17 @@ class Waiters:
         finally:
             self._count -= 1
 
+    def notice_of_delivery(self, what: str, timeout_s: float) -> Notice:
+        """`notice`, for who waits for a record to be stored: without the lock, or ConcurrentUseError."""
+        check_can_wait(self._lock)
+        return self.notice(what, timeout_s)
+
     def wait_for_memory(self, timeout_s: float, block_s: float) -> None:
-        """`wait`, but not long, and say so if nothing came. It may be one of many, for `block_s` in all."""
+        """`wait`, but not long, and say so if nothing came. It may be one of many, for `block_s` in all.
+
+        Raises ConcurrentUseError within a call that has the lock, too, and has done half of something.
+        """
+        check_can_let_go(self._lock)
         notice = self._standstill = self._standstill or self.notice(FOR_MEMORY, block_s)
         if not self.wait(min(timeout_s, TOLD_AFTER_S)):
             try:
