@@ -337,6 +337,24 @@ def test_a_wake_that_was_interrupted_does_not_keep_the_next_one_from_waking(monk
     loop.release()
 
 
+def test_a_handler_that_wakes_within_a_wake_is_heard_at_once(monkeypatch) -> None:
+    """It may wait for what it has the I/O thread do."""
+    loop = Loop(Bootstrap("127.0.0.1:1"), "test")
+    loop._sleeping = True  # as the thread leaves it before it waits
+    flag = loop._wakeup.set
+
+    def interrupted() -> None:
+        monkeypatch.setattr(loop._wakeup, "set", flag)
+        loop.defer(print)  # as a signal handler does, before the flag is set
+        assert select.select([loop._wakeup.fileno()], [], [], 0)[0]
+        flag()
+
+    monkeypatch.setattr(loop._wakeup, "set", interrupted)
+    loop.wake()
+    assert loop._waking is None
+    loop.release()
+
+
 def test_who_wakes_while_another_is_interrupted_in_it_is_heard(monkeypatch) -> None:
     loop = Loop(Bootstrap("127.0.0.1:1"), "test")
     loop._sleeping = True  # as the thread leaves it before it waits

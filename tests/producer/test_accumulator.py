@@ -9,7 +9,7 @@ import pytest
 
 from tailrace.producer import accumulator, encoder
 from tailrace.producer.accumulator import Accumulator
-from tailrace.producer.batch import RECORD_OVERHEAD_BYTES, Batch, Identity, Stamp
+from tailrace.producer.batch import ADDING, RECORD_OVERHEAD_BYTES, Batch, Identity, Stamp
 from tailrace.producer.delivery import Delivery
 from tailrace.producer.lane import Resolved
 from tailrace.producer.topics import TopicBuffers
@@ -20,6 +20,7 @@ from tailrace.protocol.errors import (
     BufferFullError,
     BusyError,
     ClosedError,
+    ConcurrentUseError,
     InvalidTimestampError,
     UnknownTopicError,
 )
@@ -303,6 +304,27 @@ def test_full_memory_is_an_error_after_max_block() -> None:
         senders.send()
     senders.resolve(*senders.collect(NEVER))
     senders.send()
+
+
+def test_who_would_wait_for_memory_in_the_middle_of_an_append_is_refused() -> None:
+    """It would let go of the lock, which the append that it has come into relies on."""
+    senders = Senders(memory=1_000, block_s=PATIENCE_S)
+    senders.send(900)
+    lock = senders.accumulator.lock
+    with lock, pytest.raises(ConcurrentUseError, match="in the middle of a send"):
+        senders.send(900)
+    assert not lock._is_owned()  # type: ignore[attr-defined]
+
+
+def test_what_is_added_within_an_append_goes_behind_it() -> None:
+    senders = Senders()
+    first = senders.send()
+    batch = senders.topic.open[0]
+    room, batch.room = batch.room, ADDING
+    second = senders.send()
+    assert len(batch.values) == 1
+    batch.room = room
+    assert [sealed.outcome for sealed in senders.collect(NEVER)] == [first.outcome, second.outcome]
 
 
 def test_a_large_record_has_a_batch_of_its_own() -> None:

@@ -2,11 +2,16 @@
 
 import asyncio
 
+import pytest
+
 from tailrace.client.bridge import Bridge
 from tailrace.client.notice import Notice
+from tailrace.client.waiting import Sign
 from tailrace.producer.async_delivery import AsyncDelivery, AsyncManyDelivery, Resolving
 from tailrace.producer.delivery import Delivery, ManyDelivery, Outcome, Span
 from tailrace.protocol.errors import DeliveryFailedError, TailraceError
+
+from ..patience import PATIENCE_S
 
 
 def outcome(base_offset: int = -1, error: TailraceError | None = None, *, resolved: bool = True) -> Outcome:
@@ -33,6 +38,31 @@ def test_many_records() -> None:
     assert repr(ManyDelivery(spans[:1])) == "<ManyDelivery of 10 records: stored>"
     told = repr(ManyDelivery([spans[0], Span(failed, 0, 1)]))
     assert told == "<ManyDelivery of 11 records: failed: DeliveryFailedError: no>"
+
+
+def test_an_answer_that_comes_as_somebody_begins_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = outcome(resolved=False)
+
+    def answered() -> Sign:
+        made.resolve(40, None)
+        return Sign()
+
+    monkeypatch.setattr("tailrace.producer.delivery.Sign", answered)
+    assert made.wait(PATIENCE_S)
+
+
+def test_callbacks_that_are_added_as_the_answer_comes() -> None:
+    """Each runs once, also what one of them adds."""
+    made, called = outcome(resolved=False), list[int]()
+
+    def add(number: int) -> None:
+        made.when_done(lambda _: called.append(number))
+
+    made.when_done(lambda _: add(2))
+    add(1)
+    made.resolve(40, None)
+    add(3)
+    assert called == [2, 1, 3]
 
 
 def test_asyncio() -> None:

@@ -50,6 +50,28 @@ def test_a_wakeup_is_reported_until_it_is_cleared(wakeup: Wakeup) -> None:
     assert poller.poll(0) == []
 
 
+def test_who_closes_a_wakeup_does_not_wait_for_who_sets_it(
+    wakeup: Wakeup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal handler that came into that may wait for who closes. The descriptor is given back then."""
+    write, descriptor = os.eventfd_write, wakeup.fileno()
+
+    def interrupted(number: int, value: int) -> None:
+        closer = threading.Thread(target=wakeup.close)
+        closer.start()
+        closer.join(PATIENCE_S)
+        assert not closer.is_alive()
+        assert wakeup.fileno() == descriptor
+        write(number, value)
+
+    monkeypatch.setattr(os, "eventfd_write", interrupted)
+    wakeup.set()
+    assert wakeup.fileno() == -1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    wakeup.set()
+
+
 def test_a_timeout_is_waited_for_in_full(wakeup: Wakeup) -> None:
     poller = Poller()
     poller.add(wakeup)
