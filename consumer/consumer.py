@@ -77,6 +77,9 @@ class Consumer(Positions, OfOneProcess):
     **Signals.** Ctrl-C works in every call. What a signal handler raises in one ends that call and no more:
     what was taken for it is there for the next, and is not committed; a `seek` or `pause` was made, or not.
     Only within a deserializer an Exception that a handler raises counts as the deserializer's own.
+    A handler may call `wakeup` and `close` at any time: in the middle of a call `close` is put off until that
+    ends, and what the call hands over is not stored. Other calls it may make while its thread waits for
+    records, or is in no call; in the middle of one they raise ConcurrentUseError, and change nothing.
 
     Options: `client_id` names the consumer in logs and errors. Deserializers are "json", "str", "msgpack",
     or functions that get bytes and give what `key` and `value` are to be; a null stays None. "pickle" runs

@@ -341,7 +341,7 @@ class SerializationError(TailraceError):
 
 
 class ConcurrentUseError(TailraceError, RuntimeError):
-    """Two threads use what belongs to one."""
+    """Two threads use what belongs to one, or a signal handler what its own thread is in the middle of."""
 
     code = ErrorCode.CONCURRENT_USE
 
