@@ -47,10 +47,13 @@ class LetIn(RebalanceListener):
         self._one_thread = one_thread
 
     def on_assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """As there."""
         self._one_thread.let_in(partial(self._listener.on_assigned, partitions))
 
     def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """As there."""
         self._one_thread.let_in(partial(self._listener.on_revoked, partitions))
 
     def on_lost(self, partitions: Collection[TopicPartition]) -> None:
+        """As there."""
         self._one_thread.let_in(partial(self._listener.on_lost, partitions))

@@ -99,6 +99,8 @@ class Accumulator:
                 batch = self.room(topic, partition, size, now)
                 room, batch.room = batch.room, ADDING
                 try:
+                    if batch.torn:
+                        batch.mend()
                     index = len(batch.values)
                     if timestamp_ms is None:
                         self.stamp(batch, index, now)
@@ -124,9 +126,6 @@ class Accumulator:
             if batch.room == ADDING:
                 batch = NOWHERE
             batch.tick = 0.0  # `now` may be long ago when there is room at last
-            if batch.torn:
-                batch.mend()
-                continue  # in calls signal handlers may send, too
             if size <= batch.room:
                 return batch
             if size - RECORD_OVERHEAD_BYTES > self.record_bytes_max:
@@ -146,11 +145,12 @@ class Accumulator:
                     batch = self.open_batch(topic, at, now)
                 wanted = min(max(batch.taken, RESERVE_BYTES_FIRST), self.batch_bytes - batch.taken)
                 more = min(max(wanted, short), free)
-                if topic.open[at] is batch:
-                    self.used_bytes += more
-                    batch.taken += more
-                    batch.room += more
-                continue
+                if topic.open[at] is not batch or batch.room + more < size:
+                    continue  # a signal handler has sent meanwhile; not a call from here on
+                self.used_bytes += more
+                batch.taken += more
+                batch.room += more
+                return batch
             now = self._wait_for_memory(now, until)
 
     def reserve(self, topic: TopicBuffers, partition: int | None, size: int, now: float) -> None:

@@ -196,7 +196,7 @@ class Producer(OfOneProcess):
         or None) pairs; `timestamp_ms` milliseconds since 1970 (default: now). Waits up to `max_block_ms` for
         a topic not known yet, and for memory. Raises UnknownTopicError, UnknownPartitionError,
         SerializationError, InvalidArgumentError, BatchTooLargeError, BufferFullError, ConnectionFailedError,
-        ClosedError, FencedProducerError.
+        ClosedError, FencedProducerError, ConcurrentUseError.
         """
         try:
             target = self._topics[topic]
@@ -217,22 +217,21 @@ class Producer(OfOneProcess):
             size += len(key)
             if partition is None and (key or self._partitioner.empty_is_key):
                 partition = self._key_hash(key) % target.count if target.count > 1 else 0
-        # The accumulator's `append`, written out; a `with` would cost 50 ns more.
         lock, alarm, now = self._accumulator.lock, self._accumulator.alarm, monotonic()
-        try:
+        try:  # the accumulator's `append`, written out; a `with` would cost 50 ns more
             lock.acquire()
             batch = target.open[target.sticky if partition is None else partition]
-            if batch.room < size:
+            if (room := batch.room) < size:
                 batch = self._accumulator.room(target, partition, size, now)
-            room, batch.room = batch.room, ADDING
+                room = batch.room
+            batch.room = ADDING
             try:
                 values = batch.values
                 index = len(values)
                 if now >= batch.tick:
                     self._accumulator.stamp(batch, index, now)
                 if key is not None or batch.wide:
-                    keys = batch.keys
-                    if keys is None or batch.headers is not None:
+                    if (keys := batch.keys) is None or batch.headers is not None:
                         batch.add_other_columns(index, key)
                     else:
                         keys.append(key)
