@@ -2,6 +2,7 @@
 
 import select
 from collections.abc import Callable
+from functools import partial
 from math import ceil
 
 from tailrace.transport.pipes import Pipes
@@ -55,9 +56,11 @@ class Desk:
         try:
             if self._over:
                 return
-            if reads and self._piped.pipes and not may_call_back():
+            if reads and self._piped.pipes and not (outer or may_call_back()):
                 self._wait_and_read(timeout_s)
-            elif wait_in_steps(self._poll_bell, timeout_s):
+                return
+            bell = self._poll_of(()) if outer else self._bell_only  # one that is polled cannot be, once more
+            if wait_in_steps(partial(_poll, bell), timeout_s):
                 self._bell.clear()
         finally:
             self.taken, self._inside = False, outer
@@ -101,9 +104,10 @@ class Desk:
             poll.register(descriptor, select.POLLIN)
         return poll
 
-    def _poll_bell(self, seconds: float) -> bool:
-        return bool(self._bell_only.poll(ceil(seconds * 1000)))
-
     def _poll_all(self, seconds: float) -> bool:
         self._found = self._with_pipes.poll(ceil(seconds * 1000))
         return bool(self._found)
+
+
+def _poll(poll: select.poll, seconds: float) -> bool:
+    return bool(poll.poll(ceil(seconds * 1000)))

@@ -97,7 +97,7 @@ class Handler:
         self.longest_s = max(self.longest_s, time.monotonic() - started)
 
     def poll(self, consumer: Consumer, _: TopicPartition) -> None:
-        taken = values_in(consumer.poll(0))
+        taken = values_in(consumer.poll(1))  # it may wait, too
         if taken:
             self.taken += taken
             self.send()  # what it has interrupted waits for one
