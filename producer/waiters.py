@@ -25,6 +25,8 @@ class Waiters:
         self._begin = begin
         self._changed = threading.Condition(lock)
         self._count = 0
+        self._changes = 0
+        """How often they were told."""
         self._standstill: Notice | None = None
         """For all who wait for memory, since some was last given back."""
 
@@ -33,6 +35,7 @@ class Waiters:
 
     def tell(self) -> None:
         """There may be what they wait for."""
+        self._changes += 1
         self._standstill = None
         if self._count:
             self._changed.notify_all()
@@ -63,7 +66,10 @@ class Waiters:
 
         Raises ConcurrentUseError within a call that has the lock, too, and has done half of something.
         """
+        seen = self._changes
         check_can_let_go(self._lock)
+        if self._changes != seen:
+            return  # it let go for a moment, in which something came
         notice = self._standstill = self._standstill or self.notice(FOR_MEMORY, block_s)
         if not self.wait(min(timeout_s, TOLD_AFTER_S)):
             try:

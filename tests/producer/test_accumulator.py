@@ -13,6 +13,7 @@ from tailrace.producer.batch import ADDING, RECORD_OVERHEAD_BYTES, Batch, Identi
 from tailrace.producer.delivery import Delivery
 from tailrace.producer.lane import Resolved
 from tailrace.producer.topics import TopicBuffers
+from tailrace.producer.waiters import Waiters
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.cluster import NO_LEADER, PartitionInfo, TopicConfig, TopicInfo
 from tailrace.protocol.errors import (
@@ -314,6 +315,16 @@ def test_who_would_wait_for_memory_in_the_middle_of_an_append_is_refused() -> No
     with lock, pytest.raises(ConcurrentUseError, match="in the middle of a send"):
         senders.send(900)
     assert not lock._is_owned()  # type: ignore[attr-defined]
+
+
+def test_memory_that_is_given_back_just_before_the_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not waited for: nobody would tell of it again."""
+    senders = Senders(memory=1_000, block_s=PATIENCE_S)
+    senders.send(900)
+    (batch,) = senders.collect(NEVER)
+    monkeypatch.setattr("tailrace.producer.waiters.check_can_let_go", lambda _: senders.resolve(batch))
+    monkeypatch.setattr(Waiters, "wait", lambda *_: pytest.fail("it waits"))
+    senders.send(900)
 
 
 def test_what_is_added_within_an_append_goes_behind_it() -> None:
