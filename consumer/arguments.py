@@ -14,6 +14,7 @@ from .listener import RebalanceListener
 
 _OF_KAFKA_CLIENTS: Final = {
     ("poll", "update_offsets"): "leave it out: a poll always moves the positions; seek() goes back",
+    ("poll", "timeout"): "give timeout_ms, in milliseconds",
 }
 """Arguments that users of Kafka's clients know, and what to do here instead."""
 

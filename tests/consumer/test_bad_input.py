@@ -84,6 +84,7 @@ def test_topics_that_are_none(topics: tuple[Any, ...]) -> None:
             lambda c, t: c.poll(0, update_offsets=False),
             r"poll\(\) has no argument 'update_offsets': leave it out",
         ),
+        (lambda c, t: c.poll(timeout=1.0), r"no argument 'timeout': give timeout_ms, in milliseconds"),
         (lambda c, t: c.poll(0, max_record=5), r"no argument 'max_record': see help\(Consumer.poll\)"),
         (lambda c, t: c.subscribe(pattern="t.*["), "is no regular expression: unterminated"),
         (lambda c, t: c.subscribe([t], pattern="t.*"), "either topics or a pattern"),
