@@ -219,5 +219,5 @@ class Crew:
     def _check(self, clients: Iterable[Client]) -> None:
         """Has one failed? Once all are to stop, what is missing is only not counted."""
         for client in clients:
-            if client.failure and not self.interrupted:
+            if client.failure and self._kill_at is None:
                 raise WorkerFailedError(f"{client.task.name}: {client.failure}")

@@ -36,19 +36,21 @@ def html_of(results: Results) -> str:
 
 
 def _remarks(results: Results) -> list[str]:
-    """What makes the figures mean less than they seem to, and what was verified."""
+    """What the latencies are, what makes the figures mean less than they seem to, and what was verified."""
     remarks = []
+    if results.explanation:
+        remarks.append(f'<p class="facts">{escape(results.explanation)}</p>')
     if results.interrupted:
-        remarks.append('<p class="bad">Interrupted: these are the figures up to then.</p>')
+        remarks.append(f'<p class="bad">Interrupted: these are the figures up to then{results.doubt}.</p>')
     if results.problem:
-        remarks.append(f'<p class="bad">{escape(results.problem)}.</p>')
+        remarks.append(f'<p class="bad">{escape(results.problem)}{results.doubt}.</p>')
     failed = sum(client.failed for client in results.clients)
     if failed:
         remarks.append(
             f'<p class="bad">{failed:,} records were not acknowledged. {escape(results.error)}</p>'
         )
-    if results.shortfall:
-        remarks.append(f'<p class="bad">{escape(results.shortfall)}.</p>')
+    missing = filter(None, (results.shortfall, results.unread))
+    remarks += [f'<p class="bad">{escape(each)}.</p>' for each in missing]
     verdict = results.verification
     if verdict is not None:
         kind = "good" if verdict.holds else "bad"

@@ -81,7 +81,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     spec: Spec
     interrupted: bool
     problem: str
-    """Why it ended before it was done, if not for the user."""
+    """Why it ended before it was done, if not for the user; the figures are those up to then."""
     seconds: float
     sent: int
     unsent: int
@@ -110,6 +110,11 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
         return self.acked if self.spec.mode == "produce" else self.read
 
     @property
+    def doubt(self) -> str:
+        """To be said of a test that has ended early."""
+        return "; nothing is verified" if self.spec.verify and self.verification is None else ""
+
+    @property
     def shortfall(self) -> str:
         """What the latencies leave out; empty if that is nothing."""
         if not self.unsent:
@@ -120,9 +125,27 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def unread(self) -> str:
+        """What consumers that read at once have missed, and what that may mean; empty if it is nothing."""
+        at_once, whole = self.spec.mode in ("e2e", "latency"), not (self.interrupted or self.problem)
+        if not (at_once and whole and self.read < self.acked):
+            return ""
+        why = "lost, which acks=0 allows" if self.spec.acks == "0" else "removed before (retention), or lost"
+        return f"{self.acked - self.read:,} records were not read: {why}"
+
+    @property
     def answered(self) -> str:
         """What is known of the records that count as sent: with acks=0 only that they went out."""
         return "handed to the connection" if self.spec.acks == "0" else "acknowledged"
+
+    @property
+    def explanation(self) -> str:
+        """From when to when the latencies are, and whether pauses of the senders count; empty without any."""
+        if self.timing is None:
+            return ""
+        until = f"it was {self.answered}" if self.end_to_end is None else "a consumer had it"
+        begin = "a record was sent" if self.spec.rate is None else "a record was due (open loop)"
+        return f"latency: from when {begin} until {until}"
 
     def line(self) -> str:
         """To compare with what kafka-producer-perf-test prints at its end."""

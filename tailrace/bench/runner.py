@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from tailrace.client.admin import Admin
+from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.limits import GIB
 from tailrace.protocol.record import TopicPartition
 
@@ -83,17 +84,22 @@ class Runner:
         self._verdict: Verdict | None = None
 
     def run(self) -> Results:
-        """Until it is over, or SIGINT or SIGTERM ends it early: then with what there is.
+        """Until it is over, or SIGINT, SIGTERM or an error ends it early: then with what there is.
 
-        Raises WorkerFailedError when a client dies, KeyboardInterrupt when it was told to end before anything
-        was measured.
+        Raises WorkerFailedError when a client dies, KeyboardInterrupt when it was told to end, and like
+        `Admin.list_offsets`, before anything was measured.
         """
         phases = {"produce": self._produce, "consume": self._consume}
         with self._crew:
-            phases.get(self._spec.mode, self._both)()
-            self._servers.end()
-            if self._spec.verify and not self._crew.interrupted:
-                self._verify()
+            try:
+                phases.get(self._spec.mode, self._both)()
+                self._servers.end()
+                if self._spec.verify and not self._crew.interrupted:
+                    self._verify()
+            except TailraceError as error:
+                if not self._start_ns:
+                    raise
+                self._end_with(error)
         return results_of(
             self._spec,
             [_heard(client) for client in self._measured],
@@ -158,6 +164,13 @@ class Runner:
             waited = f"{self._spec.timeout_s:g} s"
             self._problem = f"nothing more came to the consumers for {waited}, after {read:,} records"
             self._crew.stop()
+
+    def _end_with(self, error: TailraceError) -> None:
+        """What was measured is told all the same."""
+        self._servers.end()
+        self._problem = str(error)
+        self._crew.stop()
+        self._crew.wait(self._crew.clients)
 
     def _verify(self) -> None:
         """Compare what was acknowledged with what was read."""

@@ -15,7 +15,6 @@ from . import exit_codes
 from .bench_output import print_results, reporting
 from .connect import admin_of
 from .options import seconds_of, timeout_option
-from .output import os_error_text
 from .topic_names import complete_topics
 from .units import parse_size
 
@@ -188,7 +187,7 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
     finally:  # also when nobody reads what is printed
         _write_files(results, json_file, report_file)
     if results.problem:
-        click.echo(f"Error: {results.problem}", err=True)
+        click.echo(f"Error: {results.problem}{results.doubt}", err=True)
     if results.verification is not None and not results.verification.holds:
         click.echo(results.verification.text(), err=True)
     return _exit_code(results)
@@ -287,7 +286,7 @@ def _write(file: Path, text: str) -> None:
     try:
         file.write_text(text)
     except OSError as error:
-        raise click.FileError(str(file), os_error_text(error)) from None
+        raise click.FileError(str(file), (error.strerror or str(error)).lower()) from None
 
 
 def _exit_code(results: "Results") -> int:

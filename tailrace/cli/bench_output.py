@@ -55,12 +55,10 @@ def progress_line(progress: "Progress") -> str:
 def print_results(results: "Results") -> None:
     """The line to compare, what its latencies are, a row for each process, the verification."""
     if results.interrupted:
-        unverified = ", and nothing is verified" if results.spec.verify else ""
-        click.echo(f"interrupted: these are the figures up to then{unverified}", err=True)
+        click.echo(f"interrupted: these are the figures up to then{results.doubt}", err=True)
     click.echo(results.line())
-    explanation = latency_explained(results)
-    if explanation:
-        click.echo(explanation)
+    if results.explanation:
+        click.echo(results.explanation)
     click.echo()
     headers = ["process", "records", "records/s", "MB/s", "p50 ms", "p99 ms", "CPU s", "RssAnon"]
     rows = [*map(_client_row, results.clients), *map(_server_row, results.servers)]
@@ -74,21 +72,10 @@ def print_results(results: "Results") -> None:
         click.echo(f"\n{failed:,} records were not acknowledged{why}")
     if results.shortfall:
         click.echo(f"\n{results.shortfall}")
-    if results.spec.mode in ("e2e", "latency") and not results.interrupted and results.read < results.acked:
-        allowed = results.spec.acks == "0"
-        why = "lost, which acks=0 allows" if allowed else "removed before (retention), or lost"
-        click.echo(f"\n{results.acked - results.read:,} records were not read: {why}")
+    if results.unread:
+        click.echo(f"\n{results.unread}")
     if results.verification is not None and results.verification.holds:
         click.echo(f"\n{results.verification.text()}")
-
-
-def latency_explained(results: "Results") -> str:
-    """From when to when the latencies are, and whether pauses of the senders count."""
-    if results.timing is None:
-        return ""
-    until = f"it was {results.answered}" if results.end_to_end is None else "a consumer had it"
-    begin = "a record was sent" if results.spec.rate is None else "a record was due (open loop)"
-    return f"latency: from when {begin} until {until}"
 
 
 def _right(cells: Sequence[str]) -> list[str]:

@@ -47,7 +47,7 @@ def heard(role: Any, index: int, counts: list[int], *, ms: float | None = None, 
 def make_results() -> Callable[..., Results]:
     def make(clients: list[Heard], *, mode: Any = "produce", **more: Any) -> Results:
         servers = [ServerUsage(name="node 1", pid=None, cpu_s=None, rss_anon_max=None)]
-        options = {name: more.pop(name) for name in ("records", "rate", "duration_s") if name in more}
+        options = {name: more.pop(name) for name in ("records", "rate", "duration_s", "acks") if name in more}
         spec = Spec(mode=mode, record_bytes=1024, topic="<b>t</b>", **options)
         return results_of(
             spec, clients, START_NS, servers, interrupted=more.pop("interrupted", False), **more

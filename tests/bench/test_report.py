@@ -66,10 +66,21 @@ def test_a_whole_page(make_results: Make) -> None:
         "Throughput", "Latency by percentile", "Latency over time, percentiles of about a second",
     ]  # fmt: skip
     assert all(len(plot.findall("polyline")) == 2 for plot in plots)
+    assert "latency: from when a record was sent until a consumer had it</p>" in page
     assert "10 records were not acknowledged. &lt;script&gt;" in page
     assert "VERIFICATION FAILED" in page
     assert "<td>unknown</td>" in page
     assert "prefers-color-scheme: dark" in page
+
+
+@pytest.mark.parametrize(("acks", "why"), [("0", "lost, which acks=0 allows"), ("all", "removed before")])
+def test_what_was_not_read(make_results: Make, acks: str, why: str) -> None:
+    """It is on the page, too: who sees only that is not to take 0.5% of the records for all of them."""
+    clients = [heard("producer", 0, [1_000], ms=5), heard("consumer", 0, [5], ms=8)]
+    page = html_of(make_results(clients, mode="e2e", acks=acks))
+    check(page)
+    assert f"995 records were not read: {why}" in page
+    assert "not read" not in html_of(make_results(clients, mode="e2e", acks=acks, interrupted=True))
 
 
 @pytest.mark.parametrize("counts", [[], [5], [5, 5]])

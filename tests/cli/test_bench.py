@@ -198,11 +198,28 @@ def test_a_client_is_killed(cluster: Cluster, start: Callable[..., Bench], all_g
     children = running.children()
     assert len(children) == 2
     os.kill(max(children), signal.SIGKILL)
-    code, _, err = running.ended()
+    code, out, err = running.ended()
     assert code == 1
+    assert re.match(r"\d+ records sent, ", out), "what was measured until then"
     assert re.search(r"Error: producer \d: it ended with SIGKILL", err)
     all_gone(list(children))
     assert topics(cluster) == []
+
+
+def test_a_topic_that_is_deleted_meanwhile(cluster: Cluster, start: Callable[..., Bench]) -> None:
+    """What was measured until then is told, but not verified."""
+    with Admin(cluster.bootstrap_servers) as admin:
+        admin.create_topic("t")
+        options = ("--topic", "t", "--duration", "100s", "--rate", 1_000, "--verify")
+        running = start("e2e", *options, servers=cluster.bootstrap_servers)
+        wait_until(lambda: stored(admin, "t") >= 500, "records")
+        admin.delete_topic("t")
+    code, out, err = running.ended()
+    assert code == 1
+    assert re.match(r"\d{3,} records sent and read, ", out), out
+    assert re.search(r"producer 0 +\d{3,} ", out)
+    assert "verified" not in out
+    assert re.search(r"Error: \w+ 0: UnknownTopicError: topic 't' .*; nothing is verified\n", err)
 
 
 def test_the_parent_is_killed(cluster: Cluster, start: Callable[..., Bench], all_gone: AllGone) -> None:
@@ -287,6 +304,17 @@ def test_a_file_that_cannot_be_written(cluster: Cluster, capsys: pytest.CaptureF
         said = capsys.readouterr()
         assert said.out.startswith("10 records sent")
         assert "'/dev/full': no space left" in said.err
+
+
+def test_a_file_that_cannot_be_made(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its path is told once."""
+    file = tmp_path / "report.html"
+    file.symlink_to(tmp_path / "nowhere" / "report.html")
+    arguments = ["bench", "produce", "--records", "10", "-b", cluster.bootstrap_servers]
+    assert run([*arguments, "--report", str(file)]) == 1
+    assert f"'{file}': no such file or directory\n" in capsys.readouterr().err
 
 
 def test_without_acknowledgements(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
