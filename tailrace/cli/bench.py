@@ -49,7 +49,7 @@ _COMMON: Final[tuple[Option, ...]] = (
     ),
     click.option(
         "--records", metavar="N", type=int,
-        help="Of all producers together; default a million, at most 1 GiB of them.",
+        help="Of all producers together; default a million, at most 1 GiB of them, for latency 10 s of them.",
     ),
     click.option(
         "--duration", "duration_s", metavar="TIME", callback=seconds_of, help="Such as 10s or 5m; seconds."
@@ -106,7 +106,10 @@ _linger = click.option(
     "--linger", "linger_ms", metavar="MS", type=float, default=5.0, show_default=True,
     help="How long a batch waits to be filled.",
 )  # fmt: skip
-_no_linger = click.option("--linger", "linger_ms", metavar="MS", type=float, default=0.0, show_default=True)
+_no_linger = click.option(
+    "--linger", "linger_ms", metavar="MS", type=float, default=0.0, show_default=True,
+    help="How long a batch waits to be filled.",
+)  # fmt: skip
 _one_by_one = click.option("--one-by-one", is_flag=True, help="Use `send`, not `send_many`.")
 _poll = click.option("--poll", is_flag=True, help="Use `poll()`, not `batches()`.")
 
