@@ -127,7 +127,7 @@ class Runner:
 
     def _consume(self) -> None:
         producers = self._add_producers(measure=False)
-        starts = self._ends()
+        starts = self._settled_ends()
         self._begin("filling")
         self._crew.start()
         self._crew.wait(producers)
@@ -139,7 +139,7 @@ class Runner:
 
     def _both(self) -> None:
         producers = self._add_producers()
-        consumers = self._add_consumers(self._ends())
+        consumers = self._add_consumers(self._settled_ends())
         self._start("measuring", [*producers, *consumers])
         self._crew.wait(producers)
         self._read_to_the_end(consumers)

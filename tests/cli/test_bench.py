@@ -20,7 +20,8 @@ from tailrace.cli import bench
 from tailrace.cli.main import run
 from tailrace.testing import Cluster
 
-from ..patience import wait_until
+from ..durability import recording
+from ..patience import PATIENCE_S, wait_until
 from .conftest import COMMAND
 
 Run = Callable[..., Any]
@@ -321,6 +322,19 @@ def test_without_acknowledgements(cluster: Cluster, capsys: pytest.CaptureFixtur
     arguments = ["bench", "produce", "--records", "10", "--acks", "0", "-b", cluster.bootstrap_servers]
     assert run(arguments) == 0
     assert "until it was handed to the connection" in capsys.readouterr().out
+
+
+def test_what_opens_connections_does_not_count(tmp_path: Path) -> None:
+    """One record to each partition, which with acks=0 may be stored some time after it is sent."""
+    control = tmp_path / "control"
+    control.write_text("delay 200")
+    sizes = ("--acks", "0", "--records", "50", "--partitions", "4")
+    done = subprocess.run(
+        [*COMMAND, "bench", "consume", *sizes, "--json", "-"],
+        env=dict(recording.environment(control=control), TMPDIR=str(tmp_path)),
+        capture_output=True, text=True, check=True, timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["read"] == 50
 
 
 def test_no_cluster_there(capsys: pytest.CaptureFixture[str]) -> None:
