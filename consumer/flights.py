@@ -108,7 +108,8 @@ class Flight:
         self.fetch_id = fetch_id
         self.node = node
         self.number = number
-        """The session's. The node takes a new one with the number of an old one in its place."""
+        """The session's; 0 once nobody waits for it. The node takes a new one with the number of an old one
+        in its place, and answers what waits there."""
         self.epoch = 0
         self.in_air = False
         self.over = False
@@ -183,13 +184,17 @@ class Flights:
     def recall(self, partition: AssignedPartition) -> dict[Key, AssignedPartition]:
         """Take the partition out of its flight: what that brings of it does not count.
 
-        Nobody's flight does not keep another from departing. Gives those who can be asked for again.
+        Nobody's flight does not keep another from departing, which has its number, and so ends its wait at
+        the node. Gives those who can be asked for again.
         """
         flight = self.by_id[partition.fetch]
         partition.fetch = NO_FETCH
         del flight.partitions[partition.key]
         if not flight.partitions:
-            flight.node.flights.discard(flight.fetch_id)
+            node = flight.node
+            node.flights.discard(flight.fetch_id)
+            node.numbers.discard(flight.number)
+            flight.number = 0
         return {partition.key: partition} | self._end(flight)
 
     def end(self, partition: AssignedPartition) -> dict[Key, AssignedPartition]:

@@ -12,6 +12,7 @@ seconds of any monotonic clock.
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from typing import Final
 
 from tailrace.protocol.errors import BusyError, RequestTooLargeError, UnknownFetchSessionError
@@ -65,6 +66,7 @@ class FetchSessions:
         self._parked: dict[int, FetchSession] = {}
         self._watching: dict[PartitionKey, dict[int, FetchSession]] = {}
         self._deadlines: list[tuple[float, int]] = []
+        self._replaced: list[FetchSession] = []
         self._tickets = 0
         self._count = 0
         self._entries = 0
@@ -85,7 +87,8 @@ class FetchSessions:
     ) -> FetchSession:
         """A fetch has come; what it names is in its session now. `has_news`: is there something to tell?
 
-        Raises UnknownFetchSessionError, BusyError, RequestTooLargeError; the session is over then.
+        `take_replaced` must follow, whatever comes of this. Raises UnknownFetchSessionError, BusyError,
+        RequestTooLargeError; the session is over then.
         """
         session = self._continued(peer, request) if request.epoch else self._begun(peer, request.session)
         session.request, session.epoch = request, request.epoch
@@ -105,6 +108,11 @@ class FetchSessions:
             if has_news(entry):
                 session.ready[key] = None
         return session
+
+    def take_replaced(self) -> list[FetchSession]:
+        """The sessions whose fetches were parked, and are due now: others have begun in their place."""
+        replaced, self._replaced = self._replaced, []
+        return replaced
 
     def park(self, session: FetchSession, missing_bytes: int) -> None:
         """The fetch waits: for so many bytes, a change, or its deadline."""
@@ -201,15 +209,23 @@ class FetchSessions:
     def _begun(self, peer: bytes, number: int) -> FetchSession:
         before = self._numbered.get(peer, {}).get(number)
         if before is not None:
-            if before.request is not None:
-                raise UnknownFetchSessionError(f"fetch session {number} has a fetch without an answer")
-            self.end(before)
+            self._replace(before)
         self._tickets += 1
         session = FetchSession(peer, number, self._tickets)
         self._count += 1
         if number:
             self._numbered.setdefault(peer, {})[number] = session
         return session
+
+    def _replace(self, session: FetchSession) -> None:
+        """It is over, with the reply of a fetch that has none yet."""
+        if session.request is None:
+            self.end(session)
+            return
+        session.number = 0
+        if session.parked:
+            session.deadline = -inf
+            self._replaced.append(self._unpark(session))
 
     def _continued(self, peer: bytes, request: Fetch) -> FetchSession:
         number = request.session

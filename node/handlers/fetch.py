@@ -60,13 +60,16 @@ def handle(broker: Broker, peer: bytes, request: Fetch, payload: Payload, now: f
     """Answer, park, or hand to the reader."""
     if not (request.entries or request.epoch):
         raise MalformedRequestError("a fetch that names no partition")
-    session = broker.fetches.ask(
-        peer,
-        request,
-        deadline=now + request.max_wait_ms / 1_000,
-        slot=slot_of(payload),
-        has_news=partial(_has_news, broker),
-    )
+    try:
+        session = broker.fetches.ask(
+            peer,
+            request,
+            deadline=now + request.max_wait_ms / 1_000,
+            slot=slot_of(payload),
+            has_news=partial(_has_news, broker),
+        )
+    finally:
+        unpark(broker, broker.fetches.take_replaced(), now)
     try:
         serve(broker, session, request, now)
     except BaseException:

@@ -9,6 +9,7 @@ import pytest
 
 from tailrace.consumer import Consumer, OffsetAndTimestamp
 from tailrace.protocol.errors import InvalidArgumentError, OffsetOutOfRangeError, UnknownTopicError
+from tailrace.protocol.limits import FETCHES_PER_CLIENT_MAX
 
 from ..patience import PATIENCE_S, wait_until
 from .conftest import Feeder, at, values_of
@@ -46,6 +47,17 @@ def test_seek_goes_anywhere_within_a_batch_too(consume: Make, ten: str) -> None:
         consumer.seek(at(ten), offset)
         assert consumer.position(at(ten)) == offset
         assert values_of(consumer, 10 - offset) == [b"%d" % number for number in range(offset, 10)]
+
+
+def test_seeks_that_follow_each_other_leave_nothing_waiting_at_the_node(
+    consume: Make, ten: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each finds a fetch for more waiting there, which is answered as the next one takes its place."""
+    consumer = consume(ten, fetch_max_wait_ms=60_000)
+    for _ in range(2 * FETCHES_PER_CLIENT_MAX):
+        consumer.seek(at(ten), 5)
+        assert values_of(consumer, 5) == [b"%d" % number for number in range(5, 10)]
+    assert caplog.messages == []
 
 
 def test_seek_within_a_loop_takes_effect_with_the_next_record(consume: Make, ten: str) -> None:

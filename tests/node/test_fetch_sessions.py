@@ -54,9 +54,8 @@ def test_a_fetch_that_does_not_follow_the_last_one(sessions: FetchSessions) -> N
     with pytest.raises(UnknownFetchSessionError, match="begin anew"):
         ask(sessions, [0], epoch=1)
     session = ask(sessions, [0, 1])
-    for epoch in (0, 1):
-        with pytest.raises(UnknownFetchSessionError):
-            ask(sessions, [2], epoch=epoch)
+    with pytest.raises(UnknownFetchSessionError):
+        ask(sessions, [2], epoch=1)
     sessions.answered(session, [])
     for epoch in (2, 5):
         with pytest.raises(UnknownFetchSessionError):
@@ -69,6 +68,31 @@ def test_a_fetch_that_does_not_follow_the_last_one(sessions: FetchSessions) -> N
 def test_epoch_0_takes_the_place_of_what_was_there(sessions: FetchSessions) -> None:
     sessions.answered(ask(sessions, [0, 1]), [])
     assert list(ask(sessions, [2]).entries) == keys(2)
+    assert len(sessions) == 1
+
+
+def test_epoch_0_ends_the_wait_of_a_fetch_that_is_in_its_place(sessions: FetchSessions) -> None:
+    first = ask(sessions, [0, 1])
+    sessions.park(first, 1)
+    second = ask(sessions, [2])
+    assert sessions.take_replaced() == [first]
+    assert sessions.take_replaced() == []
+    assert first.deadline < 0
+    sessions.answered(first, keys(0))
+    sessions.park(second, 1)
+    assert sessions.appended(dict.fromkeys(keys(0, 1, 2), 1)) == [second]
+    assert len(sessions) == 1
+    sessions.answered(second, [])
+    assert ask(sessions, [], epoch=1) is second
+
+
+def test_epoch_0_takes_the_place_of_a_fetch_that_is_being_read(sessions: FetchSessions) -> None:
+    first = ask(sessions, [0])
+    second = ask(sessions, [1])
+    assert sessions.take_replaced() == [], "it gets its answer from the disk"
+    sessions.answered(first, keys(0))
+    sessions.answered(second, [])
+    assert ask(sessions, [], epoch=1) is second
     assert len(sessions) == 1
 
 
@@ -136,6 +160,7 @@ class SessionsModel(RuleBasedStateMachine):
                 self.sessions, partitions, peer=peer, session=number, epoch=epoch, deadline=deadline
             )
         except UnknownFetchSessionError:
+            assert epoch
             assert before in self.parked, "its fetch waits still"
             return
         except BusyError:
@@ -143,13 +168,19 @@ class SessionsModel(RuleBasedStateMachine):
             full = len(self.waits) >= 4 or sum(map(len, self.waits.values())) + len(set(partitions)) > 9
             assert full
             assert set(self.waits) == set(self.parked), "nobody could make room"
+            self._replace(before, epoch)
             return
-        if session is not before and before is not None:
+        if before is not None and before not in self.parked and session is not before:
             del self.waits[before]
+        self._replace(before, epoch)
         self._forget_ended()
         self.waits[session] = self.waits.get(session, set()) | set(partitions)
         self.sessions.park(session, missing)
         self.parked[session] = (deadline, missing)
+
+    def _replace(self, before: FetchSession | None, epoch: int) -> None:
+        expected = {before} if before in self.parked and not epoch else set()
+        self._answer(self.sessions.take_replaced(), expected, ())
 
     @rule(sizes=st.dictionaries(PARTITIONS, st.integers(1, 20), max_size=3), answered=st.booleans())
     def append(self, sizes: dict[int, int], answered: bool) -> None:
