@@ -52,11 +52,11 @@ def test_seek_goes_anywhere_within_a_batch_too(consume: Make, ten: str) -> None:
 def test_seeks_that_follow_each_other_leave_nothing_waiting_at_the_node(
     consume: Make, ten: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each finds a fetch for more waiting there, which is answered as the next one takes its place."""
+    """Some find a fetch for more waiting there, which is answered as the next one takes its place."""
     consumer = consume(ten, fetch_max_wait_ms=60_000)
-    for _ in range(2 * FETCHES_PER_CLIENT_MAX):
-        consumer.seek(at(ten), 5)
-        assert values_of(consumer, 5) == [b"%d" % number for number in range(5, 10)]
+    for _ in range(10 * FETCHES_PER_CLIENT_MAX):
+        consumer.seek(at(ten), 0)
+        assert consumer.poll(timeout_ms=5_000)
     assert caplog.messages == []
 
 
