@@ -19,6 +19,8 @@ SILENT_LOOKS_MAX: Final = 5
 """A peer from which nothing has come at so many looks in a row is disconnected: after 8 to 10 s. A client
 pings after 3 s at most, unless it hangs. Counted in looks, since a node that was suspended itself has waited
 for nobody."""
+LOOKS_INTO_TRANSIT: Final = 3
+"""At so many of them, the last ones, a part of a message that has passed since the look before counts."""
 
 
 class Intake:
@@ -28,6 +30,8 @@ class Intake:
         self._broker = broker
         self._silent_looks: dict[bytes, int] = {}
         """By peer, since its last message."""
+        self._passed: dict[bytes, int] = {}
+        """By peer, as of its last look into transit."""
         self._look_at = -inf
         self.dispatch = Dispatch(broker)
 
@@ -38,8 +42,16 @@ class Intake:
         self._look_at = now + LOOK_INTERVAL_S
         for peer, looks in self._silent_looks.items():
             self._silent_looks[peer] = looks + 1
-            if looks + 1 == SILENT_LOOKS_MAX:
+            if looks >= SILENT_LOOKS_MAX - LOOKS_INTO_TRANSIT and self._is_busy(peer):
+                self._silent_looks[peer] = 0
+            elif looks + 1 == SILENT_LOOKS_MAX:
                 self._broker.server.disconnect(peer)
+
+    def _is_busy(self, peer: bytes) -> bool:
+        """A large message may take longer than a peer may be silent. The first of these looks only notes."""
+        first = self._silent_looks[peer] == SILENT_LOOKS_MAX - LOOKS_INTO_TRANSIT + 1
+        before, self._passed[peer] = self._passed.get(peer), self._broker.server.passed(peer)
+        return not first and self._passed[peer] != before
 
     def next_tick(self) -> float:
         """When `tick` has something to do, in seconds of the node's clock."""
@@ -62,6 +74,7 @@ class Intake:
                 self._receive_last(gone, now)
                 for peer in gone:
                     self._silent_looks.pop(peer, None)
+                    self._passed.pop(peer, None)
                 broker.arenas.close(gone)
                 broker.pipes.close(gone)
                 broker.fetches.gone(gone)

@@ -318,7 +318,7 @@ class Connections:
 
     def _look_at(self, link: Link, connection: Connection, now: float) -> None:
         """A process that hangs keeps its connections: only silence tells."""
-        link.look(now)
+        link.look(connection.passed(), now)
         if link.silent_looks == SILENT_LOOKS_MAX:
             self._lose(link, connection, "it has answered nothing for some seconds", now)
         elif link.silent_looks == 1:

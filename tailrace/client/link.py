@@ -21,8 +21,8 @@ FULL_QUEUE_PAUSE_S: Final = 0.005
 LOOK_INTERVAL_S: Final = 1.5
 SILENT_LOOKS_MAX: Final = 3
 """At this many looks in a row at which nothing had come a connection is lost: after 4.5 to 6 s of silence, of
-which the peer was given 3 to answer a ping. Counted in looks, since who was suspended itself has not waited
-for anybody."""
+which the peer was given 3 to answer a ping. A part of a message that comes, or of one that waits to go, is
+no silence. Counted in looks, since who was suspended itself has not waited for anybody."""
 COORDINATOR: Final = -1
 """The destination that is no node."""
 UNANSWERED: Final = "frames: with acks=0 nothing tells when shared memory is free again"
@@ -44,7 +44,8 @@ class Link:
 
     `path` is a node's over ipc; `told`: something went over this connection that nobody answers; `owed`:
     requests that were sent since it is there, and have no answer so far; `piped`: the last of them went
-    through the path's pipe. `heard`: something has come since the last look, which is due at `look_at`.
+    through the path's pipe. `heard`: something has come since the last look, `passed` as of
+    that (`transit.passed`); the next one is due at `look_at`.
     `unsent` are the ids of the requests that wait for it. While there is none, the next one is not
     made before `reopen_at`; one that is not ready is looked at again at `patient_until`.
     """
@@ -58,6 +59,7 @@ class Link:
         self.owed = 0
         self.piped = False
         self.heard = False
+        self.passed = 0
         self.silent_looks = 0
         self.look_at = inf
         self.location = Location("")
@@ -84,10 +86,10 @@ class Link:
         if self.owed:
             self.owed -= 1
 
-    def look(self, now: float) -> None:
-        """Count the looks at which nothing had come since the one before."""
-        self.silent_looks = 0 if self.heard else self.silent_looks + 1
-        self.heard = False
+    def look(self, passed: int, now: float) -> None:
+        """Count the looks at which nothing had come since the one before, nor had a part of it (`passed`)."""
+        self.silent_looks = 0 if self.heard or passed != self.passed else self.silent_looks + 1
+        self.heard, self.passed = False, passed
         self.look_at = now + LOOK_INTERVAL_S
 
     @property

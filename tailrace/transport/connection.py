@@ -17,6 +17,7 @@ from tailrace.protocol.limits import KIB
 from .context import HANDSHAKE_TIMEOUT_MS, Context, Socket, new_socket, readable, sender
 from .descriptors import descriptors_for
 from .server import Buffer
+from .transit import passed
 
 RECONNECT_MS_MIN: Final = 10
 RECONNECT_MS_MAX: Final = 500
@@ -26,7 +27,7 @@ COPY_BYTES_MAX: Final = 128 * KIB
 up to here, for the many frames of a fetched reply (`server.COPY_BYTES_MAX`) only up to half of it."""
 
 _EVENT: Final = struct.Struct("=HI")
-_EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+_EVENTS: Final = zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
@@ -58,6 +59,7 @@ class Connection:
         self._socket.setsockopt(zmq.CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT_MS)
         self._socket.copy_threshold = COPY_BYTES_MAX + 1
         self._send = sender(self._socket)
+        self._descriptor = -1
         self.used = True
         try:
             with descriptors_for(endpoint):
@@ -80,13 +82,19 @@ class Connection:
         self.used = True
         monitor = self._monitor
         while self.state is not ConnectionState.LOST and readable(monitor):
-            event, _ = _EVENT.unpack(monitor.recv(_NOBLOCK))
+            event, value = _EVENT.unpack(monitor.recv(_NOBLOCK))
             monitor.recv(_NOBLOCK)  # the endpoint
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self.state is ConnectionState.CONNECTING:
+            if event == zmq.EVENT_CONNECTED:
+                self._descriptor = value
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self.state is ConnectionState.CONNECTING:
                 self.state = ConnectionState.READY
             elif event == zmq.EVENT_DISCONNECTED and self.state is ConnectionState.READY:
                 self.state = ConnectionState.LOST
         return self.state
+
+    def passed(self) -> int:
+        """As `transit.passed`. Any number when the connection has just ended."""
+        return passed(self._descriptor)
 
     def send(self, header: bytes, frames: Sequence[Buffer] = ()) -> bool:
         """Send a request; False when not READY or when the peer does not take its messages.

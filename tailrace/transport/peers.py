@@ -13,6 +13,7 @@ from typing import Final
 import zmq
 
 from .context import Context, Socket, readable
+from .transit import passed
 
 _EVENT: Final = struct.Struct("=HI")
 _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
@@ -64,6 +65,10 @@ class Peers:
         self._drain()
         gone, self._gone = self._gone, []
         return list(dict.fromkeys(gone))
+
+    def passed(self, peer: bytes) -> int:
+        """As `transit.passed`, for the peer's connection. Any number when that has just ended."""
+        return passed(self._descriptors.get(peer, -1))
 
     def disconnect(self, peer: bytes) -> None:
         """Have the peer's connection end, which is then told as any other's end.

@@ -80,6 +80,10 @@ class Server:
         self.used = True
         return [] if self._peers is None else self._peers.take_gone()
 
+    def passed(self, peer: bytes) -> int:
+        """As `transit.passed`, for the connection of a peer. Needs `watch_peers`."""
+        return 0 if self._peers is None else self._peers.passed(peer)
+
     def disconnect(self, peer: bytes) -> None:
         """End the connection of a peer that has sent a message; then it is gone. Needs `watch_peers`."""
         self.used = True

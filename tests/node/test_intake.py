@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tailrace.node.intake import LOOK_INTERVAL_S, SILENT_LOOKS_MAX, Intake
+from tailrace.node.intake import LOOK_INTERVAL_S, LOOKS_INTO_TRANSIT, SILENT_LOOKS_MAX, Intake
 from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.context import new_context
 from tailrace.transport.peer_pipes import PeerPipes
@@ -158,6 +158,22 @@ def test_a_peer_that_is_silent_is_disconnected(here: Here) -> None:
         here.take_connection()
     assert here.intake.next_tick() == inf, "nobody is there"
     look()
+
+
+def test_a_peer_of_which_a_message_is_on_its_way_is_kept(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as parts of it pass, and then for at least what is looked into transit."""
+    passed, looks, left = [0], count(), []
+    monkeypatch.setattr(here.server, "passed", lambda _peer: passed[0])
+    monkeypatch.setattr(here.server, "disconnect", left.append)
+    for _ in range(5 * SILENT_LOOKS_MAX):
+        passed[0] += 1_000
+        here.intake.tick(next(looks) * LOOK_INTERVAL_S)
+    assert not left
+    after = 0
+    while not left:
+        here.intake.tick(next(looks) * LOOK_INTERVAL_S)
+        after += 1
+    assert LOOKS_INTO_TRANSIT <= after <= SILENT_LOOKS_MAX + LOOKS_INTO_TRANSIT
 
 
 def test_looks_are_not_made_up_for(here: Here) -> None:

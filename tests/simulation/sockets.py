@@ -113,6 +113,9 @@ class SimServer:
         gone, self._gone = self._gone, []
         return gone
 
+    def passed(self, peer: bytes) -> int:
+        return 0
+
     def disconnect(self, peer: bytes) -> None:
         if peer in self.peers:
             self.peers[peer].lose()
@@ -226,6 +229,9 @@ class SimConnection(Connection):
         deliver = lambda: server.take(peer, bytes(header), data)  # noqa: E731
         self._network.carry(self.owner.name, server.owner.name, self.line, deliver)
         return True
+
+    def passed(self) -> int:
+        return 0
 
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         return self._inbox.popleft() if self._inbox else None
