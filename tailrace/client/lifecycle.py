@@ -6,6 +6,8 @@ import warnings
 import weakref
 from typing import NoReturn, Protocol
 
+from tailrace.transport import context
+
 
 class Closable(Protocol):
     """What an engine offers for its end."""
@@ -55,5 +57,7 @@ def _disown_all() -> None:
     _running.clear()
 
 
+# Runs before sockets end: what is registered last runs first.
+assert context
 atexit.register(_close_all)
 os.register_at_fork(after_in_child=_disown_all)

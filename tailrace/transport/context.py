@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import zmq
 import zmq.backend
+import zmq.utils.garbage
 
 from tailrace.protocol.limits import (
     FRAME_BYTES_MAX,
@@ -39,6 +40,10 @@ HANDSHAKE_TIMEOUT_MS: Final = 3_000
 """Connections that say nothing hold a file descriptor no longer than this."""
 CONTEXT_DESCRIPTORS: Final = 16
 """The threads of a context and the first sockets of a client take nine; the others are some to spare."""
+
+# pyzmq imports it with the first frame that is not copied, and sends no such frame once its exit handler has
+# run. Imported here, that is older than the handlers of clients, and runs after them.
+assert zmq.utils.garbage
 
 _READABLE: Final = int(zmq.POLLIN)
 _FOLLOWING: Final = (zmq.DEALER, zmq.SUB)

@@ -109,6 +109,27 @@ def test_the_end_of_the_interpreter_delivers(cluster: Cluster, topic: MakeTopic,
     assert len(read(name)[0]) == 1_000
 
 
+def test_the_end_of_the_interpreter_delivers_what_is_not_copied(
+    cluster: Cluster, topic: MakeTopic, read: Read
+) -> None:
+    """As large batches over TCP, which pyzmq keeps until they are out: its end is to come after ours."""
+    name = topic()
+    script = """
+        import sys
+        from tailrace.client import link
+        from tailrace.producer import Producer
+        link.choose = lambda listener: listener.tcp
+        producer = Producer(sys.argv[1], linger_ms=60_000)
+        for _ in range(2):
+            producer.send(sys.argv[2], bytes(200_000))
+            if not producer.metrics()["records_acked"]:
+                producer.flush()
+    """
+    ended = run(script, cluster.bootstrap_servers, name)
+    assert ended.returncode == 0, ended.stderr
+    assert len(read(name)[0]) == 2, ended.stderr
+
+
 def test_the_end_of_the_interpreter_closes_also_what_has_failed(cluster: Cluster, topic: MakeTopic) -> None:
     script = """
         import atexit, sys
