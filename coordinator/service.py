@@ -97,8 +97,8 @@ class Service:
             self._publish(encode(update))
         for outcome in outcomes:
             for peer, reply in outcome.answers:
-                if not self._reply(peer, encode(reply)):
-                    logger.info("peer %s is gone; its answer is dropped", peer.hex())
+                if not self._reply(peer, encode(reply)) and self._complaints.is_new(peer):
+                    logger.info("peer %s is gone; its answers are dropped", peer.hex())
             for warning in outcome.warnings:
                 logger.warning("%s", warning)
             for note in outcome.notes:

@@ -1,7 +1,10 @@
 """The service: what one burst brings is stored, then published, then answered."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
+
+import pytest
 
 from tailrace.coordinator.groups.state import GroupsState
 from tailrace.coordinator.machine import Machine, Settings
@@ -69,6 +72,22 @@ def test_what_changes_nothing_is_only_answered() -> None:
     served = service(recorded)
     served.serve([Incoming(b"p", b"nonsense", [])], 0.0, 0)
     assert recorded.told == ["answer"]
+
+
+def test_that_nobody_takes_its_answers_is_logged_once_a_peer(caplog: pytest.LogCaptureFixture) -> None:
+    """A peer may have asked a thousand things before it went."""
+
+    class Deaf(Recorded):
+        def reply(self, _peer: bytes, _header: bytes) -> bool:
+            return False
+
+    caplog.set_level(logging.INFO)
+    served = service(Deaf())
+    for _ in range(3):
+        served.serve(burst(InitProducer(1), InitProducer(2)), 0.0, 0)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"peer {peer.hex()} is gone; its answers are dropped" for peer in (b"peer-0", b"peer-1")
+    ]
 
 
 def test_who_waits_is_answered_at_the_end() -> None:
