@@ -1,7 +1,7 @@
 """What peers send, taken in: over their connections and through their pipes, each peer's in its order.
 
 A client sends through its pipe unless something that it has sent around it has no answer yet. So what is in
-the pipe is older than any message that comes around it, and is read before that.
+the pipe is older than any message that comes around it, and is read before that. A ping alone may be newer.
 """
 
 from collections.abc import Sequence

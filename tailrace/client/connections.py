@@ -21,11 +21,7 @@ from tailrace.protocol.errors import (
     TailraceError,
     TimedOutError,
 )
-from tailrace.protocol.limits import (
-    RECEIVE_BURST_MESSAGES,
-    RECEIVE_HIGH_WATER_MESSAGES,
-    UNSENT_REQUESTS_MAX,
-)
+from tailrace.protocol.limits import RECEIVE_BURST_MESSAGES, RECEIVE_HIGH_WATER_MESSAGES, UNSENT_REQUESTS_MAX
 from tailrace.protocol.messages import Ping, Request
 from tailrace.protocol.parts import Payload, joined
 from tailrace.protocol.wire import encode
@@ -47,10 +43,9 @@ _log = logging.getLogger(__name__)
 class Connections:
     """Sends requests, hands out replies. Belongs to the I/O thread.
 
-    `locate` tells where a destination is, or why it is nowhere. `defer` runs an action soon in the
-    I/O thread: what fails inside `request` is told that way, since no handler is called in it.
-    `on_ready` is told which destination can be talked to now, `on_impatient` which could not be
-    connected to for long.
+    `locate` tells where a destination is, or why it is nowhere. `defer` runs an action soon in the I/O
+    thread: what fails inside `request` is told that way, since no handler is called in it. `on_ready` is told
+    which destination can be talked to now, `on_impatient` which could not be connected to for long.
     """
 
     def __init__(
@@ -98,7 +93,7 @@ class Connections:
     ) -> None:
         """Send, or keep until it can be sent. `on_reply` is called once, later; for `swift` see `Pending`.
 
-        `sent`: it was written `Ahead`.
+        `sent`: it is in the pipe.
         """
         pending = Pending(
             request_id, destination, header, frames, on_reply, now, now + timeout_s, reply_bytes, swift
@@ -170,11 +165,14 @@ class Connections:
         pending.mark_sent()
         return True
 
-    def _ask(self, node: int, request: Callable[[int], Request], told: Told, now: float) -> None:
+    def _ask(
+        self, node: int, request: Callable[[int], Request], told: Told, now: float, *, overtakes: bool = False
+    ) -> None:
         """Something of our own: whatever the answer, it is heard."""
         request_id = self.next_id()
         header, on_reply = encode(request(request_id)), lambda reply, _frames: told(reply)
-        self.request(node, request_id, header, (), on_reply=on_reply, timeout_s=OPEN_TIMEOUT_S, now=now)
+        ask = partial(self.request, node, request_id, header, (), on_reply=on_reply, now=now)
+        ask(timeout_s=OPEN_TIMEOUT_S, sent=overtakes and self.links[node].overtake(header))
 
     def _watch(self, link: Link, pipes: Pipes) -> None:
         self._by_source[pipes] = link
@@ -322,7 +320,7 @@ class Connections:
         if link.silent_looks == SILENT_LOOKS_MAX:
             self._lose(link, connection, "it has answered nothing for some seconds", now)
         elif link.silent_looks == 1:
-            self._ask(link.destination, Ping, lambda _: None, now)
+            self._ask(link.destination, Ping, lambda _: None, now, overtakes=True)
 
     def _open(self, link: Link, now: float) -> None:
         location = self._locate(link.destination)

@@ -115,6 +115,11 @@ class Link:
         self.piped = self.pipe_is_free(first=first) and pipes is not None and pipes.send(header, payload)
         return self.piped
 
+    def overtake(self, header: bytes) -> bool:
+        """Send what may come before all else, if there is a pipe and `pipe` would not. Nothing follows it."""
+        pipes = None if self.path is None else self.path.pipes
+        return pipes is not None and not self.pipe_is_free(first=not self.owed) and pipes.send(header, ())
+
     def pipe_is_free(self, *, first: bool) -> bool:
         """Would `pipe` take a small message, but for a full pipe?"""
         path = self.path

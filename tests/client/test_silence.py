@@ -20,6 +20,7 @@ from tailrace.transport.context import new_context
 from tailrace.transport.poller import Poller
 
 from ..patience import PATIENCE_S, wait_until
+from .piped_node import LARGE, piped
 
 
 @pytest.fixture
@@ -68,6 +69,20 @@ def test_a_node_of_which_nothing_is_wanted_is_kept(often, start_node, ask, engin
     eventually(lambda: len(node.requests) > 2 * SILENT_LOOKS_MAX)
     assert engine._loop.connections.links[1].connection is connection
     assert connection.state is ConnectionState.READY
+
+
+def test_a_ping_does_not_wait_behind_what_nobody_answers(start_piped, engine) -> None:
+    """There may be much of that: a node may be busy with it for longer than it may be silent."""
+    node = start_piped()
+    asked = piped(engine, node)
+    link = engine._loop.connections.links[1]
+    connection = link.connection
+    node._round = lambda ready: node._intake.take([each for each in ready if each is not node._server], 0.0)
+    asked.tell(LARGE)
+    wait_until(lambda: node.requests, "a ping")
+    assert isinstance(node.requests[0][0], Ping)
+    assert node.through_pipe[0]
+    assert link.connection is connection
 
 
 def looks(link: Link, *heard: bool) -> list[int]:
