@@ -105,7 +105,9 @@ def column_of(name: str, items: Iterable[Any], serializer: Serializer | None) ->
 
 def ascii_of(values: Iterable[Any]) -> Sequence[str] | None:
     """The values as they are, if all are text of ASCII, which is encoded many at once; else None."""
-    if not isinstance(values, list | tuple) or set(map(type, values)) != {str}:
+    if not (isinstance(values, list | tuple) and values and type(values[0]) is str):
+        return None  # at a glance
+    if set(map(type, values)) != {str}:
         return None
     return values if all(map(str.isascii, values)) else None
 
