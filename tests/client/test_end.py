@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -320,9 +321,16 @@ def test_ctrl_c_interrupts_every_blocking_call(free_address, call) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_wake_that_was_interrupted_does_not_keep_the_next_one_from_waking(monkeypatch) -> None:
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    """As its thread leaves it before it waits."""
     loop = Loop(Bootstrap("127.0.0.1:1"), "test")
-    loop._sleeping = True  # as the thread leaves it before it waits
+    loop._sleeping = True
+    yield loop
+    loop.release()
+
+
+def test_a_wake_that_was_interrupted_does_not_keep_the_next_one_from_waking(monkeypatch, loop) -> None:
 
     def interrupted() -> None:
         raise KeyboardInterrupt
@@ -334,13 +342,10 @@ def test_a_wake_that_was_interrupted_does_not_keep_the_next_one_from_waking(monk
                 wake()
     loop.wake()
     assert select.select([loop._wakeup.fileno()], [], [], 0)[0]
-    loop.release()
 
 
-def test_a_handler_that_wakes_within_a_wake_is_heard_at_once(monkeypatch) -> None:
+def test_a_handler_that_wakes_within_a_wake_is_heard_at_once(monkeypatch, loop) -> None:
     """It may wait for what it has the I/O thread do."""
-    loop = Loop(Bootstrap("127.0.0.1:1"), "test")
-    loop._sleeping = True  # as the thread leaves it before it waits
     flag = loop._wakeup.set
 
     def interrupted() -> None:
@@ -352,12 +357,9 @@ def test_a_handler_that_wakes_within_a_wake_is_heard_at_once(monkeypatch) -> Non
     monkeypatch.setattr(loop._wakeup, "set", interrupted)
     loop.wake()
     assert loop._waking is None
-    loop.release()
 
 
-def test_who_wakes_while_another_is_interrupted_in_it_is_heard(monkeypatch) -> None:
-    loop = Loop(Bootstrap("127.0.0.1:1"), "test")
-    loop._sleeping = True  # as the thread leaves it before it waits
+def test_who_wakes_while_another_is_interrupted_in_it_is_heard(monkeypatch, loop) -> None:
     flag = loop._wakeup.set
 
     def interrupted() -> None:
@@ -369,7 +371,6 @@ def test_who_wakes_while_another_is_interrupted_in_it_is_heard(monkeypatch) -> N
     with pytest.raises(KeyboardInterrupt):
         loop.wake()
     assert select.select([loop._wakeup.fileno()], [], [], 0)[0]
-    loop.release()
 
 
 def test_ctrl_c_without_a_handler_ends_the_process(free_address) -> None:

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -92,6 +94,22 @@ def consume(cluster: Cluster) -> Iterator[Callable[..., Consumer]]:
     yield make
     for consumer in made:
         consumer.close()
+
+
+@pytest.fixture
+def ask_for(feeder: Feeder) -> Iterator[Callable[[str], None]]:
+    """Has a record sent to a topic by another thread, numbered from 0."""
+    wanted: SimpleQueue[str] = SimpleQueue()
+
+    def send() -> None:
+        for number, topic in enumerate(iter(wanted.get, "")):
+            feeder.send_numbers(topic, [number])
+
+    sender = Thread(target=send)
+    sender.start()
+    yield wanted.put
+    wanted.put("")
+    sender.join()
 
 
 def at(topic: str, partition: int = 0) -> TopicPartition:

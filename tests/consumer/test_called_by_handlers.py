@@ -2,13 +2,11 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -101,22 +99,6 @@ class Handler:
         if taken:
             self.taken += taken
             self.send()  # what it has interrupted waits for one
-
-
-@pytest.fixture
-def ask_for(feeder: Feeder) -> Iterator[Callable[[str], None]]:
-    """Has a record sent to a topic by another thread, numbered from 0."""
-    wanted: SimpleQueue[str] = SimpleQueue()
-
-    def send() -> None:
-        for number, topic in enumerate(iter(wanted.get, "")):
-            feeder.send_numbers(topic, [number])
-
-    sender = Thread(target=send)
-    sender.start()
-    yield wanted.put
-    wanted.put("")
-    sender.join()
 
 
 @pytest.mark.parametrize("how", READS)

@@ -5,8 +5,6 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -172,22 +170,6 @@ def test_nothing_is_lost_and_nothing_comes_twice(
         except BaseException as error:
             error.add_note(f"interrupted at {point, *again}: {interrupts.places}")
             raise
-
-
-@pytest.fixture
-def ask_for(feeder: Feeder) -> Iterator[Callable[[str], None]]:
-    """Has a record sent to a topic by another thread, numbered from 0."""
-    wanted: SimpleQueue[str] = SimpleQueue()
-
-    def send() -> None:
-        for number, topic in enumerate(iter(wanted.get, "")):
-            feeder.send_numbers(topic, [number])
-
-    sender = Thread(target=send)
-    sender.start()
-    yield wanted.put
-    wanted.put("")
-    sender.join()
 
 
 def test_in_waits_that_a_record_ends(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tailrace.client import link
 from tailrace.node.intake import LOOK_INTERVAL_S, LOOKS_INTO_TRANSIT, SILENT_LOOKS_MAX, Intake
 from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.context import new_context
@@ -174,6 +175,11 @@ def test_a_peer_of_which_a_message_is_on_its_way_is_kept(here: Here, monkeypatch
         here.intake.tick(next(looks) * LOOK_INTERVAL_S)
         after += 1
     assert LOOKS_INTO_TRANSIT <= after <= SILENT_LOOKS_MAX + LOOKS_INTO_TRANSIT
+
+
+def test_a_client_pings_long_before_it_is_disconnected() -> None:
+    silence_s = LOOK_INTERVAL_S * (SILENT_LOOKS_MAX - 1)
+    assert silence_s > 2 * 2 * link.LOOK_INTERVAL_S
 
 
 def test_looks_are_not_made_up_for(here: Here) -> None:
