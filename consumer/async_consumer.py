@@ -21,12 +21,12 @@ from tailrace.protocol.record import Record, TopicPartition
 
 from .arguments import partitions_of, reject_habits, topics_of
 from .assigned import Key
-from .async_listener import AsyncRebalanceListener, in_loop
+from .async_listener import AsyncRebalanceListener
 from .async_transactions import async_local_transaction
 from .column_batch import ColumnBatch
 from .config import OPTIONS, ConsumerConfig
 from .consumer import Consumer
-from .listener import RebalanceListener
+from .listener import RebalanceListener, Through
 from .local.transaction import LocalTransaction
 from .session import Session
 from .turns import Turns
@@ -175,9 +175,8 @@ class AsyncConsumer(OfOneProcess):
         **unknown: object,
     ) -> None:
         """As `Consumer.subscribe`. The methods of an AsyncRebalanceListener run in the loop."""
-        told: Any = (
-            in_loop(self._bridge, listener) if isinstance(listener, AsyncRebalanceListener) else listener
-        )
+        asynchronous = isinstance(listener, AsyncRebalanceListener)
+        told: Any = Through(listener, self._bridge.call_back) if asynchronous else listener
         options: dict[str, Any] = {"pattern": pattern, "listener": told, "timeout_ms": timeout_ms, **unknown}
         await self._run(partial(Consumer.subscribe, self._sync, topics, **options))
 

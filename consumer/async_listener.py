@@ -1,12 +1,10 @@
 """A rebalance listener whose methods are coroutines."""
 
 from collections.abc import Collection
-from functools import partial
 
-from tailrace.client.bridge import Bridge
 from tailrace.protocol.record import TopicPartition
 
-from .listener import RebalanceListener, refuse_other_names
+from .listener import refuse_other_names
 
 
 class AsyncRebalanceListener:
@@ -26,23 +24,3 @@ class AsyncRebalanceListener:
 
     async def on_lost(self, partitions: Collection[TopicPartition]) -> None:
         """These are another member's already, or may be: what was not committed is read again there."""
-
-
-class _InLoop(RebalanceListener):
-    def __init__(self, bridge: Bridge, listener: AsyncRebalanceListener) -> None:
-        self._bridge = bridge
-        self._listener = listener
-
-    def on_assigned(self, partitions: Collection[TopicPartition]) -> None:
-        self._bridge.call_back(partial(self._listener.on_assigned, partitions))
-
-    def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
-        self._bridge.call_back(partial(self._listener.on_revoked, partitions))
-
-    def on_lost(self, partitions: Collection[TopicPartition]) -> None:
-        self._bridge.call_back(partial(self._listener.on_lost, partitions))
-
-
-def in_loop(bridge: Bridge, listener: AsyncRebalanceListener) -> RebalanceListener:
-    """A listener for a consumer that works in a thread of the bridge."""
-    return _InLoop(bridge, listener)

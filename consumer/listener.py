@@ -1,13 +1,11 @@
 """What an application is told when partitions come and go."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.protocol.record import TopicPartition
-
-from .one_thread import OneThread
 
 _PREFIX: Final = "on_partitions_"
 
@@ -39,21 +37,21 @@ class RebalanceListener:
         """These are another member's already, or may be: what was not committed is read again there."""
 
 
-class LetIn(RebalanceListener):
-    """The application's listener, which may call the consumer that it belongs to."""
+class Through(RebalanceListener):
+    """A listener whose methods are called by `call`, since the application's cannot be called as they are."""
 
-    def __init__(self, listener: RebalanceListener, one_thread: OneThread) -> None:
+    def __init__(self, listener: Any, call: Callable[[Callable[[], Any]], object]) -> None:
         self._listener = listener
-        self._one_thread = one_thread
+        self._call = call
 
     def on_assigned(self, partitions: Collection[TopicPartition]) -> None:
         """As there."""
-        self._one_thread.let_in(partial(self._listener.on_assigned, partitions))
+        self._call(partial(self._listener.on_assigned, partitions))
 
     def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
         """As there."""
-        self._one_thread.let_in(partial(self._listener.on_revoked, partitions))
+        self._call(partial(self._listener.on_revoked, partitions))
 
     def on_lost(self, partitions: Collection[TopicPartition]) -> None:
         """As there."""
-        self._one_thread.let_in(partial(self._listener.on_lost, partitions))
+        self._call(partial(self._listener.on_lost, partitions))

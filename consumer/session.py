@@ -29,7 +29,7 @@ from .freed_memory import keep_freed_memory
 from .group.member import Member
 from .group.task import LEAVE_WITHIN_S, GroupTask
 from .hand_over import HandOver
-from .listener import LetIn, RebalanceListener
+from .listener import RebalanceListener, Through
 from .local.store import LocalStore
 from .offsets import store_of
 from .on_error import on_error_of
@@ -161,7 +161,7 @@ class Session:
     ) -> None:
         """Read these topics, or what matches `pattern`: as a member of the group if there is one."""
         if self.member is not None:
-            told = None if listener is None else LetIn(listener, self.one_thread)
+            told = None if listener is None else Through(listener, self.one_thread.let_in)
             self.member.join(topics, pattern, told, timeout_s)
         else:
             self.assignment.subscribe(topics, timeout_s, pattern)
