@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from operator import attrgetter
@@ -81,7 +82,7 @@ class Pipeline:
         self._acks = acks
         self._compression = compression
         self._orphaned = False
-        self._unheard_bytes: dict[int, int] = {}
+        self._unheard_bytes = Counter[int]()
         """Sent with acks=0, by node, since it has answered."""
         self._written: tuple[Batch, Written] | None = None
         """What was sent ahead, and has to be taken note of."""
@@ -228,14 +229,12 @@ class Pipeline:
         if self._acks != ACKS_NONE:
             on_reply = partial(self._answered, shipment, now)
             self._engine.request(shipment.node_id, request, frames, on_reply=on_reply, written=written)
-        elif self._unheard_bytes.get(shipment.node_id, 0) >= UNHEARD_BYTES_MAX:
+        elif self._unheard_bytes[shipment.node_id] >= UNHEARD_BYTES_MAX:
             request = partial(Produce, acks=ACKS_LEADER, entries=shipment.entries)
             on_reply = partial(self._caught_up, shipment, now)
             self._engine.request(shipment.node_id, request, frames, on_reply=on_reply)
         elif self._engine.tell(shipment.node_id, request, frames):
-            self._unheard_bytes[shipment.node_id] = (
-                self._unheard_bytes.get(shipment.node_id, 0) + shipment.size
-            )
+            self._unheard_bytes[shipment.node_id] += shipment.size
             self.sender.handed_over(shipment, now)
         else:
             self.sender.lost(shipment, BusyError(f"no connection to node {shipment.node_id}"), now)
@@ -280,7 +279,7 @@ class Pipeline:
         self, shipment: Shipment, sent_at: float, reply: Reply | TailraceError, frames: Sequence[Frame]
     ) -> None:
         """With acks=0: the node is through with all that was sent before. No batch is ever stored twice."""
-        self._unheard_bytes.pop(shipment.node_id, None)
+        del self._unheard_bytes[shipment.node_id]
         if isinstance(reply, Produced):
             results = [each if each.error.code in _NOT_STORED else SENT for each in reply.results]
             self._answered(shipment, sent_at, Produced(reply.request_id, results=results), frames)

@@ -171,8 +171,10 @@ class Connections:
         """Something of our own: whatever the answer, it is heard."""
         request_id = self.next_id()
         header, on_reply = encode(request(request_id)), lambda reply, _frames: told(reply)
-        ask = partial(self.request, node, request_id, header, (), on_reply=on_reply, now=now)
-        ask(timeout_s=OPEN_TIMEOUT_S, sent=overtakes and self.links[node].overtake(header))
+        sent = overtakes and self.links[node].overtake(header)
+        self.request(
+            node, request_id, header, (), on_reply=on_reply, timeout_s=OPEN_TIMEOUT_S, now=now, sent=sent
+        )
 
     def _watch(self, link: Link, pipes: Pipes) -> None:
         self._by_source[pipes] = link

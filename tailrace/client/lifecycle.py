@@ -6,7 +6,7 @@ import warnings
 import weakref
 from typing import NoReturn, Protocol
 
-from tailrace.transport import context
+from tailrace.transport import context  # noqa: F401 - its exit handlers run after ours: the last one is first
 
 
 class Closable(Protocol):
@@ -57,7 +57,5 @@ def _disown_all() -> None:
     _running.clear()
 
 
-# Runs before sockets end: what is registered last runs first.
-assert context
 atexit.register(_close_all)
 os.register_at_fork(after_in_child=_disown_all)

@@ -16,6 +16,9 @@ from typing import Any, Final, TypeAlias
 
 import zmq
 import zmq.backend
+
+# pyzmq imports this with the first frame that is not copied, and sends no such frame once its exit handler
+# has run. Imported here, that is older than the handlers of clients, and runs after them.
 import zmq.utils.garbage
 
 from tailrace.protocol.limits import (
@@ -41,15 +44,11 @@ HANDSHAKE_TIMEOUT_MS: Final = 3_000
 CONTEXT_DESCRIPTORS: Final = 16
 """The threads of a context and the first sockets of a client take nine; the others are some to spare."""
 
-# pyzmq imports it with the first frame that is not copied, and sends no such frame once its exit handler has
-# run. Imported here, that is older than the handlers of clients, and runs after them.
-assert zmq.utils.garbage
-
 _READABLE: Final = int(zmq.POLLIN)
 _FOLLOWING: Final = (zmq.DEALER, zmq.SUB)
-"""Kinds that connect. What they receive is bounded by what they ask for, and they stop at no count of
-messages: where libzmq has, and connects anew, it ends the process at the next message that is taken out
-("Assertion failed: _input_stopped")."""
+"""Kinds that connect. What they receive is bounded by what they ask for, or is published; they stop at no
+count of messages: where libzmq has, and connects anew, it ends the process at the next message that is taken
+out ("Assertion failed: _input_stopped")."""
 
 assert KEEPALIVE_IDLE_S + KEEPALIVE_INTERVAL_S * KEEPALIVE_COUNT == TCP_SILENCE_MS_MAX / 1000
 
