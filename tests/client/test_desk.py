@@ -53,6 +53,18 @@ class Waiter:
         assert not self.desk.taken
         actor.join()
 
+    def meet(self, node: PipedNode) -> None:
+        """Wait, and find all that `node` has held: no answer is read before the last has come."""
+
+        def release() -> None:
+            answered = threading.Event()
+            with self.piped._lock:  # who reads a pipe takes it
+                node.release()
+                node.do(answered.set)
+                assert answered.wait(PATIENCE_S)
+
+        self.meanwhile(release)
+
     @property
     def borrowed(self) -> bool:
         return self.piped.occupied and self.piped.lent is self.piped.pipes
@@ -106,10 +118,9 @@ def test_who_waits_reads_swift_replies(waiter: Waiter, node: PipedNode, asked: A
 
 def test_several_at_once(waiter: Waiter, node: PipedNode, asked: Asked) -> None:
     ask(asked, node, b"1", b"2", b"3", swift=True)
-    waiter.meanwhile(node.release)
-    asked.wait()
+    waiter.meet(node)
     assert [payload for payload, _, _ in asked.answered] == [b"1", b"2", b"3"]
-    assert asked.threads[0] is ME
+    assert asked.threads == [ME] * 3
 
 
 def test_what_is_not_for_it_is_left_with_all_behind_it(waiter: Waiter, node: PipedNode, asked: Asked) -> None:
@@ -117,9 +128,7 @@ def test_what_is_not_for_it_is_left_with_all_behind_it(waiter: Waiter, node: Pip
     ask(asked, node, b"1", b"2", swift=True)
     ask(asked, node, b"3")
     ask(asked, node, b"4", swift=True)
-    gate = threading.Event()
-    node.do(gate.set)
-    waiter.meanwhile(node.release)
+    waiter.meet(node)
     asked.wait()
     assert [payload for payload, _, _ in asked.answered] == [b"1", b"2", b"3", b"4"]
     assert asked.threads == [ME, ME, waiter.io_thread, waiter.io_thread]
