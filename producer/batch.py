@@ -2,8 +2,8 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import repeat
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar, cast
+from itertools import accumulate, islice, repeat
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -11,8 +11,7 @@ from tailrace.protocol.batch import with_producer
 from tailrace.protocol.buffers import (
     PackedItems,
     PackedTimestamps,
-    even_offsets,
-    pack_offsets,
+    pack_bounds,
     pack_timestamps,
 )
 from tailrace.protocol.columns import Items, encode_parts
@@ -45,6 +44,8 @@ ADDING: Final = -2
 finalizer sends meanwhile, in the same thread, goes into another one behind it."""
 BATCH_OVERHEAD_BYTES: Final = 512
 """At most what a batch has besides its records: header, directory, and what aligns its buffers."""
+SPAN_RECORDS_MIN: Final = 64
+"""The bounds of fewer records than these, from one call, are not kept: to count again is as cheap."""
 HEADER_OVERHEAD_BYTES: Final = 17
 """At most what the columns add to a header's name and value, rounded up so that a full batch stays below
 BATCH_HEADERS_MAX."""
@@ -98,7 +99,6 @@ class Batch:
         "deadline",
         "encoded",
         "encoded_size",
-        "even",
         "foreseen",
         "generation",
         "headers",
@@ -116,6 +116,8 @@ class Batch:
         "resolved",
         "room",
         "size",
+        "spanned",
+        "spans",
         "stamp",
         "taken",
         "texts",
@@ -159,8 +161,10 @@ class Batch:
         self.generation = 0
         self.foreseen = UNSTAMPED
         """The stamp that it will probably get, so that it can be encoded under it ahead of time."""
-        self.even = (0, 0)
-        """The size of each of the first so many values; 0 if they differ."""
+        self.spans: list[Sequence[int]] = []
+        """The bounds of the first `spanned` values, which none of is null, call by call: each from any number
+        on."""
+        self.spanned = 0
         # The sender's.
         self.number = 0
         self.attempts = 0
@@ -209,13 +213,14 @@ class Batch:
         keys: Sequence[bytes | None] | None,
         headers: Sequence[Headers] | None,
         timestamps: int | Sequence[int],
-        width: int = 0,
+        bounds: Sequence[int] | None = None,
         *,
         texts: bool = False,
     ) -> None:
         """Add records in columns, which the batch takes over: lists may become its own.
 
-        `width` is the size of each value; 0: they differ, or it is not known. `texts`: they are text.
+        `bounds` are those of the values, from any number on, if they were counted and none is null. `texts`:
+        they are text.
         """
         index, count = len(self.values), len(values)
         if isinstance(timestamps, int):
@@ -233,8 +238,8 @@ class Batch:
             self.headers = _extended(
                 [()] * index if self.headers is None else self.headers, headers, count, ()
             )
-        if self.even == (width, index) or not index:
-            self.even = (width, index + count)
+        if bounds is not None and self.spanned == index:
+            self._span(bounds, count)
         self.texts = self.texts or texts
         self.values = _extended(self.values, values, count, None)
 
@@ -256,7 +261,7 @@ class Batch:
         del self.outcome.stamps[runs:]
         self.time_ms = self.outcome.stamps[-1] if runs else -1
         self.tick = 0.0
-        self.even = (0, 0)
+        self.spans, self.spanned = [], 0
         columns: list[list[Value] | list[bytes | None] | list[Headers] | None] = [
             self.values,
             self.keys,
@@ -314,17 +319,28 @@ class Batch:
             timestamps = pack_timestamps(stamps, self.outcome.starts, count)
         return values, self.keys, timestamps, self.headers
 
+    def _span(self, bounds: Sequence[int], count: int) -> None:
+        """Note the bounds of `count` more values. Those of a few are not worth it: they are counted later."""
+        last = self.spans[-1] if self.spans else None
+        if isinstance(last, range) and isinstance(bounds, range) and last.step == bounds.step:
+            self.spans[-1] = range(last.start, last.stop + count * last.step, last.step)
+        elif count < SPAN_RECORDS_MIN:
+            return
+        else:
+            self.spans.append(bounds)
+        self.spanned += count
+
     def _value_column(self) -> Items | PackedItems:
         values, count = self.values, len(self.values)
-        width, even = self.even
-        # The size of all, if they came in calls that found it.
-        offsets = even_offsets(count, width) if width and even == count else None
-        size = count * width
-        if not self.texts:
-            return cast(Items, values) if offsets is None else PackedItems(count, offsets, values, size)
+        if not (self.spans or self.texts):
+            return cast(Items, values)
+        spans = self.spans
         try:
-            if offsets is None:
-                offsets, size = pack_offsets(list(map(len, values)))  # type: ignore[arg-type]
-            return PackedItems(count, offsets, ascii_in_parts(values, size), size)
-        except TypeError:  # there are others among them
+            if self.spanned < count:
+                rest: Any = islice(values, self.spanned, None)
+                spans = [*spans, list(accumulate(map(len, rest), initial=0))]
+            offsets, size = pack_bounds(spans)
+            data = ascii_in_parts(values, size) if self.texts else values
+            return PackedItems(count, offsets, data, size)
+        except TypeError:  # there are nulls, or others among the texts
             return [value.encode() if isinstance(value, str) else value for value in values]

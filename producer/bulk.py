@@ -50,8 +50,9 @@ def accept(
 
 def pieces(accumulator: Accumulator, columns: Records) -> Iterator[Records]:
     """The records in pieces that are accepted as one. Raises BatchTooLargeError before the first."""
-    if columns.largest > accumulator.record_bytes_max:
-        raise too_large(columns.largest, accumulator.record_bytes_max)
+    largest = columns.larger_than(accumulator.record_bytes_max)
+    if largest:
+        raise too_large(largest, accumulator.record_bytes_max)
     return pieces_of(columns, min(accumulator.memory_bytes // 2, PIECE_BYTES))
 
 

@@ -14,6 +14,8 @@ from .batch import RECORD_OVERHEAD_BYTES, Batch, Value
 from .partitioner import Partitioner
 
 PIECE_RECORDS: Final = 8_192
+_RUN_RECORDS: Final = 1_024
+"""So many are looked at together for one that is too large."""
 
 T = TypeVar("T")
 
@@ -37,9 +39,8 @@ class Records(Protocol):
     def keys(self) -> object | None:
         """Their keys; None: there are none."""
 
-    @property
-    def largest(self) -> int:
-        """The bytes of the largest record; 0 if there is none."""
+    def larger_than(self, limit: int) -> int:
+        """The bytes of a record that has more than `limit`; 0 if none has."""
 
     @property
     def memory(self) -> int:
@@ -66,7 +67,8 @@ class Columns(NamedTuple):
 
     `bounds` are the bytes of keys, values and headers before each record and behind the last, from any
     number on: a range if all records have one size, so that counting costs nothing in any part of them.
-    `width` is the size of each value, 0 if they differ. `texts`: the values are text, all of it ASCII.
+    `value_bounds` are those of the values alone; None: they are still to be counted, or there are nulls.
+    `texts`: the values are text, all of it ASCII.
     """
 
     values: Sequence[Value]
@@ -74,7 +76,7 @@ class Columns(NamedTuple):
     headers: Sequence[Headers] | None
     timestamps: int | Sequence[int] | None
     bounds: Sequence[int]
-    width: int = 0
+    value_bounds: Sequence[int] | None = None
     texts: bool = False
 
     @property
@@ -92,13 +94,18 @@ class Columns(NamedTuple):
         """How many are shared out and given memory together."""
         return PIECE_RECORDS
 
-    @property
-    def largest(self) -> int:
-        """The bytes of the largest record; 0 if there is none."""
+    def larger_than(self, limit: int) -> int:
+        """The bytes of a record that has more than `limit`; 0 if none has."""
         bounds = self.bounds
         if isinstance(bounds, range):
-            return bounds.step
-        return max(map(sub, islice(bounds, 1, None), bounds), default=0)
+            return bounds.step if bounds.step > limit else 0
+        for start in range(0, len(bounds) - 1, _RUN_RECORDS):
+            run = bounds[start : start + _RUN_RECORDS + 1]
+            if run[-1] - run[0] > limit:  # else none of them has so much
+                largest: int = max(map(sub, islice(run, 1, None), run))
+                if largest > limit:
+                    return largest
+        return 0
 
     @property
     def memory(self) -> int:
@@ -112,13 +119,15 @@ class Columns(NamedTuple):
     def cut(self, start: int, stop: int) -> "Columns":
         """The records from `start` to before `stop`."""
         stamps = self.timestamps
+        bounds = self.bounds[start : stop + 1]
+        own = self.value_bounds
         return Columns(
             self.values[start:stop],
             None if self.keys is None else self.keys[start:stop],
             None if self.headers is None else self.headers[start:stop],
             stamps if stamps is None or isinstance(stamps, int) else stamps[start:stop],
-            self.bounds[start : stop + 1],
-            self.width,
+            bounds,
+            own if own is None else bounds if own is self.bounds else own[start : stop + 1],
             self.texts,
         )
 
@@ -142,7 +151,7 @@ class Columns(NamedTuple):
                     None if headers is None else headers[place],
                     stamps if times is None else times[place],
                     bounds[place],
-                    self.width,
+                    self._dealt_value_bounds(bounds[place], len(values[place])),
                     self.texts,
                 ),
             )
@@ -154,7 +163,14 @@ class Columns(NamedTuple):
         """Add all to a batch, by `time_ms` if they have no timestamps. None of them can change any more."""
         stamps = self.timestamps
         times = time_ms if stamps is None else stamps
-        batch.extend(self.values, self.keys, self.headers, times, self.width, texts=self.texts)
+        batch.extend(self.values, self.keys, self.headers, times, self.value_bounds, texts=self.texts)
+
+    def _dealt_value_bounds(self, bounds: Sequence[int], count: int) -> Sequence[int] | None:
+        """Of `count` records with these bounds, which have been dealt."""
+        own = self.value_bounds
+        if own is self.bounds:
+            return bounds
+        return _even_bounds(own.step, count) if isinstance(own, range) else None
 
 
 def columns_of(
@@ -183,13 +199,19 @@ def columns_of(
         check_length("keys", key_column, count)
     header_column, header_sizes = (None, None) if headers is None else header_column_of(headers, count)
     stamps = timestamps_of(timestamps_ms, count)
-    sizes = _lengths(value_column)
-    width = _width(sizes)
-    if key_column is not None:
-        sizes = list(map(add, sizes, _lengths(key_column)))
-    if header_sizes is not None:
-        sizes = list(map(add, sizes, header_sizes))
-    return Columns(value_column, key_column, header_column, stamps, _summed(sizes), width, texts is not None)
+    sizes, nulls = _lengths(value_column)
+    if key_column is None and header_sizes is None:
+        bounds = _summed(sizes)
+        value_bounds = None if nulls else bounds
+    else:
+        width = _width(sizes)
+        value_bounds = _even_bounds(width, count) if width else None
+        if key_column is not None:
+            sizes = list(map(add, sizes, _lengths(key_column)[0]))
+        if header_sizes is not None:
+            sizes = list(map(add, sizes, header_sizes))
+        bounds = _summed(sizes)
+    return Columns(value_column, key_column, header_column, stamps, bounds, value_bounds, texts is not None)
 
 
 def _places(columns: Columns, partitioner: Partitioner, count: int, available: Sequence[int]) -> list[int]:
@@ -235,8 +257,9 @@ def _dealt_bounds(bounds: Sequence[int], places: Sequence[int], counts: list[int
     return [_summed(dealt) for dealt in _dealt(sizes, places, len(counts) - 1)]
 
 
-def _lengths(items: Sequence[Value]) -> list[int]:
+def _lengths(items: Sequence[Value]) -> tuple[list[int], bool]:
+    """The bytes of each, 0 of a null; are there nulls?"""
     try:
-        return list(map(len, items))  # type: ignore[arg-type]
-    except TypeError:  # there are nulls, whose hint is 0
-        return list(map(length_hint, items))
+        return list(map(len, items)), False  # type: ignore[arg-type]
+    except TypeError:
+        return list(map(length_hint, items)), True

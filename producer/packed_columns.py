@@ -73,10 +73,10 @@ class PackedColumns:
             ends[1:] += np.cumsum(self.header_sizes)
         return memoryview(ends)  # type: ignore[arg-type]
 
-    @property
-    def largest(self) -> int:
-        """The bytes of the largest record; 0 if there is none."""
-        return int(np.diff(np.asarray(self.ends())).max(initial=0)) if not self._width else self._width
+    def larger_than(self, limit: int) -> int:
+        """The bytes of a record that has more than `limit`; 0 if none has."""
+        largest = self._width or int(np.diff(np.asarray(self.ends())).max(initial=0))
+        return largest if largest > limit else 0
 
     @property
     def memory(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from io import BytesIO
 from itertools import accumulate, chain, islice, repeat
-from operator import mul, sub
+from operator import add, mul, sub
 from typing import Any, Final, NamedTuple
 
 from .errors import BatchTooLargeError, CorruptBatchError
@@ -78,6 +78,10 @@ _TIMESTAMP: Final = struct.Struct("<q")
 _DIGITS_OF_FLAGS: Final = bytes.maketrans(b"\x00\x01", b"01")
 _FLAGS_OF_DIGITS: Final = bytes.maketrans(b"01", b"\x00\x01")
 
+_OFFSET_BYTES: Final = 4
+_ONE: Final = struct.pack("<i", 1)
+_INT32_MAX: Final = 2**31 - 1
+
 _EVEN_COUNT_MAX: Final = 16 * KIB
 """Items up to which the offsets of a fixed-width column come from a cache (up to 128 KiB an entry)."""
 _EVEN_WIDTH_MAX: Final = 4 * KIB
@@ -103,6 +107,40 @@ def pack_offsets(lengths: Sequence[int]) -> tuple[bytes, int]:
     if ends[-1] > BATCH_BODY_BYTES_MAX:
         raise BatchTooLargeError(f"a column of {ends[-1]} bytes, at most {BATCH_BODY_BYTES_MAX} a batch")
     return struct.pack(f"<{count + 1}i", *ends), ends[-1]
+
+
+def pack_bounds(spans: Sequence[Sequence[int]]) -> tuple[bytes, int]:
+    """The offsets of items that come in several runs, and where the last one ends.
+
+    Each span, which is ascending, holds where its items begin and the last one ends, from any number on.
+    Raises BatchTooLargeError before an offset could pass a body's bound, and so int32.
+    """
+    size = sum(span[-1] - span[0] for span in spans)
+    if size > BATCH_BODY_BYTES_MAX:
+        raise BatchTooLargeError(f"a column of {size} bytes, at most {BATCH_BODY_BYTES_MAX} a batch")
+    first = spans[0]
+    if len(spans) == 1 and isinstance(first, range):
+        even = even_offsets(len(first) - 1, first.step)
+        if even is not None:
+            return even, size
+    packed = [bytes(_OFFSET_BYTES)]
+    end = 0
+    for span in spans:
+        packed.append(_shifted(span[1:], end - span[0]))
+        end += span[-1] - span[0]
+    return b"".join(packed), end
+
+
+def _shifted(numbers: Sequence[int], by: int) -> bytes:
+    """The numbers as int32, each moved by as much: in one addition, since none of the sums is negative."""
+    count = len(numbers)
+    if numbers[-1] > _INT32_MAX:
+        return struct.pack(f"<{count}i", *map(add, numbers, repeat(by)))
+    packed = struct.pack(f"<{count}i", *numbers)
+    if not by:
+        return packed
+    ones = int.from_bytes(_ONE * count, "little")
+    return (int.from_bytes(packed, "little") + by * ones).to_bytes(len(packed), "little")
 
 
 def unpack_offsets(body: bytes, start: int, count: int, data_length: int, what: str) -> list[int]:
