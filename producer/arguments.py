@@ -103,13 +103,11 @@ def column_of(name: str, items: Iterable[Any], serializer: Serializer | None) ->
     return [bytes_of(f"{name}[{at}]", item) for at, item in enumerate(items)]
 
 
-def ascii_of(values: Iterable[Any]) -> Sequence[str] | None:
-    """The values as they are, if all are text of ASCII, which is encoded many at once; else None."""
+def texts_of(values: Iterable[Any]) -> Sequence[str] | None:
+    """The values as they are, if all are text: then many are encoded at once. Else None."""
     if not (isinstance(values, list | tuple) and values and type(values[0]) is str):
         return None  # at a glance
-    if set(map(type, values)) != {str}:
-        return None
-    return values if all(map(str.isascii, values)) else None
+    return values if set(map(type, values)) == {str} else None
 
 
 def check_unnamed(name: str, items: object) -> None:

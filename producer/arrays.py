@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.protocol.errors import InvalidArgumentError
-from tailrace.protocol.packed import Flags, Integers, Packed, nulls, packed_items
+from tailrace.protocol.packed import Flags, Integers, Packed, nulls, packed_items, packed_texts
 
 from .arguments import check_length, check_unnamed, column_of, look_for_seconds
 
@@ -27,10 +27,13 @@ _NOTHING: Final = np.zeros(0, np.uint8)
 
 
 def packed_of(name: str, column: Any) -> Packed:
-    """A column of keys or values (`name` is "keys" or "values"). A view, where it is laid out as needed.
+    """A column of keys or values (`name` is "keys" or "values"), or a list of text. A view, where an array is
+    laid out as needed.
 
     Raises InvalidArgumentError that says what to give instead.
     """
+    if isinstance(column, list | tuple):
+        return packed_texts(column) or packed_items(column_of(name, column, None))
     column = as_numpy(column)
     if hasattr(type(column), "__array_interface__"):
         return _of_numpy(name, column)
@@ -91,7 +94,7 @@ def _of_numpy(name: str, column: Any) -> Packed:
     kind = array.dtype.kind
     if array.ndim == 1 and kind in "UT":
         text = _of_text(array) if kind == "U" else None
-        return text or packed_items(column_of(name, array.tolist(), None))
+        return text or packed_of(name, array.tolist())
     if array.ndim == 0 or array.dtype.hasobject or kind in "UT":
         raise InvalidArgumentError(
             f"{name} is {_shape(array)}: give an array of bytes (S, V, uint8 rows) or of numbers, one item or"

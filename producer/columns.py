@@ -1,5 +1,6 @@
 """Records in columns, as `send_many` gets them."""
 
+import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, islice, repeat
@@ -9,11 +10,14 @@ from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 from tailrace.client.serializers import Serializer
 from tailrace.protocol.record import Headers
 
-from .arguments import ascii_of, check_length, column_of, header_column_of, is_array, timestamps_of
+from .arguments import check_length, column_of, header_column_of, is_array, texts_of, timestamps_of
 from .batch import RECORD_OVERHEAD_BYTES, Batch, Value
 from .partitioner import Partitioner
 
 PIECE_RECORDS: Final = 8_192
+PACKED_TEXTS_MIN: Final = 1_024
+"""With numpy, so many texts that are not all ASCII become one buffer. Fewer are not worth a batch that ends
+where others come before or behind them: one holds records of one kind only."""
 _RUN_RECORDS: Final = 1_024
 """So many are looked at together for one that is too large."""
 
@@ -186,11 +190,15 @@ def columns_of(
     Raises InvalidArgumentError or SerializationError that name the first thing that does not fit.
     """
     key_serializer, value_serializer = serializers
-    if value_serializer is None and is_array(values):
+    texts = texts_of(values) if value_serializer is None else None
+    if texts is not None and not all(map(str.isascii, texts)):
+        packs, texts = len(texts) >= PACKED_TEXTS_MIN and "numpy" in sys.modules, None
+    else:
+        packs = value_serializer is None and is_array(values)
+    if packs:
         from .packed_columns import packed_columns_of
 
         return packed_columns_of(values, keys, headers, timestamps_ms, key_serializer)
-    texts = ascii_of(values) if value_serializer is None else None
     value_column = column_of("values", values, value_serializer) if texts is None else texts
     count = len(value_column)
     key_column = None

@@ -1,14 +1,16 @@
 """A batch is what was put into it, in whichever way and order."""
 
+from collections.abc import Sequence
+from itertools import accumulate
 from operator import is_
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tailrace.producer.arguments import ascii_of
-from tailrace.producer.batch import UNSTAMPED, Batch
+from tailrace.producer.arguments import texts_of
+from tailrace.producer.batch import SPAN_RECORDS_MIN, UNSTAMPED, Batch
 from tailrace.producer.columns import columns_of
 from tailrace.producer.delivery import Outcome
 from tailrace.protocol.compression import Compression
@@ -17,10 +19,11 @@ from tailrace.protocol.parts import ascii_in_parts, joined
 
 NUMBERS = range(100_000, 100_100)
 
+COLUMNS = ("even", "uneven", "text", "texts", "null", "timed")
 Step = tuple[str, int, int]
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["one", "even", "text", "texts", "other", "timed", "torn"]),
+        st.sampled_from(["one", "torn", *COLUMNS]),
         st.integers(0, 3),
         st.integers(0, 5),
     ),
@@ -28,8 +31,24 @@ steps = st.lists(
 )
 
 
-@given(steps=steps, roomy=st.booleans())
-def test_values_of_one_size_and_others_at_their_times(steps: list[Step], roomy: bool) -> None:
+def bounds_of(values: Sequence[bytes | str], first: int) -> Sequence[int]:
+    """Where each begins and the last ends, from `first` on."""
+    ends = list(accumulate(map(len, values), initial=first))
+    step = len(values[0]) if values else 0
+    even = range(first, ends[-1] + 1, step) if step else ends
+    return even if list(even) == ends else ends
+
+
+@pytest.mark.parametrize("few", [1, 3, SPAN_RECORDS_MIN])
+def test_values_of_one_size_and_others_at_their_times(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tailrace.producer.batch.SPAN_RECORDS_MIN", few)
+    check_values_of_one_size_and_others()
+
+
+@example([("even", 2, 1), ("even", 2, 3)], 5, False)
+@example([("even", 2, 2), ("torn", 0, 3), ("uneven", 1, 3)], 5, False)
+@given(steps=steps, first=st.sampled_from((0, 5, 2**31 - 3, 2**40)), roomy=st.booleans())
+def check_values_of_one_size_and_others(steps: list[Step], first: int, roomy: bool) -> None:
     batch = Batch(Outcome("t", 0), bytes(16), 0, 0.0, 0.0)
     expected: list[bytes | None] = []
     stamps: list[int] = []
@@ -40,28 +59,19 @@ def test_values_of_one_size_and_others_at_their_times(steps: list[Step], roomy: 
             batch.values.append(value)
             expected.append(value)
             stamps.append(number)
-        elif kind == "even" and count:
-            batch.extend([value] * count, None, None, number, width)
-            expected += [value] * count
-            stamps += [number] * count
-        elif kind == "text" and count:
-            batch.extend([value.decode()] * count, None, None, number, width, texts=True)
-            expected += [value] * count
-            stamps += [number] * count
-        elif kind == "texts" and count:
-            batch.extend([value.decode(), *["longer"] * count], None, None, number, texts=True)
-            expected += [value, *[b"longer"] * count]
-            stamps += [number] * (count + 1)
-        elif kind == "other" and count:
-            batch.extend([None, *[value] * count], None, None, number)
-            expected += [None, *[value] * count]
-            stamps += [number] * (count + 1)
-        elif kind == "timed" and count:
-            batch.extend([value] * count, None, None, [number // 2] * count)
-            expected += [value] * count
-            stamps += [number // 2] * count
+        elif kind in COLUMNS and count:
+            values: list[Any] = [value] * count
+            values += {"uneven": [b"longer"], "texts": [b"longer"], "null": [None]}.get(kind, [])
+            times: Any = [number // 2] * len(values) if kind == "timed" else number
+            texts = kind in ("text", "texts")
+            given_values = [item.decode() for item in values] if texts else values
+            bounds = bounds_of(values, first) if kind not in ("null", "timed") else None
+            batch.extend(given_values, None, None, times, bounds, texts=texts)
+            expected += values
+            stamps += times if kind == "timed" else [number] * len(values)
         elif kind == "torn":
             batch.mark_time(len(expected) + count, number)
+            batch._span(bounds_of([b"ab"] * count, first), count)
             batch.torn = True
             batch.mend()
     assert batch.length == len(expected)
@@ -101,8 +111,8 @@ class Named(str):
         return 7
 
 
-@pytest.mark.parametrize("values", [[], ["a", b"b"], ["a", None], ["a", "ä"], [Named("a")], {"a"}], ids=repr)
-def test_what_is_not_text_of_ascii_alone(values: Any) -> None:
-    assert ascii_of(values) is None
-    assert ascii_of(["a", "b"]) == ["a", "b"]
-    assert ascii_of(("a", "b")) == ("a", "b")
+@pytest.mark.parametrize("values", [[], ["a", b"b"], ["a", None], [Named("a")], {"a"}], ids=repr)
+def test_what_is_not_text_alone(values: Any) -> None:
+    assert texts_of(values) is None
+    assert texts_of(["a", "ä"]) == ["a", "ä"]
+    assert texts_of(("a", "b")) == ("a", "b")

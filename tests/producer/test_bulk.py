@@ -1,10 +1,11 @@
 """`send_many` puts every record where `send` would, in order, in batches within their bounds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from operator import mul
 from zlib import crc32
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,14 @@ records = st.lists(
     ),
     max_size=60,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_count_as_many() -> Iterator[None]:
+    """The bounds of few values are kept, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tailrace.producer.batch.SPAN_RECORDS_MIN", 1)
+        yield
 
 
 def accumulator_and_topic(partitions: int) -> tuple[Accumulator, TopicInfo]:

@@ -1,6 +1,9 @@
 """`send_many` with arrays puts into batches what it does with lists of the same records."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import count
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from tailrace.producer.accumulator import Accumulator
 from tailrace.producer.batch import Batch
 from tailrace.producer.bulk import accept, pieces_of
-from tailrace.producer.columns import Columns, columns_of
+from tailrace.producer.columns import PACKED_TEXTS_MIN, Columns, columns_of
 from tailrace.producer.delivery import ManyDelivery
 from tailrace.producer.packed_columns import PackedColumns
 from tailrace.producer.partitioner import Partitioner
@@ -36,6 +39,14 @@ rows_of_any_length = st.lists(
     ),
     max_size=60,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_count_as_many() -> Iterator[None]:
+    """The bounds of few values are kept, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tailrace.producer.batch.SPAN_RECORDS_MIN", 1)
+        yield
 
 
 def opened(partitions: int, *, compresses: bool, memory: int = 1 << 20) -> tuple[Accumulator, TopicBuffers]:
@@ -194,6 +205,62 @@ def test_an_interrupted_part_leaves_no_trace() -> None:
     batch.mend()
     assert batch.length == 2
     assert len(stored(collected(accumulator)[0])) == 2
+
+
+german = st.lists(st.text(st.sampled_from("aß€😀\0"), max_size=9), max_size=40)
+
+
+def test_many_texts_are_what_their_bytes_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record for record. Those with a NUL among them, too."""
+    monkeypatch.setattr("tailrace.producer.columns.PACKED_TEXTS_MIN", 1)
+    check_many_texts()
+
+
+@settings(deadline=None)
+@given(calls=st.lists(german, max_size=4), keyed=st.booleans(), partitions=st.integers(1, 3))
+def check_many_texts(calls: list[list[str]], keyed: bool, partitions: int) -> None:
+
+    def records_of(calls: Sequence[Sequence[str | bytes]]) -> list[Row]:
+        accumulator, topic = opened(partitions, compresses=False)
+        for values in calls:
+            keys = [b"%d" % (place % 5) for place in range(len(values))] if keyed else None
+            accept(accumulator, topic, None if keyed else 0, PARTITIONER, columns(values, keys))
+        return [(batch.partition, *row) for batch in collected(accumulator) for row in stored(batch)]
+
+    found, expected = (records_of(sent) for sent in (calls, [list(map(str.encode, call)) for call in calls]))
+    assert sorted(found, key=itemgetter(0)) == sorted(expected, key=itemgetter(0))
+
+
+def test_no_object_is_made_for_each_of_many_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["Grüße"] * PACKED_TEXTS_MIN
+    made = columns(texts)
+    assert isinstance(made, PackedColumns)
+    assert made.values.items() == [text.encode() for text in texts]
+    assert isinstance(columns(texts[1:]), Columns), "a few are not worth a batch of their own"
+    assert isinstance(columns(["plain"] * len(texts)), Columns)
+    monkeypatch.delitem(sys.modules, "numpy")
+    assert isinstance(columns(texts), Columns), "numpy is used, but not imported for that"
+
+
+def test_text_that_no_utf8_can_hold_is_told_with_its_place() -> None:
+    texts = ["Grüße"] * PACKED_TEXTS_MIN
+    texts[17] += "\ud800"
+    with pytest.raises(
+        InvalidArgumentError, match=r"values\[17\] is str 'Grüße.ud800', which UTF-8 cannot hold"
+    ):
+        columns(texts)
+
+
+def test_values_that_a_callable_has_shared_out_are_whole() -> None:
+    turns = count()
+    partitioner = Partitioner(lambda key, partitions, available: next(turns) % len(partitions))
+    values = [b"x" * (number % 7) for number in range(200)]
+    accumulator, topic = opened(2, compresses=False)
+    accept(accumulator, topic, None, partitioner, columns(values))
+    found: list[list[bytes | None]] = [[], []]
+    for batch in collected(accumulator):
+        found[batch.partition] += [row[0] for row in stored(batch)]
+    assert found == [values[::2], values[1::2]]
 
 
 def test_lists_and_arrays_side_by_side() -> None:

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tailrace.protocol import packed
 from tailrace.protocol.columns import encode
 from tailrace.protocol.decode import decode
 from tailrace.protocol.errors import BatchTooLargeError, InvalidArgumentError
 from tailrace.protocol.limits import BATCH_BODY_BYTES_MAX, MIB, RECORD_BYTES_MAX
-from tailrace.protocol.packed import Packed, body_items, body_timestamps, nulls, packed_items
+from tailrace.protocol.packed import Packed, body_items, body_timestamps, nulls, packed_items, packed_texts
 
 items = st.lists(st.one_of(st.none(), st.binary(max_size=9)), max_size=20)
 
@@ -33,6 +34,25 @@ def test_a_batch_of_parts_is_that_of_the_list(
     packed = body_items([packed_items(part) for part in parts])
     assert encode(packed, body_items([packed_items(keys)])) == encode(values, keys)
     assert encode(values, body_items([packed_items(keys)])) == encode(values, keys)
+
+
+@pytest.mark.parametrize("together", [1, 10, packed._ENCODED_CHARACTERS])
+def test_texts_are_what_their_bytes_are(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "_ENCODED_CHARACTERS", together)
+
+    @settings(deadline=None)
+    @given(texts=st.lists(st.text(), min_size=1))
+    def check(texts: list[str]) -> None:
+        column = packed_texts(texts)
+        if any("\0" in text for text in texts):
+            assert column is None
+        else:
+            assert column is not None
+            assert column.items() == list(map(str.encode, texts))
+            assert column.ends().tolist() == packed_items(list(map(str.encode, texts))).ends().tolist()
+
+    check()
+    assert packed_texts(["ä", "\ud800"]) is None
 
 
 @settings(deadline=None)
