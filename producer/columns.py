@@ -4,8 +4,8 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, islice, repeat
-from operator import add, length_hint, mod, sub
-from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
+from operator import add, itemgetter, length_hint, mod, sub
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 from tailrace.client.serializers import Serializer
 from tailrace.protocol.record import Headers
@@ -20,8 +20,6 @@ PACKED_TEXTS_MIN: Final = 1_024
 where others come before or behind them: one holds records of one kind only."""
 _RUN_RECORDS: Final = 1_024
 """So many are looked at together for one that is too large."""
-
-T = TypeVar("T")
 
 
 class Records(Protocol):
@@ -140,27 +138,13 @@ class Columns(NamedTuple):
     ) -> list[tuple[int, "Columns"]]:
         """The records by partition, each in their order; partition `count`: the sticky one."""
         places = _places(self, partitioner, count, available)
-        values = _dealt(self.values, places, count)
-        keys = None if self.keys is None else _dealt(self.keys, places, count)
-        headers = None if self.headers is None else _dealt(self.headers, places, count)
-        bounds = _dealt_bounds(self.bounds, places, [len(column) for column in values])
-        stamps = self.timestamps
-        times = None if stamps is None or isinstance(stamps, int) else _dealt(stamps, places, count)
+        bounds = self.bounds
+        even = isinstance(bounds, range)
+        sizes = () if even else list(map(sub, islice(bounds, 1, None), bounds))
         return [
-            (
-                place,
-                Columns(
-                    values[place],
-                    None if keys is None else keys[place],
-                    None if headers is None else headers[place],
-                    stamps if times is None else times[place],
-                    bounds[place],
-                    self._dealt_value_bounds(bounds[place], len(values[place])),
-                    self.texts,
-                ),
-            )
-            for place in range(count + 1)
-            if values[place]
+            (place, self._taken(indexes, sizes))
+            for place, indexes in enumerate(_indexes(places, count))
+            if indexes
         ]
 
     def pour(self, batch: Batch, time_ms: int, *, kept: bool) -> None:
@@ -169,12 +153,25 @@ class Columns(NamedTuple):
         times = time_ms if stamps is None else stamps
         batch.extend(self.values, self.keys, self.headers, times, self.value_bounds, texts=self.texts)
 
-    def _dealt_value_bounds(self, bounds: Sequence[int], count: int) -> Sequence[int] | None:
-        """Of `count` records with these bounds, which have been dealt."""
-        own = self.value_bounds
+    def _taken(self, indexes: list[int], sizes: Sequence[int]) -> "Columns":
+        """The records at these indexes, at least one. `sizes` has those of all, where they differ."""
+        first, count = indexes[0], len(indexes)
+        take: Any = itemgetter(*indexes) if count > 1 else itemgetter(slice(first, first + 1))
+        stamps, own = self.timestamps, self.value_bounds
+        bounds = _summed(take(sizes)) if sizes else _even_bounds(self.bounds[1] - self.bounds[0], count)
         if own is self.bounds:
-            return bounds
-        return _even_bounds(own.step, count) if isinstance(own, range) else None
+            own = bounds
+        elif own is not None:
+            own = _even_bounds(own[1] - own[0], count)
+        return Columns(
+            take(self.values),
+            None if self.keys is None else take(self.keys),
+            None if self.headers is None else take(self.headers),
+            stamps if stamps is None or isinstance(stamps, int) else take(stamps),
+            bounds,
+            own,
+            self.texts,
+        )
 
 
 def columns_of(
@@ -235,34 +232,26 @@ def _places(columns: Columns, partitioner: Partitioner, count: int, available: S
     return [count if place is None else place for place in places]
 
 
-def _dealt(items: Sequence[T], places: Sequence[int], count: int) -> list[list[T]]:
-    """The items by place, from 0 to `count`."""
-    buckets: list[list[Any]] = [[] for _ in range(count + 1)]
-    deque(map(list.append, map(buckets.__getitem__, places), items), maxlen=0)
-    return buckets
+def _indexes(places: Sequence[int], count: int) -> list[list[int]]:
+    """Which records go to each place, from 0 to `count`."""
+    indexes: list[list[int]] = [[] for _ in range(count + 1)]
+    deque(map(list.append, map(indexes.__getitem__, places), range(len(places))), maxlen=0)
+    return indexes
 
 
-def _summed(sizes: list[int]) -> Sequence[int]:
+def _summed(sizes: Sequence[int]) -> Sequence[int]:
     """Where each record would begin and the last one end, if all of them lay one after the other."""
     width = _width(sizes)
     return _even_bounds(width, len(sizes)) if width else list(accumulate(sizes, initial=0))
 
 
-def _width(sizes: list[int]) -> int:
+def _width(sizes: Sequence[int]) -> int:
     """The size that all have; 0 if they differ."""
     return sizes[0] if sizes and sizes.count(sizes[0]) == len(sizes) else 0
 
 
 def _even_bounds(size: int, count: int) -> range:
     return range(0, size * count + 1, size)
-
-
-def _dealt_bounds(bounds: Sequence[int], places: Sequence[int], counts: list[int]) -> list[Sequence[int]]:
-    """The bounds of each place's records, of which there are `counts`."""
-    if isinstance(bounds, range):
-        return [_even_bounds(bounds.step, count) for count in counts]
-    sizes = list(map(sub, islice(bounds, 1, None), bounds))
-    return [_summed(dealt) for dealt in _dealt(sizes, places, len(counts) - 1)]
 
 
 def _lengths(items: Sequence[Value]) -> tuple[list[int], bool]:
