@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,10 @@ from .patience import wait_until
 
 @contextmanager
 def suspended(*pids: int) -> Iterator[None]:
-    """SIGSTOP for each. Not before every thread has stopped, which on a busy machine takes a while."""
+    """SIGSTOP for each. Not before every thread has stopped, which on a busy machine takes a while.
+
+    They may be killed meanwhile.
+    """
     try:
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -21,7 +24,8 @@ def suspended(*pids: int) -> Iterator[None]:
         yield
     finally:
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def _is_suspended(pid: int) -> bool:

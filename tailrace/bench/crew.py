@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from math import inf
 from types import TracebackType
 from typing import Final, Self
 
@@ -37,6 +38,8 @@ class Client:
         self.latencies: list[Stretch] = []
         self.done: Done | None = None
         self.failure = ""
+        self.kill_at = inf
+        """When it is killed if it is not done by then: it was told to stop."""
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "tailrace.bench.worker"],
             stdin=subprocess.PIPE,
@@ -108,16 +111,20 @@ class Client:
 class Crew:
     """Clients that run together. `tick` is called about four times a second while they are waited for.
 
-    In a `with` block SIGINT, SIGTERM and SIGHUP stop the clients, a second one kills them: then they are
-    `interrupted`. At the end of the block none is left.
+    In a `with` block SIGINT, SIGTERM and SIGHUP stop the clients (or `first` of them, if that says so), a
+    second one kills them: then they are `interrupted`. At the end of the block none is left.
     """
 
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick = tick
         self._selector = selectors.DefaultSelector()
         self.clients: list[Client] = []
+        self.first: list[Client] = []
+        """Whom the first signal stops, so that the others finish; if they are done, it stops all."""
         self.interrupted = False
-        self._kill_at: float | None = None
+        """Has a signal come?"""
+        self.stopping = False
+        """Is all to end soon?"""
 
     def __enter__(self) -> Self:
         self._signals = SignalPipe(stop_signals())
@@ -151,7 +158,7 @@ class Crew:
                 raise TimedOutError(f"{late[0]} was not ready within {timeout_s:g} s")
             self._listen()
             self._check(added)
-            if self.interrupted:
+            if self.stopping:
                 raise KeyboardInterrupt
         return added
 
@@ -174,26 +181,26 @@ class Crew:
                 ticked_at = now
                 self._tick()
             look()
-            if self._kill_at is not None and now >= self._kill_at:
-                self.kill()
+            for client in self.clients:
+                if now >= client.kill_at:
+                    client.kill()
 
     def pause(self, seconds: float) -> None:
         """Let time pass, and hear what is said in it. Raises WorkerFailedError."""
         until = time.monotonic() + seconds
-        while (left_s := until - time.monotonic()) > 0 and not self.interrupted:
+        while (left_s := until - time.monotonic()) > 0 and not self.stopping:
             self._listen(left_s)
             self._check(self.clients)
 
     def stop(self) -> None:
         """Have all end soon; who does not is killed."""
-        self._kill_at = time.monotonic() + STOP_WITHIN_S
-        for client in self.clients:
-            client.tell(Stop())
+        self.stopping = True
+        self._stop(self.clients)
 
-    def kill(self) -> None:
-        """End all at once."""
-        for client in self.clients:
-            client.kill()
+    def _stop(self, clients: Iterable[Client]) -> None:
+        for client in clients:
+            client.kill_at = min(client.kill_at, time.monotonic() + STOP_WITHIN_S)
+            client.tell(Stop())
 
     def _listen(self, within_s: float = EVERY_S) -> None:
         for key, _ in self._selector.select(within_s):
@@ -210,14 +217,18 @@ class Crew:
 
     def _on_signal(self) -> None:
         self._signals.read()
-        if self.interrupted:
-            self.kill()
+        first = [client for client in self.first if not client.over]
+        if first and not self.interrupted:
+            self._stop(first)
         else:
-            self.interrupted = True
             self.stop()
+        if self.interrupted:
+            for client in self.clients:
+                client.kill()
+        self.interrupted = True
 
     def _check(self, clients: Iterable[Client]) -> None:
-        """Has one failed? Once all are to stop, what is missing is only not counted."""
+        """Has one failed? Of those that are to stop, what is missing is only not counted."""
         for client in clients:
-            if client.failure and self._kill_at is None:
+            if client.failure and client.kill_at == inf:
                 raise WorkerFailedError(f"{client.task.name}: {client.failure}")

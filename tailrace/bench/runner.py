@@ -86,6 +86,8 @@ class Runner:
     def run(self) -> Results:
         """Until it is over, or SIGINT, SIGTERM or an error ends it early: then with what there is.
 
+        After a first signal what is to be verified is still read, and verified; a second one ends that, too.
+
         Raises WorkerFailedError when a client dies, KeyboardInterrupt when it was told to end, and like
         `Admin.list_offsets`, before anything was measured.
         """
@@ -94,7 +96,7 @@ class Runner:
             try:
                 phases.get(self._spec.mode, self._both)()
                 self._servers.end()
-                if self._spec.verify and not self._crew.interrupted:
+                if self._spec.verify and not self._crew.stopping:
                     self._verify()
             except TailraceError as error:
                 if not self._start_ns:
@@ -118,7 +120,7 @@ class Runner:
         self._start("measuring", producers)
         self._crew.wait(producers)
         self._servers.end()
-        if self._spec.verify and not self._crew.interrupted:
+        if self._spec.verify and not self._crew.stopping:
             with suppress(KeyboardInterrupt):  # something was measured
                 consumers = self._add_consumers(starts, measure=False)
                 self._begin("verifying")
@@ -131,7 +133,7 @@ class Runner:
         self._begin("filling")
         self._crew.start()
         self._crew.wait(producers)
-        if self._crew.interrupted:
+        if self._crew.stopping:
             raise KeyboardInterrupt
         consumers = self._add_consumers(starts, measure=False, repeat=self._spec.duration_s is not None)
         self._start("measuring", consumers)
@@ -142,11 +144,13 @@ class Runner:
         consumers = self._add_consumers(self._settled_ends())
         self._start("measuring", [*producers, *consumers])
         self._crew.wait(producers)
+        if self._crew.interrupted and not self._crew.stopping:
+            self._begin("verifying")
         self._read_to_the_end(consumers)
 
     def _read_to_the_end(self, consumers: list[Client]) -> None:
         """Have consumers read what is stored by now, or all of it that comes."""
-        if not self._crew.interrupted:
+        if not self._crew.stopping:
             ends = self._settled_ends()
             for client in consumers:
                 own = {number: ends[number] for number in client.task.starts}
@@ -160,7 +164,7 @@ class Runner:
         read = sum(client.records for client in consumers)
         if read != before:
             self._progressed = read, now
-        elif now - since > self._spec.timeout_s and not (self._problem or self._crew.interrupted):
+        elif now - since > self._spec.timeout_s and not (self._problem or self._crew.stopping):
             waited = f"{self._spec.timeout_s:g} s"
             self._problem = f"nothing more came to the consumers for {waited}, after {read:,} records"
             self._crew.stop()
@@ -216,6 +220,8 @@ class Runner:
 
     def _start(self, phase: Phase, measured: list[Client]) -> None:
         self._measured = measured
+        if self._spec.verify:
+            self._crew.first = [client for client in measured if client.task.role == "producer"]
         self._begin(phase)
         self._servers.begin()
         self._start_ns = self._crew.start()
@@ -236,7 +242,7 @@ class Runner:
             now = self._ends()
             if now != ends:
                 ends, same_since = now, time.monotonic()
-            if self._crew.interrupted:
+            if self._crew.stopping:
                 break
         return ends
 

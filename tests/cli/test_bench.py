@@ -22,6 +22,7 @@ from tailrace.testing import Cluster
 
 from ..durability import recording
 from ..patience import PATIENCE_S, wait_until
+from ..suspended import suspended
 from .conftest import COMMAND
 
 Run = Callable[..., Any]
@@ -191,6 +192,44 @@ def test_ctrl_c_leaves_nothing(start: Callable[..., Bench], all_gone: AllGone, t
     assert "Traceback" not in err
     all_gone(list(children))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["produce", "e2e"])
+def test_ctrl_c_ends_what_sends_and_the_rest_is_verified(
+    cluster: Cluster, start: Callable[..., Bench], all_gone: AllGone, mode: str
+) -> None:
+    running = start(
+        mode, "--duration", "100s", "--producers", 2, "--verify", servers=cluster.bootstrap_servers
+    )
+    children = running.children()
+    os.kill(running.process.pid, signal.SIGINT)
+    code, out, err = running.ended()
+    assert code == 130, err
+    assert "interrupted: these are the figures up to then\n" in err
+    sent = re.match(r"(\d+) records sent", out)
+    assert sent
+    assert re.search(r"verified: each of [\d,]+ records? with an acknowledgement .*was read once", out)
+    assert int(sent[1]) > 0
+    all_gone(list(children))
+    assert topics(cluster) == []
+
+
+def test_ctrl_c_twice_ends_at_once(cluster: Cluster, start: Callable[..., Bench], all_gone: AllGone) -> None:
+    """Though a consumer hangs."""
+    running = start("e2e", "--duration", "100s", "--rate", 100, "--verify", servers=cluster.bootstrap_servers)
+    children = running.children()
+    producer, consumer = sorted(children)
+    with suspended(consumer):
+        os.kill(running.process.pid, signal.SIGINT)
+        assert running.process.stderr is not None
+        wait_until(lambda: "verifying" in running.process.stderr.readline(), "the producer has ended")
+        os.kill(running.process.pid, signal.SIGINT)
+        code, out, err = running.ended()
+        all_gone([producer, consumer])
+    assert code == 130
+    assert "interrupted: these are the figures up to then; nothing is verified\n" in err
+    assert re.match(r"\d+ records sent", out)
+    assert topics(cluster) == []
 
 
 def test_a_client_is_killed(cluster: Cluster, start: Callable[..., Bench], all_gone: AllGone) -> None:
