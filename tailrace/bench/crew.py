@@ -186,11 +186,14 @@ class Crew:
                     client.kill()
 
     def pause(self, seconds: float) -> None:
-        """Let time pass, and hear what is said in it. Raises WorkerFailedError."""
+        """Let time pass (0: none), and hear what is said in it. Raises WorkerFailedError."""
         until = time.monotonic() + seconds
-        while (left_s := until - time.monotonic()) > 0 and not self.stopping:
-            self._listen(left_s)
+        while True:
+            left_s = until - time.monotonic()
+            self._listen(max(0.0, left_s))
             self._check(self.clients)
+            if left_s <= 0 or self.stopping:
+                return
 
     def stop(self) -> None:
         """Have all end soon; who does not is killed."""

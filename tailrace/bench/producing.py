@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from tailrace.client.engine import Engine
+from tailrace.client.notice import Notice
 from tailrace.producer.delivery import Outcome
 from tailrace.producer.producer import Producer
 from tailrace.protocol.errors import DeliveryFailedError, TailraceError, TimedOutError
@@ -24,7 +25,15 @@ STOP_WITHIN_S: Final = 5.0
 """When it is to stop, answers are waited for so long."""
 
 
-class RemoteProducer(Producer):
+class WatchedProducer(Producer):
+    """Tells what stands in its way."""
+
+    def notice(self, what: str) -> Notice:
+        """For who waits for `what` as long as a delivery may take."""
+        return self._accumulator.waiters.notice(what, self._accumulator.delivery_timeout_s)
+
+
+class RemoteProducer(WatchedProducer):
     """Reaches every node over tcp."""
 
     _open = staticmethod(partial(Engine, local=False))
@@ -64,13 +73,15 @@ class Producing:
         self._acked_set = SequenceSet()
         self._sent = self._acked = self._failed = 0
         self._last_ns = 0
+        self._standstill: Notice | None = None
+        """Since the last answer, with others to come."""
         self._error = ""
 
     def run(self) -> Done:
         """Until all is sent and answered, or it is to stop. Raises what sending raises."""
         spec = self._spec
         options: dict[str, Any] = spec.producer_options
-        producer = (Producer if spec.local else RemoteProducer)(**options)
+        producer = (WatchedProducer if spec.local else RemoteProducer)(**options)
         try:
             self._warm_up(producer)
             self._voice.say(Ready())
@@ -93,7 +104,7 @@ class Producing:
             acked=self._acked_set.pack() if spec.verify else "",
         )
 
-    def _warm_up(self, producer: Producer) -> None:
+    def _warm_up(self, producer: WatchedProducer) -> None:
         """One empty record to each partition, so that connections and the producer's id are there.
 
         Records without a key go on behind the last of them: elsewhere with each producer, so that these do
@@ -110,7 +121,7 @@ class Producing:
 
     # ----------------------------------------------------------------- sending
 
-    def _send_all(self, producer: Producer, start_ns: int) -> None:
+    def _send_all(self, producer: WatchedProducer, start_ns: int) -> None:
         spec = self._spec
         # Several producers take turns, as the records of one would.
         turn_ns = 0 if spec.rate is None else round(self._task.index * 1e9 / spec.rate)
@@ -132,6 +143,8 @@ class Producing:
             self._sent += step.records
             if self._answers:
                 self._settle()
+            else:
+                self._look(producer)
             self._voice.sample(time.monotonic_ns(), self._acked)
 
     def _sleep_until(self, due_ns: int) -> None:
@@ -142,7 +155,7 @@ class Producing:
             self._voice.sample(time.monotonic_ns(), self._acked)
         self._inbox.sleep_until(due_ns)
 
-    def _send_many(self, producer: Producer, step: Step) -> None:
+    def _send_many(self, producer: WatchedProducer, step: Step) -> None:
         values = self._values.next(step.records, step.first, step.due_ns)
         keys = self._keys_from(step.first, step.records)
         sent = producer.send_many(self._spec.topic, values, keys)
@@ -150,7 +163,7 @@ class Producing:
         sent.add_callback(lambda _: self._note(sequences, step.due_ns, None))
         sent.add_errback(lambda error: self._note(sequences, step.due_ns, error))
 
-    def _send_one_by_one(self, producer: Producer, step: Step) -> None:
+    def _send_one_by_one(self, producer: WatchedProducer, step: Step) -> None:
         topic, send = self._spec.topic, producer.send
         values = self._values.next(step.records, step.first, step.due_ns)
         keys = self._keys_from(step.first, step.records)
@@ -185,8 +198,10 @@ class Producing:
     def _settle(self) -> None:
         """Take in the answers that have come."""
         while self._answers:
+            self._standstill = None
             sequences, due_ns, at_ns, error = self._answers.popleft()
             if error is not None:
+                self._failed += len(sequences)
                 self._error = self._error or str(error)
                 continue
             self._acked += len(sequences)
@@ -196,6 +211,12 @@ class Producing:
             if self._spec.verify:
                 self._mark(sequences)
 
+    def _look(self, producer: WatchedProducer) -> None:
+        """If no answer has come for a while, say why."""
+        if self._sent > self._acked + self._failed:
+            self._standstill = self._standstill or producer.notice("records to be acknowledged")
+            self._standstill.look()
+
     def _mark(self, sequences: Sequence[int]) -> None:
         if isinstance(sequences, range):
             self._acked_set.add_range(sequences.start, sequences.stop)
@@ -203,7 +224,7 @@ class Producing:
             for sequence in sequences:
                 self._acked_set.add(sequence)
 
-    def _await_answers(self, producer: Producer) -> None:
+    def _await_answers(self, producer: WatchedProducer) -> None:
         """Until every record has its answer, which `delivery_timeout_ms` bounds."""
         stop_by: float | None = None
         while True:
@@ -213,6 +234,7 @@ class Producing:
                 self._error = self._error or str(failure)
             except TimedOutError:
                 self._settle()
+                self._look(producer)
                 self._voice.sample(time.monotonic_ns(), self._acked)
                 if self._inbox.stopping:
                     stop_by = time.monotonic() + STOP_WITHIN_S if stop_by is None else stop_by

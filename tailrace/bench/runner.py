@@ -3,13 +3,12 @@
 import random
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from tailrace.client.admin import Admin
-from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.errors import LeaderNotAvailableError, TailraceError, TimedOutError
 from tailrace.protocol.limits import GIB
 from tailrace.protocol.record import TopicPartition
 
@@ -27,6 +26,7 @@ RETENTION_BYTES: Final = 4 * GIB
 UNACKED_WAIT_S: Final = 1.0
 """With acks=0, who reads is done when nothing more has been stored for so long."""
 _UNACKED_LOOK_S: Final = 0.1
+_CALL_MS: Final = 1_000
 
 
 class Progress(NamedTuple):
@@ -40,6 +40,8 @@ class Progress(NamedTuple):
     read_per_s: float
     p99_ms: float | None
     """In about the last second."""
+    interrupted: bool = False
+    """It ends as soon as it can."""
 
 
 Report: TypeAlias = Callable[[Progress], None]
@@ -98,6 +100,9 @@ class Runner:
                 self._servers.end()
                 if self._spec.verify and not self._crew.stopping:
                     self._verify()
+            except KeyboardInterrupt:
+                if not self._start_ns:
+                    raise
             except TailraceError as error:
                 if not self._start_ns:
                     raise
@@ -121,11 +126,10 @@ class Runner:
         self._crew.wait(producers)
         self._servers.end()
         if self._spec.verify and not self._crew.stopping:
-            with suppress(KeyboardInterrupt):  # something was measured
-                consumers = self._add_consumers(starts, measure=False)
-                self._begin("verifying")
-                self._crew.start()
-                self._read_to_the_end(consumers)
+            consumers = self._add_consumers(starts, measure=False)
+            self._begin("verifying")
+            self._crew.start()
+            self._read_to_the_end(consumers)
 
     def _consume(self) -> None:
         producers = self._add_producers(measure=False)
@@ -229,9 +233,21 @@ class Runner:
     # ----------------------------------------------------------------- offsets
 
     def _ends(self) -> dict[int, int]:
-        """Where each partition ends now."""
-        places = [TopicPartition(self._spec.topic, number) for number in range(self._spec.partitions)]
-        found = self._admin.list_offsets(dict.fromkeys(places, Admin.LATEST))
+        """Where each partition ends now. Asked for in short calls, so that signals are heard between them."""
+        wanted = {
+            TopicPartition(self._spec.topic, number): Admin.LATEST for number in range(self._spec.partitions)
+        }
+        deadline = time.monotonic() + self._spec.timeout_s
+        while True:
+            try:
+                found = self._admin.list_offsets(wanted, timeout_ms=_CALL_MS)
+                break
+            except (LeaderNotAvailableError, TimedOutError):
+                if time.monotonic() >= deadline:
+                    raise
+            self._crew.pause(0)
+            if self._crew.stopping:
+                raise KeyboardInterrupt
         return {place.partition: 0 if at is None else at.offset for place, at in found.items()}
 
     def _settled_ends(self) -> dict[int, int]:
@@ -271,6 +287,7 @@ class Runner:
                 (sent - self._before[0]) / passed_s,
                 (read - self._before[1]) / passed_s,
                 self._recent_p99(),
+                self._crew.interrupted,
             )
         )
         self._looked_at, self._before = now, (sent, read)

@@ -24,7 +24,8 @@ UNKNOWN: Final = "unknown"
 def reporting() -> "Iterator[Report]":
     """One line on stderr that is replaced on a terminal; one every few seconds elsewhere."""
     if sys.stderr.isatty():
-        yield lambda progress: click.echo(f"\r\033[K{progress_line(progress)}", err=True, nl=False)
+        # The cursor stays at its start, where what a client has to say begins then.
+        yield lambda progress: click.echo(f"\033[K{progress_line(progress)}\r", err=True, nl=False)
         click.echo("\r\033[K", err=True, nl=False)
         return
     said: list[tuple[str, float]] = [("", 0.0)]
@@ -49,7 +50,8 @@ def progress_line(progress: "Progress") -> str:
             parts.append(f"{what} {count:,} ({rate:,.0f}/s)")
     if progress.p99_ms is not None:
         parts.append(f"p99 {progress.p99_ms:.2f} ms")
-    return f"{progress.phase} {progress.seconds:.1f} s: {', '.join(parts) or 'nothing yet'}"
+    hint = "; ending, Ctrl-C ends it at once" if progress.interrupted else ""
+    return f"{progress.phase} {progress.seconds:.1f} s: {', '.join(parts) or 'nothing yet'}{hint}"
 
 
 def print_results(results: "Results") -> None:

@@ -156,7 +156,9 @@ class Run:
     ) -> None:
         module: Any = producing if role == "producer" else consuming
         stand_in: Any = StandInProducer if role == "producer" else StandInConsumer
-        names = ("Producer", "RemoteProducer") if role == "producer" else ("Consumer", "RemoteConsumer")
+        names = (
+            ("WatchedProducer", "RemoteProducer") if role == "producer" else ("Consumer", "RemoteConsumer")
+        )
         for name in names:
             monkeypatch.setattr(
                 module, name, lambda name=name, **options: self._make(stand_in, name, options)
@@ -203,7 +205,7 @@ def test_the_producer_is_as_the_task_says(produce: Callable[..., Run]) -> None:
         "bootstrap_servers": "", "acks": 1, "batch_size": 1_000, "compression_type": "lz4", "linger_ms": 7.0,
         "max_block_ms": 9_000,
     }  # fmt: skip
-    assert run.kind == "Producer"
+    assert run.kind == "WatchedProducer"
     assert produce(mode="produce", records=5, local=False).kind == "RemoteProducer"
 
 

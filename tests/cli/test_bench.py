@@ -222,7 +222,10 @@ def test_ctrl_c_twice_ends_at_once(cluster: Cluster, start: Callable[..., Bench]
     with suspended(consumer):
         os.kill(running.process.pid, signal.SIGINT)
         assert running.process.stderr is not None
-        wait_until(lambda: "verifying" in running.process.stderr.readline(), "the producer has ended")
+        line = ""
+        while "verifying" not in line:
+            line = running.process.stderr.readline()
+        assert line.endswith("; ending, Ctrl-C ends it at once\n")
         os.kill(running.process.pid, signal.SIGINT)
         code, out, err = running.ended()
         all_gone([producer, consumer])
@@ -244,6 +247,29 @@ def test_a_client_is_killed(cluster: Cluster, start: Callable[..., Bench], all_g
     assert re.search(r"Error: producer \d: it ended with SIGKILL", err)
     all_gone(list(children))
     assert topics(cluster) == []
+
+
+@pytest.mark.parametrize("how", [("e2e", "--rate", 500), ("produce",)])
+def test_a_node_that_stays_away_is_told_of(start: Callable[..., Bench], how: tuple[object, ...]) -> None:
+    """And Ctrl-C ends it all the same, twice also what waits to be verified."""
+    with Cluster() as cluster:
+        running = start(*how, "--duration", "100s", "--verify", servers=cluster.bootstrap_servers)
+        running.children()
+        cluster.kill(1)
+        assert running.process.stderr is not None
+        line = ""
+        while "producer-1 waits for" not in line:
+            line = running.process.stderr.readline()
+            assert line, "it has ended"
+        assert "no live leader: start the nodes that hold it" in line
+        os.kill(running.process.pid, signal.SIGINT)
+        while "; ending" not in line:
+            line = running.process.stderr.readline()
+        os.kill(running.process.pid, signal.SIGINT)
+        code, out, err = running.ended()
+    assert code == 130
+    assert "interrupted: these are the figures up to then; nothing is verified\n" in err
+    assert re.match(r"\d+ records sent", out)
 
 
 def test_a_topic_that_is_deleted_meanwhile(cluster: Cluster, start: Callable[..., Bench]) -> None:
