@@ -27,10 +27,9 @@ _NOTHING: Final = np.zeros(0, np.uint8)
 
 
 def packed_of(name: str, column: Any) -> Packed:
-    """A column of keys or values (`name` is "keys" or "values"), or a list of text. A view, where an array is
-    laid out as needed.
+    """A column of keys or values (`name` is "keys" or "values"): an array, or a list of text.
 
-    Raises InvalidArgumentError that says what to give instead.
+    A view, where an array is laid out as needed. Raises InvalidArgumentError that says what to give instead.
     """
     if isinstance(column, list | tuple):
         return packed_texts(column) or packed_items(column_of(name, column, None))

@@ -290,7 +290,7 @@ class Batch:
         self.memory = memory
         self._encoded_stamp = stamp
         self.encoded_size = len(encoded)
-        self.values, self.keys, self.headers, self.parts = [], None, None, []
+        self.values, self.keys, self.headers, self.parts, self.spans = [], None, None, [], []
 
     def frame(self) -> bytes | Parts:
         """The batch as it travels, once encoded; under another stamp, if that has changed since."""
@@ -302,7 +302,7 @@ class Batch:
 
     def drop_records(self) -> None:
         """Let go of everything but the outcome."""
-        self.values, self.keys, self.headers, self.parts = [], None, None, []
+        self.values, self.keys, self.headers, self.parts, self.spans = [], None, None, [], []
         self.encoded = None
         self.memory = None
 

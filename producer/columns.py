@@ -139,8 +139,7 @@ class Columns(NamedTuple):
         """The records by partition, each in their order; partition `count`: the sticky one."""
         places = _places(self, partitioner, count, available)
         bounds = self.bounds
-        even = isinstance(bounds, range)
-        sizes = () if even else list(map(sub, islice(bounds, 1, None), bounds))
+        sizes = () if isinstance(bounds, range) else list(map(sub, islice(bounds, 1, None), bounds))
         return [
             (place, self._taken(indexes, sizes))
             for place, indexes in enumerate(_indexes(places, count))
@@ -188,15 +187,13 @@ def columns_of(
     """
     key_serializer, value_serializer = serializers
     texts = texts_of(values) if value_serializer is None else None
-    if texts is not None and not all(map(str.isascii, texts)):
-        packs, texts = len(texts) >= PACKED_TEXTS_MIN and "numpy" in sys.modules, None
-    else:
-        packs = value_serializer is None and is_array(values)
-    if packs:
+    plain = texts is not None and all(map(str.isascii, texts))
+    many = texts is not None and len(texts) >= PACKED_TEXTS_MIN and "numpy" in sys.modules
+    if (many and not plain) or (value_serializer is None and is_array(values)):
         from .packed_columns import packed_columns_of
 
         return packed_columns_of(values, keys, headers, timestamps_ms, key_serializer)
-    value_column = column_of("values", values, value_serializer) if texts is None else texts
+    value_column = texts if plain and texts else column_of("values", values, value_serializer)
     count = len(value_column)
     key_column = None
     if keys is not None:
@@ -216,7 +213,7 @@ def columns_of(
         if header_sizes is not None:
             sizes = list(map(add, sizes, header_sizes))
         bounds = _summed(sizes)
-    return Columns(value_column, key_column, header_column, stamps, bounds, value_bounds, texts is not None)
+    return Columns(value_column, key_column, header_column, stamps, bounds, value_bounds, plain)
 
 
 def _places(columns: Columns, partitioner: Partitioner, count: int, available: Sequence[int]) -> list[int]:

@@ -143,27 +143,28 @@ def packed_items(items: Sequence[bytes | None]) -> Packed:
 def packed_texts(texts: Sequence[str]) -> Packed | None:
     """A list of text as UTF-8 in one buffer: many are encoded at once, with NULs to tell them apart again.
 
-    None if there is a NUL in one of them, or what UTF-8 cannot hold. `texts` must not be empty.
+    None if they cannot be told apart (there is a NUL in one of them), or if one is no text, or none that
+    UTF-8 can hold.
     """
     count = len(texts)
-    step = max(1, count * _ENCODED_CHARACTERS // max(1, sum(map(len, texts))))
     ends = np.zeros(count + 1, np.int64)
     parts = []
     end = 0
-    for start in range(0, count, step):
-        some = texts[start : start + step]
-        try:
+    try:
+        step = max(1, count * _ENCODED_CHARACTERS // max(1, sum(map(len, texts))))
+        for start in range(0, count, step):
+            some = texts[start : start + step]
             text = "\0".join(some).encode()
-        except UnicodeEncodeError:
-            return None
-        separators = np.flatnonzero(np.frombuffer(text, np.uint8) == 0)
-        if len(separators) != len(some) - 1:
-            return None
-        stop = start + len(some)
-        np.add(separators, end - np.arange(len(separators)), out=ends[start + 1 : stop])
-        end += len(text) - len(separators)
-        ends[stop] = end
-        parts.append(text.replace(b"\0", b""))
+            separators = np.flatnonzero(np.frombuffer(text, np.uint8) == 0)
+            if len(separators) != len(some) - 1:
+                return None
+            stop = start + len(some)
+            np.add(separators, end - np.arange(len(separators)), out=ends[start + 1 : stop])
+            end += len(text) - len(separators)
+            ends[stop] = end
+            parts.append(text.replace(b"\0", b""))
+    except (TypeError, UnicodeEncodeError):
+        return None
     return Packed(np.frombuffer(b"".join(parts), np.uint8), count, 0, ends)
 
 

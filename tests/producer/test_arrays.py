@@ -129,6 +129,9 @@ def test_text_of_numpys_other_kind() -> None:
     if hasattr(np.dtypes, "StringDType"):  # from numpy 2 on
         array = np.array(["a", "é"], np.dtypes.StringDType())
         assert packed_of("values", array).items() == [b"a", "é".encode()]
+        missing = np.array(["a", None], np.dtypes.StringDType(na_object=None))
+        assert packed_of("values", missing).items() == [b"a", None]
+        assert packed_of("values", array[:0]).items() == []
 
 
 @settings(deadline=None)

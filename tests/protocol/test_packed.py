@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_texts_are_what_their_bytes_are(together: int, monkeypatch: pytest.Monke
     monkeypatch.setattr(packed, "_ENCODED_CHARACTERS", together)
 
     @settings(deadline=None)
-    @given(texts=st.lists(st.text(), min_size=1))
+    @given(texts=st.lists(st.text()))
     def check(texts: list[str]) -> None:
         column = packed_texts(texts)
         if any("\0" in text for text in texts):
@@ -52,7 +53,8 @@ def test_texts_are_what_their_bytes_are(together: int, monkeypatch: pytest.Monke
             assert column.ends().tolist() == packed_items(list(map(str.encode, texts))).ends().tolist()
 
     check()
-    assert packed_texts(["ä", "\ud800"]) is None
+    others: list[Any] = ["\ud800", None, b"bytes", 1.5]
+    assert [packed_texts(["ä", other]) for other in others] == [None] * len(others)
 
 
 @settings(deadline=None)
