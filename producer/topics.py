@@ -31,8 +31,8 @@ class TopicBuffers:
         self.foreseen: dict[int, Stamp] = {}
         """By partition: the stamp that the next batch to be sealed will probably be sent under."""
         self.rotation = Rotation(start)
+        self.sticky = self.rotation.turn(len(info.partitions), ())
         self.update(info)
-        self.sticky = self.rotation.turn(self.count, self.available)
 
     def check(self, partition: int | None) -> None:
         """Raise why it takes no records (None: in the sticky partition), if that is so."""
@@ -46,3 +46,7 @@ class TopicBuffers:
         self.open += [NOWHERE] * (len(info.partitions) - self.count)
         self.count = len(info.partitions)
         self.available = [at for at, part in enumerate(info.partitions) if part.leader != NO_LEADER]
+        if (
+            self.available and self.sticky not in self.available
+        ):  # what is sent now need not wait for a leader
+            self.sticky = self.rotation.turn(self.count, self.available)

@@ -248,6 +248,24 @@ def test_records_without_a_partition_avoid_those_without_a_leader() -> None:
     assert chosen - {senders.topic.open[0].partition} == {1, 3}
 
 
+def test_records_without_a_partition_leave_one_that_has_lost_its_leader() -> None:
+    """At once, not when its batch is full: until it has one again nothing in it is delivered."""
+    senders = Senders(partitions=3)
+
+    def chosen(*leaderless: int) -> set[int]:
+        senders.accumulator.update_topics(lambda _: topic_info(3, leaderless=leaderless))
+        return {senders.send(partition=None).outcome.partition for _ in range(3)}
+
+    (first,) = chosen()
+    (second,) = chosen(first)
+    assert second != first
+    assert chosen() == {second}, "it stays while it can"
+    (third,) = {0, 1, 2} - {first, second}
+    assert chosen(first, second) == {third}
+    assert chosen(0, 1, 2) == {third}, "no other is better"
+    assert chosen(third, second) == {first}
+
+
 def test_memory_is_taken_step_by_step_and_given_back() -> None:
     senders = Senders(batch=100_000, memory=100_000)
     senders.send()
