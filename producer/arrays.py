@@ -6,7 +6,7 @@ by an object for each. Keys of `S` end with their last byte that is not zero.
 Arrow, pandas' columns, and whatever shows itself as Arrow (`__arrow_c_array__`, `__arrow_c_stream__`):
 binary, string, their large, view and dictionary kinds, fixed_size_binary; numbers and times, as the bytes of
 numpy's; with nulls.
-Imported only where there is such an array.
+Imported only where there is such an array, or a list of text that is better off as one.
 """
 
 from math import prod

@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, ca
 import msgspec
 
 from tailrace.protocol.batch import with_producer
-from tailrace.protocol.buffers import (
-    PackedItems,
-    PackedTimestamps,
-    pack_bounds,
-    pack_timestamps,
-)
+from tailrace.protocol.buffers import PackedItems, PackedTimestamps, Runs, pack_timestamps
 from tailrace.protocol.columns import Items, encode_parts
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.errors import TailraceError
@@ -44,8 +39,10 @@ ADDING: Final = -2
 finalizer sends meanwhile, in the same thread, goes into another one behind it."""
 BATCH_OVERHEAD_BYTES: Final = 512
 """At most what a batch has besides its records: header, directory, and what aligns its buffers."""
-SPAN_RECORDS_MIN: Final = 64
-"""The bounds of fewer records than these, from one call, are not kept: to count again is as cheap."""
+RUN_RECORDS_MIN: Final = 64
+"""Of fewer records than these, from one call, it is not kept how large they are (unless all are as large as
+those before): to count them again is as cheap."""
+NO_RUNS: Final = Runs()
 HEADER_OVERHEAD_BYTES: Final = 17
 """At most what the columns add to a header's name and value, rounded up so that a full batch stays below
 BATCH_HEADERS_MAX."""
@@ -115,9 +112,8 @@ class Batch:
         "refused",
         "resolved",
         "room",
+        "runs",
         "size",
-        "spanned",
-        "spans",
         "stamp",
         "taken",
         "texts",
@@ -161,10 +157,8 @@ class Batch:
         self.generation = 0
         self.foreseen = UNSTAMPED
         """The stamp that it will probably get, so that it can be encoded under it ahead of time."""
-        self.spans: list[Sequence[int]] = []
-        """The bounds of the first `spanned` values, which none of is null, call by call: each from any number
-        on."""
-        self.spanned = 0
+        self.runs = Runs()
+        """Of the first values, none of them null, as far as the calls that added them have counted them."""
         # The sender's.
         self.number = 0
         self.attempts = 0
@@ -238,8 +232,9 @@ class Batch:
             self.headers = _extended(
                 [()] * index if self.headers is None else self.headers, headers, count, ()
             )
-        if bounds is not None and self.spanned == index:
-            self._span(bounds, count)
+        runs = self.runs
+        if bounds is not None and runs.count == index and (count >= RUN_RECORDS_MIN or runs.extends(bounds)):
+            runs.add(bounds)
         self.texts = self.texts or texts
         self.values = _extended(self.values, values, count, None)
 
@@ -261,7 +256,7 @@ class Batch:
         del self.outcome.stamps[runs:]
         self.time_ms = self.outcome.stamps[-1] if runs else -1
         self.tick = 0.0
-        self.spans, self.spanned = [], 0
+        self.runs = Runs()
         columns: list[list[Value] | list[bytes | None] | list[Headers] | None] = [
             self.values,
             self.keys,
@@ -290,7 +285,8 @@ class Batch:
         self.memory = memory
         self._encoded_stamp = stamp
         self.encoded_size = len(encoded)
-        self.values, self.keys, self.headers, self.parts, self.spans = [], None, None, [], []
+        self.values, self.keys, self.headers, self.parts = [], None, None, []
+        self.runs = NO_RUNS
 
     def frame(self) -> bytes | Parts:
         """The batch as it travels, once encoded; under another stamp, if that has changed since."""
@@ -302,7 +298,8 @@ class Batch:
 
     def drop_records(self) -> None:
         """Let go of everything but the outcome."""
-        self.values, self.keys, self.headers, self.parts, self.spans = [], None, None, [], []
+        self.values, self.keys, self.headers, self.parts = [], None, None, []
+        self.runs = NO_RUNS
         self.encoded = None
         self.memory = None
 
@@ -319,28 +316,17 @@ class Batch:
             timestamps = pack_timestamps(stamps, self.outcome.starts, count)
         return values, self.keys, timestamps, self.headers
 
-    def _span(self, bounds: Sequence[int], count: int) -> None:
-        """Note the bounds of `count` more values. Those of a few are not worth it: they are counted later."""
-        last = self.spans[-1] if self.spans else None
-        if isinstance(last, range) and isinstance(bounds, range) and last.step == bounds.step:
-            self.spans[-1] = range(last.start, last.stop + count * last.step, last.step)
-        elif count < SPAN_RECORDS_MIN:
-            return
-        else:
-            self.spans.append(bounds)
-        self.spanned += count
-
     def _value_column(self) -> Items | PackedItems:
-        values, count = self.values, len(self.values)
-        if not (self.spans or self.texts):
+        values, count, runs = self.values, len(self.values), self.runs
+        if not (runs.count or self.texts):
             return cast(Items, values)
-        spans = self.spans
         try:
-            if self.spanned < count:
-                rest: Any = islice(values, self.spanned, None)
-                spans = [*spans, list(accumulate(map(len, rest), initial=0))]
-            offsets, size = pack_bounds(spans)
-            data = ascii_in_parts(values, size) if self.texts else values
-            return PackedItems(count, offsets, data, size)
+            if runs.count < count:
+                rest: Any = islice(values, runs.count, None)
+                runs.add(list(accumulate(map(len, rest), initial=0)))
+            data = ascii_in_parts(values, runs.size) if self.texts else values
+            return PackedItems(count, runs.offsets(), data, runs.size)
         except TypeError:  # there are nulls, or others among the texts
+            if not self.texts:
+                return cast(Items, values)
             return [value.encode() if isinstance(value, str) else value for value in values]

@@ -4,8 +4,8 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, islice, repeat
-from operator import add, itemgetter, length_hint, mod, sub
-from typing import Any, Final, NamedTuple, Protocol, Self
+from operator import add, length_hint, mod, sub
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 from tailrace.client.serializers import Serializer
 from tailrace.protocol.record import Headers
@@ -15,11 +15,15 @@ from .batch import RECORD_OVERHEAD_BYTES, Batch, Value
 from .partitioner import Partitioner
 
 PIECE_RECORDS: Final = 8_192
-PACKED_TEXTS_MIN: Final = 1_024
-"""With numpy, so many texts that are not all ASCII become one buffer. Fewer are not worth a batch that ends
-where others come before or behind them: one holds records of one kind only."""
+PACKED_TEXTS_MIN: Final = 4_096
+"""With numpy, so many texts that are not all ASCII become one buffer. With fewer, what is done once a call
+costs more, and so does a batch that ends where others follow: it holds records of one kind."""
+PACKED_TEXT_CHARACTERS_MAX: Final = 200
+"""Longer ones, on average, are encoded as fast one by one."""
 _RUN_RECORDS: Final = 1_024
 """So many are looked at together for one that is too large."""
+
+T = TypeVar("T")
 
 
 class Records(Protocol):
@@ -138,12 +142,27 @@ class Columns(NamedTuple):
     ) -> list[tuple[int, "Columns"]]:
         """The records by partition, each in their order; partition `count`: the sticky one."""
         places = _places(self, partitioner, count, available)
-        bounds = self.bounds
-        sizes = () if isinstance(bounds, range) else list(map(sub, islice(bounds, 1, None), bounds))
+        values = _dealt(self.values, places, count)
+        keys = None if self.keys is None else _dealt(self.keys, places, count)
+        headers = None if self.headers is None else _dealt(self.headers, places, count)
+        bounds = _dealt_bounds(self.bounds, places, [len(column) for column in values])
+        stamps = self.timestamps
+        times = None if stamps is None or isinstance(stamps, int) else _dealt(stamps, places, count)
         return [
-            (place, self._taken(indexes, sizes))
-            for place, indexes in enumerate(_indexes(places, count))
-            if indexes
+            (
+                place,
+                Columns(
+                    values[place],
+                    None if keys is None else keys[place],
+                    None if headers is None else headers[place],
+                    stamps if times is None else times[place],
+                    bounds[place],
+                    self._dealt_value_bounds(bounds[place], len(values[place])),
+                    self.texts,
+                ),
+            )
+            for place in range(count + 1)
+            if values[place]
         ]
 
     def pour(self, batch: Batch, time_ms: int, *, kept: bool) -> None:
@@ -152,25 +171,12 @@ class Columns(NamedTuple):
         times = time_ms if stamps is None else stamps
         batch.extend(self.values, self.keys, self.headers, times, self.value_bounds, texts=self.texts)
 
-    def _taken(self, indexes: list[int], sizes: Sequence[int]) -> "Columns":
-        """The records at these indexes, at least one. `sizes` has those of all, where they differ."""
-        first, count = indexes[0], len(indexes)
-        take: Any = itemgetter(*indexes) if count > 1 else itemgetter(slice(first, first + 1))
-        stamps, own = self.timestamps, self.value_bounds
-        bounds = _summed(take(sizes)) if sizes else _even_bounds(self.bounds[1] - self.bounds[0], count)
+    def _dealt_value_bounds(self, bounds: Sequence[int], count: int) -> Sequence[int] | None:
+        """Of `count` records with these bounds, which have been dealt."""
+        own = self.value_bounds
         if own is self.bounds:
-            own = bounds
-        elif own is not None:
-            own = _even_bounds(own[1] - own[0], count)
-        return Columns(
-            take(self.values),
-            None if self.keys is None else take(self.keys),
-            None if self.headers is None else take(self.headers),
-            stamps if stamps is None or isinstance(stamps, int) else take(stamps),
-            bounds,
-            own,
-            self.texts,
-        )
+            return bounds
+        return _even_bounds(own.step, count) if isinstance(own, range) else None
 
 
 def columns_of(
@@ -186,10 +192,15 @@ def columns_of(
     Raises InvalidArgumentError or SerializationError that name the first thing that does not fit.
     """
     key_serializer, value_serializer = serializers
+    if isinstance(values, list):
+        values = values.copy()  # what was counted does not change any more
     texts = texts_of(values) if value_serializer is None else None
     plain = texts is not None and all(map(str.isascii, texts))
-    many = texts is not None and len(texts) >= PACKED_TEXTS_MIN and "numpy" in sys.modules
-    if (many and not plain) or (value_serializer is None and is_array(values)):
+    if texts is not None:
+        packs = keys is None and not plain and _packs(texts)
+    else:
+        packs = value_serializer is None and is_array(values)
+    if packs:
         from .packed_columns import packed_columns_of
 
         return packed_columns_of(values, keys, headers, timestamps_ms, key_serializer)
@@ -216,6 +227,16 @@ def columns_of(
     return Columns(value_column, key_column, header_column, stamps, bounds, value_bounds, plain)
 
 
+def _packs(texts: Sequence[str]) -> bool:
+    """Is it faster to encode many of these texts at once? With keys it is not: few go to each partition."""
+    count = len(texts)
+    return (
+        count >= PACKED_TEXTS_MIN
+        and sys.modules.get("numpy") is not None
+        and sum(map(len, texts)) <= count * PACKED_TEXT_CHARACTERS_MAX
+    )
+
+
 def _places(columns: Columns, partitioner: Partitioner, count: int, available: Sequence[int]) -> list[int]:
     """Each record's partition, or `count`."""
     keys = columns.keys
@@ -229,26 +250,34 @@ def _places(columns: Columns, partitioner: Partitioner, count: int, available: S
     return [count if place is None else place for place in places]
 
 
-def _indexes(places: Sequence[int], count: int) -> list[list[int]]:
-    """Which records go to each place, from 0 to `count`."""
-    indexes: list[list[int]] = [[] for _ in range(count + 1)]
-    deque(map(list.append, map(indexes.__getitem__, places), range(len(places))), maxlen=0)
-    return indexes
+def _dealt(items: Sequence[T], places: Sequence[int], count: int) -> list[list[T]]:
+    """The items by place, from 0 to `count`."""
+    buckets: list[list[Any]] = [[] for _ in range(count + 1)]
+    deque(map(list.append, map(buckets.__getitem__, places), items), maxlen=0)
+    return buckets
 
 
-def _summed(sizes: Sequence[int]) -> Sequence[int]:
+def _summed(sizes: list[int]) -> Sequence[int]:
     """Where each record would begin and the last one end, if all of them lay one after the other."""
     width = _width(sizes)
     return _even_bounds(width, len(sizes)) if width else list(accumulate(sizes, initial=0))
 
 
-def _width(sizes: Sequence[int]) -> int:
+def _width(sizes: list[int]) -> int:
     """The size that all have; 0 if they differ."""
     return sizes[0] if sizes and sizes.count(sizes[0]) == len(sizes) else 0
 
 
 def _even_bounds(size: int, count: int) -> range:
     return range(0, size * count + 1, size)
+
+
+def _dealt_bounds(bounds: Sequence[int], places: Sequence[int], counts: list[int]) -> list[Sequence[int]]:
+    """The bounds of each place's records, of which there are `counts`."""
+    if isinstance(bounds, range):
+        return [_even_bounds(bounds.step, count) for count in counts]
+    sizes = list(map(sub, islice(bounds, 1, None), bounds))
+    return [_summed(dealt) for dealt in _dealt(sizes, places, len(counts) - 1)]
 
 
 def _lengths(items: Sequence[Value]) -> tuple[list[int], bool]:

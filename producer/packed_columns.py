@@ -1,6 +1,6 @@
-"""Records in columns of which the values are an array: what `columns.Columns` is for lists.
+"""Records in columns of which the values lie in a buffer: what `columns.Columns` is for lists.
 
-Needs numpy, and is imported only where there are arrays.
+Needs numpy, and is imported only where there are arrays, or much text.
 """
 
 from collections.abc import Iterable, Sequence

@@ -265,9 +265,9 @@ class Producer(OfOneProcess):
         """Send records in columns: the fastest way, and the same partitions as `send` would choose.
 
         `keys` and `headers` (also as `to_arrow` has them) have one entry for each value, `timestamps_ms` too,
-        or is one for all. Values and keys are sequences of what `send` takes (values that are text in ASCII
-        are encoded as one; so is other text, in 1,024 records or more, where numpy is loaded), or arrays, of
-        which no object is made for each record (but of keys over 64 bytes):
+        or is one for all. Values and keys are sequences of what `send` takes (values that are all text in
+        ASCII are encoded as one; where numpy is loaded, so are thousands of other short texts without keys),
+        or arrays, of which no object is made for each record (but of keys over 64 bytes):
 
         - numpy of any dtype but object: a record for each item, or row, of the first axis: its bytes in C
           order, little endian, in full width (the value b"ab" of `S5` with three zero bytes, a key without),
@@ -277,7 +277,7 @@ class Producer(OfOneProcess):
 
         Timestamps may be integers, numpy's datetime64, or Arrow's timestamps. A serializer is applied to each
         item of an array. What is missing (null, None, NA, NaT; in an array NaN, unless it is one of floats)
-        is null, also without one. Records from arrays and such texts share no batch with others.
+        is null, also without one. Records from arrays share no batch with others: do not mix small calls.
 
         Lists and arrays are not to be changed before this returns. Waits and raises like `send`; nothing is
         sent if any argument does not fit. If memory stays full, BufferFullError's `accepted` tells how many

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from tailrace.client.engine import Engine
 from tailrace.client.notice import Notice
 from tailrace.producer.delivery import Outcome
+from tailrace.producer.flushing import notice
 from tailrace.producer.producer import Producer
 from tailrace.protocol.errors import DeliveryFailedError, TailraceError, TimedOutError
 
@@ -30,7 +31,14 @@ class WatchedProducer(Producer):
 
     def notice(self, what: str) -> Notice:
         """For who waits for `what` as long as a delivery may take."""
-        return self._accumulator.waiters.notice(what, self._accumulator.delivery_timeout_s)
+        accumulator = self._accumulator
+        timeout_s = accumulator.delivery_timeout_s
+        return notice(self._engine, accumulator, what, timeout_s, otherwise="no answer so far")
+
+    @property
+    def obstacle(self) -> str:
+        """Why records are not acknowledged, as far as that is known."""
+        return str(self._accumulator.obstacle() or "no answer so far")
 
 
 class RemoteProducer(WatchedProducer):
@@ -116,6 +124,7 @@ class Producing:
             producer.send(self._spec.topic, b"", partition=partition)
             for partition in partitions[first:] + partitions[:first]
         ]
+        producer.flush(self._spec.timeout_s)  # whatever linger is
         for delivery in deliveries:
             delivery.result(self._spec.timeout_s)
 
@@ -239,6 +248,7 @@ class Producing:
                 if self._inbox.stopping:
                     stop_by = time.monotonic() + STOP_WITHIN_S if stop_by is None else stop_by
                     if time.monotonic() >= stop_by:
+                        self._error = self._error or producer.obstacle
                         return
                 continue
             return

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -27,10 +28,12 @@ UNACKED_WAIT_S: Final = 1.0
 """With acks=0, who reads is done when nothing more has been stored for so long."""
 _UNACKED_LOOK_S: Final = 0.1
 _CALL_MS: Final = 1_000
+RATE_LOOKS: Final = 4
+"""Clients tell four times a second how far they are, not just before a look: a rate is of so many looks."""
 
 
 class Progress(NamedTuple):
-    """How far it is; `seconds` since the start of the phase, rates since the last look."""
+    """How far it is; `seconds` since the start of the phase, rates of about the last second."""
 
     phase: Phase
     seconds: float
@@ -63,22 +66,35 @@ def prepare(admin: Admin, spec: Spec, topic: str | None) -> Spec:
     config: dict[str, str | int] = {}
     if not spec.verify and spec.mode != "consume":
         config["retention_bytes"] = RETENTION_BYTES // spec.partitions
-    admin.create_topic(name, spec.partitions, config=config)
+    admin.create_topic(name, spec.partitions, spec.replication_factor, config=config)
     return msgspec.structs.replace(spec, topic=name)
 
 
 class Runner:
-    """One test, on a topic that is there. `servers` are the cluster's processes by name."""
+    """One test, on a topic that is there. `servers` are the cluster's processes by name.
 
-    def __init__(self, spec: Spec, admin: Admin, servers: Mapping[str, int | None], report: Report) -> None:
+    `own`: nobody starts one of them again that ends.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        admin: Admin,
+        servers: Mapping[str, int | None],
+        report: Report,
+        *,
+        own: bool = False,
+    ) -> None:
         self._spec = spec
         self._admin = admin
         self._servers = Servers(servers)
+        self._own = own
         self._report = report
         self._crew = Crew(self._tick)
         self._phase: Phase = "connecting"
-        self._begun_at = self._looked_at = time.monotonic()
-        self._before = (0, 0)
+        self._begun_at = time.monotonic()
+        self._looks: deque[tuple[float, int, int]] = deque(maxlen=RATE_LOOKS)
+        """When, and how many were sent and read then."""
         self._start_ns = 0
         self._measured: list[Client] = []
         self._progressed = (0, 0.0)
@@ -266,8 +282,9 @@ class Runner:
 
     def _begin(self, phase: Phase) -> None:
         self._phase = phase
-        self._begun_at = self._looked_at = time.monotonic()
-        self._before = self._totals()
+        self._begun_at = time.monotonic()
+        self._looks.clear()
+        self._looks.append((self._begun_at, *self._totals()))
 
     def _totals(self) -> tuple[int, int]:
         clients = self._crew.clients
@@ -276,21 +293,25 @@ class Runner:
 
     def _tick(self) -> None:
         self._servers.look()
+        if self._own and self._servers.gone and not (self._problem or self._crew.stopping):
+            self._problem = f"{self._servers.gone[0]} has ended, and nobody starts it again"
+            self._crew.stop()
         now, (sent, read) = time.monotonic(), self._totals()
-        passed_s = max(1e-9, now - self._looked_at)
+        before, sent_before, read_before = self._looks[0]
+        passed_s = max(1e-9, now - before)
+        self._looks.append((now, sent, read))
         self._report(
             Progress(
                 self._phase,
                 now - self._begun_at,
                 sent,
                 read,
-                (sent - self._before[0]) / passed_s,
-                (read - self._before[1]) / passed_s,
+                (sent - sent_before) / passed_s,
+                (read - read_before) / passed_s,
                 self._recent_p99(),
                 self._crew.interrupted,
             )
         )
-        self._looked_at, self._before = now, (sent, read)
 
     def _recent_p99(self) -> float | None:
         """Of what each client told last."""

@@ -29,6 +29,8 @@ class Servers:
         self._cpu_s: dict[str, float] = {}
         self._rss: dict[str, int] = {}
         self._used: list[ServerUsage] | None = None
+        self.gone: list[str] = []
+        """Which have ended, at the last look."""
 
     def begin(self) -> None:
         """What is used from now on counts."""
@@ -39,10 +41,15 @@ class Servers:
 
     def look(self) -> None:
         """Note how much memory they take now."""
-        for name, pid in self._pids.items():
+        gone = []
+        for name in self._rss:
+            pid = self._pids[name]
             usage = None if pid is None else usage_of(pid)
-            if usage is not None and name in self._rss:
+            if usage is None:
+                gone.append(name)
+            else:
                 self._rss[name] = max(self._rss[name], usage.rss_anon)
+        self.gone = gone
 
     def end(self) -> None:
         """What is used from now on does not count any more. Once it has ended, that is it."""

@@ -12,6 +12,7 @@ from tailrace.protocol.limits import (
     MIB,
     PARTITIONS_PER_TOPIC_MAX,
     RECORD_BYTES_MAX,
+    REPLICATION_FACTOR_MAX,
 )
 from tailrace.protocol.text import plural
 
@@ -50,6 +51,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     producers: int = 1
     consumers: int = 1
     partitions: int = 1
+    replication_factor: int = 1
     record_bytes: int = 100
     records: int | None = None
     duration_s: float | None = None
@@ -154,6 +156,7 @@ def _check_sizes(spec: Spec) -> None:
         ("producers", spec.producers, CLIENTS_MAX),
         ("consumers", spec.consumers, CLIENTS_MAX),
         ("partitions", spec.partitions, PARTITIONS_PER_TOPIC_MAX),
+        ("replication_factor", spec.replication_factor, REPLICATION_FACTOR_MAX),
     ):
         if not 1 <= count <= most:
             raise InvalidArgumentError(f"{name} is {count}; it is 1 to {most}")

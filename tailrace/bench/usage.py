@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 from tailrace.transport.endpoint import split_tcp
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_ENDED: Final = "Z"
+"""Its parent has not asked for its exit code yet."""
 _LISTENING: Final = "0A"
 _HERE: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -28,6 +30,8 @@ def usage_of(pid: int) -> Usage | None:
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()
+    if fields[0] == _ENDED:
+        return None
     rss = [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:")]
     return Usage((int(fields[11]) + int(fields[12])) / _TICKS_PER_S, rss[0] if rss else 0)
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tailrace.client.admin import Admin
 
 Option = Callable[[Any], Any]
+DELETE_MS: Final = 5_000
+"""After an interrupt or an error the topic is not waited for longer, since perhaps nobody can delete it."""
 
 
 def _size(_: click.Context, __: click.Parameter, text: str) -> int:
@@ -37,11 +39,15 @@ _COMMON: Final[tuple[Option, ...]] = (
     click.option("--producers", metavar="P", type=int, default=1, show_default=True, help="Processes."),
     click.option(
         "--consumers", metavar="C", type=int, default=1, show_default=True,
-        help="Processes that read, for produce with --verify only; the partitions go round.",
+        help="Processes that read (after produce, if it is to --verify); the partitions go round.",
     ),
     click.option(
         "--partitions", metavar="N", type=int, default=1, show_default=True,
         help="Of the topic that is made.",
+    ),
+    click.option(
+        "--replication-factor", metavar="R", type=int, default=1, show_default=True,
+        help="Of the topic that is made: on so many nodes.",
     ),
     click.option(
         "--record-size", "record_bytes", metavar="SIZE", default="100", show_default=True, callback=_size,
@@ -85,7 +91,8 @@ _COMMON: Final[tuple[Option, ...]] = (
         "(TMPDIR), and removed in the end.",
     ),
     click.option(
-        "--nodes", type=click.IntRange(1, NODES_MAX), help="Of the cluster that is started.  [default: 1]",
+        "--nodes", type=click.IntRange(1, NODES_MAX),
+        help="Of the cluster that is started.  [default: as many as the replication factor]",
     ),
     timeout_option,
     click.option(
@@ -118,7 +125,7 @@ def _options(*more: Option) -> Option:
     """Those of all commands, with these among them."""
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed((*_COMMON[:6], *more, *_COMMON[6:])):
+        for option in reversed((*_COMMON[:7], *more, *_COMMON[7:])):
             command = option(command)
         return command
 
@@ -171,7 +178,7 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
     servers, nodes, topic, json_file, report_file = (
         options.pop(name) for name in ("bootstrap_servers", "nodes", "topic", "json_file", "report_file")
     )
-    _check_sense(mode, topic, servers, nodes, verify=options["verify"])
+    _check_sense(mode, topic, servers, nodes, options)
     require()
     if options["compression"] == "none":
         options["compression"] = None
@@ -180,8 +187,7 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
         if topic is None:
             check_shares(spec)
         _check_files(json_file, report_file)
-        with _cluster(servers, nodes or 1) as (bootstrap_servers, processes):
-            results = _measure(spec, bootstrap_servers, processes, topic)
+        results, unclean = _measure(spec, servers, nodes or spec.replication_factor, topic)
     except InvalidArgumentError as error:
         raise click.UsageError(_in_options(str(error))) from None
     try:
@@ -193,29 +199,59 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
         click.echo(f"Error: {results.problem}{results.doubt}", err=True)
     if results.verification is not None and not results.verification.holds:
         click.echo(results.verification.text(), err=True)
-    return _exit_code(results)
+    if unclean:
+        click.echo(f"Error: {unclean}", err=True)
+    return _exit_code(results) or (exit_codes.ERROR if unclean else exit_codes.OK)
 
 
 def _check_sense(
-    mode: "Mode", topic: str | None, servers: str | None, nodes: int | None, *, verify: bool
+    mode: "Mode", topic: str | None, servers: str | None, nodes: int | None, options: dict[str, Any]
 ) -> None:
     """No option is ignored."""
-    if topic is not None and servers is None:
-        raise click.UsageError("--topic is one of a running cluster: name that with --bootstrap-servers")
+    replicas = options["replication_factor"]
     if nodes is not None and servers is not None:
         raise click.UsageError(f"--nodes is for a cluster that is started here, not for that at {servers}")
-    if topic is not None and _is_given("partitions"):
-        raise click.UsageError(f"--partitions is for a topic that is made here: {topic} has its own")
+    if nodes is not None and nodes < replicas:
+        raise click.UsageError(f"--replication-factor {replicas} needs as many nodes: --nodes {replicas}")
     for name in ("consumers", "poll"):
-        if mode == "produce" and not verify and _is_given(name):
+        if mode == "produce" and not options["verify"] and _is_given(name):
             raise click.UsageError(f"--{name} is for what reads, as --verify does")
+    if topic is not None:
+        _check_topic(mode, topic, servers)
+
+
+def _check_topic(mode: "Mode", topic: str, servers: str | None) -> None:
+    if servers is None:
+        raise click.UsageError("--topic is one of a running cluster: name that with --bootstrap-servers")
+    if mode == "consume":
+        raise click.UsageError(
+            f"consume fills a topic of its own with what it reads: it leaves {topic} alone"
+        )
+    for name in ("partitions", "replication_factor"):
+        if _is_given(name):
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} is for a topic that is made here: {topic} has its own")
 
 
 def _is_given(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
-def _measure(spec: "Spec", servers: str, processes: dict[str, int | None], topic: str | None) -> "Results":
+def _measure(spec: "Spec", servers: str | None, nodes: int, topic: str | None) -> tuple["Results", str]:
+    """What came of it, and what the cluster that was started for it did not do cleanly; "" if nothing."""
+    results = None
+    try:
+        with _cluster(servers, nodes) as (bootstrap_servers, processes):
+            results = _measure_at(bootstrap_servers, processes, spec, topic)
+    except TailraceError as error:
+        if results is None:
+            raise
+        return results, str(error)
+    return results, ""
+
+
+def _measure_at(servers: str, processes: dict[str, int | None], spec: "Spec", topic: str | None) -> "Results":
+    """`processes` are those of the cluster, if it was started for this."""
     import msgspec
 
     from tailrace.bench.runner import Runner, prepare
@@ -224,18 +260,21 @@ def _measure(spec: "Spec", servers: str, processes: dict[str, int | None], topic
     spec = msgspec.structs.replace(spec, bootstrap_servers=servers)
     with admin_of(servers, spec.timeout_s) as admin:
         spec = prepare(admin, spec, topic)
+        whole, own = False, bool(processes)
         try:
             with reporting() as report:
-                return Runner(spec, admin, processes or find_nodes(admin), report).run()
+                results = Runner(spec, admin, processes or find_nodes(admin), report, own=own).run()
+            whole = not (results.interrupted or results.problem)
+            return results
         finally:
-            if topic is None:
-                _delete(admin, spec.topic)
+            if topic is None and not own:  # else the cluster goes, too
+                _delete(admin, spec.topic, None if whole else DELETE_MS)
 
 
-def _delete(admin: "Admin", topic: str) -> None:
+def _delete(admin: "Admin", topic: str, timeout_ms: int | None) -> None:
     """What was measured is not lost for that."""
     try:
-        admin.delete_topic(topic)
+        admin.delete_topic(topic, timeout_ms=timeout_ms)
     except TailraceError as error:
         click.echo(f"topic {topic} was not deleted: {error}", err=True)
 
@@ -258,7 +297,7 @@ def _in_options(message: str) -> str:
     """What does not fit, by the names that the command line has for it."""
     for name, option in (
         ("record_bytes", "--record-size"), ("batch_bytes", "--batch-size"), ("duration_s", "--duration"),
-        ("linger_ms", "--linger"),
+        ("linger_ms", "--linger"), ("replication_factor", "--replication-factor"),
     ):  # fmt: skip
         message = message.replace(name, option)
     first, _, rest = message.partition(" ")
@@ -268,6 +307,8 @@ def _in_options(message: str) -> str:
 
 def _check_files(*files: Path | None) -> None:
     """A long test is not to end with a path that cannot be written."""
+    if files[-1] is not None and str(files[-1]) == "-":
+        raise click.UsageError("--report is a page to open in a browser: name a file for it")
     for file in files:
         if file is not None and str(file) != "-" and not file.absolute().parent.is_dir():
             raise click.UsageError(f"{file}: there is no folder {file.absolute().parent}")

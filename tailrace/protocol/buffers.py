@@ -109,38 +109,70 @@ def pack_offsets(lengths: Sequence[int]) -> tuple[bytes, int]:
     return struct.pack(f"<{count + 1}i", *ends), ends[-1]
 
 
-def pack_bounds(spans: Sequence[Sequence[int]]) -> tuple[bytes, int]:
-    """The offsets of items that come in several runs, and where the last one ends.
+class Runs:
+    """The offsets of `count` items, of `size` bytes together, which come in runs that are counted already.
 
-    Each span, which is ascending, holds where its items begin and the last one ends, from any number on.
-    Raises BatchTooLargeError before an offset could pass a body's bound, and so int32.
+    Items of one width cost nothing, all others the 4 bytes each that they take in the body.
     """
-    size = sum(span[-1] - span[0] for span in spans)
-    if size > BATCH_BODY_BYTES_MAX:
-        raise BatchTooLargeError(f"a column of {size} bytes, at most {BATCH_BODY_BYTES_MAX} a batch")
-    first = spans[0]
-    if len(spans) == 1 and isinstance(first, range):
-        even = even_offsets(len(first) - 1, first.step)
-        if even is not None:
-            return even, size
-    packed = [bytes(_OFFSET_BYTES)]
-    end = 0
-    for span in spans:
-        packed.append(_shifted(span[1:], end - span[0]))
-        end += span[-1] - span[0]
-    return b"".join(packed), end
+
+    __slots__ = ("_parts", "count", "size")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.size = 0
+        self._parts: list[range | bytes] = []
+
+    def add(self, bounds: Sequence[int]) -> None:
+        """More items: where each begins and the last one ends, from any number on. Together below 2^31 bytes.
+
+        Either all of them are added, or none, if a signal handler raises meanwhile.
+        """
+        count, size = len(bounds) - 1, bounds[-1] - bounds[0]
+        merges, last = self.extends(bounds), self._parts[-1] if self._parts else None
+        part: range | bytes
+        if merges:
+            assert isinstance(last, range)
+            part = range(last.start, last.stop + size, last.step)
+        elif isinstance(bounds, range):
+            part = range(self.size + bounds.step, self.size + size + 1, bounds.step)
+        else:
+            part = _shifted(bounds[1:], self.size - bounds[0])
+        # Not a call from here on: signal handlers come at calls.
+        if merges:
+            self._parts[-1] = part
+        else:
+            self._parts += [part]
+        self.count += count
+        self.size += size
+
+    def extends(self, bounds: Sequence[int]) -> bool:
+        """Are they of the width of those before?"""
+        last = self._parts[-1] if self._parts else None
+        return isinstance(bounds, range) and isinstance(last, range) and last.step == bounds.step
+
+    def offsets(self) -> bytes:
+        """int32[count + 1], from 0."""
+        if len(self._parts) == 1 and isinstance(self._parts[0], range):
+            even = even_offsets(self.count, self._parts[0].step)
+            if even is not None:
+                return even
+        parts = [each if isinstance(each, bytes) else _int32s(each) for each in self._parts]
+        return b"".join((bytes(_OFFSET_BYTES), *parts))
 
 
 def _shifted(numbers: Sequence[int], by: int) -> bytes:
     """The numbers as int32, each moved by as much: in one addition, since none of the sums is negative."""
-    count = len(numbers)
     if numbers[-1] > _INT32_MAX:
-        return struct.pack(f"<{count}i", *map(add, numbers, repeat(by)))
-    packed = struct.pack(f"<{count}i", *numbers)
+        return _int32s(list(map(add, numbers, repeat(by))))
+    packed = _int32s(numbers)
     if not by:
         return packed
-    ones = int.from_bytes(_ONE * count, "little")
+    ones = int.from_bytes(_ONE * len(numbers), "little")
     return (int.from_bytes(packed, "little") + by * ones).to_bytes(len(packed), "little")
+
+
+def _int32s(numbers: Sequence[int]) -> bytes:
+    return struct.pack(f"<{len(numbers)}i", *numbers)
 
 
 def unpack_offsets(body: bytes, start: int, count: int, data_length: int, what: str) -> list[int]:

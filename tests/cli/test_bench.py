@@ -249,6 +249,32 @@ def test_a_client_is_killed(cluster: Cluster, start: Callable[..., Bench], all_g
     assert topics(cluster) == []
 
 
+def test_a_node_of_its_own_is_killed(start: Callable[..., Bench], tmp_path: Path) -> None:
+    """Nobody starts it again: it ends, and what was measured until then is told."""
+    files = ("--json", tmp_path / "figures.json", "--report", tmp_path / "report.html")
+    running = start("e2e", "--duration", "100s", "--rate", 1_000, "--verify", *files)
+    (node,) = [pid for pid, line in running.children().items() if " node " in line]
+    os.kill(node, signal.SIGKILL)
+    code, out, err = running.ended()
+    assert code == 1
+    assert re.match(r"\d+ records sent and read", out)
+    assert "Error: node 1 has ended, and nobody starts it again; nothing is verified\n" in err
+    assert "node-1 ended with SIGKILL" in err
+    assert json.loads((tmp_path / "figures.json").read_text())["problem"].startswith("node 1 has ended")
+    assert "<svg" in (tmp_path / "report.html").read_text()
+
+
+def test_as_many_nodes_as_replicas(start: Callable[..., Bench]) -> None:
+    """Whatever linger is: who is not measured yet does not wait for it."""
+    sizes = ("--records", 1_000, "--linger", 1_000_000, "--batch-size", "1KiB")
+    running = start("produce", "--replication-factor", 2, *sizes, "--json", "-")
+    code, out, err = running.ended()
+    assert code == 0, err
+    figures = json.loads(out)
+    assert figures["spec"]["replication_factor"] == 2
+    assert [server["name"] for server in figures["servers"]] == ["coordinator", "node 1", "node 2"]
+
+
 @pytest.mark.parametrize("how", [("e2e", "--rate", 500), ("produce",)])
 def test_a_node_that_stays_away_is_told_of(start: Callable[..., Bench], how: tuple[object, ...]) -> None:
     """And Ctrl-C ends it all the same, twice also what waits to be verified."""
@@ -348,6 +374,11 @@ def stored(admin: Admin, topic: str) -> int:
         (("e2e", "-b", "localhost:1", "--topic", "t", "--partitions", "1"), "t has its own"),
         (("produce", "--consumers", "1"), "--consumers is for what reads, as --verify does"),
         (("produce", "--poll"), "--poll is for what reads, as --verify does"),
+        (("consume", "-b", "localhost:1", "--topic", "mine"), "it leaves mine alone"),
+        (("produce", "--replication-factor", "3", "--nodes", "2"), "needs as many nodes: --nodes 3"),
+        (("produce", "--replication-factor", "0"), "--replication-factor is 0; it is 1 to 16"),
+        (("e2e", "-b", "localhost:1", "--topic", "t", "--replication-factor", "1"), "t has its own"),
+        (("produce", "--report", "-"), "name a file for it"),
         (("sum",), "No such command 'sum'"),
     ],
 )
@@ -425,8 +456,8 @@ def test_a_failed_verification_is_loud(
         examples=["record 3 of producer 0: acknowledged, and never read"],
     )  # fmt: skip
 
-    def measured(spec: Spec, *_: object) -> Results:
-        return results_of(spec, [], 0, [], interrupted=False, verification=verdict)
+    def measured(spec: Spec, *_: object) -> tuple[Results, str]:
+        return results_of(spec, [], 0, [], interrupted=False, verification=verdict), ""
 
     monkeypatch.setattr(bench, "_measure", measured)
     arguments = ["bench", "produce", "-b", "127.0.0.1:1", "--verify"]

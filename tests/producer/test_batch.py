@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tailrace.producer.arguments import texts_of
-from tailrace.producer.batch import SPAN_RECORDS_MIN, UNSTAMPED, Batch
+from tailrace.producer.batch import RUN_RECORDS_MIN, UNSTAMPED, Batch
 from tailrace.producer.columns import columns_of
 from tailrace.producer.delivery import Outcome
 from tailrace.protocol.compression import Compression
@@ -34,14 +34,14 @@ steps = st.lists(
 def bounds_of(values: Sequence[bytes | str], first: int) -> Sequence[int]:
     """Where each begins and the last ends, from `first` on."""
     ends = list(accumulate(map(len, values), initial=first))
-    step = len(values[0]) if values else 0
+    step = len(values[0])
     even = range(first, ends[-1] + 1, step) if step else ends
     return even if list(even) == ends else ends
 
 
-@pytest.mark.parametrize("few", [1, 3, SPAN_RECORDS_MIN])
+@pytest.mark.parametrize("few", [1, 3, RUN_RECORDS_MIN])
 def test_values_of_one_size_and_others_at_their_times(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tailrace.producer.batch.SPAN_RECORDS_MIN", few)
+    monkeypatch.setattr("tailrace.producer.batch.RUN_RECORDS_MIN", few)
     check_values_of_one_size_and_others()
 
 
@@ -71,7 +71,7 @@ def check_values_of_one_size_and_others(steps: list[Step], first: int, roomy: bo
             stamps += times if kind == "timed" else [number] * len(values)
         elif kind == "torn":
             batch.mark_time(len(expected) + count, number)
-            batch._span(bounds_of([b"ab"] * count, first), count)
+            batch.runs.add(bounds_of([b"ab"] * (count + 1), first))
             batch.torn = True
             batch.mend()
     assert batch.length == len(expected)
@@ -80,6 +80,23 @@ def check_values_of_one_size_and_others(steps: list[Step], first: int, roomy: bo
         found = decode(joined(batch.frame()))
         assert found.values == expected
         assert list(found.timestamps) == stamps
+
+
+@pytest.mark.parametrize("values", [[b"x" * (at % 7) for at in range(100)], [b"1234"] * 100])
+def test_what_was_counted_is_not_counted_again(values: list[bytes]) -> None:
+    columns = columns_of(values, None, None, 0, serializers=(None, None))
+    whole, parts = (Batch(Outcome("t", 0), bytes(16), 0, 0.0, 0.0) for _ in range(2))
+    columns.pour(whole, 0, kept=True)
+    for start in (0, 70):
+        columns.cut(start, start + 70).pour(parts, 0, kept=True)
+    assert whole.runs.count == len(values)
+    assert parts.runs.count == (70 if len(set(values)) > 1 else len(values)), "those of a few are"
+    for batch in (whole, parts):
+        for _ in range(2):  # encoding may be interrupted, and done again
+            column: Any = batch._value_column()
+            assert column.lengths() == list(map(len, values))
+        batch.encode(Compression.NONE, UNSTAMPED)
+        assert batch.runs.count == 0, "it goes with the values"
 
 
 def test_no_object_is_made_for_each_text() -> None:

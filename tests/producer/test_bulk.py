@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from operator import mul
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -35,9 +36,9 @@ records = st.lists(
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_count_as_many() -> Iterator[None]:
-    """The bounds of few values are kept, too."""
+    """How large few values are is kept, too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tailrace.producer.batch.SPAN_RECORDS_MIN", 1)
+        patch.setattr("tailrace.producer.batch.RUN_RECORDS_MIN", 1)
         yield
 
 
@@ -167,6 +168,24 @@ def test_pieces_are_all_records_in_order_and_within_memory(sizes: Sequence[int],
     for piece in pieces:
         assert piece.memory <= memory or piece.record_count == 1
         assert piece.memory == sum(sizes_of(piece)) + RECORD_OVERHEAD_BYTES * piece.record_count
+
+
+@pytest.mark.parametrize("at", [0, 1_023, 1_024, 2_047, 2_999])
+def test_a_record_that_is_too_large_is_found_wherever_it_is(at: int) -> None:
+    values = [b"x" * (number % 3) for number in range(3_000)]
+    values[at] = bytes(4_001)
+    columns = columns_of(values, None, None, None, serializers=(None, None))
+    assert columns.larger_than(4_000) == 4_001
+    assert columns.larger_than(4_001) == 0
+    assert columns_of([b"1234"] * 9, None, None, None, serializers=(None, None)).larger_than(4) == 0
+
+
+def test_a_list_that_changes_later_does_not_matter() -> None:
+    for values in ([b"a", b"bcd"], ["a", "bcd"], ["ä", "bcd"]):
+        columns: Any = columns_of(values, None, None, None, serializers=(None, None))
+        before = list(columns.values)
+        values.reverse()
+        assert columns.values == before
 
 
 def test_a_piece_has_a_bounded_number_of_records() -> None:

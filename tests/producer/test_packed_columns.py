@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tailrace.producer.accumulator import Accumulator
 from tailrace.producer.batch import Batch
 from tailrace.producer.bulk import accept, pieces_of
-from tailrace.producer.columns import PACKED_TEXTS_MIN, Columns, columns_of
+from tailrace.producer.columns import PACKED_TEXT_CHARACTERS_MAX, PACKED_TEXTS_MIN, Columns, columns_of
 from tailrace.producer.delivery import ManyDelivery
 from tailrace.producer.packed_columns import PackedColumns
 from tailrace.producer.partitioner import Partitioner
@@ -43,9 +43,9 @@ rows_of_any_length = st.lists(
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_count_as_many() -> Iterator[None]:
-    """The bounds of few values are kept, too."""
+    """How large few values are is kept, too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tailrace.producer.batch.SPAN_RECORDS_MIN", 1)
+        patch.setattr("tailrace.producer.batch.RUN_RECORDS_MIN", 1)
         yield
 
 
@@ -217,14 +217,13 @@ def test_many_texts_are_what_their_bytes_are(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @settings(deadline=None)
-@given(calls=st.lists(german, max_size=4), keyed=st.booleans(), partitions=st.integers(1, 3))
-def check_many_texts(calls: list[list[str]], keyed: bool, partitions: int) -> None:
+@given(calls=st.lists(german, max_size=4), partitions=st.integers(1, 3))
+def check_many_texts(calls: list[list[str]], partitions: int) -> None:
 
     def records_of(calls: Sequence[Sequence[str | bytes]]) -> list[Row]:
         accumulator, topic = opened(partitions, compresses=False)
         for values in calls:
-            keys = [b"%d" % (place % 5) for place in range(len(values))] if keyed else None
-            accept(accumulator, topic, None if keyed else 0, PARTITIONER, columns(values, keys))
+            accept(accumulator, topic, 0, PARTITIONER, columns(values))
         return [(batch.partition, *row) for batch in collected(accumulator) for row in stored(batch)]
 
     found, expected = (records_of(sent) for sent in (calls, [list(map(str.encode, call)) for call in calls]))
@@ -238,8 +237,13 @@ def test_no_object_is_made_for_each_of_many_texts(monkeypatch: pytest.MonkeyPatc
     assert made.values.items() == [text.encode() for text in texts]
     assert isinstance(columns(texts[1:]), Columns), "a few are not worth a batch of their own"
     assert isinstance(columns(["plain"] * len(texts)), Columns)
-    monkeypatch.delitem(sys.modules, "numpy")
+    assert isinstance(columns(texts, ["key"] * len(texts)), Columns), "few go to each partition"
+    assert isinstance(columns(["ü" * PACKED_TEXT_CHARACTERS_MAX] * len(texts)), PackedColumns)
+    assert isinstance(columns(["ü" * (PACKED_TEXT_CHARACTERS_MAX + 1)] * len(texts)), Columns)
+    monkeypatch.setitem(sys.modules, "numpy", None)
     assert isinstance(columns(texts), Columns), "numpy is used, but not imported for that"
+    monkeypatch.delitem(sys.modules, "numpy")
+    assert isinstance(columns(texts), Columns)
 
 
 def test_text_that_no_utf8_can_hold_is_told_with_its_place() -> None:

@@ -5,6 +5,7 @@ import random
 import struct
 import sys
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
@@ -389,3 +390,25 @@ def test_offsets_are_checked_alike_with_and_without_numpy(
 
 def test_kinds_are_dense() -> None:
     assert [int(kind) for kind in columns.Kind] == list(range(1, 15))
+
+
+@given(
+    runs=st.lists(
+        st.lists(st.integers(0, 9), min_size=1, max_size=9)
+        | st.integers(1, 3).map(lambda width: [width] * 5),
+        max_size=9,
+    ),
+    first=st.sampled_from((0, 7, 2**31 - 20, 2**40)),
+)
+def test_offsets_of_runs(runs: list[list[int]], first: int) -> None:
+    offsets = buffers.Runs()
+    for lengths in runs:
+        bounds: Sequence[int] = list(itertools.accumulate(lengths, initial=first))
+        if lengths[0] and len(set(lengths)) == 1:
+            bounds = range(bounds[0], bounds[-1] + 1, lengths[0])
+        offsets.add(bounds)
+    lengths = [length for lengths in runs for length in lengths]
+    assert (offsets.count, offsets.size) == (len(lengths), sum(lengths))
+    assert offsets.offsets() == struct.pack(
+        f"<{len(lengths) + 1}i", *itertools.accumulate(lengths, initial=0)
+    )
