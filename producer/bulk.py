@@ -64,7 +64,7 @@ def accept_piece(
     piece: Records,
 ) -> list[Span]:
     """Put a piece into batches, after waiting for memory for all of it. Raises like `Accumulator.append`."""
-    shares = shares_of(piece, partition, partitioner, topic.count, topic.available)
+    shares = shares_of(piece, partition, partitioner, topic)
     now = monotonic()
     spans: list[Span] = []
     try:
@@ -97,19 +97,16 @@ def pieces_of(columns: Records, memory: int) -> Iterator[Records]:
 
 
 def shares_of(
-    piece: Records, partition: int | None, partitioner: Partitioner, count: int, available: Sequence[int]
+    piece: Records, partition: int | None, partitioner: Partitioner, topic: TopicBuffers
 ) -> list[tuple[int, Records]]:
-    """Which of a topic's `count` partitions get which of the records, each in their order."""
+    """Which of a topic's partitions get which of the records, each in their order."""
     if partition is not None:
         return [(partition, piece)]
     if partitioner.key_hash is not None and piece.keys is None:
         return [(STICKY, piece)]
-    if count == 1 and partitioner.key_hash is not None:
+    if topic.count == 1 and partitioner.key_hash is not None:
         return [(0, piece)]
-    return [
-        (place if place < count else STICKY, share)
-        for place, share in piece.dealt(partitioner, count, available)
-    ]
+    return piece.dealt(partitioner, topic.count, topic.available, topic.sticky)
 
 
 def pour(

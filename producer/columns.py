@@ -58,8 +58,10 @@ class Records(Protocol):
     def cut(self, start: int, stop: int) -> Self:
         """The records from `start` to before `stop`."""
 
-    def dealt(self, partitioner: Partitioner, count: int, available: Sequence[int]) -> list[tuple[int, Self]]:
-        """The records by partition, each in their order; partition `count`: the sticky one."""
+    def dealt(
+        self, partitioner: Partitioner, count: int, available: Sequence[int], sticky: int
+    ) -> list[tuple[int, Self]]:
+        """The records by partition, each in their order; those that have no key go to `sticky`."""
 
     def pour(self, batch: Batch, time_ms: int, *, kept: bool) -> None:
         """Add all to a batch, by `time_ms` if they have no timestamps.
@@ -138,10 +140,10 @@ class Columns(NamedTuple):
         )
 
     def dealt(
-        self, partitioner: Partitioner, count: int, available: Sequence[int]
+        self, partitioner: Partitioner, count: int, available: Sequence[int], sticky: int
     ) -> list[tuple[int, "Columns"]]:
-        """The records by partition, each in their order; partition `count`: the sticky one."""
-        places = _places(self, partitioner, count, available)
+        """The records by partition, each in their order; those that have no key go to `sticky`."""
+        places = _places(self, partitioner, count, available, sticky)
         values = _dealt(self.values, places, count)
         keys = None if self.keys is None else _dealt(self.keys, places, count)
         headers = None if self.headers is None else _dealt(self.headers, places, count)
@@ -161,7 +163,7 @@ class Columns(NamedTuple):
                     self.texts,
                 ),
             )
-            for place in range(count + 1)
+            for place in range(count)
             if values[place]
         ]
 
@@ -237,8 +239,10 @@ def _packs(texts: Sequence[str]) -> bool:
     )
 
 
-def _places(columns: Columns, partitioner: Partitioner, count: int, available: Sequence[int]) -> list[int]:
-    """Each record's partition, or `count`."""
+def _places(
+    columns: Columns, partitioner: Partitioner, count: int, available: Sequence[int], sticky: int
+) -> list[int]:
+    """Each record's partition."""
     keys = columns.keys
     if partitioner.key_hash is None:
         chosen = keys if keys is not None else repeat(None, columns.record_count)
@@ -247,12 +251,12 @@ def _places(columns: Columns, partitioner: Partitioner, count: int, available: S
     if all(keys):
         return list(map(mod, map(partitioner.key_hash, keys), repeat(count)))  # type: ignore[arg-type]
     places = map(partitioner.place, keys, repeat(count), repeat(available))
-    return [count if place is None else place for place in places]
+    return [sticky if place is None else place for place in places]
 
 
 def _dealt(items: Sequence[T], places: Sequence[int], count: int) -> list[list[T]]:
-    """The items by place, from 0 to `count`."""
-    buckets: list[list[Any]] = [[] for _ in range(count + 1)]
+    """The items by place, from 0 to before `count`."""
+    buckets: list[list[Any]] = [[] for _ in range(count)]
     deque(map(list.append, map(buckets.__getitem__, places), items), maxlen=0)
     return buckets
 
@@ -277,7 +281,7 @@ def _dealt_bounds(bounds: Sequence[int], places: Sequence[int], counts: list[int
     if isinstance(bounds, range):
         return [_even_bounds(bounds.step, count) for count in counts]
     sizes = list(map(sub, islice(bounds, 1, None), bounds))
-    return [_summed(dealt) for dealt in _dealt(sizes, places, len(counts) - 1)]
+    return [_summed(dealt) for dealt in _dealt(sizes, places, len(counts))]
 
 
 def _lengths(items: Sequence[Value]) -> tuple[list[int], bool]:

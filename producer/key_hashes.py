@@ -23,8 +23,10 @@ _WIDTH_MAX: Final = 64
 """Bytes of the longest key up to which columns are hashed byte by byte; beyond, key by key."""
 
 
-def places_of(keys: Packed, partitioner: Partitioner, count: int, available: Sequence[int]) -> Places:
-    """Each key's partition of `count`; `count` itself for what goes where records without a key go."""
+def places_of(
+    keys: Packed, partitioner: Partitioner, count: int, available: Sequence[int], sticky: int
+) -> Places:
+    """Each key's partition of `count`; `sticky` for what counts as no key."""
     key_hash = partitioner.key_hash
     if key_hash is None:
         chosen = map(partitioner.choose, keys.items(), repeat(count), repeat(available))
@@ -32,7 +34,7 @@ def places_of(keys: Packed, partitioner: Partitioner, count: int, available: Seq
     places: Places = (hashes_of(keys, key_hash) % np.uint32(count)).astype(np.uint16)
     absent = _absent(keys, partitioner.empty_is_key)
     if absent is not None:
-        places[absent] = count
+        places[absent] = sticky
     return places
 
 

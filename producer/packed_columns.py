@@ -84,13 +84,13 @@ class PackedColumns:
         return self.ends()[-1] + RECORD_OVERHEAD_BYTES * self.record_count
 
     def dealt(
-        self, partitioner: Partitioner, count: int, available: Sequence[int]
+        self, partitioner: Partitioner, count: int, available: Sequence[int], sticky: int
     ) -> list[tuple[int, "PackedColumns"]]:
-        """The records by partition, each in their order; partition `count`: the sticky one."""
+        """The records by partition, each in their order; those that have no key go to `sticky`."""
         keys = nulls(self.record_count) if self.keys is None else self.keys
-        places = places_of(keys, partitioner, count, available)
+        places = places_of(keys, partitioner, count, available, sticky)
         order = np.argsort(places, kind="stable")
-        stops = np.cumsum(np.bincount(places, minlength=count + 1)).tolist()
+        stops = np.cumsum(np.bincount(places, minlength=count)).tolist()
         shares = [
             (place, start, stop) for place, (start, stop) in enumerate(pairwise([0, *stops])) if stop > start
         ]

@@ -388,6 +388,10 @@ def _compressed(
 ) -> tuple[Compression, Iterable[bytes], int]:
     """The compressed body, or the plain one where that is not larger."""
     plain = b"".join(parts)
+    if len(plain) != size:
+        raise InvalidArgumentError(
+            f"{len(plain)} bytes where {size} were counted: items have changed meanwhile"
+        )
     packed = compress(codec, plain)
     if SIZE_PREFIX.size + len(packed) >= size:
         return Compression.NONE, [plain], size

@@ -110,7 +110,7 @@ def test_keys_of_numpy_are_what_send_would_get(items: list[bytes], kind: str) ->
     for keys in (array, array[::-2]):
         assert packed_of("keys", keys).items() == keys.tolist()
         partitioner = Partitioner("crc32")
-        places = places_of(packed_of("keys", keys), partitioner, 7, ()).tolist()
+        places = places_of(packed_of("keys", keys), partitioner, 7, (), 7).tolist()
         assert places == [7 if not key else partitioner.place(key, 7, ()) for key in keys.tolist()]
 
 

@@ -113,6 +113,8 @@ def test_every_record_goes_where_it_belongs(
         assert [row for row in found[partition] if row[1]] == [
             row for row in keyed if crc32(row[1] or b"") % partitions == partition
         ]
+        following = iter(expected)
+        assert all(row in following for row in found[partition]), "in their order, with keys or without"
     everything = [row for records in found for row in records]
     assert sorted(map(repr, everything)) == sorted(map(repr, expected))
     if partitions == 1:

@@ -27,7 +27,7 @@ PARTITIONERS = (Partitioner("crc32"), Partitioner("murmur2"), Partitioner(last_b
 )
 def test_keys_of_any_length(keys: list[bytes | None], count: int, partitioner: Partitioner) -> None:
     expected = [partitioner.place(key, count, ()) for key in keys]
-    found = places_of(packed_items(keys), partitioner, count, ()).tolist()
+    found = places_of(packed_items(keys), partitioner, count, (), count).tolist()
     assert found == [count if place is None else place for place in expected]
 
 
@@ -37,11 +37,11 @@ def test_keys_of_one_width(option: PartitionerOption, width: int) -> None:
     partitioner = Partitioner(option)
     rows = np.random.default_rng(width).integers(0, 256, (50, width), np.uint8)
     expected = [partitioner.place(row.tobytes(), 12, ()) for row in rows]
-    found = places_of(Packed(rows.reshape(-1), 50, width), partitioner, 12, ()).tolist()
+    found = places_of(Packed(rows.reshape(-1), 50, width), partitioner, 12, (), 12).tolist()
     assert found == [12 if place is None else place for place in expected]
 
 
 @pytest.mark.parametrize("make", [lambda: packed_items([]), lambda: Packed(np.zeros(0, np.uint8), 0, 8)])
 def test_no_keys_at_all(make: Callable[[], Packed]) -> None:
     for partitioner in PARTITIONERS:
-        assert places_of(make(), partitioner, 3, ()).tolist() == []
+        assert places_of(make(), partitioner, 3, (), 3).tolist() == []
