@@ -13,6 +13,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,6 +160,9 @@ def main() -> None:
     parser.add_argument("--cold", action="store_true", help="do not touch the memory first")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options = parser.parse_args()
+    missing = [name for name in ("pytest", "hdrh", "pyarrow") if find_spec(name) is None]
+    if missing:
+        parser.error(f"{', '.join(missing)} missing: pip install -e '.[dev]'")
     found: list[dict[str, Any]] = []
     missed = 0
     if not options.cold:

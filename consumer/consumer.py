@@ -99,7 +99,7 @@ class Consumer(Positions, OfOneProcess):
 
     Raises InvalidArgumentError (unknown options with a did-you-mean), ConnectionFailedError with each
     address and why it failed, UnknownTopicError with similar names, DataFolderError for an offset
-    store that is in use. Names and defaults are kafka-python's where they mean the same.
+    store that is in use. Names are kafka-python's where they mean the same, defaults not always.
     """
 
     _open: Callable[..., Engine] = Engine

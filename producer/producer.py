@@ -79,8 +79,8 @@ class Producer(OfOneProcess):
     `max_request_size` bounds one record, in bytes. `request_timeout_ms` is how long a node's answer is
     waited for before a batch is sent again. `client_id` names the producer in logs and errors.
 
-    Raises InvalidArgumentError (unknown options with a did-you-mean). Names and defaults are
-    kafka-python's where they mean the same.
+    Raises InvalidArgumentError (unknown options with a did-you-mean). Names are kafka-python's where they
+    mean the same; defaults are not always: it has linger_ms=0, batch_size=16384, and Java's partitioner.
     """
 
     _blocks = True

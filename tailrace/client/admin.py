@@ -126,12 +126,14 @@ class Admin(GroupAdmin, PlacementAdmin, OfOneProcess):
         replication_factor: int = 1,
         config: Mapping[str, str | int] | None = None,
         *,
+        exist_ok: bool = False,
         timeout_ms: int | None = None,
     ) -> TopicDescription:
         """Create a topic, and return when it can be written.
 
-        `config` has the keys of `TopicDescription.config`. When a reply was lost and the retry finds
-        the topic exactly as it was asked for, that counts as created.
+        `config` has the keys of `TopicDescription.config`. With `exist_ok` a topic that is there already is
+        left as it is, and described. When a reply was lost and the retry finds the topic exactly as it was
+        asked for, that counts as created.
 
         Raises TopicExistsError, InvalidTopicError, InvalidConfigError, LimitExceededError;
         NotEnoughNodesError after NODES_AWAITED_S (`ready(nodes=N)` waits longer); TimedOutError when
@@ -159,9 +161,11 @@ class Admin(GroupAdmin, PlacementAdmin, OfOneProcess):
         try:
             reply = self._create(request, deadline)
         except TopicExistsError:
-            if attempts == 1:
+            if attempts == 1 and not exist_ok:
                 raise
             topic = self.describe_topic(name, timeout_ms=_left_ms(deadline))
+            if exist_ok:
+                return topic
             if not _as_asked(topic, partitions, replication_factor, settings):
                 raise
             ends = dict.fromkeys((TopicPartition(name, index) for index in range(partitions)), LATEST)

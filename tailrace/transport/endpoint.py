@@ -50,7 +50,7 @@ def diagnose(endpoint: str) -> str:
     """Why nobody answers at `endpoint`, in a few words, found out by a plain connect (at most 1 s)."""
     try:
         with _plain_connect(endpoint):
-            return "it accepts connections but does not answer: not a Tailrace process, or a stopped one"
+            return "it accepts connections but does not answer: no Tailrace process (yet), or a stopped one"
     except socket.gaierror:
         return "no such host"
     except TimeoutError:

@@ -143,6 +143,8 @@ def test_logs_are_described_with_names_and_sizes(admin, address) -> None:
 
 def test_what_the_coordinator_refuses(admin) -> None:
     admin.create_topic("flights")
+    there = admin.create_topic("flights", partitions=99, exist_ok=True)
+    assert there == admin.describe_topic("flights"), "it is left as it is"
     with pytest.raises(TopicExistsError, match="flights"):
         admin.create_topic("flights")
     with pytest.raises(InvalidTopicError, match="a/b"):

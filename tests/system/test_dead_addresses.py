@@ -84,9 +84,9 @@ def a_node() -> Iterator[str]:
 Place = Callable[[], AbstractContextManager[str]]
 PLACES: dict[Place, str] = {
     nothing: "connection refused: no process listens there",
-    silence: "it accepts connections but does not answer: not a Tailrace process, or a stopped one",
-    another_protocol: "it accepts connections but does not answer: not a Tailrace process, or a stopped one",
-    a_stopped_coordinator: "does not answer: not a Tailrace process, or a stopped one",
+    silence: "it accepts connections but does not answer: no Tailrace process (yet), or a stopped one",
+    another_protocol: "accepts connections but does not answer: no Tailrace process (yet), or a stopped one",
+    a_stopped_coordinator: "does not answer: no Tailrace process (yet), or a stopped one",
     a_node: "answered, but not as a coordinator",
 }
 
