@@ -9,15 +9,13 @@ import threading
 from collections.abc import Callable, Sequence
 from math import inf
 from time import monotonic, sleep
-from typing import Final
 
 from tailrace.protocol.cluster import TopicInfo
 from tailrace.protocol.errors import TailraceError
-from tailrace.protocol.limits import KIB
 from tailrace.protocol.record import Headers
 
 from .alarm import AT_ONCE, Alarm
-from .batch import ADDING, RECORD_OVERHEAD_BYTES, UNSTAMPED, Batch, Stamp, advance
+from .batch import ADDING, RECORD_OVERHEAD_BYTES, RESERVE_BYTES_FIRST, UNSTAMPED, Batch, Stamp, advance
 from .clock import Clock
 from .delivery import Delivery, Outcome
 from .encoder import Encoder
@@ -27,9 +25,6 @@ from .reentrance import owned
 from .refusals import memory_full, too_large
 from .topics import NOWHERE, TopicBuffers
 from .waiters import Waiters
-
-RESERVE_BYTES_FIRST: Final = 16 * KIB
-"""Memory that an open batch takes at first; then as much again, until it is full."""
 
 
 class Accumulator:
@@ -103,7 +98,7 @@ class Accumulator:
                         batch.mend()
                     index = len(batch.values)
                     if timestamp_ms is None:
-                        self.stamp(batch, index, now)
+                        self.clock.stamp(batch, index, now)
                     elif timestamp_ms != batch.time_ms:
                         batch.mark_time(index, timestamp_ms)
                     batch.add_other_columns(index, key, headers or ())
@@ -168,6 +163,9 @@ class Accumulator:
         self.alarm.set(now + self.linger_s)  # first: what interrupts before this opens nothing
         outcome = Outcome(topic.name, partition, notice=self.waiters.notice_of_delivery)
         batch = Batch(outcome, topic.topic_id, partition, now, now + self.delivery_timeout_s)
+        self.check()  # this may be a forked child by now; not a call from here on
+        if topic.open[partition] is not NOWHERE:
+            topic.shelf += (topic.open[partition],)
         topic.open[partition] = batch
         self._open[batch] = topic
         return batch
@@ -182,51 +180,50 @@ class Accumulator:
         """Nothing more fits into the batch. The lock is held; `announce` must follow."""
         self.alarm.set(AT_ONCE)
         self._seal(batch, topic)
-        self.encoder.encode_early(batch, self.used_bytes)
+        if batch in self._open:  # it waits for an older one
+            batch.own()
+        else:
+            self.encoder.encode_early(batch, self.used_bytes)
 
     def _seal(self, batch: Batch, topic: TopicBuffers) -> None:
-        """Nothing more goes into the batch; the I/O thread takes it from here."""
+        """Nothing more goes into the batch; the I/O thread takes it from here, behind those opened before it.
+
+        If records are just being added to one of these, in an outer call of this thread, it stays open.
+        """
+        for older in topic.before(batch) if topic.shelf else ():
+            if older.room == ADDING:
+                topic.set_aside(batch)
+                return
+            self._seal(older, topic)
         if batch.torn:
             batch.mend()
         partition, filled, count = batch.partition, batch.filled, batch.length
-        next_sticky = topic.sticky
-        if partition == topic.sticky:
-            next_sticky = topic.rotation.turn(topic.count, topic.available)
+        next_sticky = topic.sticky_after(partition)
         foreseen = topic.foreseen.get(partition, UNSTAMPED)
         following = Stamp(foreseen.identity, advance(foreseen.sequence, count))
+        shelf, rest = topic.shelf, topic.shelf and topic.shelf_without(batch)
 
         # Not a call from here on: signal handlers come at calls, so before all this or after. What one sends
         # may have gone into the batch, or have sealed it.
         if batch not in self._open:
             return
-        if batch.taken - batch.room != filled:
+        if batch.taken - batch.room != filled or topic.shelf is not shelf:
             self._seal(batch, topic)
             return
         self.used_bytes -= batch.room
         batch.size = batch.taken - batch.room
         batch.count = count
         batch.generation = self._generation
-        topic.open[partition] = NOWHERE
-        topic.sticky = next_sticky
+        topic.shelf = rest
+        if topic.open[partition] is batch:
+            topic.open[partition] = NOWHERE
+            topic.sticky = next_sticky
         del self._open[batch]
         if foreseen is not UNSTAMPED:
             batch.foreseen = foreseen
             topic.foreseen[partition] = following
-        if count:
-            self._sealed += [batch]
-        else:
-            self.used_bytes -= batch.size
-
-    def stamp(self, batch: Batch, index: int, now: float) -> None:
-        """Record `index`, the one being added, is of now. Due at `batch.tick`; the lock is held."""
-        if batch.torn:
-            batch.mend()
-        clock = self.clock
-        if now >= clock.tick:
-            clock.read(now)
-        if batch.time_ms != clock.time_ms:
-            batch.mark_time(index, clock.time_ms)
-        batch.tick = clock.tick
+        self._sealed += [batch] if count else []
+        self.used_bytes -= 0 if count else batch.size
 
     def open_topic(self, info: TopicInfo, start: int) -> TopicBuffers:
         """The buffers of a topic; made now, unless another thread was faster."""
@@ -337,7 +334,7 @@ class Accumulator:
                     topic.update(info)
                     continue
                 self.topics.pop(topic.name).gone = True
-                for batch in [batch for batch in topic.open if batch is not NOWHERE]:
+                for batch in [each for each in (*topic.shelf, *topic.open) if each is not NOWHERE]:
                     self._seal(batch, topic)
 
     def unresolved(self) -> bool:

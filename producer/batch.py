@@ -12,6 +12,7 @@ from tailrace.protocol.buffers import PackedItems, PackedTimestamps, Runs, pack_
 from tailrace.protocol.columns import Items, encode_parts
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.limits import KIB
 from tailrace.protocol.parts import Parts, ascii_in_parts
 from tailrace.protocol.record import Headers
 
@@ -37,6 +38,8 @@ the count of its headers."""
 ADDING: Final = -2
 """A batch's `room` while records are added to it, which takes several steps: what a signal handler or a
 finalizer sends meanwhile, in the same thread, goes into another one behind it."""
+RESERVE_BYTES_FIRST: Final = 16 * KIB
+"""Memory that an open batch takes at first; then as much again, until it is full."""
 BATCH_OVERHEAD_BYTES: Final = 512
 """At most what a batch has besides its records: header, directory, and what aligns its buffers."""
 RUN_RECORDS_MIN: Final = 64
@@ -242,6 +245,10 @@ class Batch:
         """Add records in buffers, to a batch that has no others."""
         self.parts.append(part)
         self.packed += part.record_count
+
+    def own(self) -> None:
+        """The application may change what it gave from now on."""
+        self.parts = [part.owned() for part in self.parts]
 
     def mend(self) -> None:
         """Cut off what a signal handler interrupted between the columns of a record. May be repeated.

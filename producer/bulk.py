@@ -12,7 +12,7 @@ from tailrace.protocol.errors import BufferFullError
 from tailrace.protocol.limits import MIB
 
 from .accumulator import Accumulator
-from .batch import ADDING, RECORD_OVERHEAD_BYTES
+from .batch import ADDING, RECORD_OVERHEAD_BYTES, Batch
 from .columns import Records
 from .delivery import Span
 from .partitioner import Partitioner
@@ -75,6 +75,7 @@ def accept_piece(
                 accumulator.clock.read(now)
                 for place, share in shares:
                     spans += pour(accumulator, topic, place, share, now)
+                accumulator.check()  # a handler may have forked: nobody sends in the child
             finally:  # no call, so that no signal can keep it from being done
                 accumulator.used_bytes -= accumulator.credit - before
                 accumulator.credit = before
@@ -119,37 +120,48 @@ def pour(
     spans: list[Span] = []
     ends = columns.ends()
     start, count = 0, columns.record_count
-    while start < count:
-        place = topic.sticky if partition == STICKY else partition
-        batch = topic.open[place]
-        if batch is NOWHERE or batch.room == ADDING:
-            batch = accumulator.open_batch(topic, place, now)
-        if batch.torn:
-            batch.mend()
-        room, filled = batch.room, batch.taken - batch.room
-        stop = _fitting(ends, start, accumulator.batch_bytes - filled)
-        mixed = batch.taken > 0 and (batch.packed > 0) != columns.packed
-        if mixed or (stop == start and filled):
-            accumulator.finish(batch, topic)
-            continue
-        stop = max(stop, start + 1)
-        size = ends[stop] - ends[start] + RECORD_OVERHEAD_BYTES * (stop - start)
-        if topic.open[place] is not batch or batch.room != room or batch.taken - room != filled:
-            continue  # in calls signal handlers may send, too
-        accumulator.credit -= size
-        batch.taken += size
-        batch.room = ADDING
-        try:
-            first = batch.length
-            columns.cut(start, stop).pour(
-                batch, accumulator.clock.time_ms, kept=stop == count or not accumulator.encoder.early
-            )
-        except BaseException:  # no call here: another signal may follow
-            batch.torn, batch.tick, batch.room = True, 0.0, room
-            raise
-        batch.room = room
-        spans.append(Span(batch.outcome, first, stop - start))
-        start = stop
+    lent: Batch | None = None  # it holds records where the application has them, until it is encoded
+    try:
+        while start < count:
+            place = topic.sticky if partition == STICKY else partition
+            batch = topic.open[place]
+            if lent is not None and batch is not lent:  # a signal handler has sent meanwhile
+                accumulator.finish(lent, topic)
+                lent = None
+                continue
+            if batch is NOWHERE or batch.room == ADDING:
+                batch = accumulator.open_batch(topic, place, now)
+            if batch.torn:
+                batch.mend()
+            room, filled = batch.room, batch.taken - batch.room
+            stop = _fitting(ends, start, accumulator.batch_bytes - filled)
+            mixed = batch.taken > 0 and (batch.packed > 0) != columns.packed
+            if mixed or (stop == start and filled):
+                accumulator.finish(batch, topic)
+                lent = None
+                continue
+            stop = max(stop, start + 1)
+            size = ends[stop] - ends[start] + RECORD_OVERHEAD_BYTES * (stop - start)
+            kept = stop == count or not accumulator.encoder.early
+            if topic.open[place] is not batch or batch.room != room or batch.taken - room != filled:
+                continue  # in calls signal handlers may send, too
+            lent = None if kept else batch
+            accumulator.credit -= size
+            batch.taken += size
+            batch.room = ADDING
+            try:
+                first = batch.length
+                columns.cut(start, stop).pour(batch, accumulator.clock.time_ms, kept=kept)
+            except BaseException:  # no call here: another signal may follow
+                batch.torn, batch.tick, batch.room = True, 0.0, room
+                raise
+            batch.room = room
+            spans.append(Span(batch.outcome, first, stop - start))
+            start = stop
+    except BaseException:
+        if lent is not None:
+            lent.own()
+        raise
     return spans
 
 

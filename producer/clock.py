@@ -3,6 +3,8 @@
 from time import time_ns
 from typing import Final
 
+from .batch import Batch
+
 CLOCK_RESOLUTION_S: Final = 0.001
 """It is read once in this time."""
 
@@ -20,3 +22,13 @@ class Clock:
         """Read it; `now` is in seconds of `time.monotonic`, as `tick` is."""
         self.time_ms = time_ns() // 1_000_000
         self.tick = now + CLOCK_RESOLUTION_S
+
+    def stamp(self, batch: Batch, index: int, now: float) -> None:
+        """Record `index` of a batch, the one being added, is of now. Due at `batch.tick`."""
+        if batch.torn:
+            batch.mend()
+        if now >= self.tick:
+            self.read(now)
+        if batch.time_ms != self.time_ms:
+            batch.mark_time(index, self.time_ms)
+        batch.tick = self.tick

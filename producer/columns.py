@@ -195,7 +195,9 @@ def columns_of(
     """
     key_serializer, value_serializer = serializers
     if isinstance(values, list):
-        values = values.copy()  # what was counted does not change any more
+        values = values.copy()  # what was looked at does not change any more
+    if isinstance(keys, list):
+        keys = keys.copy()
     texts = texts_of(values) if value_serializer is None else None
     plain = texts is not None and all(map(str.isascii, texts))
     if texts is not None:

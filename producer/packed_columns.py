@@ -101,10 +101,20 @@ class PackedColumns:
 
     def pour(self, batch: Batch, time_ms: int, *, kept: bool) -> None:
         """Add all to a batch; a copy of them, if the batch is `kept` beyond this call."""
-        part = self._owned() if kept and not self.fresh else self
+        part = self.owned() if kept and not self.fresh else self
         if part.timestamps is None:
             part = PackedColumns(part.values, part.keys, time_ms, part.headers)
         batch.add_part(part)
+
+    def owned(self) -> "PackedColumns":
+        """A copy, in memory that holds nothing else."""
+        stamps = self.timestamps
+        return PackedColumns(
+            self.values.owned(),
+            None if self.keys is None else self.keys.owned(),
+            stamps if stamps is None or isinstance(stamps, int) else stamps.copy(),
+            self.headers,
+        )
 
     @property
     def _width(self) -> int:
@@ -127,15 +137,6 @@ class PackedColumns:
         )
         taken.fresh = True
         return taken
-
-    def _owned(self) -> "PackedColumns":
-        stamps = self.timestamps
-        return PackedColumns(
-            self.values.owned(),
-            None if self.keys is None else self.keys.owned(),
-            stamps if stamps is None or isinstance(stamps, int) else stamps.copy(),
-            self.headers,
-        )
 
 
 def packed_columns_of(

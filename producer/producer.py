@@ -229,7 +229,7 @@ class Producer(OfOneProcess):
                 values = batch.values
                 index = len(values)
                 if now >= batch.tick:
-                    self._accumulator.stamp(batch, index, now)
+                    self._accumulator.clock.stamp(batch, index, now)
                 if key is not None or batch.wide:
                     if (keys := batch.keys) is None or batch.headers is not None:
                         batch.add_other_columns(index, key)

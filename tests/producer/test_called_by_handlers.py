@@ -7,6 +7,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tailrace import Consumer, Producer, TopicPartition
@@ -16,7 +17,7 @@ from tailrace.protocol.record import Record
 from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
-from ..interrupting import handled_at
+from ..interrupting import InterruptionError, handled_at
 from ..patience import PATIENCE_S
 
 SMALL: dict[str, Any] = {"batch_size": 600, "linger_ms": 1}
@@ -114,6 +115,73 @@ def test_what_is_sent_within_a_send(
         producer.flush(PATIENCE_S)
         assert producer.metrics()["buffer_used_bytes"] == 0
     sender.check(read(cluster, name))
+
+
+@pytest.mark.parametrize("linger_ms", [1, 300])
+@pytest.mark.parametrize(("count_inner", "size_inner"), [(1, 20), (1, 700), (5, 200)])
+def test_what_is_sent_keeps_its_order(
+    cluster: Cluster, topic: MakeTopic, linger_ms: int, count_inner: int, size_inner: int
+) -> None:
+    """That of the handlers, and that of the calls into which they come."""
+    name, over = topic(), 0
+    numbers = count()
+    sent: dict[bytes, list[bytes]] = {b"outer": [], b"inner": []}
+
+    def values(kind: bytes, how_many: int, size: int) -> list[bytes]:
+        sent[kind] += (made := [kind + b" %d" % next(numbers) + b"." * size for _ in range(how_many)])
+        return made
+
+    with Producer(cluster.bootstrap_servers, batch_size=600, linger_ms=linger_ms) as producer:
+
+        def handler() -> None:
+            for value in values(b"inner", count_inner, size_inner):
+                producer.send(name, value)
+
+        for point in count(1, 7):
+            with handled_at(point, handler, calls_back=True) as signals:
+                producer.send(name, *values(b"outer", 1, 0))
+                producer.send_many(name, values(b"outer", 40, 30))
+            over = over + 1 if signals.over else 0
+            if over > 3:
+                break
+        producer.flush(PATIENCE_S)
+    found = [record.value for record in read(cluster, name)]
+    for kind, expected in sent.items():
+        assert [value for value in found if value.startswith(kind)] == expected
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_an_array_may_be_used_again(cluster: Cluster, topic: MakeTopic, *, raises: bool) -> None:
+    """After a call into which a handler came that sent, or raised: what it holds then is not stored."""
+    name, over = topic(), 0
+    rows = np.zeros((40, 4), "<i8")
+    returned: list[int] = []
+    with Producer(cluster.bootstrap_servers, batch_size=600, linger_ms=300) as producer:
+        producer.send(name, b"first").result(PATIENCE_S)
+
+        def handler() -> None:
+            if raises:
+                raise InterruptionError
+            producer.send(name, b"inner")
+
+        for point in count(1, 3):
+            rows[:] = point
+            rows[:, 1] = range(len(rows))
+            with suppress(InterruptionError), handled_at(point, handler, calls_back=True) as signals:
+                producer.send_many(name, rows)
+                returned.append(point)
+            rows[:] = -1
+            over = over + 1 if signals.over else 0
+            if over > 3:
+                break
+        producer.flush(PATIENCE_S)
+    values = [record.value for record in read(cluster, name)]
+    found = Counter(value for value in values if len(value) == rows.itemsize * 4)
+    wanted = {np.array([point, at, point, point], "<i8").tobytes() for point in returned for at in range(40)}
+    assert wanted <= found.keys()
+    assert set(found.values()) == {1}
+    assert np.full(4, -1, "<i8").tobytes() not in found
+    assert len(returned) > 100
 
 
 WAITS: dict[str, Callable[[Sender], object]] = {
