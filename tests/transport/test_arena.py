@@ -20,6 +20,8 @@ from tailrace.transport.arena import SLOTS_AT, Arena
 from tailrace.transport.peer_arenas import Credentials, PeerArenas
 from tailrace.transport.server import Buffer
 
+from ..descriptors import descriptors
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="shared memory is Linux's")
 
 ME = Credentials(os.geteuid(), os.getpid())
@@ -229,12 +231,12 @@ def test_what_is_no_arena(name: str, tmp_path: Path) -> None:
     make, reason = NO_ARENAS[name]
     fd = make(tmp_path)
     arenas = PeerArenas()
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors()
     try:
         with pytest.raises(LocalPathError, match=reason):
             arenas.open(PEER, ME, fd, TOKEN)
     finally:
-        assert len(list(Path("/proc/self/fd").iterdir())) == before, "nothing stays open"
+        assert descriptors() == before, "nothing stays open"
         os.close(fd)
     assert len(arenas) == 0
 

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import gc
 import logging
 import os
 import select
@@ -27,6 +26,7 @@ from tailrace.transport.poller import Poller
 from tailrace.transport.server import Incoming
 from tailrace.transport.wakeup import Wakeup
 
+from ..descriptors import descriptors
 from ..patience import wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="pipes to a node are Linux's")
@@ -42,11 +42,6 @@ def part_of(address: str) -> Any:
 
 
 ME = part_of(f"localhost:{os.geteuid()}:{os.getegid()}:{os.getpid()}")
-
-
-def descriptors() -> int:
-    gc.collect()
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture(autouse=True)
