@@ -222,8 +222,10 @@ class Accumulator:
         if foreseen is not UNSTAMPED:
             batch.foreseen = foreseen
             topic.foreseen[partition] = following
-        self._sealed += [batch] if count else []
-        self.used_bytes -= 0 if count else batch.size
+        if count:
+            self._sealed += [batch]
+        else:
+            self.used_bytes -= batch.size
 
     def open_topic(self, info: TopicInfo, start: int) -> TopicBuffers:
         """The buffers of a topic; made now, unless another thread was faster."""

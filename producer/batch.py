@@ -45,7 +45,6 @@ BATCH_OVERHEAD_BYTES: Final = 512
 RUN_RECORDS_MIN: Final = 64
 """Of fewer records than these, from one call, it is not kept how large they are (unless all are as large as
 those before): to count them again is as cheap."""
-NO_RUNS: Final = Runs()
 HEADER_OVERHEAD_BYTES: Final = 17
 """At most what the columns add to a header's name and value, rounded up so that a full batch stays below
 BATCH_HEADERS_MAX."""
@@ -292,8 +291,7 @@ class Batch:
         self.memory = memory
         self._encoded_stamp = stamp
         self.encoded_size = len(encoded)
-        self.values, self.keys, self.headers, self.parts = [], None, None, []
-        self.runs = NO_RUNS
+        self._let_go()
 
     def frame(self) -> bytes | Parts:
         """The batch as it travels, once encoded; under another stamp, if that has changed since."""
@@ -305,10 +303,14 @@ class Batch:
 
     def drop_records(self) -> None:
         """Let go of everything but the outcome."""
-        self.values, self.keys, self.headers, self.parts = [], None, None, []
-        self.runs = NO_RUNS
+        self._let_go()
         self.encoded = None
         self.memory = None
+
+    def _let_go(self) -> None:
+        """Of the records as they were given."""
+        self.values, self.keys, self.headers, self.parts = [], None, None, []
+        self.runs = Runs()
 
     def _columns(self) -> _Columns:
         if self.parts:

@@ -70,7 +70,6 @@ class TopicBuffers:
         self.open += [NOWHERE] * (len(info.partitions) - self.count)
         self.count = len(info.partitions)
         self.available = [at for at, part in enumerate(info.partitions) if part.leader != NO_LEADER]
-        if (
-            self.available and self.sticky not in self.available
-        ):  # what is sent now need not wait for a leader
+        if self.available and self.sticky not in self.available:
+            # What is sent from now on need not wait for a leader.
             self.sticky = self.rotation.turn(self.count, self.available)
