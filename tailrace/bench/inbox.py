@@ -90,10 +90,10 @@ class Voice:
         while data:
             data = data[os.write(sys.stdout.fileno(), data) :]
 
-    def sample(self, now_ns: int, records: int, *, last: bool = False) -> None:
-        """Tell how far it is, if it is time for that."""
+    def sample(self, now_ns: int, records: int, *, last: bool = False) -> bool:
+        """Tell how far it is, if it is time for that; was it?"""
         if now_ns < self._tell_at_ns and not last:
-            return
+            return False
         self._tell_at_ns = now_ns + round(EVERY_S * 1e9)
         latencies: dict[int, int] = {}
         if last or now_ns >= self._slow_at_ns:
@@ -105,6 +105,7 @@ class Voice:
         self.say(
             Sample(at_ns=now_ns, records=records, latencies=latencies, cpu_s=cpu_s, rss_anon=self._rss_anon)
         )
+        return True
 
 
 def _lines_of(fd: int) -> Iterator[bytes]:

@@ -152,9 +152,8 @@ class Producing:
             self._sent += step.records
             if self._answers:
                 self._settle()
-            else:
+            if self._voice.sample(time.monotonic_ns(), self._acked):
                 self._look(producer)
-            self._voice.sample(time.monotonic_ns(), self._acked)
 
     def _sleep_until(self, due_ns: int) -> None:
         """What takes time is done in long pauses, and samples are told in them."""

@@ -257,14 +257,13 @@ class Runner:
         while True:
             try:
                 found = self._admin.list_offsets(wanted, timeout_ms=_CALL_MS)
-                break
+                return {place.partition: 0 if at is None else at.offset for place, at in found.items()}
             except (LeaderNotAvailableError, TimedOutError):
                 if time.monotonic() >= deadline:
                     raise
             self._crew.pause(0)
             if self._crew.stopping:
                 raise KeyboardInterrupt
-        return {place.partition: 0 if at is None else at.offset for place, at in found.items()}
 
     def _settled_ends(self) -> dict[int, int]:
         """Where they end when all that was sent is stored."""

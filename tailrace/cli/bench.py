@@ -305,11 +305,11 @@ def _in_options(message: str) -> str:
     return f"--{first} {rest}" if first in known else message
 
 
-def _check_files(*files: Path | None) -> None:
+def _check_files(json_file: Path | None, report_file: Path | None) -> None:
     """A long test is not to end with a path that cannot be written."""
-    if files[-1] is not None and str(files[-1]) == "-":
+    if report_file is not None and str(report_file) == "-":
         raise click.UsageError("--report is a page to open in a browser: name a file for it")
-    for file in files:
+    for file in (json_file, report_file):
         if file is not None and str(file) != "-" and not file.absolute().parent.is_dir():
             raise click.UsageError(f"{file}: there is no folder {file.absolute().parent}")
 
