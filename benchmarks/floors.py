@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--cold", action="store_true", help="do not touch the memory first")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options = parser.parse_args()
-    missing = [name for name in ("pytest", "hdrh", "pyarrow") if find_spec(name) is None]
+    missing = [name for name in ("pytest", "hdrh", "numpy", "pyarrow") if find_spec(name) is None]
     if missing:
         parser.error(f"{', '.join(missing)} missing: pip install -e '.[dev]'")
     found: list[dict[str, Any]] = []

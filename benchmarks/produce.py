@@ -26,8 +26,6 @@ from tailrace.testing import Cluster
 KEYS = 1_000
 BULK_RECORDS = 50_000
 """Records a call of `send_many`."""
-
-
 SIZES = 9
 """How many different sizes there are, where they differ."""
 
