@@ -1,7 +1,6 @@
 """The public face of reading: `tailrace.Consumer`."""
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -302,8 +301,8 @@ class Consumer(Positions, OfOneProcess):
     def __del__(self) -> None:
         """Forgotten: the I/O thread leaves the group, then ends."""
         session = getattr(self, "_session", None)
-        if session is not None and session.forget():
-            warnings.warn(f"{session.name} was not closed", ResourceWarning, stacklevel=2, source=self)
+        if session is not None:
+            session.forget()
 
     def __repr__(self) -> str:
         return repr(self._session)

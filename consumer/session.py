@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import threading
+import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from itertools import count
@@ -100,7 +101,7 @@ class Session:
                 commits=self.commits,
                 task=self.group,
             )
-        self.closed = False
+        self.closed = True  # until it is open
         self.one_thread = OneThread(name, self.engine.check)
         """Entered by every call that needs the consumer for itself."""
         self.asking = Asking(
@@ -119,18 +120,20 @@ class Session:
 
     def _start(self, dead_letters: str | None) -> None:
         keep_freed_memory()
-        self.engine.start()
         try:
-            self.engine.attach(self._task)
-            if self.group is not None:
-                self.engine.attach(self.group)
-            self.engine.attach(self._forgotten)
+            self.engine.start(*[t for t in (self._task, self.group, self._forgotten) if t is not None])
             self.engine.ready(self.engine.request_timeout_s)
             if dead_letters is not None:
                 self.engine.wait_for_topic(dead_letters, self.engine.request_timeout_s)
+            self.closed = False
         except BaseException:
             self.engine.close()
             raise
+
+    def __del__(self) -> None:
+        """No consumer came of it: a signal handler has raised."""
+        if not getattr(self, "closed", True):
+            self.forget()
 
     def __repr__(self) -> str:
         servers = self.config.bootstrap_servers
@@ -270,17 +273,19 @@ class Session:
             finally:
                 self._end(outer)
 
-    def forget(self) -> bool:
-        """The consumer is gone: the I/O thread lets go of everything, then ends. Was there anything to end?
+    def forget(self) -> None:
+        """The consumer is gone: the I/O thread lets go of everything, then ends.
 
         It may be called in any thread, at any time: within a garbage collection.
         """
         try:
             self.check()
         except TailraceError:
-            return False
-        self._forgotten.forget()
-        return True
+            return
+        if not self.closed:
+            self.closed = True
+            self._forgotten.forget()
+            warnings.warn(f"{self.name} was not closed", ResourceWarning, stacklevel=3, source=self)
 
     # ------------------------------------------------------------------ inside
 

@@ -153,10 +153,9 @@ class Producer(OfOneProcess):
             idempotent=config.idempotent,
             compression=config.compression,
         )
-        self._engine.start()
-        self._engine.attach(self._pipeline)
-        self._closed = False
+        self._closed = False  # whatever comes from here on, `__del__` ends what there is
         at_exit.register(self)
+        self._engine.start(self._pipeline)
 
     def __enter__(self) -> Self:
         return self

@@ -4,7 +4,6 @@ Producer, consumer and admin put work into it in three ways: a `Task` lives in t
 stepped after each wake-up; `submit` runs one action there; `call` asks one question and waits.
 """
 
-import logging
 import os
 import threading
 import warnings
@@ -45,10 +44,6 @@ __all__ = ["COORDINATOR", "Answer", "Engine", "ReplyHandler", "Task"]
 
 _FROM_ANOTHER_ROLE: Final = (MalformedRequestError, UnsupportedVersionError)
 """How a node answers what only a coordinator understands."""
-JOIN_TIMEOUT_S: Final = 10.0
-"""`close` waits so long for the I/O thread, which never blocks, so that only a bug makes it later."""
-
-_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -82,10 +77,15 @@ class Engine:
 
     # ------------------------------------------------------------------- life
 
-    def start(self) -> None:
-        """Start the I/O thread, which connects by itself."""
-        lifecycle.register(self)
-        self._loop.thread.start()
+    def start(self, *tasks: Task) -> None:
+        """Start the I/O thread, which connects by itself, and in which `tasks` live from the beginning."""
+        self._loop.tasks.extend(tasks)
+        try:
+            lifecycle.register(self)
+            self._loop.start()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Stop: whoever waits gets ClosedError, tasks are told, sockets are closed. May be repeated."""
@@ -94,13 +94,7 @@ class Engine:
         loop = self._loop
         if loop.over is None:
             loop.over = ClosedError(f"{self.name} is closed")
-        loop.stop()
-        if loop.thread.ident is None:
-            loop.release()
-        elif threading.current_thread() is not loop.thread:
-            loop.thread.join(JOIN_TIMEOUT_S)
-            if loop.thread.is_alive():
-                _log.error("%s: the I/O thread did not stop within %s s", self.name, JOIN_TIMEOUT_S)
+        loop.end()
         lifecycle.unregister(self)
 
     def __del__(self) -> None:
@@ -108,7 +102,7 @@ class Engine:
         loop = getattr(self, "_loop", None)
         if loop is None or self._disowned:
             return
-        if loop.thread.ident is None:
+        if not loop.begun:
             loop.release()
         elif loop.over is None:
             loop.stop()

@@ -28,6 +28,8 @@ from .link import COORDINATOR, Location
 from .waiting import Sign
 
 _OF_CONNECTIONS: Final = (Connection, Pipes)
+JOIN_TIMEOUT_S: Final = 10.0
+"""Who closes waits so long for the I/O thread, which never blocks, so that only a bug makes it later."""
 _log = logging.getLogger(__name__)
 
 
@@ -62,6 +64,8 @@ class Loop:
         """There is a first snapshot, or a reason why there is none, or the end has come."""
         self.ended = Sign()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.begun = False
+        """Is the thread there, or about to be? Then it gives back what there is."""
         self.thread_id: int | None = None
         """The thread's, once it runs."""
         self._bootstrap = bootstrap
@@ -122,6 +126,11 @@ class Loop:
             if self._waking is me:  # what a signal handler raises before leaves it to the next one who wakes
                 self._waking = None
 
+    def start(self) -> None:
+        """Start the thread. A signal handler that raises may leave it on its way: `stop` it then."""
+        self.begun = True
+        self.thread.start()
+
     def new_desk(self) -> Desk:
         """It ends with the thread. Before that is started."""
         self._desks.append(Desk(self.connections.piped, self.wake))
@@ -131,6 +140,16 @@ class Loop:
         """End the thread soon."""
         self._stopping = True
         self._wakeup.set()
+
+    def end(self) -> None:
+        """Stop, and wait for the thread; where it was never to be, give back what there is."""
+        self.stop()
+        if not self.begun:
+            self.release()
+        elif self.thread.is_alive() and threading.current_thread() is not self.thread:
+            self.thread.join(JOIN_TIMEOUT_S)
+            if self.thread.is_alive():
+                _log.error("%s: the I/O thread did not stop within %s s", self.name, JOIN_TIMEOUT_S)
 
     def release(self) -> None:
         """Give descriptors and the context back; all sockets are closed."""

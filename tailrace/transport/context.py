@@ -9,7 +9,7 @@ stops to read where a queue is full, and where a socket is being closed. A machi
 TCP, a process that hangs by who waits for it (`tailrace.client.link`).
 """
 
-import os
+import select
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -64,13 +64,9 @@ def new_context() -> Context:
 
 def _try_descriptors() -> None:
     """Are there as many as are needed soon? libzmq ends the process where there are not."""
-    tried: list[int] = []
-    try:
-        while len(tried) < CONTEXT_DESCRIPTORS:
-            tried.append(os.open(os.devnull, os.O_RDONLY))
-    finally:
-        for descriptor in tried:
-            os.close(descriptor)
+    new_queue: Callable[[], object] = getattr(select, "epoll", None) or vars(select)["kqueue"]
+    tried = [new_queue() for _ in range(CONTEXT_DESCRIPTORS)]
+    tried.clear()  # each closes itself, also where a signal handler raises in between
 
 
 def new_socket(context: Context, kind: zmq.SocketType, endpoint: str) -> Socket:

@@ -15,12 +15,18 @@ class Wakeup:
     """
 
     def __init__(self) -> None:
-        with descriptors_for("a wake-up"):
-            self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Reentrant: a signal handler may call set() while its own thread is inside set() or close().
         # Without a lock a late set() could write into a file that got the closed descriptor's number.
         self._lock = threading.RLock()
         self._over = False
+        self._fd = -1
+        with descriptors_for("a wake-up"):
+            self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def __del__(self) -> None:
+        """Forgotten: its owner could not be finished, since a signal handler raised."""
+        if hasattr(self, "_fd"):
+            self.close()
 
     def set(self) -> None:
         """Wake the sleeper; many calls before a `clear` are one. Does nothing once closed."""
