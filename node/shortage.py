@@ -1,7 +1,12 @@
-"""A lack of space, told to the operator: once when it makes the node refuse batches, once when it is over."""
+"""A lack of space, told to the operator: once when it makes the node refuse batches, once when it is over.
+
+Where others fill the disk and empty it, that may change many times a second: it is told every TOLD_EVERY_MS.
+"""
 
 import logging
 from collections.abc import Sequence
+from math import inf
+from typing import Final
 
 from tailrace.protocol.errors import StorageFullError
 
@@ -9,6 +14,7 @@ from .storage.environment import Storage
 from .storage.log_plan import Append, Replicated
 from .storage.space import stored_bytes
 
+TOLD_EVERY_MS: Final = 10_000
 logger = logging.getLogger(__name__)
 
 
@@ -19,6 +25,9 @@ class Shortage:
         self._storage = storage
         self.needed_bytes = 0
         """The largest batch that was refused since it began; 0: nothing is refused."""
+        self._told = False
+        """Does the operator know of it?"""
+        self._told_at_ms = -inf
         self._foreseen = False
         """Was there no room by our own count? If there was, the disk holds less than it has told."""
 
@@ -46,11 +55,11 @@ class Shortage:
                 self._over()
 
     def _refused(self, size: int, now_ms: int) -> None:
-        began = not self.needed_bytes
         self.needed_bytes = max(self.needed_bytes, size)
         room = self._storage.room_bytes(now_ms)
         self._foreseen = room < stored_bytes(self.needed_bytes)
-        if began:
+        if not self._told and not 0 <= now_ms - self._told_at_ms < TOLD_EVERY_MS:
+            self._told, self._told_at_ms = True, now_ms
             logger.warning(
                 "the node refuses writes: there is no space for a batch of %d bytes (%d bytes are in use). "
                 "Retention, deleting topics, a larger quota or more free disk make room; reads go on",
@@ -60,4 +69,6 @@ class Shortage:
 
     def _over(self) -> None:
         self.needed_bytes = 0
-        logger.warning("the node takes writes again: there is space")
+        if self._told:
+            self._told = False
+            logger.warning("the node takes writes again: there is space")

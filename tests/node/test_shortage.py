@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.node.shortage import Shortage
+from tailrace.node.shortage import TOLD_EVERY_MS, Shortage
 from tailrace.node.storage.environment import Storage
 from tailrace.node.storage.log_plan import Append, Appended
 from tailrace.protocol.batch import parse_header
@@ -23,15 +23,16 @@ class Node:
         self.storage = Storage.open(folder, quota_bytes=4 << 20, reserve_bytes=1 << 20)
         self.storage.create([KEY, OTHER])
         self.shortage = Shortage(self.storage)
+        self.now_ms = NOW
         self._caplog = caplog
 
     def store(self, *sizes: int, key: tuple[bytes, int] = KEY) -> list[type]:
         appends = []
         for size in sizes:
             batch = memoryview(bytearray(encode([b"x" * size])))
-            appends.append(Append(self.storage.logs[key], batch, parse_header(batch), NOW))
+            appends.append(Append(self.storage.logs[key], batch, parse_header(batch), self.now_ms))
         results = self.storage.commit(appends)
-        self.shortage.note(appends, results, NOW)
+        self.shortage.note(appends, results, self.now_ms)
         return [type(result) for result in results]
 
     def fill(self, key: tuple[bytes, int] = KEY) -> None:
@@ -88,3 +89,32 @@ def test_a_disk_that_holds_less_than_it_tells(node: Node, monkeypatch: pytest.Mo
     assert node.told() == [REFUSES]
     node.store(SIZE)
     assert node.told() == [TAKES]
+
+
+def test_a_disk_that_comes_and_goes_is_told_from_time_to_time(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        with monkeypatch.context() as full:
+            full.setattr(node.storage, "commit", lambda appends: [StorageFullError("full")] * len(appends))
+            node.store(SIZE)
+
+    for _ in range(3):
+        refuse()
+        assert node.shortage.needed_bytes > SIZE
+        node.store(SIZE)
+        assert node.shortage.needed_bytes == 0
+    assert node.told() == [REFUSES, TAKES]
+    refuse()
+    node.now_ms += TOLD_EVERY_MS - 1
+    refuse()
+    assert node.told() == []
+    node.now_ms += 1
+    refuse()
+    refuse()
+    assert node.told() == [REFUSES], "it goes on, and is known now"
+    node.store(SIZE)
+    assert node.told() == [TAKES]
+    node.now_ms -= 3_600_000
+    refuse()
+    assert node.told() == [REFUSES], "the clock was set back"
