@@ -28,6 +28,7 @@ from .columns import columns_of
 from .config import BATCH_SIZE_DEFAULT, OPTIONS, ProducerConfig
 from .delivery import Delivery, ManyDelivery
 from .flushing import flush
+from .look_up import look_up
 from .metrics import metrics_of
 from .partitioner import Partitioner, PartitionerOption
 from .pipeline import Pipeline
@@ -334,7 +335,7 @@ class Producer(OfOneProcess):
     def partitions_for(self, topic: str) -> set[int]:
         """The partitions of a topic. Raises like `send` when it is not known."""
         check_can_wait(self._accumulator.lock)
-        info = self._engine.wait_for_topic(topic_of(topic), self._max_block_s)
+        info = look_up(self._engine, topic_of(topic), self._max_block_s)
         return set(range(len(info.partitions)))
 
     @property
@@ -361,7 +362,7 @@ class Producer(OfOneProcess):
         try:
             self._accumulator.check()
             check_can_wait(self._accumulator.lock)
-            info = self._engine.wait_for_topic(topic_of(topic), self._max_block_s)
+            info = look_up(self._engine, topic_of(topic), self._max_block_s)
             return self._accumulator.open_topic(info, randrange(len(info.partitions)))
         except BaseException as error:
             error.__suppress_context__ = True  # the KeyError that led here is nothing to the user

@@ -29,7 +29,8 @@ PLAIN_EVERY_S: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where some moves are. The rate is that since the first look; `left_s` is None while it is 0."""
+    """Where some moves are. The rate is that since the first look; `left_s` is None without one, and at the
+    end."""
 
     partitions: int
     done: int
@@ -41,10 +42,12 @@ class Progress:
     @property
     def text(self) -> str:
         """`3 of 12 partitions moved, 1.2 GiB copied, 4.0 GiB left, 48.0 MiB/s, 1 min 25 s to go`."""
-        told = (
-            f"{self.done} of {plural(self.partitions, 'partition')} moved, {human_bytes(self.copied_bytes)} "
-            f"copied, {human_bytes(self.left_bytes)} left, {human_bytes(round(self.bytes_per_s))}/s"
-        )
+        told = f"{self.done} of {plural(self.partitions, 'partition')} moved"
+        if self.copied_bytes or self.left_bytes:  # small ones are over before anybody has looked
+            told += (
+                f", {human_bytes(self.copied_bytes)} copied, {human_bytes(self.left_bytes)} left, "
+                f"{human_bytes(round(self.bytes_per_s))}/s"
+            )
         return told if self.left_s is None else f"{told}, about {_duration(self.left_s)} to go"
 
 
@@ -53,8 +56,8 @@ class Watched:
     """What is known of some moves from look to look. Pure: time is an argument, in seconds."""
 
     places: set[TopicPartition]
-    _copied: dict[TopicPartition, tuple[int, int]] = field(default_factory=dict)
-    """Of each: how much was there at the first look, and at the last in which it moved."""
+    _copied: dict[TopicPartition, tuple[int, int, int]] = field(default_factory=dict)
+    """Of each: how much was there at the first look, and at the last in which it moved, and was left then."""
     _began: float | None = None
 
     def look(self, moves: "Iterable[MoveDescription]", now: float) -> Progress:
@@ -62,9 +65,12 @@ class Watched:
         self._began = now if self._began is None else self._began
         left = {p: m for m in moves if (p := TopicPartition(m.topic, m.partition)) in self.places}
         for place, move in left.items():
-            first, most = self._copied.get(place, (move.copied_bytes, 0))
-            self._copied[place] = (first, max(most, move.copied_bytes))
-        copied = sum(most - first for first, most in self._copied.values())
+            first, most, _ = self._copied.get(place, (move.copied_bytes, 0, 0))
+            self._copied[place] = (first, max(most, move.copied_bytes), move.left_bytes)
+        copied = sum(
+            most - first + (0 if place in left else rest)
+            for place, (first, most, rest) in self._copied.items()
+        )
         left_bytes = sum(move.left_bytes for move in left.values())
         rate = copied / (now - self._began) if now > self._began else 0.0
         return Progress(
@@ -73,7 +79,7 @@ class Watched:
             copied_bytes=copied,
             left_bytes=left_bytes,
             bytes_per_s=rate,
-            left_s=left_bytes / rate if rate else None,
+            left_s=left_bytes / rate if rate and left else None,
         )
 
 

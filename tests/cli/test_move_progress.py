@@ -45,9 +45,16 @@ def test_rate_and_rest_are_those_since_the_first_look() -> None:
     second = watched.look([move(0, 3_000, 7_000), move(1, 2_000, 3_000)], 14.0)
     assert (second.copied_bytes, second.bytes_per_s, second.left_s) == (4_000, 1_000.0, 10.0)
     third = watched.look([move(1, 4_096, 1_024)], 15.0)
-    assert (third.done, third.copied_bytes, third.left_bytes) == (1, 6_096, 1_024)
-    assert third.text == ("1 of 2 partitions moved, 6.0 KiB copied, 1.0 KiB left, 1.2 KiB/s, about 1 s to go")
-    assert watched.look([], 16.0).text.startswith("2 of 2 partitions moved")
+    assert (third.done, third.copied_bytes, third.left_bytes) == (1, 13_096, 1_024)
+    assert third.text == (
+        "1 of 2 partitions moved, 12.8 KiB copied, 1.0 KiB left, 2.6 KiB/s, about 0 s to go"
+    )
+    last = watched.look([], 16.0)
+    assert last.text == "2 of 2 partitions moved, 13.8 KiB copied, 0 B left, 2.3 KiB/s"
+
+
+def test_what_was_over_before_the_first_look_is_no_rate() -> None:
+    assert Watched(set(PLACES)).look([], 10.0).text == "2 of 2 partitions moved"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(59.4, "59 s"), (125, "2 min 5 s"), (7_500, "2 h 5 min")])

@@ -214,6 +214,9 @@ def test_after_close(producer: MakeProducer, topic: MakeTopic) -> None:
 def test_a_dead_address_is_named_with_its_cause_within_the_time_out() -> None:
     with Producer("127.0.0.1:1", max_block_ms=300) as writer:
         started = time.monotonic()
-        with pytest.raises(ConnectionFailedError, match=r"127\.0\.0\.1:1: .*refused"):
+        why = r"topic 't' was not known within max_block_ms \(300 ms\): 127\.0\.0\.1:1: .*refused"
+        with pytest.raises(ConnectionFailedError, match=why):
             writer.send("t", b"x")
+        with pytest.raises(ConnectionFailedError, match="max_block_ms"):
+            writer.partitions_for("t")
         assert 0.2 < time.monotonic() - started < 0.3 + BUSY_S
