@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from machine import touch_memory
+from machine import speed, touch_memory
 
 HERE = Path(__file__).resolve().parent
 M = 1e6
@@ -168,6 +168,7 @@ def main() -> None:
     if not options.cold:
         touch_memory()
     print(f"Python {sys.version}, {platform.machine()}; medians; fsync before every ack")
+    print(speed(), flush=True)
     for run in RUNS:
         arguments = (run.quick if options.quick else run.thorough).split()
         command = [sys.executable, HERE / run.script, *arguments, "--json"]
@@ -180,6 +181,7 @@ def main() -> None:
             sign = ">=" if floor.at_least else "<="
             verdict = "" if floor.holds(value) else "  missed"
             print(f"{floor.what:36}{value:10.2f} {floor.unit:12} {sign} {floor.bound:g}{verdict}", flush=True)
+    print(f"{speed()} (again)")
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
     sys.exit(1 if missed else 0)
