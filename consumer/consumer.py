@@ -98,7 +98,8 @@ class Consumer(Positions, OfOneProcess):
 
     Raises InvalidArgumentError (unknown options with a did-you-mean), ConnectionFailedError with each
     address and why it failed, UnknownTopicError with similar names, DataFolderError for an offset
-    store that is in use. Names are kafka-python's where they mean the same, defaults not always.
+    store that is in use. Names are kafka-python's where they mean the same, defaults not always:
+    docs/options.md has all of them, and the bounds.
     """
 
     _open: Callable[..., Engine] = Engine

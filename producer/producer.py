@@ -81,7 +81,7 @@ class Producer(OfOneProcess):
     waited for before a batch is sent again. `client_id` names the producer in logs and errors.
 
     Raises InvalidArgumentError (unknown options with a did-you-mean). Names are kafka-python's where they
-    mean the same; defaults are not always: it has linger_ms=0, batch_size=16384, and Java's partitioner.
+    mean the same; defaults are not always. docs/options.md has all of them, and the bounds.
     """
 
     _blocks = True

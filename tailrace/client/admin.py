@@ -61,7 +61,8 @@ class Admin(GroupAdmin, PlacementAdmin, OfOneProcess):
     with each address and why it could not be used. `request_timeout_ms` is how long a call may take
     unless it is given a `timeout_ms`. Safe to use from several threads. To be closed, best by `with`.
 
-    Raises InvalidArgumentError for unknown options and for addresses that do not parse.
+    Raises InvalidArgumentError for unknown options and for addresses that do not parse. docs/options.md has
+    the options, and those of topics.
     """
 
     EARLIEST: Final = EARLIEST
