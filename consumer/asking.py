@@ -83,11 +83,12 @@ class Asking:
                 taken = self.try_take(take, now)
                 if taken is not None:
                     return taken
-                if deadline is not None and now >= deadline:
-                    self._fetching.ask_ahead()
+                if not self._goes_on(now, deadline):
+                    self.come_back()
                     return None
-                if not self._wait(self.wait_s(now, deadline)):
-                    return None
+        except BaseException:
+            self.come_back()
+            raise
         finally:
             one_thread.inside = outer
             if one_thread.afterwards is not None:
@@ -138,6 +139,11 @@ class Asking:
         finally:
             if hand_over.trail:
                 hand_over.interrupted = True
+
+    def come_back(self) -> None:
+        """The application goes on without records: how long it takes counts, too."""
+        if self._group is not None:
+            self._group.handed(monotonic())
 
     def house_keeping_due(self, now: float) -> bool:
         """Is there something to do before more is handed over? Cheap, never waits."""
@@ -238,6 +244,13 @@ class Asking:
                 self._one_thread.do_afterwards()
 
     # ------------------------------------------------------------------ inside
+
+    def _goes_on(self, now: float, deadline: float | None) -> bool:
+        """Wait, unless the time is over."""
+        if deadline is not None and now >= deadline:
+            self._fetching.ask_ahead()
+            return False
+        return self._wait(self.wait_s(now, deadline))
 
     def _wait(self, timeout_s: float | None) -> bool:
         """Wait for something to take. Signal handlers may call then: nothing is taken, no lock is held."""

@@ -312,8 +312,12 @@ class AsyncConsumer(OfOneProcess):
                 elif taken is not None:
                     return taken
                 elif not await self._wait(deadline):
+                    asking.come_back()
                     return None
                 kept = due
+        except BaseException:
+            asking.come_back()
+            raise
         finally:
             self._reading = False
 

@@ -28,8 +28,8 @@ STRATEGIES: Final = ("uniform", "range")
 _GROUP_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _BOUNDS: Final = {
     "auto_commit_interval_ms": (0, 2**31),
-    "fetch_min_bytes": (0, FETCH_BYTES_MAX),
-    "fetch_max_wait_ms": (0, FETCH_WAIT_MS_MAX),
+    "fetch_min_bytes": (1, FETCH_BYTES_MAX),
+    "fetch_max_wait_ms": (1, FETCH_WAIT_MS_MAX),
     "fetch_max_bytes": (1, FETCH_BYTES_MAX),
     "max_partition_fetch_bytes": (1, FETCH_BYTES_MAX),
     "max_poll_records": (1, MAX_POLL_RECORDS_MAX),

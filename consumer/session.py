@@ -166,6 +166,7 @@ class Session:
         if self.member is not None:
             told = None if listener is None else Through(listener, self.one_thread.let_in)
             self.member.join(topics, pattern, told, timeout_s)
+            self.asking.come_back()
         else:
             self.assignment.subscribe(topics, timeout_s, pattern)
 

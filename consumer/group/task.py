@@ -71,14 +71,14 @@ class GroupTask:
         )
 
     def handed(self, now: float) -> None:
-        """The application has got something to work on."""
+        """The application goes on, with something to work on or without."""
         interval_ms = self._config.max_poll_interval_ms
         if interval_ms is not None:
             self._progress_by = now + interval_ms / 1000
             self._engine.wake()
 
     def asked(self) -> None:
-        """The application is done with it."""
+        """It asks for more."""
         self._progress_by = None
 
     def leave(self, member_id: str) -> Callable[[int], LeaveGroup]:

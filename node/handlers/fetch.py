@@ -94,7 +94,7 @@ def serve(broker: Broker, session: FetchSession, request: Fetch, now: float) -> 
     failed, readings = _sort(broker, session, now)
     if now >= session.deadline and broker.replication.past_lease(now):
         failed += _doubts(broker, session, now)
-    wanted = min(request.min_bytes, request.max_bytes, FETCH_REPLY_BYTES_MAX)
+    wanted = _wanted(request, session)
     if not session.ready and not failed and wanted > 0 and now < session.deadline:
         _park(broker, session, wanted)
         return
@@ -111,6 +111,14 @@ def serve(broker: Broker, session: FetchSession, request: Fetch, now: float) -> 
         _answer(broker, session, answer, frames)
     else:
         _park(broker, session, wanted - reply.size)
+
+
+def _wanted(request: Fetch, session: FetchSession) -> int:
+    """For so many bytes it is worth waiting: no more than one reply may bring, and all entries together."""
+    wanted = min(request.min_bytes, request.max_bytes, FETCH_REPLY_BYTES_MAX)
+    if wanted > 1:
+        wanted = min(wanted, sum(entry.max_bytes for entry in session.entries.values()))
+    return wanted
 
 
 def _park(broker: Broker, session: FetchSession, missing_bytes: int) -> None:

@@ -39,6 +39,8 @@ Make = Callable[..., Consumer]
         ({"enable_auto_commit": "yes"}, "enable_auto_commit is 'yes'; it is True or False"),
         ({"auto_commit_interval_ms": -1}, "auto_commit_interval_ms is -1; it is a whole number from 0"),
         ({"fetch_min_bytes": 1.5}, "fetch_min_bytes is 1.5"),
+        ({"fetch_min_bytes": 0}, "fetch_min_bytes is 0; it is a whole number from 1"),
+        ({"fetch_max_wait_ms": 0}, "fetch_max_wait_ms is 0; .* from 1 to 60000"),
         ({"fetch_max_wait_ms": 10**9}, "fetch_max_wait_ms is 1000000000; .* to 60000"),
         ({"max_partition_fetch_bytes": 0}, "max_partition_fetch_bytes is 0"),
         ({"max_poll_records": True}, "max_poll_records is True"),

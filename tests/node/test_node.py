@@ -204,6 +204,17 @@ def test_min_bytes_waits_for_enough_or_the_end_of_the_wait(house: Any) -> None:
     assert time.monotonic() - start >= 0.1
 
 
+def test_no_more_is_waited_for_than_the_entries_may_bring(house: Any) -> None:
+    house.start()
+    topic, reader, writer = house.create(partitions=2), house.peer(), house.peer()
+    size = len(batch(bytes(1_000)))
+    entries = [topic.fetch_entry(0, partition=number, max_bytes=size) for number in range(2)]
+    reader.send(Fetch, entries=entries, max_wait_ms=60_000, min_bytes=10 * size)
+    topic.produce(writer, bytes(1_000), partition=0)
+    topic.produce(writer, bytes(1_000), partition=1)
+    assert len(reader.receive()[1]) == 2
+
+
 def test_offsets_outside_of_the_log_are_errors(house: Any) -> None:
     house.start()
     topic, peer = house.create(), house.peer()

@@ -18,6 +18,7 @@ from tailrace.protocol.errors import (
     InstanceIdInUseError,
     InvalidArgumentError,
     OffsetOutOfRangeError,
+    SerializationError,
     TailraceError,
     UnknownMemberError,
 )
@@ -393,16 +394,30 @@ def test_a_consumer_that_assigns_commits_to_the_group_while_nobody_is_in_it(
     assert consumer.committed(at(topic)) == 5
 
 
+@pytest.mark.parametrize("after", ["subscribing", "a poll in vain", "records", "an error"])
 def test_a_member_that_does_not_ask_in_time_leaves(
-    consume: Make, topic: str, feeder: Feeder, coordinator: ModelCoordinator
+    consume: Make, topic: str, feeder: Feeder, coordinator: ModelCoordinator, after: str
 ) -> None:
+    failures = [ValueError("once")]
+
+    def deserialize(value: bytes) -> bytes:
+        if failures and after == "an error":
+            raise failures.pop()
+        return value
+
+    consumer, journal = member(consume, topic, max_poll_interval_ms=300, value_deserializer=deserialize)
+    if after == "a poll in vain":
+        assert consumer.poll(1) == {}
     feeder.send_numbers(topic, range(5))
-    consumer, journal = member(consume, topic, max_poll_interval_ms=50)
-    assert consumer.poll(10_000)
+    if after == "records":
+        assert consumer.poll(PATIENCE_S * 1_000)
+    if after == "an error":
+        with pytest.raises(SerializationError, match="once"):
+            consumer.poll(PATIENCE_S * 1_000)
     deadline = time.monotonic() + PATIENCE_S
     while coordinator.group.members:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     consumer.poll(0)
-    assert journal.events[1:] == [("lost", [0, 1, 2, 3])]
+    assert journal.events[1:2] == [("lost", [0, 1, 2, 3])]
     until(has(consumer, 4), consumer)
