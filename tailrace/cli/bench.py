@@ -14,9 +14,8 @@ from tailrace.protocol.limits import NODES_MAX
 from . import exit_codes
 from .bench_output import print_results, reporting
 from .connect import admin_of
-from .options import seconds_of, timeout_option
+from .options import count_of, rate_of, seconds_of, size_of, timeout_option
 from .topic_names import complete_topics
-from .units import parse_size
 
 if TYPE_CHECKING:
     from tailrace.bench.results import Results
@@ -26,13 +25,6 @@ if TYPE_CHECKING:
 Option = Callable[[Any], Any]
 DELETE_MS: Final = 5_000
 """After an interrupt or an error the topic is not waited for longer, since perhaps nobody can delete it."""
-
-
-def _size(_: click.Context, __: click.Parameter, text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 _COMMON: Final[tuple[Option, ...]] = (
@@ -50,12 +42,13 @@ _COMMON: Final[tuple[Option, ...]] = (
         help="Of the topic that is made: on so many nodes.",
     ),
     click.option(
-        "--record-size", "record_bytes", metavar="SIZE", default="100", show_default=True, callback=_size,
-        help="Of a value, such as 100 or 1KiB.",
+        "--record-size", "record_bytes", metavar="SIZE", default="100", show_default=True, callback=size_of,
+        help="Of a value, such as 100 or 1.5KiB.",
     ),
     click.option(
-        "--records", metavar="N", type=int,
-        help="Of all producers together; default a million, at most 1 GiB of them, for latency 10 s of them.",
+        "--records", metavar="N", callback=count_of,
+        help="Of all producers together, such as 500k; default a million, at most 1 GiB of them, for latency "
+        "10 s of them.",
     ),
     click.option(
         "--duration", "duration_s", metavar="TIME", callback=seconds_of, help="Such as 10s or 5m; seconds."
@@ -66,12 +59,12 @@ _COMMON: Final[tuple[Option, ...]] = (
         show_default=True,
     ),
     click.option(
-        "--keys", metavar="N", type=int, default=0, show_default=True,
+        "--keys", metavar="N", callback=count_of, default="0", show_default=True,
         help="So many different keys, which choose the partitions; 0 for none.",
     ),
     click.option(
         "--batch-size", "batch_bytes", metavar="SIZE", default="512KiB", show_default=True,
-        callback=_size, help="When a batch is full.",
+        callback=size_of, help="When a batch is full.",
     ),
     click.option(
         "--local/--remote", "local", default=True, show_default=True,
@@ -105,9 +98,9 @@ _COMMON: Final[tuple[Option, ...]] = (
     ),
 )  # fmt: skip
 _rate = click.option(
-    "--rate", metavar="R", type=float,
-    help="Records a second, of all producers together: an open loop, in which latencies count from when "
-    "a record was due, however late it was sent. Default as fast as they can; for latency 1000.",
+    "--rate", metavar="R", callback=rate_of,
+    help="Records a second, such as 50k, of all producers together: an open loop, in which latencies count "
+    "from when a record was due, however late it was sent. Default as fast as they can; for latency 1000.",
 )  # fmt: skip
 _linger = click.option(
     "--linger", "linger_ms", metavar="MS", type=float, default=5.0, show_default=True,

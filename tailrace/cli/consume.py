@@ -14,7 +14,7 @@ from tailrace.protocol.errors import CorruptBatchError
 from tailrace.protocol.record import TopicPartition
 
 from .offsets import OffsetRange, Place, parse_offsets
-from .options import bootstrap_option, json_option, timeout_option
+from .options import bootstrap_option, count_of, json_option, timeout_option
 from .output import LOOK_AT_READER_MS, check_reader
 from .record_format import BatchFormat, format_string, json_lines, values_only
 from .topic_names import complete_topics, matching, pattern_of, regex_option
@@ -54,7 +54,9 @@ def _parse_format(_: click.Context, __: click.Parameter, text: str | None) -> Ba
     help="start, end, N, +N (after the start), -N (the last N), @MS, @DATE (UTC), @-1h, or FROM:TO (also "
     "@-2h:-1h), where TO is not read any more; each partition by itself. What is past the end is the end.",
 )
-@click.option("-n", "--num", "count", type=click.IntRange(min=0), help="Stop after so many records.")
+@click.option(
+    "-n", "--num", "count", metavar="N", callback=count_of, help="Stop after so many records, such as 500k."
+)
 @click.option(
     "-p",
     "--partition",

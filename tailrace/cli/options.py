@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from .units import parse_seconds, parse_size
+from .units import parse_count, parse_seconds, parse_size
 
 DEFAULT_BOOTSTRAP_SERVERS: Final = "127.0.0.1:7070"
 
@@ -30,6 +30,30 @@ def bootstrap_option(command: F) -> F:
 def json_option(command: F) -> F:
     """`--json`: for programs."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")(command)
+
+
+def size_of(_: click.Context, __: click.Parameter, text: str) -> int:
+    """What an option that takes a size was given, in bytes."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def count_of(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    """What an option that takes a number of records or the like was given."""
+    try:
+        return None if text is None else parse_count(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def rate_of(context: click.Context, parameter: click.Parameter, text: str | float | None) -> float | None:
+    """What an option that takes how many in a second was given: `0.5`, `1e6` or `50k`."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return count_of(context, parameter, str(text))
 
 
 def seconds_of(_: click.Context, __: click.Parameter, text: str | None) -> float | None:

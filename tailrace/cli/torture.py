@@ -14,7 +14,7 @@ import msgspec
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
 
 from . import exit_codes
-from .options import json_option, seconds_of
+from .options import json_option, rate_of, seconds_of
 from .output import os_error_text, print_json, print_table
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ LOOPBACK: Final = "127.0.0.1:0"
 @click.option("--seed", type=int, help="Of the plan of faults; at random, and printed, unless it is given.")
 @click.option("--seeds", type=click.IntRange(1, 1_000), default=1, show_default=True, metavar="N",
               help="So many runs, with seeds from --seed on.")  # fmt: skip
-@click.option("--rate", "records_per_s", type=float, default=2_000.0, show_default=True,
+@click.option("--rate", "records_per_s", metavar="R", callback=rate_of, default="2000", show_default=True,
               help="Records a second, of all producers together.")  # fmt: skip
 @click.option("--producers", type=int, default=2, show_default=True, help="Processes.")
 @click.option("--consumers", type=int, default=2, show_default=True, help="Processes; each reads everything.")

@@ -1,13 +1,16 @@
 """Sizes, counts and times as people write and read them."""
 
 import re
+from collections.abc import Mapping
+from fractions import Fraction
 from typing import Final
 
 from tailrace.protocol.limits import GIB, KIB, MIB
 
 TIB: Final = 1024 * GIB
 
-_FACTORS: Final = {
+_SIZE_FACTORS: Final = {
+    "": 1,
     "B": 1,
     "KB": 10**3,
     "MB": 10**6,
@@ -18,22 +21,44 @@ _FACTORS: Final = {
     "GIB": GIB,
     "TIB": TIB,
 }
-_SIZE: Final = re.compile(r"([0-9]{1,18})\s*([A-Za-z]+)?")
+_COUNT_FACTORS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_NUMBER: Final = re.compile(r"([0-9]{1,18}(?:[.][0-9]{1,9})?)\s*([A-Za-z]*)")
 _SECONDS: Final = re.compile(r"[0-9]{1,9}([.][0-9]{1,9})?", re.ASCII)
 _DURATION: Final = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
 _DURATION_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `64GiB` (powers of 1024), `64GB` (powers of 1000), or a plain number.
+    """Bytes of `1.5GiB` (powers of 1024), `1.5GB` (powers of 1000), or a plain number.
 
-    Raises ValueError.
+    Raises ValueError, also if it is no whole number of them.
     """
-    match = _SIZE.fullmatch(text.strip())
-    factor = _FACTORS.get((match.group(2) or "B").upper()) if match else None
-    if match is None or factor is None:
-        raise ValueError(f"{text!r} is no size; write a number of bytes, or one such as 512MiB or 64GiB")
-    return int(match.group(1)) * factor
+    size = _times(text, _SIZE_FACTORS)
+    if size is None:
+        raise ValueError(f"{text!r} is no size; write a number of bytes, or one such as 512MiB or 1.5GiB")
+    if size.denominator != 1:
+        raise ValueError(f"{text!r} is no whole number of bytes, but {float(size):,}")
+    return size.numerator
+
+
+def parse_count(text: str) -> int:
+    """How many `1.5M`, `500k` (powers of 1000) or a plain number are.
+
+    Raises ValueError, also if it is no whole number.
+    """
+    count = _times(text, _COUNT_FACTORS)
+    if count is None:
+        raise ValueError(f"{text!r} is no count; write a number, or one such as 500k or 1.5M")
+    if count.denominator != 1:
+        raise ValueError(f"{text!r} is no whole number, but {float(count):,}")
+    return count.numerator
+
+
+def _times(text: str, factors: Mapping[str, int]) -> Fraction | None:
+    """A number and what its unit stands for; None if it is not written so."""
+    match = _NUMBER.fullmatch(text.strip())
+    factor = factors.get(match[2].upper()) if match else None
+    return None if match is None or factor is None else Fraction(match[1]) * factor
 
 
 def parse_duration_ms(text: str) -> int:

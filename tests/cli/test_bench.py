@@ -74,7 +74,7 @@ def topics(cluster: Cluster) -> list[str]:
 
 
 def test_produce(cluster: Cluster, tailrace: Run, tmp_path: Path) -> None:
-    sizes = ("--producers", 2, "--consumers", 2, "--partitions", 3, "--records", 20_001, "--keys", 5)
+    sizes = ("--producers", 2, "--consumers", 2, "--partitions", 3, "--records", "20.001k", "--keys", 5)
     files = ("--json", tmp_path / "figures.json", "--report", tmp_path / "report.html")
     done = tailrace("bench", "produce", *sizes, "--compression", "lz4", "--verify", *files)
     assert re.match(r"20001 records sent, [\d.]+ records/sec \([\d.]+ MB/sec\), [\d.]+ ms avg", done.stdout)
@@ -169,7 +169,7 @@ def test_producers_begin_in_partitions_of_their_own(figures: Callable[..., dict[
 
 
 def test_latency(cluster: Cluster, figures: Callable[..., dict[str, Any]]) -> None:
-    found = figures("latency", "--remote", "--rate", 2_000, "--records", 600, "--keys", 9, "--partitions", 2)
+    found = figures("latency", "--remote", "--rate", "2k", "--records", 600, "--keys", 9, "--partitions", 2)
     timing = found["end_to_end"]["latency"]
     assert timing["count"] == found["read"] == 600
     assert 0 < timing["p50_ms"] <= timing["p999_ms"] <= timing["max_ms"]
@@ -362,6 +362,10 @@ def stored(admin: Admin, topic: str) -> int:
         (("produce", "--record-size", "0"), "--record-size is 0; it is 1 to"),
         (("latency", "--record-size", "1kibi"), "'1kibi' is no size"),
         (("latency", "--record-size", "10"), "--record-size is 10; it is 24 (a header"),
+        (("produce", "--record-size", "1.1KiB"), "'1.1KiB' is no whole number of bytes, but 1,126.4"),
+        (("produce", "--records", "many"), "'many' is no count"),
+        (("produce", "--rate", "fast"), "'fast' is no count"),
+        (("produce", "--rate", "nan"), "--rate is nan; it is more than 0"),
         (("produce", "--records", "0"), "--records is 0; it is more than 0"),
         (("produce", "--producers", "-1"), "--producers is -1; it is 1 to"),
         (("produce", "--duration", "soon"), "'soon' is no time"),

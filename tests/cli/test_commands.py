@@ -246,7 +246,7 @@ def test_a_range_ends_by_itself(ten: str, cluster: Cluster, tailrace: Run) -> No
 
 
 def test_counts_and_partitions(ten: str, cluster: Cluster, tailrace: Run) -> None:
-    assert tailrace("consume", ten, "-p", 0, "-n", 3).stdout == "0\n1\n2\n"
+    assert tailrace("consume", ten, "-p", 0, "-n", "0.003k").stdout == "0\n1\n2\n"
     assert tailrace("consume", ten, "-p", 1, "-n", 0).stdout == ""
     assert tailrace("consume", ten, "-p", 1, "-o", "-1", "-n", 1).stdout == "c\n"
     assert len(tailrace("consume", ten, "-p", 0, "-p", 1, "-e").stdout.split()) == 13

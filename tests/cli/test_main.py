@@ -61,7 +61,7 @@ def test_version(tailrace: Run) -> None:
         (["produce", "t", "-K", r"\q"], "unknown escape"),
         (["topic", "create", "t", "-c", "retention_ms=7w"], "'7w' is no duration"),
         (["topic", "create", "t", "-c", "retention_bytes=1XB"], "'1XB' is no size"),
-        (["consume", "t", "-n", "-1"], "-1 is not in the range"),
+        (["consume", "t", "-n", "-1"], "'-1' is no count"),
         (["node", "--config", "x"], "Missing option '--id'"),
         (["up"], "Missing argument 'CONFIG'"),
         (["up", "x", "--port", "70000"], "70000 is not in the range"),

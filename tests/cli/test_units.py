@@ -2,7 +2,14 @@
 
 import pytest
 
-from tailrace.cli.units import human_bytes, human_count, parse_duration_ms, parse_seconds, parse_size
+from tailrace.cli.units import (
+    human_bytes,
+    human_count,
+    parse_count,
+    parse_duration_ms,
+    parse_seconds,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -15,16 +22,48 @@ from tailrace.cli.units import human_bytes, human_count, parse_duration_ms, pars
         ("64GiB", 64 << 30),
         ("64 GiB", 64 << 30),
         ("1TB", 10**12),
+        ("1.5KiB", 1536),
+        ("0.5 MB", 500_000),
+        ("1.000", 1),
+        ("0.1GB", 10**8),
     ],
 )
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-1", "1.5GiB", "1 PiB", "64G", "1e9", "١"])
+@pytest.mark.parametrize(
+    "text", ["", "GiB", "-1", "1.GiB", ".5KiB", "1,5KiB", "1k", "1 PiB", "64G", "1e9", "١"]
+)
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="is no size"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(("text", "bytes_told"), [("1.1KiB", "1,126.4"), ("0.5", "0.5"), ("1.25B", "1.25")])
+def test_what_are_no_whole_bytes(text: str, bytes_told: str) -> None:
+    with pytest.raises(ValueError, match=f"'{text}' is no whole number of bytes, but {bytes_told}$"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("0", 0), ("1000000", 10**6), ("1M", 10**6), ("500k", 500_000), ("1.5 K", 1_500), ("0.001G", 10**6)],
+)
+def test_counts(text: str, count: int) -> None:
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "k", "-1", "1KiB", "1kB", "1e6", "1,000", "nan", "١"])
+def test_what_is_no_count(text: str) -> None:
+    with pytest.raises(ValueError, match="is no count; write a number, or one such as 500k or"):
+        parse_count(text)
+
+
+@pytest.mark.parametrize(("text", "number"), [("1.5", "1.5"), ("0.0001k", "0.1")])
+def test_what_is_no_whole_count(text: str, number: str) -> None:
+    with pytest.raises(ValueError, match=f"'{text}' is no whole number, but {number}$"):
+        parse_count(text)
 
 
 @pytest.mark.parametrize(
