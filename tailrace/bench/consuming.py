@@ -1,6 +1,7 @@
 """A consumer under test: reads its partitions from where it is told, up to where it is told."""
 
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -8,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from tailrace.client.engine import Engine
 from tailrace.consumer.consumer import Consumer
-from tailrace.protocol.record import TopicPartition
+from tailrace.protocol.record import Record, TopicPartition
 
 from .inbox import Inbox, Voice
 from .lines import Done, Ready
@@ -17,6 +18,8 @@ from .verify import Checker
 
 IDLE_MS: Final = 100
 """Without a record for so long it looks at what else there is to do."""
+SAMPLED_EVERY: Final = 16
+"""Of values whose size is not known, one in so many is asked for it."""
 
 
 class RemoteConsumer(Consumer):
@@ -26,15 +29,21 @@ class RemoteConsumer(Consumer):
 
 
 class _Piece(NamedTuple):
-    """Records of one partition that were handed over together; unless marked, `values` only count.
+    """Records of one partition that were handed over together; where only their number is of use, `values`
+    are anything.
 
     `sent_ms` is the timestamp that the producer gave to the first.
     """
 
     partition: int
-    next_offset: int
+    offsets: Sequence[int]
     sent_ms: int
     values: Sequence[Any]
+
+    def before(self, end: int) -> "_Piece":
+        """Without what lies behind there."""
+        count = bisect_left(self.offsets, end)
+        return self._replace(offsets=self.offsets[:count], values=self.values[:count])
 
 
 class Consuming:
@@ -75,6 +84,7 @@ class Consuming:
                     if not self._task.repeat:
                         break
                     self._go_to_start(consumer)
+                    consumer.resume(*self._places.values())
         self._voice.sample(time.monotonic_ns(), self._records, last=True)
         seen = self._checker.seen() if self._checker is not None and spec.verify else None
         return Done(last_ns=self._last_ns, seen=seen)
@@ -88,7 +98,11 @@ class Consuming:
         """What comes, until nothing does for a while or there is something else to do."""
         for piece in self._pieces(consumer):
             now_ns = time.monotonic_ns()
-            self._next[piece.partition] = piece.next_offset
+            self._next[piece.partition] = piece.offsets[-1] + 1
+            until = self._inbox.until
+            if until is not None and self._next[piece.partition] >= (end := until[piece.partition]):
+                consumer.pause(self._places[piece.partition])  # what comes behind it does not count
+                piece = piece.before(end)
             self._take(piece, now_ns)
             self._voice.sample(now_ns, self._records)
             if self._at_end() or self._is_over():
@@ -97,6 +111,10 @@ class Consuming:
 
     def _take(self, piece: _Piece, now_ns: int) -> None:
         count = len(piece.values)
+        if not count:
+            return
+        if self._spec.only_reads:
+            self._voice.value_bytes += _size_of(piece.values)
         if self._checker is not None:
             marks = self._checker.add(piece.partition, piece.values)
             count = len(marks.runs)
@@ -113,13 +131,13 @@ class Consuming:
     def _pieces(self, consumer: Consumer) -> Iterator[_Piece]:
         if not self._spec.poll:
             for batch in consumer.batches(timeout_ms=IDLE_MS):
-                yield _Piece(batch.partition, batch.offsets[-1] + 1, batch.timestamps[0], batch.values)
+                yield _Piece(batch.partition, batch.offsets, batch.timestamps[0], batch.values)
             return
-        marked = self._checker is not None
+        needed = self._checker is not None or self._spec.only_reads
         while found := consumer.poll(timeout_ms=IDLE_MS):
             for place, records in found.items():
-                values: Sequence[Any] = [record.value for record in records] if marked else records
-                yield _Piece(place.partition, records[-1].offset + 1, records[0].timestamp, values)
+                values: Sequence[Any] = [record.value for record in records] if needed else records
+                yield _Piece(place.partition, _offsets_of(records), records[0].timestamp, values)
 
     def _look_at_positions(self, consumer: Consumer) -> None:
         """There may be gaps in front of the ends, which no record tells of."""
@@ -134,3 +152,16 @@ class Consuming:
         """Is it to end wherever it is?"""
         late = self._over_at_ns is not None and time.monotonic_ns() >= self._over_at_ns
         return late or self._inbox.stopping
+
+
+def _offsets_of(records: Sequence[Record[Any, Any]]) -> Sequence[int]:
+    first, last = records[0].offset, records[-1].offset
+    if last - first == len(records) - 1:
+        return range(first, last + 1)
+    return [record.offset for record in records]
+
+
+def _size_of(values: Sequence[bytes | None]) -> int:
+    """Bytes, by a sample: to ask each takes a third of the time in which they are read. None has none."""
+    some = values[::SAMPLED_EVERY]
+    return sum(map(len, filter(None, some))) * len(values) // len(some)

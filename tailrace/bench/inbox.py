@@ -77,6 +77,8 @@ class Voice:
         self._slow_at_ns = 0
         self._cpu_before_s = 0.0
         self.latencies = LatencyCounts()
+        self.value_bytes = 0
+        """To be told with the records, if their sizes are not known."""
         self._rss_anon: int | None = None
 
     def begin(self, now_ns: int) -> None:
@@ -103,7 +105,14 @@ class Voice:
             self._rss_anon = None if usage is None else usage.rss_anon
         cpu_s = round(_cpu_s() - self._cpu_before_s, 3)
         self.say(
-            Sample(at_ns=now_ns, records=records, latencies=latencies, cpu_s=cpu_s, rss_anon=self._rss_anon)
+            Sample(
+                at_ns=now_ns,
+                records=records,
+                value_bytes=self.value_bytes,
+                latencies=latencies,
+                cpu_s=cpu_s,
+                rss_anon=self._rss_anon,
+            )
         )
         return True
 

@@ -43,11 +43,13 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
     """How far a client is. `records` are acknowledged or read; `latencies` (microseconds: how many)
     those since the last sample that had some.
 
-    `cpu_s` since the start; `rss_anon` in bytes, None where it is not known.
+    `value_bytes` are those of the values, about, if their sizes are not known; `cpu_s` since the start;
+    `rss_anon` in bytes, None where it is not known.
     """
 
     at_ns: int
     records: int
+    value_bytes: int = 0
     latencies: dict[int, int] = {}
     cpu_s: float = 0.0
     rss_anon: int | None = None

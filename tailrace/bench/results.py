@@ -191,7 +191,7 @@ def results_of(
         acked=sum(map(_records, producers)),
         read=sum(map(_records, consumers)),
         records_per_s=records / seconds,
-        mb_per_s=records * spec.record_bytes / seconds / MIB,
+        mb_per_s=sum(_value_bytes(spec, each) for each in counted) / seconds / MIB,
         ack=ack,
         end_to_end=end_to_end,
         clients=[_figures(spec, each, start_ns) for each in heard],
@@ -214,6 +214,12 @@ def _records(heard: Heard) -> int:
     return heard.samples[-1].records if heard.samples else 0
 
 
+def _value_bytes(spec: Spec, heard: Heard) -> int:
+    if not spec.only_reads:
+        return _records(heard) * spec.record_bytes
+    return heard.samples[-1].value_bytes if heard.samples else 0
+
+
 def _seconds(heard: Heard, start_ns: int) -> float:
     """From the start to its last record."""
     last_ns = heard.samples[-1].at_ns if heard.samples else 0
@@ -233,7 +239,7 @@ def _figures(spec: Spec, heard: Heard, start_ns: int) -> ClientFigures:
         failed=0 if heard.done is None else heard.done.failed,
         seconds=seconds,
         records_per_s=records / seconds,
-        mb_per_s=records * spec.record_bytes / seconds / MIB,
+        mb_per_s=_value_bytes(spec, heard) / seconds / MIB,
         cpu_s=heard.samples[-1].cpu_s if heard.samples else 0.0,
         rss_anon_max=max(memory, default=None),
         latency=None if timing is None else timing.latency,

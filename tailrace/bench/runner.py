@@ -9,7 +9,12 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from tailrace.client.admin import Admin
-from tailrace.protocol.errors import LeaderNotAvailableError, TailraceError, TimedOutError
+from tailrace.protocol.errors import (
+    InvalidArgumentError,
+    LeaderNotAvailableError,
+    TailraceError,
+    TimedOutError,
+)
 from tailrace.protocol.limits import GIB
 from tailrace.protocol.record import TopicPartition
 
@@ -50,16 +55,17 @@ class Progress(NamedTuple):
 Report: TypeAlias = Callable[[Progress], None]
 
 
-def prepare(admin: Admin, spec: Spec, topic: str | None) -> Spec:
-    """With a topic to write to: a new one of its own, or the one that is named, which must be there.
+def prepare(admin: Admin, spec: Spec) -> Spec:
+    """With a topic: a new one of its own, or the one that is named, which must be there.
 
     Raises InvalidArgumentError if that has too few partitions, and like `Admin.describe_topics` and
     `create_topic`.
     """
     spec = msgspec.structs.replace(spec, run=random.getrandbits(32))
-    if topic is not None:
-        found = admin.describe_topic(topic)
-        spec = msgspec.structs.replace(spec, topic=topic, partitions=len(found.partitions))
+    if spec.existing:
+        found = admin.describe_topic(spec.topic)
+        replicas = found.replication_factor
+        spec = msgspec.structs.replace(spec, partitions=len(found.partitions), replication_factor=replicas)
         check_shares(spec)
         return spec
     name = f"bench-{random.getrandbits(40):010x}"
@@ -68,6 +74,17 @@ def prepare(admin: Admin, spec: Spec, topic: str | None) -> Spec:
         config["retention_bytes"] = RETENTION_BYTES // spec.partitions
     admin.create_topic(name, spec.partitions, spec.replication_factor, config=config)
     return msgspec.structs.replace(spec, topic=name)
+
+
+def first_of(starts: Mapping[int, int], ends: Mapping[int, int], records: int) -> dict[int, int]:
+    """Where the first so many offsets end, of each partition about as many. Pure."""
+    found, left = {}, records
+    smallest_first = sorted(starts, key=lambda number: ends[number] - starts[number])
+    for place, number in enumerate(smallest_first):
+        count = min(ends[number] - starts[number], left // (len(smallest_first) - place))
+        found[number] = starts[number] + count
+        left -= count
+    return found
 
 
 class Runner:
@@ -106,8 +123,8 @@ class Runner:
 
         After a first signal what is to be verified is still read, and verified; a second one ends that, too.
 
-        Raises WorkerFailedError when a client dies, KeyboardInterrupt when it was told to end, and like
-        `Admin.list_offsets`, before anything was measured.
+        Raises, before anything was measured, WorkerFailedError when a client dies, KeyboardInterrupt when it
+        was told to end, InvalidArgumentError if there is nothing to read, and like `Admin.list_offsets`.
         """
         phases = {"produce": self._produce, "consume": self._consume}
         with self._crew:
@@ -148,6 +165,23 @@ class Runner:
             self._read_to_the_end(consumers)
 
     def _consume(self) -> None:
+        starts, ends = self._found() if self._spec.only_reads else self._filled()
+        consumers = self._add_consumers(starts, measure=False, repeat=self._spec.duration_s is not None)
+        self._tell_ends(consumers, ends)
+        self._start("measuring", consumers)
+        self._await_readers(consumers)
+
+    def _found(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Where what the topic holds begins, and where what is to be read of it ends."""
+        starts, ends = self._offsets(Admin.EARLIEST), self._ends()
+        if starts == ends:
+            raise InvalidArgumentError(
+                f"topic {self._spec.topic!r} holds no records: there is nothing to read"
+            )
+        return starts, ends if self._spec.records is None else first_of(starts, ends, self._spec.records)
+
+    def _filled(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Where what was written to be read begins and ends."""
         producers = self._add_producers(measure=False)
         starts = self._settled_ends()
         self._begin("filling")
@@ -155,9 +189,7 @@ class Runner:
         self._crew.wait(producers)
         if self._crew.stopping:
             raise KeyboardInterrupt
-        consumers = self._add_consumers(starts, measure=False, repeat=self._spec.duration_s is not None)
-        self._start("measuring", consumers)
-        self._read_to_the_end(consumers)
+        return starts, self._settled_ends()
 
     def _both(self) -> None:
         producers = self._add_producers()
@@ -171,10 +203,14 @@ class Runner:
     def _read_to_the_end(self, consumers: list[Client]) -> None:
         """Have consumers read what is stored by now, or all of it that comes."""
         if not self._crew.stopping:
-            ends = self._settled_ends()
-            for client in consumers:
-                own = {number: ends[number] for number in client.task.starts}
-                client.tell(Until(own))
+            self._tell_ends(consumers, self._settled_ends())
+        self._await_readers(consumers)
+
+    def _tell_ends(self, consumers: list[Client], ends: Mapping[int, int]) -> None:
+        for client in consumers:
+            client.tell(Until({number: ends[number] for number in client.task.starts}))
+
+    def _await_readers(self, consumers: list[Client]) -> None:
         self._progressed = (-1, time.monotonic())
         self._crew.wait(consumers, lambda: self._end_if_stalled(consumers))
 
@@ -249,10 +285,12 @@ class Runner:
     # ----------------------------------------------------------------- offsets
 
     def _ends(self) -> dict[int, int]:
-        """Where each partition ends now. Asked for in short calls, so that signals are heard between them."""
-        wanted = {
-            TopicPartition(self._spec.topic, number): Admin.LATEST for number in range(self._spec.partitions)
-        }
+        """Where each partition ends now."""
+        return self._offsets(Admin.LATEST)
+
+    def _offsets(self, which: int) -> dict[int, int]:
+        """Of each partition. Asked for in short calls, so that signals are heard between them."""
+        wanted = {TopicPartition(self._spec.topic, number): which for number in range(self._spec.partitions)}
         deadline = time.monotonic() + self._spec.timeout_s
         while True:
             try:

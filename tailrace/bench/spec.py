@@ -34,6 +34,11 @@ KEYS_MAX: Final = 1_000_000
 """All are made before the start."""
 BATCH_SIZE_MAX: Final = BATCH_BYTES_MAX - MIB
 """What a producer takes as `batch_size`."""
+OF_WRITING: Final = (
+    "producers", "record_bytes", "acks", "compression", "keys", "batch_bytes", "linger_ms", "one_by_one",
+    "verify",
+)  # fmt: skip
+"""The fields that say nothing where only what is there is read."""
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,11 +47,15 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     Sizes in bytes. Sends until `records` are sent or `duration_s` seconds are over, whichever comes first;
     consumers that are measured alone read what there is again until `duration_s` is over. `keys` is how
     many different keys there are, 0 for none. `run` tells this run's records from others in the topic.
+
+    `existing`: the topic was there before, and stays. Consumers that are measured alone then read what it
+    holds, no more than `records` of that, and nothing is written.
     """
 
     mode: Mode
     bootstrap_servers: str = ""
     topic: str = ""
+    existing: bool = False
     run: int = 0
     producers: int = 1
     consumers: int = 1
@@ -66,6 +75,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     one_by_one: bool = False
     poll: bool = False
     timeout_s: float = 30.0
+
+    @property
+    def only_reads(self) -> bool:
+        """Is nothing written at all?"""
+        return self.existing and self.mode == "consume"
 
     @property
     def marked(self) -> bool:
@@ -134,7 +148,8 @@ def completed(spec: Spec) -> Spec:
         duration_s = LATENCY_S_DEFAULT if unbounded else spec.duration_s
         spec = msgspec.structs.replace(spec, rate=rate, duration_s=duration_s)
     _check_sizes(spec)
-    if spec.records is None and (spec.duration_s is None or spec.mode == "consume"):
+    bounded = spec.only_reads or (spec.duration_s is not None and spec.mode != "consume")
+    if spec.records is None and not bounded:
         records = max(1, min(RECORDS_DEFAULT, BYTES_DEFAULT // spec.record_bytes))
         spec = msgspec.structs.replace(spec, records=records)
     _check_sense(spec)

@@ -75,7 +75,8 @@ _COMMON: Final[tuple[Option, ...]] = (
     ),
     click.option(
         "--topic", metavar="TOPIC", shell_complete=complete_topics,
-        help="Write to this one, which exists and stays; without it one is made, and deleted in the end.",
+        help="Write to this one, or for consume read what it holds; it exists and stays. Without it one is "
+        "made, and deleted in the end.",
     ),
     click.option(
         "-b", "--bootstrap-servers", envvar="TAILRACE_BOOTSTRAP_SERVERS", show_envvar=True,
@@ -140,7 +141,11 @@ def produce(**options: Any) -> int:
 @bench.command()
 @_options(_linger, _one_by_one, _poll)
 def consume(**options: Any) -> int:
-    """How fast records are read. The topic is filled first; with --duration they are read again and again."""
+    """How fast records are read.
+
+    Those that --topic holds (--records of them at most), or that a topic of its own is filled with first.
+    With --duration they are read again and again.
+    """
     return _run("consume", options)
 
 
@@ -176,11 +181,11 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
     if options["compression"] == "none":
         options["compression"] = None
     try:
-        spec = completed(Spec(mode=mode, **options))
-        if topic is None:
+        spec = completed(Spec(mode=mode, topic=topic or "", existing=topic is not None, **options))
+        if not spec.existing:
             check_shares(spec)
         _check_files(json_file, report_file)
-        results, unclean = _measure(spec, servers, nodes or spec.replication_factor, topic)
+        results, unclean = _measure(spec, servers, nodes or spec.replication_factor)
     except InvalidArgumentError as error:
         raise click.UsageError(_in_options(str(error))) from None
     try:
@@ -214,28 +219,28 @@ def _check_sense(
 
 
 def _check_topic(mode: "Mode", topic: str, servers: str | None) -> None:
+    from tailrace.bench.spec import OF_WRITING
+
     if servers is None:
         raise click.UsageError("--topic is one of a running cluster: name that with --bootstrap-servers")
-    if mode == "consume":
-        raise click.UsageError(
-            f"consume fills a topic of its own with what it reads: it leaves {topic} alone"
-        )
-    for name in ("partitions", "replication_factor"):
-        if _is_given(name):
-            option = name.replace("_", "-")
-            raise click.UsageError(f"--{option} is for a topic that is made here: {topic} has its own")
+    for parameter in click.get_current_context().command.params:
+        name, option = str(parameter.name), parameter.opts[0]
+        if name in ("partitions", "replication_factor") and _is_given(name):
+            raise click.UsageError(f"{option} is for a topic that is made here: {topic} has its own")
+        if mode == "consume" and name in OF_WRITING and _is_given(name):
+            raise click.UsageError(f"{option} is for what is written: consume only reads what {topic} holds")
 
 
 def _is_given(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
-def _measure(spec: "Spec", servers: str | None, nodes: int, topic: str | None) -> tuple["Results", str]:
+def _measure(spec: "Spec", servers: str | None, nodes: int) -> tuple["Results", str]:
     """What came of it, and what the cluster that was started for it did not do cleanly; "" if nothing."""
     results = None
     try:
         with _cluster(servers, nodes) as (bootstrap_servers, processes):
-            results = _measure_at(bootstrap_servers, processes, spec, topic)
+            results = _measure_at(bootstrap_servers, processes, spec)
     except TailraceError as error:
         if results is None:
             raise
@@ -243,7 +248,7 @@ def _measure(spec: "Spec", servers: str | None, nodes: int, topic: str | None) -
     return results, ""
 
 
-def _measure_at(servers: str, processes: dict[str, int | None], spec: "Spec", topic: str | None) -> "Results":
+def _measure_at(servers: str, processes: dict[str, int | None], spec: "Spec") -> "Results":
     """`processes` are those of the cluster, if it was started for this."""
     import msgspec
 
@@ -252,7 +257,7 @@ def _measure_at(servers: str, processes: dict[str, int | None], spec: "Spec", to
 
     spec = msgspec.structs.replace(spec, bootstrap_servers=servers)
     with admin_of(servers, spec.timeout_s) as admin:
-        spec = prepare(admin, spec, topic)
+        spec = prepare(admin, spec)
         whole, own = False, bool(processes)
         try:
             with reporting() as report:
@@ -260,7 +265,7 @@ def _measure_at(servers: str, processes: dict[str, int | None], spec: "Spec", to
             whole = not (results.interrupted or results.problem)
             return results
         finally:
-            if topic is None and not own:  # else the cluster goes, too
+            if not (spec.existing or own):  # else the cluster goes, too
                 _delete(admin, spec.topic, None if whole else DELETE_MS)
 
 

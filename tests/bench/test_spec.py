@@ -17,6 +17,7 @@ def test_defaults() -> None:
     assert completed(Spec(mode="e2e", record_bytes=MIB)).records == GIB // MIB
     assert completed(Spec(mode="produce", duration_s=3.0)).records is None
     assert completed(Spec(mode="consume", duration_s=3.0)).records == RECORDS_DEFAULT
+    assert completed(Spec(mode="consume", topic="t", existing=True)).records is None
     latency = completed(Spec(mode="latency"))
     assert (latency.rate, latency.duration_s, latency.records) == (1_000, 10, None)
     assert completed(Spec(mode="latency", records=500)).duration_s is None

@@ -134,10 +134,90 @@ def test_e2e_with_a_topic_that_is_there(cluster: Cluster, figures: Callable[...,
         admin.delete_topic("bench-kept")
 
 
-def test_a_topic_that_is_not_there_is_not_made(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def filled(cluster: Cluster) -> Iterator[str]:
+    """10, 20, 30 records of somebody's and none, with values of 40 bytes, but that the 20 have none."""
+    with Admin(cluster.bootstrap_servers) as admin:
+        admin.create_topic("mine", partitions=4)
+        with Producer(cluster.bootstrap_servers) as producer:
+            for partition, count in enumerate((10, 20, 30)):
+                value = None if partition == 1 else bytes(40)
+                for _ in range(count):
+                    producer.send("mine", value, key=b"key", partition=partition)
+        yield "mine"
+        assert offsets(admin, "mine") == [(0, 10), (0, 20), (0, 30), (0, 0)], "nothing was written or deleted"
+        assert admin.list_groups() == []
+        admin.delete_topic("mine")
+
+
+def offsets(admin: Admin, topic: str) -> list[tuple[int, int]]:
+    """Where each partition begins and ends."""
+    places = [TopicPartition(topic, each.partition) for each in admin.describe_topic(topic).partitions]
+    starts = admin.list_offsets(dict.fromkeys(places, Admin.EARLIEST))
+    ends = admin.list_offsets(dict.fromkeys(places, Admin.LATEST))
+    return [(starts[place].offset, ends[place].offset) for place in places]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("how", [(), ("--poll", "--remote"), ("--consumers", 4)])
+def test_consume_reads_what_a_topic_holds(
+    filled: str, figures: Callable[..., dict[str, Any]], how: tuple[object, ...]
+) -> None:
+    found = figures("consume", "--topic", filled, *how)
+    assert (found["read"], found["sent"], found["acked"]) == (60, 0, 0)
+    assert found["mb_per_s"] == pytest.approx(40 * 40 / found["seconds"] / 2**20)
+    assert all(client["name"].startswith("consumer") for client in found["clients"])
+    assert found["line"].startswith("60 records read, ")
+
+
+@pytest.mark.parametrize("how", [(), ("--poll",), ("--consumers", 4)])
+def test_consume_reads_some_of_what_a_topic_holds(
+    filled: str, figures: Callable[..., dict[str, Any]], how: tuple[object, ...]
+) -> None:
+    assert figures("consume", "--topic", filled, "--records", 25, *how)["read"] == 25
+    assert figures("consume", "--topic", filled, "--records", "1k", *how)["read"] == 60
+    again = figures("consume", "--topic", filled, "--records", 4, "--duration", "500ms", *how)
+    assert again["read"] > 4
+
+
+def test_what_comes_meanwhile_is_not_read(
+    cluster: Cluster, start: Callable[..., Bench], all_gone: AllGone
+) -> None:
+    """The ends are those of the beginning, though others go on to write."""
+    with Admin(cluster.bootstrap_servers) as admin, Producer(cluster.bootstrap_servers) as producer:
+        admin.create_topic("growing", partitions=2)
+        for partition in (0, 1):
+            producer.send("growing", b"old", partition=partition).result(PATIENCE_S)
+        running = start(
+            "consume", "--topic", "growing", "--duration", "1s", "--json", "-",
+            servers=cluster.bootstrap_servers,
+        )  # fmt: skip
+        children = running.children()
+        while running.process.poll() is None:
+            for partition in (0, 1):
+                producer.send("growing", bytes(1000), partition=partition).result(PATIENCE_S)
+        code, out, err = running.ended()
+        admin.delete_topic("growing")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["mb_per_s"] == pytest.approx(found["read"] * 3 / found["seconds"] / 2**20)
+    all_gone(list(children))
+
+
+def test_an_empty_topic(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    with Admin(cluster.bootstrap_servers) as admin:
+        admin.create_topic("empty", partitions=2)
+        assert run(["bench", "consume", "--topic", "empty", "-b", cluster.bootstrap_servers]) == 2
+        assert "topic 'empty' holds no records: there is nothing to read" in capsys.readouterr().err
+        admin.delete_topic("empty")
+
+
+@pytest.mark.parametrize("mode", ["produce", "consume"])
+def test_a_topic_that_is_not_there_is_not_made(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
     with Admin(cluster.bootstrap_servers) as admin:
         admin.create_topic("bench-there")
-        arguments = ["bench", "produce", "--topic", "bench-their", "--records", "10"]
+        arguments = ["bench", mode, "--topic", "bench-their", "--records", "10"]
         assert run([*arguments, "-b", cluster.bootstrap_servers]) == 1
         said = capsys.readouterr()
         assert (said.out, said.err) == (
@@ -378,7 +458,25 @@ def stored(admin: Admin, topic: str) -> int:
         (("e2e", "-b", "localhost:1", "--topic", "t", "--partitions", "1"), "t has its own"),
         (("produce", "--consumers", "1"), "--consumers is for what reads, as --verify does"),
         (("produce", "--poll"), "--poll is for what reads, as --verify does"),
-        (("consume", "-b", "localhost:1", "--topic", "mine"), "it leaves mine alone"),
+        (("consume", "--topic", "mine"), "--topic is one of a running cluster"),
+        *(
+            (
+                ("consume", "-b", "localhost:1", "--topic", "mine", *option),
+                f"{option[0]} is for what is written: consume only reads what mine holds",
+            )
+            for option in (
+                ("--producers", "1"),
+                ("--record-size", "9"),
+                ("--acks", "1"),
+                ("--compression", "lz4"),
+                ("--keys", "2"),
+                ("--batch-size", "9"),
+                ("--linger", "0"),
+                ("--one-by-one",),
+                ("--verify",),
+            )
+        ),
+        (("consume", "-b", "localhost:1", "--topic", "mine", "--partitions", "1"), "mine has its own"),
         (("produce", "--replication-factor", "3", "--nodes", "2"), "needs as many nodes: --nodes 3"),
         (("produce", "--replication-factor", "0"), "--replication-factor is 0; it is 1 to 16"),
         (("e2e", "-b", "localhost:1", "--topic", "t", "--replication-factor", "1"), "t has its own"),
