@@ -24,5 +24,10 @@ def facts(results: Results) -> dict[str, Any]:
 
 def json_of(results: Results) -> str:
     """One object; names end with their units."""
-    fields = {**facts(results), "line": results.line(), **msgspec.to_builtins(results)}
+    fields = {
+        **facts(results),
+        "line": results.line(),
+        "warm_up_records": results.spec.warm_up_records,
+        **msgspec.to_builtins(results),
+    }
     return msgspec.json.format(msgspec.json.encode(fields), indent=2).decode()

@@ -51,6 +51,8 @@ def _remarks(results: Results) -> list[str]:
         )
     missing = filter(None, (results.shortfall, results.unread))
     remarks += [f'<p class="bad">{escape(each)}.</p>' for each in missing]
+    if results.warm_up:
+        remarks.append(f'<p class="facts">{escape(results.warm_up)}</p>')
     verdict = results.verification
     if verdict is not None:
         kind = "good" if verdict.holds else "bad"

@@ -134,6 +134,17 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.acked - self.read:,} records were not read: {why}"
 
     @property
+    def warm_up(self) -> str:
+        """What else was written to a topic that stays; empty if that is nothing."""
+        count = self.spec.warm_up_records
+        if not (self.spec.existing and count):
+            return ""
+        return (
+            f"{plural(count, 'empty record')} more went to {self.spec.topic}, which no figure counts: one of "
+            "each producer to each partition, to open connections before the start"
+        )
+
+    @property
     def answered(self) -> str:
         """What is known of the records that count as sent: with acks=0 only that they went out."""
         return "handed to the connection" if self.spec.acks == "0" else "acknowledged"

@@ -82,6 +82,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         return self.existing and self.mode == "consume"
 
     @property
+    def warm_up_records(self) -> int:
+        """Empty records that open connections before the start: each producer's to each partition."""
+        return 0 if self.only_reads else self.producers * self.partitions
+
+    @property
     def marked(self) -> bool:
         """Does every record begin with a header (`records`)?"""
         return self.verify or self.mode == "latency" or (self.mode == "e2e" and self.rate is not None)

@@ -76,6 +76,8 @@ def print_results(results: "Results") -> None:
         click.echo(f"\n{results.shortfall}")
     if results.unread:
         click.echo(f"\n{results.unread}")
+    if results.warm_up:
+        click.echo(f"\n{results.warm_up}")
     if results.verification is not None and results.verification.holds:
         click.echo(f"\n{results.verification.text()}")
 

@@ -167,6 +167,7 @@ def test_consume_reads_what_a_topic_holds(
     assert found["mb_per_s"] == pytest.approx(40 * 40 / found["seconds"] / 2**20)
     assert all(client["name"].startswith("consumer") for client in found["clients"])
     assert found["line"].startswith("60 records read, ")
+    assert found["warm_up_records"] == 0
 
 
 @pytest.mark.parametrize("how", [(), ("--poll",), ("--consumers", 4)])
@@ -201,6 +202,28 @@ def test_what_comes_meanwhile_is_not_read(
     found = json.loads(out)
     assert found["mb_per_s"] == pytest.approx(found["read"] * 3 / found["seconds"] / 2**20)
     all_gone(list(children))
+
+
+def test_what_opens_connections_is_told_of(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Where it stays: the topic has these records, too."""
+    arguments = ["bench", "produce", "--producers", "2", "--records", "7", "-b", cluster.bootstrap_servers]
+    said = (
+        "6 empty records more went to mine, which no figure counts: one of each producer to each "
+        "partition, to open connections before the start"
+    )
+    with Admin(cluster.bootstrap_servers) as admin:
+        admin.create_topic("mine", partitions=3)
+        page = tmp_path / "report.html"
+        assert run([*arguments, "--topic", "mine", "--report", str(page)]) == 0
+        assert f"\n{said}\n" in capsys.readouterr().out
+        assert f">{said}</p>" in page.read_text()
+        assert sum(end for _, end in offsets(admin, "mine")) == 7 + 6
+        assert run(["bench", "consume", "--topic", "mine", "-b", cluster.bootstrap_servers]) == 0
+        admin.delete_topic("mine")
+    assert run([*arguments, "--partitions", "3"]) == 0
+    assert "empty record" not in capsys.readouterr().out
 
 
 def test_an_empty_topic(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
