@@ -4,22 +4,23 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-import msgspec
-
 from tailrace.protocol.limits import MIB
 
-from .document import facts
+from .document import facts, settings
 from .page import page_of, short_number, table_of
 from .plot import Axis, Series, chart, linear, logarithmic, percentiles
 from .results import Moment, Results, Timing
 
-_NO_SETTINGS: Final = ("mode", "run", "bootstrap_servers", "topic", "timeout_s")
+_NO_SETTINGS: Final = ("mode", "run")
 
 
 def html_of(results: Results) -> str:
     """The whole page."""
     told = facts(results)
-    where = f"Tailrace {told['tailrace']}, Python {told['python']}, {told['machine']}, {told['at']}"
+    where = (
+        f"Tailrace {told['tailrace']}, Python {told['python']}, pyzmq {told['pyzmq']}, lmdb {told['lmdb']}; "
+        f"{told['platform']}, {told['cpus']} of {told['cpu'] or 'an unknown CPU'}; {told['at']}"
+    )
     title = f"tailrace bench {results.spec.mode}"
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -135,8 +136,8 @@ def _processes(results: Results) -> str:
 
 
 def _settings(results: Results) -> str:
-    settings = msgspec.to_builtins(results.spec)
-    rows = [[name, str(value)] for name, value in settings.items() if name not in _NO_SETTINGS]
+    told = settings(results.spec).items()
+    rows = [[name, "-" if value is None else str(value)] for name, value in told if name not in _NO_SETTINGS]
     return table_of(["setting", "value"], rows)
 
 

@@ -38,7 +38,9 @@ OF_WRITING: Final = (
     "producers", "record_bytes", "acks", "compression", "keys", "batch_bytes", "linger_ms", "one_by_one",
     "verify",
 )  # fmt: skip
-"""The fields that say nothing where only what is there is read."""
+"""The fields that say nothing where nothing is written, but what is there is read."""
+OF_READING: Final = ("consumers", "poll")
+"""The fields that say nothing where nothing is read."""
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +51,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     many different keys there are, 0 for none. `run` tells this run's records from others in the topic.
 
     `existing`: the topic was there before, and stays. Consumers that are measured alone then read what it
-    holds, no more than `records` of that, and nothing is written.
+    holds, no more than `records` of that, and nothing is written. `nodes` and how they `flush`: None for
+    what is not known.
     """
 
     mode: Mode
@@ -61,6 +64,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     consumers: int = 1
     partitions: int = 1
     replication_factor: int = 1
+    nodes: int | None = None
+    flush: Literal["commit", "relaxed"] | None = None
     record_bytes: int = 100
     records: int | None = None
     duration_s: float | None = None

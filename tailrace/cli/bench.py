@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tailrace.client.admin import Admin
 
 Option = Callable[[Any], Any]
+FLUSH: Final = "commit"
+"""How the nodes of a cluster that is started here write."""
 DELETE_MS: Final = 5_000
 """After an interrupt or an error the topic is not waited for longer, since perhaps nobody can delete it."""
 
@@ -206,12 +208,14 @@ def _check_sense(
     mode: "Mode", topic: str | None, servers: str | None, nodes: int | None, options: dict[str, Any]
 ) -> None:
     """No option is ignored."""
+    from tailrace.bench.spec import OF_READING
+
     replicas = options["replication_factor"]
     if nodes is not None and servers is not None:
         raise click.UsageError(f"--nodes is for a cluster that is started here, not for that at {servers}")
     if nodes is not None and nodes < replicas:
         raise click.UsageError(f"--replication-factor {replicas} needs as many nodes: --nodes {replicas}")
-    for name in ("consumers", "poll"):
+    for name in OF_READING:
         if mode == "produce" and not options["verify"] and _is_given(name):
             raise click.UsageError(f"--{name} is for what reads, as --verify does")
     if topic is not None:
@@ -255,13 +259,16 @@ def _measure_at(servers: str, processes: dict[str, int | None], spec: "Spec") ->
     from tailrace.bench.runner import Runner, prepare
     from tailrace.bench.servers import find_nodes
 
-    spec = msgspec.structs.replace(spec, bootstrap_servers=servers)
+    whole, own = False, bool(processes)
     with admin_of(servers, spec.timeout_s) as admin:
+        nodes = find_nodes(admin)
+        spec = msgspec.structs.replace(
+            spec, bootstrap_servers=servers, nodes=len(nodes), flush=FLUSH if own else None
+        )
         spec = prepare(admin, spec)
-        whole, own = False, bool(processes)
         try:
             with reporting() as report:
-                results = Runner(spec, admin, processes or find_nodes(admin), report, own=own).run()
+                results = Runner(spec, admin, processes or nodes, report, own=own).run()
             whole = not (results.interrupted or results.problem)
             return results
         finally:
@@ -285,7 +292,7 @@ def _cluster(servers: str | None, nodes: int) -> Iterator[tuple[str, dict[str, i
         return
     from tailrace.testing import Cluster
 
-    with Cluster(nodes) as cluster:
+    with Cluster(nodes, flush=FLUSH) as cluster:
         processes: dict[str, int | None] = {"coordinator": cluster.coordinator_pid}
         processes |= {f"node {number}": cluster.pid(number) for number in cluster.node_ids}
         yield cluster.bootstrap_servers, processes

@@ -1,8 +1,10 @@
 """The report: one page, well formed, with nothing in it that a browser would have to fetch or could run."""
 
+import platform
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from importlib.metadata import version
 from xml.etree import ElementTree
 
 import pytest
@@ -71,6 +73,9 @@ def test_a_whole_page(make_results: Make) -> None:
     assert "VERIFICATION FAILED" in page
     assert "<td>unknown</td>" in page
     assert "prefers-color-scheme: dark" in page
+    assert f"pyzmq {version('pyzmq')}, lmdb {version('lmdb')}; {platform.platform()}" in page
+    for name, value in (("record_bytes", "1024"), ("topic", "&lt;b&gt;t&lt;/b&gt;"), ("flush", "-")):
+        assert f"<tr><td>{name}</td><td>{value}</td></tr>" in page
 
 
 @pytest.mark.parametrize(("acks", "why"), [("0", "lost, which acks=0 allows"), ("all", "removed before")])

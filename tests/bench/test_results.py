@@ -1,15 +1,21 @@
 """From what clients said to figures: rates, percentiles, and how they went over time."""
 
 import json
+import platform
 import re
 from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from tailrace.bench.document import json_of
+from tailrace.bench.document import json_of, settings
 from tailrace.bench.lines import Done
 from tailrace.bench.report import html_of
 from tailrace.bench.results import Results
+from tailrace.bench.spec import Spec
 
 from .conftest import heard
 
@@ -101,3 +107,27 @@ def test_json(make_results: Make) -> None:
     assert fields["spec"]["record_bytes"] == 1024
     assert fields["servers"] == [{"name": "node 1", "pid": None, "cpu_s": None, "rss_anon_max": None}]
     assert fields["at"].startswith("20")
+    assert (fields["python"], fields["pyzmq"]) == (platform.python_version(), version("pyzmq"))
+    assert (fields["lmdb"], fields["platform"]) == (version("lmdb"), platform.platform())
+    assert fields["cpus"] >= 1
+    cpus = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    assert fields["cpu"] == (cpus[0] if cpus else platform.processor() or None)
+
+
+@pytest.mark.parametrize(
+    ("options", "left_out"),
+    [
+        ({"mode": "produce"}, {"consumers", "poll"}),
+        ({"mode": "produce", "verify": True}, set()),
+        ({"mode": "consume"}, set()),
+        ({"mode": "e2e", "topic": "t", "existing": True}, set()),
+        (
+            {"mode": "consume", "topic": "t", "existing": True},
+            {"producers", "record_bytes", "acks", "compression", "keys", "batch_bytes", "linger_ms",
+             "one_by_one", "verify"},
+        ),
+    ],
+)  # fmt: skip
+def test_settings_are_those_that_say_something(options: dict[str, Any], left_out: set[str]) -> None:
+    spec = Spec(**options)
+    assert msgspec.to_builtins(spec).keys() - settings(spec).keys() == left_out

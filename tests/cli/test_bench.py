@@ -118,7 +118,7 @@ def test_consume(cluster: Cluster, figures: Callable[..., dict[str, Any]]) -> No
 def test_e2e_with_a_topic_that_is_there(cluster: Cluster, figures: Callable[..., dict[str, Any]]) -> None:
     """What it holds does not count, and it is kept."""
     with Admin(cluster.bootstrap_servers) as admin:
-        admin.create_topic("bench-kept", partitions=2)
+        admin.create_topic("bench-kept", partitions=2, replication_factor=2)
         with Producer(cluster.bootstrap_servers) as producer:
             producer.send_many("bench-kept", [bytes(100)] * 10)
         options = ("--topic", "bench-kept", "--records", 500, "--verify", "--one-by-one", "--keys", 3)
@@ -127,7 +127,10 @@ def test_e2e_with_a_topic_that_is_there(cluster: Cluster, figures: Callable[...,
             "acked": 500, "read": 500, "lost": 0, "doubled": 0, "reordered": 0, "unasked": 0, "unacked": 0,
             "foreign": 0, "examples": [],
         }  # fmt: skip
-        assert found["spec"]["partitions"] == 2
+        assert [found["spec"][name] for name in ("topic", "partitions", "replication_factor")] == [
+            "bench-kept", 2, 2
+        ]  # fmt: skip
+        assert [found["spec"][name] for name in ("nodes", "flush")] == [2, None]
         assert found["end_to_end"]["latency"]["count"] == found["ack"]["latency"]["count"] == 500
         too_many = ["bench", "e2e", *map(str, options), "--consumers", "3", "-b", cluster.bootstrap_servers]
         assert run(too_many) == 2
@@ -374,7 +377,9 @@ def test_as_many_nodes_as_replicas(start: Callable[..., Bench]) -> None:
     code, out, err = running.ended()
     assert code == 0, err
     figures = json.loads(out)
-    assert figures["spec"]["replication_factor"] == 2
+    spec = figures["spec"]
+    assert (spec["replication_factor"], spec["nodes"], spec["flush"]) == (2, 2, "commit")
+    assert (spec["records"], spec["batch_bytes"], spec["linger_ms"]) == (1_000, 1024, 1_000_000)
     assert [server["name"] for server in figures["servers"]] == ["coordinator", "node 1", "node 2"]
 
 
