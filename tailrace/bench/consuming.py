@@ -116,7 +116,7 @@ class Consuming:
         if self._spec.only_reads:
             self._voice.value_bytes += _size_of(piece.values)
         if self._checker is not None:
-            marks = self._checker.add(piece.partition, piece.values)
+            marks = self._checker.add(piece.partition, piece.values, piece.offsets)
             count = len(marks.runs)
             if self._task.measure:
                 for stamp, times in Counter(marks.stamps).items():

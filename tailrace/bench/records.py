@@ -21,12 +21,16 @@ _LETTERS: Final = bytes(ascii_uppercase.encode()[byte % 26] for byte in range(25
 
 
 class Marks(NamedTuple):
-    """The headers of some records, in columns."""
+    """The headers of some records, in columns; `places` are theirs among the values that were looked at."""
 
     stamps: Sequence[int]
     runs: Sequence[int]
     producers: Sequence[int]
     sequences: Sequence[int]
+    places: Sequence[int]
+
+
+NO_MARKS: Final = Marks((), (), (), (), ())
 
 
 class Values:
@@ -52,9 +56,13 @@ def marks_of(values: Sequence[bytes | None], record_bytes: int) -> Marks:
     """The headers of the values that have the size of ours."""
     whole = [value for value in values if value is not None and len(value) == record_bytes]
     if not whole:
-        return Marks((), (), (), ())
+        return NO_MARKS
+    places: Sequence[int] = range(len(values))
+    if len(whole) < len(values):
+        places = [place for place, value in enumerate(values) if value and len(value) == record_bytes]
     rows = struct.iter_unpack(f"{_HEADER.format}{record_bytes - HEADER_BYTES}x", b"".join(whole))
-    return Marks(*zip(*rows, strict=True))
+    stamps, runs, producers, sequences = zip(*rows, strict=True)
+    return Marks(stamps, runs, producers, sequences, places)
 
 
 def keys_of(count: int, distinct: int) -> list[bytes] | None:

@@ -5,6 +5,7 @@ from html import escape
 from typing import Final
 
 from tailrace.protocol.limits import MIB
+from tailrace.protocol.text import plural
 
 from .document import facts, settings
 from .page import page_of, short_number, table_of
@@ -19,7 +20,7 @@ def html_of(results: Results) -> str:
     told = facts(results)
     where = (
         f"Tailrace {told['tailrace']}, Python {told['python']}, pyzmq {told['pyzmq']}, lmdb {told['lmdb']}; "
-        f"{told['platform']}, {told['cpus']} of {told['cpu'] or 'an unknown CPU'}; {told['at']}"
+        f"{told['platform']}, {plural(told['cpus'], 'CPU')} ({told['cpu'] or 'unknown'}); {told['at']}"
     )
     title = f"tailrace bench {results.spec.mode}"
     parts = [

@@ -7,7 +7,7 @@ with what the producers had acknowledged. A record is known by its producer and 
 import base64
 import zlib
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, compress
 from operator import lt
 from typing import Final
 
@@ -15,9 +15,10 @@ import msgspec
 
 from tailrace.protocol.text import plural
 
-from .records import Marks, marks_of
+from .records import NO_MARKS, Marks, marks_of
 
-EXAMPLES_MAX: Final = 5
+EXAMPLES_MAX: Final = 10
+"""So many ranges of records are told, of the others how many there are."""
 SEQUENCES_MAX: Final = 1 << 33
 """A higher one is none of ours, and would take much memory to mark."""
 
@@ -34,10 +35,12 @@ class SequenceSet:
     def __contains__(self, sequence: int) -> bool:
         return sequence < len(self._marks) and self._marks[sequence] == 1
 
-    def add_range(self, start: int, stop: int) -> int:
-        """Add sequences; how many of them were there before."""
+    def add_range(self, start: int, stop: int) -> list[int]:
+        """Add sequences; which of them were there before."""
         self._grow(stop)
-        before = self._marks.count(1, start, stop)
+        before: list[int] = []
+        if self._marks.count(1, start, stop):
+            before = list(compress(range(start, stop), self._marks[start:stop]))
         self._marks[start:stop] = b"\1" * (stop - start)
         return before
 
@@ -75,6 +78,25 @@ class Seen(msgspec.Struct, kw_only=True):
     foreign: int = 0
     """Records that are none of this run's."""
     examples: list[str] = []
+    more: int = 0
+    """Ranges that are not among the examples."""
+
+
+class _Range(msgspec.Struct):
+    """Records of one producer that lie one behind the other in a partition, with the same wrong with them."""
+
+    partition: int
+    producer: int
+    what: str
+    first: int
+    last: int
+    offsets: range
+
+    def text(self) -> str:
+        """`records 3 to 5 of producer 0, in partition 1 at offsets 7 to 9: read again`"""
+        at = f"at {_span('offset', self.offsets[0], self.offsets[-1])}"
+        records = _span("record", self.first, self.last)
+        return f"{records} of producer {self.producer}, in partition {self.partition} {at}: {self.what}"
 
 
 class Checker:
@@ -86,25 +108,30 @@ class Checker:
         self._seen: dict[int, SequenceSet] = {}
         self._last: dict[tuple[int, int], int] = {}
         self._counts = Seen()
+        self._ranges: list[_Range] = []
+        """The first ones, and at the end the last."""
 
-    def add(self, partition: int, values: Sequence[bytes | None]) -> Marks:
+    def add(self, partition: int, values: Sequence[bytes | None], offsets: Sequence[int]) -> Marks:
         """Take in records of one partition; the headers of those that are this run's."""
         marks = marks_of(values, self._record_bytes)
         if not self._all_ours(marks):
             marks = self._ours(marks)
+        if len(marks.places) < len(values):
+            offsets = [offsets[place] for place in marks.places]
         self._counts.foreign += len(values) - len(marks.runs)
         producers = set(marks.producers)
         if len(producers) == 1:
-            self._add(partition, producers.pop(), marks.sequences)
+            self._add(partition, producers.pop(), marks.sequences, offsets)
         else:
-            for producer, sequence in zip(marks.producers, marks.sequences, strict=True):
-                self._add(partition, producer, (sequence,))
+            for producer, sequence, offset in zip(marks.producers, marks.sequences, offsets, strict=True):
+                self._add(partition, producer, (sequence,), (offset,))
         return marks
 
     def seen(self) -> Seen:
         """All of it."""
         packed = {producer: sequences.pack() for producer, sequences in self._seen.items()}
-        return msgspec.structs.replace(self._counts, sequences=packed)
+        examples = [each.text() for each in self._ranges[:EXAMPLES_MAX]]
+        return msgspec.structs.replace(self._counts, sequences=packed, examples=examples)
 
     def _all_ours(self, marks: Marks) -> bool:
         return set(marks.runs) == {self._run} and max(marks.sequences) < SEQUENCES_MAX
@@ -112,39 +139,46 @@ class Checker:
     def _ours(self, marks: Marks) -> Marks:
         rows = zip(*marks, strict=True)
         ours = [row for row in rows if row[1] == self._run and row[3] < SEQUENCES_MAX]
-        return Marks(*zip(*ours, strict=True)) if ours else Marks((), (), (), ())
+        return Marks(*zip(*ours, strict=True)) if ours else NO_MARKS
 
-    def _add(self, partition: int, producer: int, sequences: Sequence[int]) -> None:
+    def _add(self, partition: int, producer: int, sequences: Sequence[int], offsets: Sequence[int]) -> None:
         seen = self._seen.setdefault(producer, SequenceSet())
         last = self._last.get((partition, producer), -1)
         first, stop = sequences[0], sequences[-1] + 1
         if all(map(lt, chain((last,), sequences), sequences)):
             self._last[partition, producer] = sequences[-1]
             whole = stop - first == len(sequences)
-            doubled = seen.add_range(first, stop) if whole else sum(map(seen.add, sequences))
-            self._counts.doubled += doubled
-            if doubled:
-                what = f"it or one up to {stop - 1} was read in another partition, too"
-                self._note(partition, producer, first, what)
-            return
-        for sequence in sequences:
-            self._add_one(partition, producer, sequence, seen)
-
-    def _add_one(self, partition: int, producer: int, sequence: int, seen: SequenceSet) -> None:
-        last = self._last.get((partition, producer), -1)
-        if seen.add(sequence):
-            self._counts.doubled += 1
-            self._note(partition, producer, sequence, "read again")
-        elif sequence < last:
-            self._counts.reordered += 1
-            self._note(partition, producer, sequence, f"read after {last}")
-        self._last[partition, producer] = max(last, sequence)
-
-    def _note(self, partition: int, producer: int, sequence: int, what: str) -> None:
-        if len(self._counts.examples) < EXAMPLES_MAX:
-            self._counts.examples.append(
-                f"record {sequence} of producer {producer}, in partition {partition}: {what}"
+            again = (
+                seen.add_range(first, stop) if whole else list(compress(sequences, map(seen.add, sequences)))
             )
+            self._counts.doubled += len(again)
+            if again:
+                offset_of = dict(zip(sequences, offsets, strict=True))
+                for sequence in again:
+                    what = "read in another partition, too"
+                    self._note(partition, producer, sequence, offset_of[sequence], what)
+            return
+        for sequence, offset in zip(sequences, offsets, strict=True):
+            last = self._last.get((partition, producer), -1)
+            if seen.add(sequence):
+                self._counts.doubled += 1
+                self._note(partition, producer, sequence, offset, "read again")
+            elif sequence < last:
+                self._counts.reordered += 1
+                self._note(partition, producer, sequence, offset, f"read after {last}")
+            self._last[partition, producer] = max(last, sequence)
+
+    def _note(self, partition: int, producer: int, sequence: int, offset: int, what: str) -> None:
+        last = self._ranges[-1] if self._ranges else None
+        if last is not None and (partition, producer, what, offset) == (
+            last.partition, last.producer, last.what, last.offsets.stop
+        ):  # fmt: skip
+            last.last, last.offsets = sequence, range(last.offsets.start, offset + 1)
+            return
+        if len(self._ranges) > EXAMPLES_MAX:
+            self._ranges.pop()
+        self._counts.more += len(self._ranges) == EXAMPLES_MAX
+        self._ranges.append(_Range(partition, producer, what, sequence, sequence, range(offset, offset + 1)))
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +197,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     unacked: int
     foreign: int
     examples: list[str]
+    more: int = 0
+    """Ranges that are not among the examples."""
 
     @property
     def holds(self) -> bool:
@@ -182,7 +218,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
             f"{self.unasked:,} that nobody sent"
         )
         head = f"VERIFICATION FAILED: of {plural(self.acked, 'acknowledged record')} {counts}"
-        return "\n".join([head, *(f"  {example}" for example in self.examples)])
+        rest = [f"and {plural(self.more, 'more range')} of records"] if self.more else []
+        return "\n".join([head, *(f"  {each}" for each in [*self.examples, *rest])])
 
 
 def judge(sent: Sequence[int], acked: Sequence[SequenceSet], consumers: Sequence[Seen]) -> Verdict:
@@ -190,6 +227,7 @@ def judge(sent: Sequence[int], acked: Sequence[SequenceSet], consumers: Sequence
     lost = unasked = unacked = read = 0
     doubled = sum(each.doubled for each in consumers)
     examples: list[str] = []
+    ranges = sum(len(each.examples) + each.more for each in consumers)
     known = set(range(len(sent)))
     for producer in sorted(known.union(*(each.sequences for each in consumers))):
         merged = 0
@@ -198,6 +236,7 @@ def judge(sent: Sequence[int], acked: Sequence[SequenceSet], consumers: Sequence
                 number = SequenceSet.unpack(each.sequences[producer]).number()
                 twice = merged & number
                 doubled += twice.bit_count()
+                ranges += _ranges(twice)
                 examples += _examples(twice, producer, "read by two consumers")
                 merged |= number
         read += merged.bit_count()
@@ -205,9 +244,11 @@ def judge(sent: Sequence[int], acked: Sequence[SequenceSet], consumers: Sequence
         missing, beyond = wanted & ~merged, merged >> (8 * count)
         examples += _examples(missing, producer, "acknowledged, and never read")
         examples += _examples(beyond << (8 * count), producer, "read, and never sent")
+        ranges += _ranges(missing) + _ranges(beyond)
         lost += missing.bit_count()
         unasked += beyond.bit_count()
         unacked += (merged & ~wanted).bit_count() - beyond.bit_count()
+    examples = [*examples, *chain.from_iterable(each.examples for each in consumers)][:EXAMPLES_MAX]
     return Verdict(
         acked=sum(map(len, acked)),
         read=read,
@@ -217,16 +258,27 @@ def judge(sent: Sequence[int], acked: Sequence[SequenceSet], consumers: Sequence
         unasked=unasked,
         unacked=unacked,
         foreign=sum(each.foreign for each in consumers),
-        examples=[*examples, *chain.from_iterable(each.examples for each in consumers)][:EXAMPLES_MAX],
+        examples=examples,
+        more=ranges - len(examples),
     )
 
 
 def _examples(number: int, producer: int, what: str) -> list[str]:
-    """The first few whose bit is set."""
-    marks = number.to_bytes((number.bit_length() + 7) // 8, "little")
+    """The first few ranges whose bits are set."""
+    marks = number.to_bytes((number.bit_length() + 7) // 8 + 1, "little")  # the last is 0
     found: list[str] = []
-    place = marks.find(1)
-    while place >= 0 and len(found) < EXAMPLES_MAX:
-        found.append(f"record {place} of producer {producer}: {what}")
-        place = marks.find(1, place + 1)
+    start = marks.find(1)
+    while start >= 0 and len(found) < EXAMPLES_MAX:
+        stop = marks.index(0, start)
+        found.append(f"{_span('record', start, stop - 1)} of producer {producer}: {what}")
+        start = marks.find(1, stop)
     return found
+
+
+def _ranges(number: int) -> int:
+    """How many there are: each begins with a bit whose neighbour is not set."""
+    return (number & ~(number << 8)).bit_count()
+
+
+def _span(noun: str, first: int, last: int) -> str:
+    return f"{noun} {first}" if first == last else f"{noun}s {first} to {last}"

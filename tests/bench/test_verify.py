@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailrace.bench.records import HEADER_BYTES, Values, marks_of
-from tailrace.bench.verify import SEQUENCES_MAX, Checker, Seen, SequenceSet, Verdict, judge
+from tailrace.bench.records import HEADER_BYTES, Marks, Values, marks_of
+from tailrace.bench.verify import EXAMPLES_MAX, SEQUENCES_MAX, Checker, Seen, SequenceSet, Verdict, judge
 
 RUN = 7
 SIZE = HEADER_BYTES + 4
@@ -19,11 +19,18 @@ def values(sequences: Sequence[int], *, producer: int = 0, run: int = RUN) -> li
 
 
 def seen(*batches: tuple[int, Sequence[int]]) -> Seen:
-    """What one consumer saw: (partition, sequences of producer 0) in this order."""
+    """What one consumer saw: (partition, sequences of producer 0) in this order, from offset 100 on."""
     checker = Checker(RUN, SIZE)
+    ends: dict[int, int] = {}
     for partition, sequences in batches:
-        checker.add(partition, values(sequences))
+        start = ends.get(partition, 100)
+        ends[partition] = start + len(sequences)
+        checker.add(partition, values(sequences), range(start, ends[partition]))
     return checker.seen()
+
+
+def add(checker: Checker, partition: int, found: Sequence[bytes | None]) -> Marks:
+    return checker.add(partition, found, range(len(found)))
 
 
 def acked(*ranges: tuple[int, int]) -> SequenceSet:
@@ -61,16 +68,75 @@ def test_lost_records() -> None:
 
 def test_what_nobody_read() -> None:
     verdict = judge([10, 5], [acked((0, 10)), acked((0, 5))], [])
-    assert (counts(verdict), len(verdict.examples)) == ({"lost": 15}, 5)
+    assert counts(verdict) == {"lost": 15}
+    assert verdict.examples == [
+        "records 0 to 9 of producer 0: acknowledged, and never read",
+        "records 0 to 4 of producer 1: acknowledged, and never read",
+    ]
+
+
+def test_more_ranges_than_are_told() -> None:
+    """How many there are is told."""
+    verdict = judge([100], [acked((0, 100))], [seen((0, range(0, 100, 3)))])
+    assert (counts(verdict), verdict.more) == ({"lost": 66}, 33 - EXAMPLES_MAX)
+    assert verdict.examples[1] == "records 4 to 5 of producer 0: acknowledged, and never read"
+    assert verdict.text().endswith("\n  and 23 more ranges of records")
+    again = [(0, [number, number]) for number in range(30)]
+    verdict = judge([30], [acked((0, 30))], [seen(*again)])
+    assert (counts(verdict), verdict.more) == ({"doubled": 30}, 30 - EXAMPLES_MAX)
+    assert verdict.examples[-1] == "record 9 of producer 0, in partition 0 at offset 119: read again"
 
 
 @pytest.mark.parametrize(
     ("batches", "expected"),
     [
-        ([(0, [0, 1, 1, 2])], "record 1 of producer 0, in partition 0: read again"),
-        ([(0, [0, 1, 2]), (0, [1])], "record 1 of producer 0, in partition 0: read again"),
-        ([(0, [0, 1, 2]), (1, [2])], "in partition 1: it or one up to 2 was read in another partition, too"),
-        ([(1, [0, 2]), (0, [0, 1])], "in partition 0: it or one up to 1 was read in another partition, too"),
+        (
+            [(0, range(10)), (0, range(3, 8)), (0, [10]), (0, [9])],
+            [
+                "records 3 to 7 of producer 0, in partition 0 at offsets 110 to 114: read again",
+                "record 9 of producer 0, in partition 0 at offset 116: read again",
+            ],
+        ),
+        (
+            [(0, [7, 8, 9, 0, 1]), (0, [2, 10]), (0, [3])],
+            [
+                "records 0 to 2 of producer 0, in partition 0 at offsets 103 to 105: read after 9",
+                "record 3 of producer 0, in partition 0 at offset 107: read after 10",
+            ],
+        ),
+        (
+            [(0, range(6)), (1, [0, 3, 5, 8]), (1, [4, 9])],
+            [
+                "records 0 to 5 of producer 0, in partition 1 at offsets 100 to 102: "
+                "read in another partition, too",
+                "record 4 of producer 0, in partition 1 at offset 104: read again",
+            ],
+        ),
+    ],
+)
+def test_where_it_is(batches: list[tuple[int, Sequence[int]]], expected: list[str]) -> None:
+    """What lies one behind the other in the log is told together."""
+    found = seen(*batches)
+    assert (found.examples, found.more) == (expected, 0)
+
+
+def test_where_it_is_among_records_of_others() -> None:
+    checker = Checker(RUN, SIZE)
+    found = [*values([0]), b"other", *values([1], run=8), *values([1, 0]), None, *values([1])]
+    checker.add(3, found, [7, 8, 9, 20, 21, 22, 40])
+    assert checker.seen().examples == [
+        "record 0 of producer 0, in partition 3 at offset 21: read again",
+        "record 1 of producer 0, in partition 3 at offset 40: read again",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("batches", "expected"),
+    [
+        ([(0, [0, 1, 1, 2])], "record 1 of producer 0, in partition 0 at offset 102: read again"),
+        ([(0, [0, 1, 2]), (0, [1])], "record 1 of producer 0, in partition 0 at offset 103: read again"),
+        ([(0, [0, 1, 2]), (1, [2])], "in partition 1 at offset 100: read in another partition, too"),
+        ([(1, [0, 2]), (0, [0, 1])], "record 0 of producer 0, in partition 0 at offset 100: read in another"),
     ],
 )
 def test_doubled_records(batches: list[tuple[int, list[int]]], expected: str) -> None:
@@ -82,13 +148,13 @@ def test_doubled_records(batches: list[tuple[int, list[int]]], expected: str) ->
 def test_doubled_by_two_consumers() -> None:
     verdict = judge([6], [acked((0, 6))], [seen((0, range(4))), seen((1, range(2, 6)))])
     assert counts(verdict) == {"doubled": 2}
-    assert "record 2 of producer 0: read by two consumers" in verdict.text()
+    assert "records 2 to 3 of producer 0: read by two consumers" in verdict.text()
 
 
 def test_reordered_records() -> None:
     verdict = judge([5], [acked((0, 5))], [seen((0, [0, 2, 1, 3]), (0, [4]))])
     assert counts(verdict) == {"reordered": 1}
-    assert "record 1 of producer 0, in partition 0: read after 2" in verdict.text()
+    assert "record 1 of producer 0, in partition 0 at offset 102: read after 2" in verdict.text()
     later = judge([5], [acked((0, 5))], [seen((0, [3, 4]), (0, [0, 1, 2]))])
     assert counts(later) == {"reordered": 3}
 
@@ -100,29 +166,29 @@ def test_records_without_an_acknowledgement() -> None:
     assert "(2 more records without)" in verdict.text()
     verdict = judge([6], [acked((0, 4))], [seen((0, range(8)))])
     assert (verdict.holds, counts(verdict)) == (False, {"unasked": 2, "unacked": 2})
-    assert "record 6 of producer 0: read, and never sent" in verdict.text()
+    assert "records 6 to 7 of producer 0: read, and never sent" in verdict.text()
 
 
 def test_producers_that_do_not_exist() -> None:
     checker = Checker(RUN, SIZE)
-    checker.add(0, values([0], producer=3))
+    add(checker, 0, values([0], producer=3))
     assert counts(judge([1], [acked((0, 1))], [checker.seen()])) == {"lost": 1, "unasked": 1}
 
 
 def test_records_of_others_are_told_apart() -> None:
     checker = Checker(RUN, SIZE)
     mixed = [*values([0]), *values([1], run=8), b"", None, *values([SEQUENCES_MAX]), *values([1])]
-    marks = checker.add(0, mixed)
+    marks = add(checker, 0, mixed)
     assert list(marks.sequences) == [0, 1]
-    assert list(checker.add(0, [b"other"]).sequences) == []
+    assert list(add(checker, 0, [b"other"]).sequences) == []
     verdict = judge([2], [acked((0, 2))], [checker.seen()])
     assert (verdict.holds, verdict.foreign) == (True, 5)
 
 
 def test_two_producers_in_one_batch() -> None:
     checker = Checker(RUN, SIZE)
-    checker.add(0, [*values([0, 1], producer=0), *values([0, 2], producer=1), *values([2], producer=0)])
-    checker.add(0, values([1], producer=1))
+    add(checker, 0, [*values([0, 1], producer=0), *values([0, 2], producer=1), *values([2], producer=0)])
+    add(checker, 0, values([1], producer=1))
     verdict = judge([3, 3], [acked((0, 3)), acked((0, 3))], [checker.seen()])
     assert counts(verdict) == {"reordered": 1}
 
@@ -136,7 +202,7 @@ def test_what_a_producer_makes_is_read_back() -> None:
 
 def test_sets_travel() -> None:
     sent = acked((3, 7), (100_000, 100_001))
-    assert sent.add_range(5, 9) == 2
+    assert sent.add_range(5, 9) == [5, 6]
     assert (sent.add(3), sent.add(50)) == (True, False)
     back = SequenceSet.unpack(sent.pack())
     assert (len(back), 8 in back, 9 in back, 50 in back, 100_000 in back) == (8, True, False, True, True)
@@ -156,7 +222,7 @@ def test_counts_are_those_of_a_plain_count(reads: list[tuple[int, int, list[int]
     checkers = [Checker(RUN, SIZE), Checker(RUN, SIZE)]
     for consumer, partition, sequences in reads:
         # A partition belongs to one consumer.
-        checkers[consumer].add(partition * 2 + consumer, values(sequences))
+        add(checkers[consumer], partition * 2 + consumer, values(sequences))
     acknowledged = SequenceSet()
     for sequence in wanted:
         acknowledged.add(sequence)
