@@ -78,7 +78,7 @@ _COMMON: Final[tuple[Option, ...]] = (
     click.option(
         "--topic", metavar="TOPIC", shell_complete=complete_topics,
         help="Write to this one, or for consume read what it holds; it exists and stays. Without it one is "
-        "made, and deleted in the end.",
+        "made, and deleted in the end unless its verification fails.",
     ),
     click.option(
         "-b", "--bootstrap-servers", envvar="TAILRACE_BOOTSTRAP_SERVERS", show_envvar=True,
@@ -259,7 +259,7 @@ def _measure_at(servers: str, processes: dict[str, int | None], spec: "Spec") ->
     from tailrace.bench.runner import Runner, prepare
     from tailrace.bench.servers import find_nodes
 
-    whole, own = False, bool(processes)
+    results, own = None, bool(processes)
     with admin_of(servers, spec.timeout_s) as admin:
         nodes = find_nodes(admin)
         spec = msgspec.structs.replace(
@@ -269,17 +269,22 @@ def _measure_at(servers: str, processes: dict[str, int | None], spec: "Spec") ->
         try:
             with reporting() as report:
                 results = Runner(spec, admin, processes or nodes, report, own=own).run()
-            whole = not (results.interrupted or results.problem)
             return results
         finally:
             if not (spec.existing or own):  # else the cluster goes, too
-                _delete(admin, spec.topic, None if whole else DELETE_MS)
+                _delete(admin, spec.topic, results)
 
 
-def _delete(admin: "Admin", topic: str, timeout_ms: int | None) -> None:
-    """What was measured is not lost for that."""
+def _delete(admin: "Admin", topic: str, results: "Results | None") -> None:
+    """What was measured is not lost for that, nor is a topic that somebody has to look into."""
+    verdict = None if results is None else results.verification
+    if verdict is not None and not verdict.holds:
+        how = f"tailrace topic delete {topic}"
+        click.echo(f"topic {topic} stays, to be looked into; delete it: {how}", err=True)
+        return
+    whole = results is not None and not (results.interrupted or results.problem)
     try:
-        admin.delete_topic(topic, timeout_ms=timeout_ms)
+        admin.delete_topic(topic, timeout_ms=None if whole else DELETE_MS)
     except TailraceError as error:
         click.echo(f"topic {topic} was not deleted: {error}", err=True)
 

@@ -457,6 +457,23 @@ def test_a_node_is_killed(start: Callable[..., Bench], forgetful: bool) -> None:
     assert re.search(r"records? \d+( to \d+)? of producer 0: acknowledged, and never read", err)
 
 
+def test_a_topic_that_fails_the_verification_stays(start: Callable[..., Bench]) -> None:
+    """What is wrong with it can be looked up."""
+    with Cluster(ephemeral=True) as cluster, Admin(cluster.bootstrap_servers) as admin:
+        options = ("--rate", 2_000, "--records", 6_000, "--verify")
+        running = start("produce", *options, servers=cluster.bootstrap_servers)
+        wait_until(lambda: topics(cluster), "the topic")
+        (topic,) = topics(cluster)
+        wait_until(lambda: stored(admin, topic) >= 500, "records")
+        cluster.kill(1)
+        cluster.start(1)
+        code, _, err = running.ended()
+        assert topics(cluster) == [topic]
+    assert code == 1
+    assert "VERIFICATION FAILED" in err
+    assert f"topic {topic} stays, to be looked into; delete it: tailrace topic delete {topic}" in err
+
+
 def stored(admin: Admin, topic: str) -> int:
     """Records in its only partition."""
     place = TopicPartition(topic, 0)
