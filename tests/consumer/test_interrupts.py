@@ -19,6 +19,7 @@ from tailrace.protocol.errors import ClosedError
 from tailrace.testing import Cluster
 
 from ..patience import BUSY_S, PATIENCE_S
+from ..suspended import suspended
 from .conftest import Feeder
 
 WAITING = """
@@ -71,20 +72,31 @@ def test_ctrl_c_while_waiting_for_records(cluster: Cluster, feeder: Feeder, call
         "consumer.end_offsets([partition])",
         "consumer.offsets_for_times({partition: 1})",
         "consumer.lag()",
-        "consumer.subscribe(OTHER)",
     ],
 )
 def test_ctrl_c_while_waiting_for_a_dead_node(call: str) -> None:
     with Cluster() as cluster:
         feeder = Feeder(cluster)
-        topic, other = feeder.topic(), feeder.topic()
+        topic = feeder.topic()
         feeder.close()
-        call = call.replace("OTHER", repr(other))
         with start(WAITING, cluster.bootstrap_servers, topic, call) as waiting:
             assert waiting.stdout is not None
             assert waiting.stdout.readline() == "ready\n"
             cluster.kill(1)
             assert interrupted(waiting, ready=True) == ["interrupted", "closed"]
+
+
+def test_ctrl_c_while_subscribing_at_a_node_that_hangs() -> None:
+    """A partition whose leader is known to be dead is not waited for."""
+    with Cluster(session_timeout_ms=600_000) as cluster:
+        feeder = Feeder(cluster)
+        topic, other = feeder.topic(), feeder.topic()
+        feeder.close()
+        with start(WAITING, cluster.bootstrap_servers, topic, f"consumer.subscribe({other!r})") as waiting:
+            assert waiting.stdout is not None
+            assert waiting.stdout.readline() == "ready\n"
+            with suspended(cluster.pid(1)):
+                assert interrupted(waiting, ready=True) == ["interrupted", "closed"]
 
 
 def test_ctrl_c_that_does_not_wake_the_thread_that_waits(cluster: Cluster, feeder: Feeder) -> None:
