@@ -118,7 +118,9 @@ def bounds_told(attempt: Callable[[], object]) -> tuple[int, int] | None:
     try:
         attempt()
     except (InvalidArgumentError, InvalidConfigError) as error:
-        found = re.search(r"(?:from (-?\d+) to (\d+)|within (\d+) and (\d+) bytes)", str(error))
+        found = re.search(
+            r"(?:from (-?\d+) to (\d+)|within (\d+) and (\d+) (?:bytes|milliseconds))", str(error)
+        )
         return None if found is None else (int(found[1] or found[3]), int(found[2] or found[4]))
     return None
 

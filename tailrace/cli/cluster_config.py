@@ -29,7 +29,7 @@ from tailrace.transport.endpoint import split_tcp
 
 from .listen import listen_endpoint
 from .units import TIB
-from .yaml_values import Fields, Value, boolean, choice, integer, items, load, size, text
+from .yaml_values import Fields, Value, boolean, choice, duration_ms, integer, items, load, size, text
 
 NODE_ID_MAX: Final = 2**31 - 1
 TIMEOUT_MS_MAX: Final = 3_600_000
@@ -140,9 +140,9 @@ def _coordinator(layout: Layout, insecure: bool) -> Callable[[Value], Coordinato
     parsers: dict[str, Parser] = {
         "listen": _listen(insecure),
         "publisher_listen": _listen(insecure),
-        "session_timeout_ms": integer(100, TIMEOUT_MS_MAX),
-        "beat_interval_ms": integer(10, BEAT_INTERVAL_MS_MAX),
-        "offsets_retention_ms": integer(0, RETENTION_MS_MAX),
+        "session_timeout_ms": duration_ms(100, TIMEOUT_MS_MAX),
+        "beat_interval_ms": duration_ms(10, BEAT_INTERVAL_MS_MAX),
+        "offsets_retention_ms": duration_ms(0, RETENTION_MS_MAX),
     }
     return lambda value: _coordinator_config(layout, _settings(value, parsers))
 
@@ -179,7 +179,7 @@ def _node_parsers(insecure: bool) -> dict[str, Parser]:
         "ephemeral": boolean,
         "quota_bytes": size(4 * MIB, 128 * TIB),
         "reserve_bytes": size(0, TIB),
-        "retention_check_ms": integer(10, TIMEOUT_MS_MAX),
+        "retention_check_ms": duration_ms(10, TIMEOUT_MS_MAX),
     }
 
 

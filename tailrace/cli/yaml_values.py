@@ -11,7 +11,7 @@ from tailrace.protocol.errors import InvalidConfigError
 from tailrace.protocol.limits import MIB
 from tailrace.protocol.similar import did_you_mean
 
-from .units import parse_size
+from .units import parse_duration_ms, parse_size
 
 FILE_BYTES_MAX: Final = MIB
 DEPTH_MAX: Final = 16
@@ -149,17 +149,27 @@ def integer(low: int, high: int) -> Callable[[Value], int]:
 
 def size(low: int, high: int) -> Callable[[Value], int]:
     """Bytes: a number, or a text such as `64GiB`."""
+    return _measure("a size such as 64GiB", parse_size, low, high, "bytes")
 
+
+def duration_ms(low: int, high: int) -> Callable[[Value], int]:
+    """Milliseconds: a number, or a text such as `30s`."""
+    return _measure("milliseconds, or a duration such as 30s", parse_duration_ms, low, high, "milliseconds")
+
+
+def _measure(
+    expected: str, read: Callable[[str], int], low: int, high: int, unit: str
+) -> Callable[[Value], int]:
     def parse(value: Value) -> int:
         data = value.data
         if not isinstance(data, int | str) or isinstance(data, bool):
-            raise value.error(f"expected a size such as 64GiB, not {_shown(data)}")
+            raise value.error(f"expected {expected}, not {_shown(data)}")
         try:
-            number = data if isinstance(data, int) else parse_size(data)
+            number = data if isinstance(data, int) else read(data)
         except ValueError as error:
             raise value.error(str(error)) from None
         if not low <= number <= high:
-            raise value.error(f"{_shown(data)} is not within {low} and {high} bytes")
+            raise value.error(f"{_shown(data)} is not within {low} and {high} {unit}")
         return number
 
     return parse

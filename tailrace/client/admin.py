@@ -339,7 +339,9 @@ def _settings(config: Mapping[str, str | int] | None) -> dict[str, str | int]:
     settings = dict(items_of("config", {} if config is None else config))
     for key, value in settings.items():
         if not isinstance(key, str) or not isinstance(value, str | int):
-            raise InvalidConfigError(f"topic config {key!r} is {value!r}; it must be a number or a boolean")
+            raise InvalidConfigError(
+                f"topic config {key!r} is {value!r}; it must be a whole number or a boolean"
+            )
         settings[key] = str(value).lower() if isinstance(value, bool) else value
     return settings
 

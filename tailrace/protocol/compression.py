@@ -24,6 +24,7 @@ import cramjam
 from .crc import Buffer
 from .errors import CorruptBatchError, InvalidArgumentError
 from .limits import BATCH_BODY_BYTES_MAX, KIB
+from .similar import did_you_mean
 
 
 class Compression(IntEnum):
@@ -63,8 +64,11 @@ def compression_named(name: str | None) -> Compression:
     try:
         return Compression[(name or "none").upper()]
     except (KeyError, AttributeError):
-        known = ", ".join(codec.name.lower() for codec in Compression)
-        raise InvalidArgumentError(f"compression {name!r}: choose one of {known}") from None
+        known = [codec.name.lower() for codec in Compression]
+        hint = did_you_mean(name, known) if isinstance(name, str) else ""
+        raise InvalidArgumentError(
+            f"compression_type is {name!r}; it is one of {', '.join(known)}{hint}"
+        ) from None
 
 
 def compress(codec: Compression, body: bytes) -> bytes:

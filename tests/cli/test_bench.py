@@ -372,14 +372,14 @@ def test_a_node_of_its_own_is_killed(start: Callable[..., Bench], tmp_path: Path
 
 def test_as_many_nodes_as_replicas(start: Callable[..., Bench]) -> None:
     """Whatever linger is: who is not measured yet does not wait for it."""
-    sizes = ("--records", 1_000, "--linger", 1_000_000, "--batch-size", "1KiB")
+    sizes = ("--records", 1_000, "--linger", 100_000, "--batch-size", "1KiB")
     running = start("produce", "--replication-factor", 2, *sizes, "--json", "-")
     code, out, err = running.ended()
     assert code == 0, err
     figures = json.loads(out)
     spec = figures["spec"]
     assert (spec["replication_factor"], spec["nodes"], spec["flush"]) == (2, 2, "commit")
-    assert (spec["records"], spec["batch_bytes"], spec["linger_ms"]) == (1_000, 1024, 1_000_000)
+    assert (spec["records"], spec["batch_bytes"], spec["linger_ms"]) == (1_000, 1024, 100_000)
     assert [server["name"] for server in figures["servers"]] == ["coordinator", "node 1", "node 2"]
 
 

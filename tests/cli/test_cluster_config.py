@@ -33,7 +33,7 @@ data_dir: DATA
 coordinator:
   listen: 127.0.0.1:7171
   publisher_listen: 127.0.0.1:7172
-  session_timeout_ms: 2000
+  session_timeout_ms: 2s
   offsets_retention_ms: 5000
   beat_interval_ms: 500
 node_defaults:
@@ -98,6 +98,9 @@ def test_the_command_line_goes_first(load, tmp_path: Path) -> None:
         ("data_dir: x\nnodes:\n  - id: 1\n  - id: 1", 4, "two nodes with id 1"),
         ("data_dir: x\nnodes:\n  - id: one", 3, "nodes[0].id: expected a whole number from 0"),
         ("data_dir: x\nnodes:\n  - id: true", 3, "expected a whole number"),
+        ("data_dir: x\ncoordinator:\n  session_timeout_ms: 2.5", 3, "expected milliseconds, or a duration"),
+        ("data_dir: x\ncoordinator:\n  session_timeout_ms: 2w", 3, "'2w' is no duration; write one such as"),
+        ("data_dir: x\ncoordinator:\n  session_timeout_ms: 2h", 3, "'2h' is not within 100 and 3600000 mil"),
         ("data_dir: x\nnodes:\n  - id: -1", 3, "expected a whole number"),
         ("data_dir: x\nnodes: []", 2, "nodes: expected a list of at least one, not an empty list"),
         ("data_dir: x\nnodes: 3", 2, "nodes: expected a list of at least one, not 3"),

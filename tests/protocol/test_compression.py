@@ -60,7 +60,7 @@ def test_codec_by_name() -> None:
     assert compression_named("lz4") is compression_named("LZ4") is Compression.LZ4
     for name in ("lzma", "", 3):
         if name != "":
-            with pytest.raises(InvalidArgumentError, match="choose one of none, gzip, snappy, lz4, zstd"):
+            with pytest.raises(InvalidArgumentError, match="it is one of none, gzip, snappy, lz4, zstd"):
                 compression_named(name)  # type: ignore[arg-type]
 
 
