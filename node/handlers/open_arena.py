@@ -6,7 +6,7 @@
 """
 
 from tailrace.protocol.local_messages import ArenaOpened, OpenArena
-from tailrace.transport.peer_arenas import credentials_of
+from tailrace.transport.peer_files import credentials_of
 from tailrace.transport.server import Incoming
 
 from ..broker import Broker

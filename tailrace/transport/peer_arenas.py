@@ -1,36 +1,24 @@
 """The arenas that a node's clients have handed over.
 
-A client is not trusted. It names a file descriptor of its own and a token; who it is comes from the kernel,
-by way of ZeroMQ, never from the client.
+A client is not trusted (see `peer_files.py`). It names a file descriptor of its own and a token.
 """
 
 import fcntl
 import os
-import re
 import stat
 from collections.abc import Iterable
-from mmap import MAP_SHARED, PAGESIZE, PROT_READ, PROT_WRITE, mmap
+from functools import cache
+from mmap import MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 from typing import Final, NamedTuple
-
-import zmq
 
 from tailrace.protocol.descriptor import decode_descriptor
 from tailrace.protocol.errors import LocalPathError, MalformedRequestError
 from tailrace.protocol.limits import ARENA_BYTES_MAX, ARENAS_MAX
 
 from .arena import SLOTS_AT
+from .peer_files import Credentials, open_peer_file
 
-_IPC_PEER: Final = re.compile(r"localhost:(\d+):(\d+):(\d+)")
-"""What libzmq 4.3 gives as the address of a peer on a unix socket (SO_PEERCRED): user, group, process. A
-peer on a network has a numeric address."""
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW if hasattr(fcntl, "F_SEAL_SHRINK") else 0
-
-
-class Credentials(NamedTuple):
-    """Whom the kernel says a connection belongs to."""
-
-    uid: int
-    pid: int
 
 
 class Payload(NamedTuple):
@@ -40,27 +28,6 @@ class Payload(NamedTuple):
     frames: list[memoryview]
     shared: bool = False
     start: int = 0
-
-
-def credentials_of(part: zmq.Frame | None) -> Credentials | None:
-    """Who sent this part of a message; None unless it came over ipc."""
-    if part is None:
-        return None
-    try:
-        address = part.get("Peer-Address")
-    except zmq.ZMQError:
-        return None
-    match = _IPC_PEER.fullmatch(str(address))
-    return None if match is None else Credentials(int(match[1]), int(match[3]))
-
-
-def path_of(credentials: Credentials | None, fd: int) -> str:
-    """Where a descriptor of the peer's process can be opened. Raises LocalPathError unless that is ours."""
-    if credentials is None:
-        raise LocalPathError("the local path needs a connection over ipc")
-    if credentials.uid != os.geteuid():
-        raise LocalPathError(f"the local path is for user {os.geteuid()}, not for {credentials.uid}")
-    return f"/proc/{credentials.pid}/fd/{fd}"
 
 
 class PeerArenas:
@@ -77,10 +44,9 @@ class PeerArenas:
 
         Raises LocalPathError when it cannot be used, with the reason.
         """
-        path = path_of(credentials, fd)
         if peer not in self._arenas and len(self._arenas) >= ARENAS_MAX:
             raise LocalPathError(f"{ARENAS_MAX} clients share memory with this node already")
-        self._arenas[peer] = _map(path, token)
+        self._arenas[peer] = _map(credentials, fd, token)
 
     def close(self, peers: Iterable[bytes]) -> None:
         """These connections are gone. The memory goes with the last piece of work that uses it."""
@@ -97,14 +63,10 @@ class PeerArenas:
         return Payload([arena[start:end] for start, end in spans], shared=True, start=descriptor.start)
 
 
-def _map(path: str, token: bytes) -> memoryview:
+def _map(credentials: Credentials | None, fd: int, token: bytes) -> memoryview:
+    fd = open_peer_file(credentials, fd, os.O_RDWR, what="the client's memory", fits=_is_memory)
     try:
-        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise LocalPathError(f"the client's memory cannot be opened: {error.strerror}") from None
-    try:
-        size = _checked_size(fd)
-        memory = memoryview(mmap(fd, size, MAP_SHARED, PROT_READ | PROT_WRITE))
+        memory = memoryview(mmap(fd, _checked_size(fd), MAP_SHARED, PROT_READ | PROT_WRITE))
     except OSError as error:
         raise LocalPathError(f"the client's memory cannot be mapped: {error.strerror}") from None
     finally:
@@ -114,14 +76,25 @@ def _map(path: str, token: bytes) -> memoryview:
     return memory
 
 
+def _is_memory(status: os.stat_result) -> bool:
+    """What `memfd_create` makes, but of no huge pages, where a hole that cannot be filled is a SIGBUS."""
+    return stat.S_ISREG(status.st_mode) and status.st_dev == _memory_device()
+
+
+@cache
+def _memory_device() -> int:
+    """Where the kernel keeps all of it, and no file that has a name."""
+    fd = os.memfd_create("tailrace-device", os.MFD_CLOEXEC)
+    try:
+        return os.fstat(fd).st_dev
+    finally:
+        os.close(fd)
+
+
 def _checked_size(fd: int) -> int:
-    status = os.fstat(fd)
-    # Blocks of another size: hugetlbfs, where a hole that cannot be filled is a SIGBUS. The file system's,
-    # not `st_blksize`, which is 2 MiB for every memfd where the kernel may use huge pages for shared memory.
-    if not stat.S_ISREG(status.st_mode) or os.fstatvfs(fd).f_bsize != PAGESIZE:
-        raise LocalPathError("the descriptor is no arena")
     if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
         raise LocalPathError("the client's memory is not sealed against shrinking and growing")
-    if not SLOTS_AT < status.st_size <= ARENA_BYTES_MAX:
-        raise LocalPathError(f"an arena of {status.st_size} bytes, at most {ARENA_BYTES_MAX}")
-    return status.st_size
+    size = os.fstat(fd).st_size
+    if not SLOTS_AT < size <= ARENA_BYTES_MAX:
+        raise LocalPathError(f"an arena of {size} bytes, at most {ARENA_BYTES_MAX}")
+    return size

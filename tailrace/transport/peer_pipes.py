@@ -1,6 +1,6 @@
 """The pipes that a node's clients have handed over, for small messages beside their connections.
 
-A client is not trusted: see `peer_arenas.py`. What it writes is a message like any other; one that is none
+A client is not trusted: see `peer_files.py`. What it writes is a message like any other; one that is none
 costs it its pipes.
 """
 
@@ -16,7 +16,7 @@ from tailrace.protocol.errors import LocalPathError, MalformedRequestError
 from tailrace.protocol.limits import PIPED_CLIENTS_MAX
 from tailrace.protocol.piped import pack, unpack
 
-from .peer_arenas import Credentials, credentials_of, path_of
+from .peer_files import Credentials, credentials_of, open_peer_file
 from .pipes import PIPE_READ_BYTES, PipeEnd
 from .poller import Poller, Source
 from .server import Buffer, Incoming
@@ -141,13 +141,7 @@ class PeerPipes:
 
 
 def _open(credentials: Credentials | None, end: PipeEnd, access: int) -> int:
-    path = path_of(credentials, end.fd)
-    try:
-        descriptor = os.open(path, access | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise LocalPathError(f"the client's pipe cannot be opened: {error.strerror}") from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISFIFO(status.st_mode) or status.st_ino != end.inode:
-        os.close(descriptor)
-        raise LocalPathError("the descriptor is not the client's pipe")
-    return descriptor
+    def fits(status: os.stat_result) -> bool:
+        return stat.S_ISFIFO(status.st_mode) and status.st_ino == end.inode
+
+    return open_peer_file(credentials, end.fd, access, what="the client's pipe", fits=fits)

@@ -17,7 +17,8 @@ from tailrace.protocol.errors import LocalPathError, MalformedRequestError
 from tailrace.protocol.limits import ARENA_BYTES, ARENA_BYTES_MAX, ARENA_LENT_BYTES_MAX, KIB, MIB
 from tailrace.transport import peer_arenas
 from tailrace.transport.arena import SLOTS_AT, Arena
-from tailrace.transport.peer_arenas import Credentials, PeerArenas
+from tailrace.transport.peer_arenas import PeerArenas
+from tailrace.transport.peer_files import Credentials, credentials_of, open_peer_file
 from tailrace.transport.server import Buffer
 
 from ..descriptors import descriptors
@@ -201,7 +202,9 @@ def of_huge_pages(_: Path) -> int:
 
 def of_file(path: Path) -> int:
     path.write_bytes(TOKEN.ljust(4_096))
-    return os.open(path, os.O_RDWR)
+    fd = os.open(path, os.O_RDWR)
+    path.unlink()
+    return fd
 
 
 def half_a_pipe(_: Path) -> int:
@@ -218,11 +221,12 @@ NO_ARENAS: dict[str, tuple[Callable[[Path], int], str]] = {
     "another token": (lambda _: memfd(token=b"z" * 16), "does not hold the token"),
     "empty": (lambda _: memfd(size=64), "an arena of 64 bytes"),
     "huge": (lambda _: memfd(size=ARENA_BYTES_MAX + 4_096), "at most"),
-    "huge pages": (of_huge_pages, "no arena"),
-    "a file": (lambda path: of_file(path / "file"), "cannot be mapped|not sealed"),
-    "a pipe": (half_a_pipe, "no arena|cannot be opened"),
-    "a device": (lambda _: os.open("/dev/zero", os.O_RDWR), "no arena"),
-    "a folder": (lambda path: os.open(path, os.O_RDONLY), "cannot be opened"),
+    "huge pages": (of_huge_pages, "is not the client's memory"),
+    "a file": (lambda path: of_file(path / "file"), "is not the client's memory"),
+    "a file in memory": (lambda _: of_file(Path(f"/dev/shm/tailrace-{os.getpid()}")), "is not the client's"),
+    "a pipe": (half_a_pipe, "is not the client's memory"),
+    "a device": (lambda _: os.open("/dev/zero", os.O_RDWR), "is not the client's memory"),
+    "a folder": (lambda path: os.open(path, os.O_RDONLY), "is not the client's memory"),
 }
 
 
@@ -239,6 +243,21 @@ def test_what_is_no_arena(name: str, tmp_path: Path) -> None:
         assert descriptors() == before, "nothing stays open"
         os.close(fd)
     assert len(arenas) == 0
+
+
+def test_locks_of_files_that_are_named_stay(tmp_path: Path) -> None:
+    """They are gone when the process closes the file: those of the node's LMDB, for one."""
+    path = tmp_path / "lock"
+    with path.open("w+") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        locked = f":{path.stat().st_ino} "
+        assert locked in Path("/proc/locks").read_text()
+        with pytest.raises(LocalPathError):
+            PeerArenas().open(PEER, ME, file.fileno(), TOKEN)
+        for access in (os.O_RDONLY, os.O_WRONLY):
+            with pytest.raises(LocalPathError):
+                open_peer_file(ME, file.fileno(), access, what="a pipe", fits=lambda _: False)
+        assert locked in Path("/proc/locks").read_text()
 
 
 def test_another_process_and_another_user(arena: Arena) -> None:
@@ -282,7 +301,7 @@ def test_credentials_come_from_the_kernel(server: Any, connect: Any, wait: Any) 
             return bool(received)
 
         wait(there, server)
-        assert peer_arenas.credentials_of(received[0].part) == expected
+        assert credentials_of(received[0].part) == expected
 
 
 @pytest.fixture
