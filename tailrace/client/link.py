@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from tailrace.protocol.cluster import Listener
 from tailrace.protocol.limits import CONNECT_PATIENCE_MS_FIRST, CONNECT_PATIENCE_MS_MAX
 from tailrace.transport.connection import Connection, ConnectionState
-from tailrace.transport.endpoint import choose
+from tailrace.transport.endpoint import choose, why_apart
 from tailrace.transport.server import Buffer
 
 from .bootstrap import address
@@ -102,7 +102,9 @@ class Link:
         """How payloads travel, for people. Any thread."""
         path = self.path
         if path is None:
-            return "frames over tcp"
+            where = self.location.where
+            why = "" if isinstance(where, str) else why_apart(where)
+            return f"frames over tcp: {why}" if why else "frames over tcp"
         return UNANSWERED if self.told else path.in_use
 
     def pipe(self, header: bytes, payload: Sequence[Buffer], *, first: bool) -> bool:

@@ -24,10 +24,17 @@ def boot_id() -> str:
 
 def choose(listener: Listener) -> str:
     """The ipc endpoint if it is on this machine and may be used by this user, else the tcp one."""
+    return listener.tcp if why_apart(listener) else listener.ipc
+
+
+def why_apart(listener: Listener) -> str:
+    """Why it can only be reached over tcp, in a few words; "" if there is no reason."""
     path = listener.ipc.removeprefix("ipc://")
-    if path and listener.boot_id and listener.boot_id == boot_id() and os.access(path, os.W_OK):
-        return listener.ipc
-    return listener.tcp
+    if not path:
+        return "it has no local socket"
+    if not listener.boot_id or listener.boot_id != boot_id():
+        return "it is on another machine"
+    return "" if os.access(path, os.W_OK) else "its local socket is not to be seen, or another user's"
 
 
 def parse_bootstrap(servers: str | Sequence[str]) -> list[str]:

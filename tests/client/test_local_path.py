@@ -174,7 +174,7 @@ def test_over_tcp_nobody_is_asked(coordinator: StandInCoordinator, engine: Engin
     coordinator.change(NodeChanged(make_node(1, served.listener)))
     engine.refresh(5)
     assert isinstance(ask(engine), Pong)
-    assert engine.paths == {1: "frames over tcp"}
+    assert engine.paths == {1: "frames over tcp: it has no local socket"}
     assert not any(isinstance(request, OpenArena) for request in served.requests)
 
 

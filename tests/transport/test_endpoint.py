@@ -11,7 +11,7 @@ from tailrace.protocol.cluster import Listener
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.transport import endpoint as endpoint_module
 from tailrace.transport.context import Context
-from tailrace.transport.endpoint import boot_id, choose, diagnose, parse_bootstrap
+from tailrace.transport.endpoint import boot_id, choose, diagnose, parse_bootstrap, why_apart
 from tailrace.transport.server import Server
 
 Own = Callable[..., Any]
@@ -62,10 +62,15 @@ def test_choose_prefers_ipc_on_this_machine_only(tmp_path: Path) -> None:
     path.touch()
     ipc = f"ipc://{path}"
     assert boot_id() != ""
-    assert choose(Listener("tcp://h:1", ipc, boot_id())) == ipc
-    assert choose(Listener("tcp://h:1", ipc, "another machine")) == "tcp://h:1"
-    assert choose(Listener("tcp://h:1", f"{ipc}.gone", boot_id())) == "tcp://h:1"
-    assert choose(Listener("tcp://h:1")) == "tcp://h:1"
+    here = Listener("tcp://h:1", ipc, boot_id())
+    assert (choose(here), why_apart(here)) == (ipc, "")
+    for apart, why in (
+        (Listener("tcp://h:1", ipc, "another boot"), "it is on another machine"),
+        (Listener("tcp://h:1", f"{ipc}.gone", boot_id()), "its local socket is not to be seen, or"),
+        (Listener("tcp://h:1"), "it has no local socket"),
+    ):
+        assert choose(apart) == "tcp://h:1"
+        assert why_apart(apart).startswith(why)
 
 
 def test_diagnose_names_the_cause(
