@@ -14,6 +14,7 @@ import argparse
 import importlib.metadata
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,7 @@ MACHINE = Path(__file__).resolve().parent.parent / "machine.py"
 OURS = "tailrace"
 PEERS = (
     "tailrace", "tailrace-records", "tailrace-2-nodes", "nats-2.15", "valkey-everysec", "tansu-confluent",
-    "rdmock-confluent",
+    "rdmock-confluent", "rabbit", "rabbit-subentry", "redis-everysec",
 )  # fmt: skip
 PACKAGES = (
     "tailrace",
@@ -79,7 +80,14 @@ def run(arguments: argparse.Namespace, out: Path) -> None:
             command += ["--workloads", arguments.workloads]
         if arguments.data_dir:
             command += ["--data-dir", str(arguments.data_dir)]
-        subprocess.run(command, check=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+        with subprocess.Popen(command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}) as working:
+            try:
+                code = working.wait()
+            except BaseException:
+                working.send_signal(signal.SIGINT)  # it ends the servers that it has started
+                raise
+        if code:
+            sys.exit(f"the harness ended with {code}")
 
 
 def medians(results: dict[str, Any], workload: str, phase: str, key: str) -> dict[str, float]:
@@ -132,6 +140,7 @@ def main() -> None:
     parser.add_argument("--cold", action="store_true", help="do not touch the memory first")
     parser.add_argument("--from", type=Path, dest="earlier", metavar="FILE")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not (arguments.harness / "bench.py").is_file():
         parser.error(f"{arguments.harness} is not the harness: there is no bench.py in it")
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:

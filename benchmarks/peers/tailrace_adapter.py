@@ -4,6 +4,7 @@ Acknowledged means what it means by default: on disk, after an fsync.
 """
 
 import json
+import shutil
 import sys
 import time
 from itertools import cycle
@@ -26,8 +27,9 @@ class Tailrace(Adapter):
         config, log = folder / "cluster.yaml", folder / "server.log"
         nodes = "".join(NODE.format(number + 1) for number in range(self.settings["nodes"]))
         config.write_text(f"nodes:\n{nodes}")
+        ends_with_us = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
         command = [sys.executable, "-P", "-m", "tailrace", "up", config, "--port", "0", "--json"]
-        self.procs.append(spawn([*command, "--data-dir", folder / "data"], log))
+        self.procs.append(spawn([*ends_with_us, *command, "--data-dir", folder / "data"], log))
         self.conn = {"servers": self._ready(log)}
 
     def _ready(self, log):
