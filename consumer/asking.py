@@ -6,7 +6,7 @@ from functools import partial
 from math import inf
 from threading import get_ident
 from time import monotonic
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from tailrace.client.dead_letters import bury, letter_for
 from tailrace.client.engine import Engine
@@ -22,6 +22,15 @@ from .hand_over import AnyRecord, HandOver, Parked
 from .one_thread import NOBODY, OneThread
 
 T = TypeVar("T")
+
+
+class Transaction(Protocol):
+    """`local_transactions.Block`, as far as it is asked for here."""
+
+    left: bool
+
+    def take_back(self) -> None:
+        """End it: as if it had never been, unless it is stored."""
 
 
 class Asking:
@@ -51,7 +60,8 @@ class Asking:
         self._member = member
         self._group: GroupTask | None = None if member is None else member.task
         self._one_thread = one_thread
-        self.in_transaction = False
+        self.transaction: Transaction | None = None
+        """The local one that is under way."""
         """Is the application within a local transaction? Then nothing may move the positions."""
 
     # ----------------------------------------------------------------- asking
@@ -70,7 +80,7 @@ class Asking:
         try:
             one_thread.inside = one_thread.asked_by = thread
             self._engine.check()
-            if self.in_transaction:
+            if self.transaction is not None:
                 self.check_no_transaction()
             self._hand_over.settle()
             if self._group is not None:
@@ -113,7 +123,7 @@ class Asking:
                     now = monotonic()
                     if self._group is not None:
                         self._group.handed(now)
-                    if now >= self._commits.due_at and not self.in_transaction:
+                    if now >= self._commits.due_at and self.transaction is None:
                         self.commit_in_loop()
             else:
                 yield from chunk
@@ -219,13 +229,19 @@ class Asking:
         """What is buffered will be changed: a `for` loop that is under way comes for more by itself."""
         self._engine.check()
         self.check_no_transaction()
+        self.give_up_hand()
+
+    def give_up_hand(self) -> None:
+        """What a `for` loop has in hand is taken from it."""
         self._one_thread.asked()
         self._hand_over.settle_before_last()
         self._hand_over.end_chunk()
 
     def check_no_transaction(self) -> None:
-        """Raise InvalidArgumentError within a local transaction."""
-        if self.in_transaction:
+        """Raise InvalidArgumentError within a local transaction. One that was interrupted is ended first."""
+        if self.transaction is not None and self.transaction.left:
+            self.transaction.take_back()
+        if self.transaction is not None:
             raise InvalidArgumentError(
                 "a local transaction is open, and it commits the position when its block is left: "
                 "do this after that"

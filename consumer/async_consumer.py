@@ -369,7 +369,7 @@ class AsyncConsumer(OfOneProcess):
                 now = monotonic()
                 if group is not None:
                     group.handed(now)
-                if now >= commits.due_at and not asking.in_transaction:
+                if now >= commits.due_at and asking.transaction is None:
                     await self._turns.in_thread(asking.commit_in_loop)
             if alone and self._asked_by is not task:
                 raise ConcurrentUseError(_ONE_READER)

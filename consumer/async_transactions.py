@@ -30,6 +30,7 @@ async def async_local_transaction(
             transaction.end()
         storing = await turns.begin(touch, partial(block.make, keys))
     except BaseException:
+        block.left = True
         await turns.surely(partial(touch, block.take_back))
         raise
     await asyncio.shield(storing)
@@ -42,7 +43,9 @@ def _begin(
         check()
     block = Block(session, name)
     try:
+        session.asking.transaction = block
         return block, block.buffered()
     except BaseException:
+        block.left = True
         block.take_back()
         raise

@@ -27,16 +27,18 @@ def local_transaction(session: Session, name: TopicPartition | None) -> Iterator
     try:
         block = Block(session, name)
         try:
+            session.asking.transaction = block
             with block.writing() as transaction:
                 one_thread.inside = -inside  # as `let_in`
                 try:
                     yield transaction
                 finally:
                     one_thread.inside = inside
+            block.done()
         except BaseException:
+            block.left = True  # not a call: what interrupts the next line leaves the rest to who comes next
             block.take_back()
             raise
-        block.done()
     finally:
         one_thread.inside = outer
         if one_thread.afterwards is not None:
@@ -44,9 +46,10 @@ def local_transaction(session: Session, name: TopicPartition | None) -> Iterator
 
 
 class Block:
-    """A local transaction that is under way: nothing else moves positions until it is done or taken back.
+    """A local transaction: while it is `Asking.transaction`, nothing else moves positions.
 
-    Raises InvalidArgumentError where there can be none, and what keeps the partition from being read.
+    `left`: its block is over, but it has not been taken back yet. Raises InvalidArgumentError where there
+    can be none, and what keeps the partition from being read.
     """
 
     def __init__(self, session: Session, name: TopicPartition | None) -> None:
@@ -59,7 +62,7 @@ class Block:
         if self._partition.position < 0 and self._partition.failure is not None:
             raise self._partition.failure
         self._first = session.hand_over.first_in_hand(self._partition)
-        session.asking.in_transaction = True
+        self.left = False
 
     def writing(self) -> AbstractContextManager[LocalTransaction]:
         """Leaving that stores keys and position."""
@@ -74,26 +77,30 @@ class Block:
         try:
             with self.writing() as transaction:
                 keys.make(transaction)
+            self.done()
         except BaseException:
+            self.left = True
             self.take_back()
             raise
-        self.done()
 
     def take_back(self) -> None:
-        """What was in hand is read again; unless all is stored, and what came then was an interruption."""
+        """What was in hand is read again; unless all is stored, and what came then was an interruption.
+
+        May be done again when it was interrupted, as `done` may.
+        """
         position, stored = self._position().offset, self._store.read(self._partition.key)
         if stored is not None and stored.offset == position != self._first:
             self.done()
             return
-        self._session.asking.in_transaction = False
-        self._session.asking.interfere()
+        self._session.asking.give_up_hand()
         self._session.seek(self._partition, self._first)
+        self._session.asking.transaction = None
 
     def done(self) -> None:
         """It is stored, so the partition is settled."""
-        self._session.asking.in_transaction = False
         self._session.commits.note({self._partition.key: self._position()})
         self._partition.settle()
+        self._session.asking.transaction = None
 
     def _position(self) -> StoredOffset:
         session, partition = self._session, self._partition

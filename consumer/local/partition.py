@@ -66,6 +66,10 @@ class PartitionStore:
         self._folder = folder
         self._identity = Identity(FORMAT, name.topic, topic_id, name.partition, this_machine())
         self._begun: Any = None
+        self._named = False
+        """Is its name on disk, too? LMDB syncs the file's content, not the folder that it is in."""
+        self._in_doubt = False
+        """Was the first write interrupted as it was committed?"""
         with folder_access(folder):
             folder.mkdir(FOLDER_MODE, exist_ok=True)  # synced with the first offset
         try:
@@ -90,6 +94,10 @@ class PartitionStore:
 
     def read(self) -> StoredOffset | None:
         """The offset that was written last, None if there is none. Raises StorageFaultError."""
+        if self._in_doubt:
+            self.abandon()
+            with working(self._what):
+                self._database, self._in_doubt = self._find_database(), False
         if self._database is None:
             return None
         with working(self._what), self._environment.begin(db=self._database) as transaction:
@@ -151,15 +159,16 @@ class PartitionStore:
                 if self._database is None:
                     transaction.put(IDENTITY, msgspec.msgpack.encode(self._identity), db=database)
                 transaction.put(OFFSET, msgspec.msgpack.encode(offset()), db=database)
+                self._in_doubt = self._database is None
                 transaction.commit()
+            self._database, self._in_doubt = database, False
         finally:
             if transaction is self._begun:
                 self.abandon()
-        if self._database is None:
-            # LMDB syncs the file's content, not the folder that it is in.
+        if not self._named:
             with folder_access(self._folder):
                 fsync_folder(self._folder)
-            self._database = database
+            self._named = True
 
     def _find_database(self) -> Any:
         """Ours, if something was ever written, and after a look at whose it is."""
