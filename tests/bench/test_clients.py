@@ -152,7 +152,14 @@ class Run:
     """One client that has done its task; `client` is what it was given to work with, `kind` its class."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, role: Role, clock: Clock, given: Any, **spec: Any
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        role: Role,
+        clock: Clock,
+        given: Any,
+        *,
+        index: int = 0,
+        **spec: Any,
     ) -> None:
         module: Any = producing if role == "producer" else consuming
         stand_in: Any = StandInProducer if role == "producer" else StandInConsumer
@@ -173,7 +180,7 @@ class Run:
         voice: Any = SimpleNamespace(
             latencies=self.latencies, say=lambda _: None, begin=lambda _: None, sample=lambda *_, **__: None
         )
-        task = Task(spec=self.spec, role=role, index=0, starts={0: 0})
+        task = Task(spec=self.spec, role=role, index=index, starts={0: 0})
         self.done: Done = (Producing if role == "producer" else Consuming)(task, inbox, voice).run()
 
     def _make(self, stand_in: Any, kind: str, options: dict[str, Any]) -> Any:
@@ -207,6 +214,36 @@ def test_the_producer_is_as_the_task_says(produce: Callable[..., Run]) -> None:
     }  # fmt: skip
     assert run.kind == "WatchedProducer"
     assert produce(mode="produce", records=5, local=False).kind == "RemoteProducer"
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+@pytest.mark.parametrize("mode", ["produce", "e2e"])
+def test_values_are_as_large_as_the_task_says(
+    produce: Callable[..., Run], mode: str, one_by_one: bool
+) -> None:
+    """With marks in them or without."""
+    run = produce(mode=mode, rate=10.0, records=70, record_bytes=37, one_by_one=one_by_one)
+    values = [value for values, _ in run.client.calls for value in values]
+    assert list(map(len, values)) == [37] * 70
+
+
+@pytest.mark.parametrize("mode", ["produce", "latency"])
+def test_it_ends_when_the_time_is_over(produce: Callable[..., Run], mode: str) -> None:
+    clock = Clock()
+    run = produce(clock, mode=mode, rate=10.0, duration_s=3.0)
+    assert (run.done.sent, run.done.failed) == (30, 0)
+    assert clock.ns == run.done.last_ns == START_NS + 2_900 * MS, "when the last of them was due"
+
+
+@pytest.mark.parametrize("how", [{"mode": "latency"}, {"mode": "e2e"}, {"mode": "e2e", "one_by_one": True}])
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_producers_share_a_rate_and_take_turns(
+    produce: Callable[..., Run], how: dict[str, Any], index: int
+) -> None:
+    """30 a second of three producers: what they send is due as the records of one would be."""
+    run = produce(index=index, producers=3, rate=30.0, duration_s=2.0, **how)
+    stamps = [stamp for values, _ in run.client.calls for stamp in marks_of(values, 100).stamps]
+    assert stamps == [pytest.approx(START_NS + place * S / 30, abs=10) for place in range(index, 3 * 20, 3)]
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])

@@ -14,10 +14,11 @@ import pytest
 from tailrace.bench.document import json_of, settings
 from tailrace.bench.lines import Done
 from tailrace.bench.report import html_of
-from tailrace.bench.results import Results
+from tailrace.bench.results import Results, Stretch
 from tailrace.bench.spec import Spec
+from tailrace.cli.bench_output import print_results
 
-from .conftest import heard
+from .conftest import heard, packed
 
 Make = Callable[..., Results]
 
@@ -40,6 +41,25 @@ def test_producers_add_up(make_results: Make) -> None:
     first, second = results.clients
     assert (first.records_per_s, first.cpu_s, first.rss_anon_max) == (150, 0.2, 2 * 1024 * 1024)
     assert (second.records_per_s, second.seconds) == (100, 1.0)
+
+
+def test_percentiles_are_those_of_their_names(make_results: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    client = heard("producer", 0, [1_000])
+    counts = {1: 500, 2: 450, 3: 40, 4: 9, 5: 1}
+    stretches = [Stretch(client.samples[0].at_ns, packed(ms, count)) for ms, count in counts.items()]
+    results = make_results([msgspec.structs.replace(client, latencies=stretches)])
+    assert results.line().endswith(
+        " ms avg latency, 5.00 ms max latency, 1.00 ms 50th, 2.00 ms 95th, 3.00 ms 99th, 4.00 ms 99.9th."
+    )
+    latency = json.loads(json_of(results))["ack"]["latency"]
+    found = [latency[name] for name in ("p50_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms")]
+    assert found == [pytest.approx(ms, rel=1e-3) for ms in counts]
+    (moment,) = [moment for moment in results.timeline if moment.p50_ms]
+    assert (moment.p50_ms, moment.p99_ms) == (pytest.approx(1, rel=1e-3), pytest.approx(3, rel=1e-3))
+    print_results(results)
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines()[3:])
+    assert re.search(r"p50 ms +p99 ms", rows["process"])
+    assert re.search(r" 1\.00 +3\.00 ", rows["producer 0"])
 
 
 def test_over_time(make_results: Make) -> None:

@@ -3,9 +3,16 @@
 import os
 import socket
 import time
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, PAGESIZE, mmap
 
+import pytest
+
+from tailrace.bench import servers
 from tailrace.bench.servers import Servers
-from tailrace.bench.usage import listening_at, usage_of
+from tailrace.bench.usage import Usage, listening_at, usage_of
+
+LARGE = 64 << 20
+"""Bytes, as nothing else takes at once here."""
 
 
 def test_of_a_process() -> None:
@@ -21,6 +28,20 @@ def test_of_a_process() -> None:
     assert usage_of(2**22 + 1) is None
 
 
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_memory_is_what_belongs_to_the_process_alone(anonymous: bool) -> None:
+    """Not what it shares with others or has mapped of files, as a node has its log."""
+    flags = MAP_ANONYMOUS | (MAP_PRIVATE if anonymous else MAP_SHARED)
+    with mmap(-1, LARGE, flags) as memory:
+        before = usage_of(os.getpid())
+        for page in range(0, LARGE, PAGESIZE):
+            memory[page] = 1
+        after = usage_of(os.getpid())
+    assert before is not None
+    assert after is not None
+    assert (after.rss_anon - before.rss_anon > LARGE / 2) is anonymous
+
+
 def test_listeners() -> None:
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
@@ -33,6 +54,19 @@ def test_listeners() -> None:
             assert listening_at(f"tcp://{shown}:{port}") == os.getpid()
             assert listening_at(f"tcp://192.0.2.1:{port}") is None
         assert listening_at(f"tcp://{shown}:{port}") is None
+
+
+def test_what_servers_use_before_and_after_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = {1: Usage(100.0, 50), 2: Usage(7.0, 60)}
+    monkeypatch.setattr(servers, "usage_of", now.get)
+    watched = Servers({"node 1": 1, "node 2": 2})
+    watched.begin()
+    now |= {1: Usage(101.0, 90), 2: Usage(7.25, 40)}
+    watched.look()
+    now |= {1: Usage(102.5, 80), 2: Usage(7.25, 40)}
+    watched.end()
+    now |= {1: Usage(200.0, 999), 2: Usage(300.0, 999)}
+    assert [(used.cpu_s, used.rss_anon_max) for used in watched.used] == [(2.5, 90), (0.25, 60)]
 
 
 def test_servers_that_are_not_found() -> None:

@@ -3,16 +3,19 @@
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tailrace import Admin, Producer, TopicPartition
+from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.bench.results import Results, results_of
 from tailrace.bench.spec import Spec
 from tailrace.bench.verify import Verdict
@@ -135,6 +138,39 @@ def test_e2e_with_a_topic_that_is_there(cluster: Cluster, figures: Callable[...,
         too_many = ["bench", "e2e", *map(str, options), "--consumers", "3", "-b", cluster.bootstrap_servers]
         assert run(too_many) == 2
         admin.delete_topic("bench-kept")
+
+
+def test_records_are_as_large_and_as_many_as_it_was_told(
+    cluster: Cluster, figures: Callable[..., dict[str, Any]]
+) -> None:
+    """The rate is that of all producers, for the time that was given."""
+    with Admin(cluster.bootstrap_servers) as admin:
+        admin.create_topic("sized")
+        options = ("--record-size", 70, "--producers", 2, "--rate", 100, "--duration", "300ms")
+        found = figures("produce", "--topic", "sized", *options)
+        assert (found["sent"] + found["unsent"], found["acked"]) == (30, found["sent"])
+        end = found["sent"] + 2  # what opens connections
+        assert offsets(admin, "sized") == [(0, end)]
+        with Consumer(
+            "sized", bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest"
+        ) as consumer:
+            sizes = Counter(len(record.value) for record in islice(consumer, end))
+        assert sizes == {0: 2, 70: found["sent"]}
+        admin.delete_topic("sized")
+
+
+def test_the_topic_is_as_it_was_told(cluster: Cluster, start: Callable[..., Bench]) -> None:
+    """Of a cluster that runs: it holds it while something is measured."""
+    options = ("--replication-factor", 2, "--partitions", 3, "--duration", "100s", "--rate", 100)
+    running = start("produce", *options, servers=cluster.bootstrap_servers)
+    running.children()
+    with Admin(cluster.bootstrap_servers) as admin:
+        (topic,) = topics(cluster)
+        replicas = [sorted(each.replicas) for each in admin.describe_topic(topic).partitions]
+    running.process.send_signal(signal.SIGINT)
+    assert running.ended()[0] == 130
+    assert replicas == [[1, 2]] * 3
+    assert topics(cluster) == []
 
 
 @pytest.fixture
@@ -282,6 +318,64 @@ def test_latency(cluster: Cluster, figures: Callable[..., dict[str, Any]]) -> No
     assert found["ack"]["latency"]["p50_ms"] <= timing["max_ms"]
     assert found["seconds"] >= 0.299  # an open loop: not faster than the rate
     assert topics(cluster) == []
+
+
+class Screen:
+    """A terminal that a process has as its stderr, and what was shown on it."""
+
+    def __init__(self) -> None:
+        self._fd, self.stderr = os.openpty()
+        self.shown = ""
+
+    def watch(self) -> bool:
+        """Wait for something new. False: nobody has the terminal any more."""
+        assert select.select([self._fd], [], [], PATIENCE_S)[0], self.shown
+        try:
+            self.shown += os.read(self._fd, 4_096).decode()
+        except OSError:
+            return False
+        return True
+
+    def let_go(self) -> None:
+        """The process has it now."""
+        os.close(self.stderr)
+        self.stderr = -1
+
+    def close(self) -> None:
+        if self.stderr != -1:
+            self.let_go()
+        os.close(self._fd)
+
+
+@pytest.fixture
+def screen() -> Iterator[Screen]:
+    screen = Screen()
+    yield screen
+    screen.close()
+
+
+def test_on_a_terminal_a_line_moves(cluster: Cluster, screen: Screen) -> None:
+    """It stays where it is while something is measured, and is gone in the end."""
+    options = ("--rate", "100", "--duration", "100s", "-b", cluster.bootstrap_servers)
+    command = [*COMMAND, "bench", "produce", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=screen.stderr, text=True) as running:
+        try:
+            screen.let_go()
+            while len(lines := re.findall(r"\x1b\[K(measuring [^\r\n]*)\r", screen.shown)) < 3:
+                assert screen.watch(), screen.shown
+            running.send_signal(signal.SIGINT)
+            while screen.watch():
+                pass
+            out, _ = running.communicate(timeout=PATIENCE_S)
+        finally:
+            running.kill()
+    assert running.returncode == 130
+    assert len(set(lines)) == 3
+    for line in lines:
+        assert re.fullmatch(r"measuring \d+\.\d s: (nothing yet|sent [\d,]+ .*/s\).*)", line)
+    assert screen.shown.endswith("\r\x1b[Kinterrupted: these are the figures up to then\r\n")
+    assert not re.search(r"measuring [^\r\n]*\r*\n", screen.shown), "each in place of the one before"
+    assert re.match(r"\d+ records sent, ", out)
 
 
 def test_ctrl_c_leaves_nothing(start: Callable[..., Bench], all_gone: AllGone, tmp_path: Path) -> None:
