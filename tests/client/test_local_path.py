@@ -1,6 +1,8 @@
 """What a client does with shared memory: when it is used, when slots are free again, and frames otherwise."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,22 @@ def path(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPath]:
     path.close()
 
 
+def start_of(frames: Sequence[Payload]) -> int:
+    """Where the slot is that this descriptor names."""
+    frame = descriptor_frame(list(frames))
+    assert isinstance(frame, bytes)
+    return decode_descriptor(frame).start
+
+
+def open_arenas(inode: int) -> int:
+    """Descriptors of this process by which it holds the arena that has this inode."""
+    found = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of this iteration
+            found += "memfd:tailrace-arena" in str(link.readlink()) and link.stat().st_ino == inode
+    return found
+
+
 def pending(request_id: int, frames: tuple[Payload, ...] = (), reply_bytes: int = 0) -> Pending:
     return Pending(
         request_id,
@@ -62,24 +80,42 @@ def test_what_is_worth_it(path: LocalPath) -> None:
 def test_a_slot_is_free_once_the_reply_is_there(path: LocalPath) -> None:
     starts = []
     for request_id in (1, 2):
-        frame = descriptor_frame(list(path.outgoing(pending(request_id, (LARGE, LARGE)))))
-        assert isinstance(frame, bytes)
-        starts.append(decode_descriptor(frame).start)
+        starts.append(start_of(path.outgoing(pending(request_id, (LARGE, LARGE)))))
         assert path.incoming(request_id, [b"a frame"]) == [b"a frame"]
-    assert starts[0] == starts[1]
     path.outgoing(pending(3, (LARGE,)))
     path.withdraw(3)
     path.withdraw(3)
+    starts.append(start_of(path.outgoing(pending(4, (LARGE,)))))
+    assert len(set(starts)) == 1
 
 
 def test_a_reply_without_a_slot(path: LocalPath) -> None:
     reply = list(frames_of(Descriptor(64, [10])))
     with pytest.raises(MalformedRequestError, match="no slot"):
         path.incoming(1, reply)
-    path.outgoing(pending(2, reply_bytes=64))
+    start = start_of(path.outgoing(pending(2, reply_bytes=64)))
     with pytest.raises(MalformedRequestError):
         path.incoming(2, list(frames_of(Descriptor(64, [65]))))
-    assert path.incoming(2, []) == []
+    assert not path.has_slot(2)
+    assert start_of(path.outgoing(pending(3, reply_bytes=64))) == start, "it is free again"
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_arena_is_given_back(refused: bool) -> None:
+    """At the end, or at once where the node does not want it: with its descriptors the memory is gone."""
+    told: list[Callable[[Any], None]] = []
+    path = LocalPath("node 1", lambda _request, tell, _now: told.append(tell))
+    path.open_arena(0.0)
+    assert path.arena is not None
+    inode = os.fstat(path.arena.fd).st_ino
+    assert open_arenas(inode) > 0
+    told[0](LocalPathError("not today") if refused else ArenaOpened(1))
+    assert path.open is not refused
+    if not refused:
+        assert open_arenas(inode) > 0
+        path.close()
+    assert open_arenas(inode) == 0
+    path.close()
 
 
 def test_frames_when_the_arena_is_full(path: LocalPath) -> None:

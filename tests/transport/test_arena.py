@@ -8,13 +8,21 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tailrace.protocol.descriptor import Descriptor, frames_of
 from tailrace.protocol.errors import LocalPathError, MalformedRequestError
-from tailrace.protocol.limits import ARENA_BYTES, ARENA_BYTES_MAX, ARENA_LENT_BYTES_MAX, KIB, MIB
+from tailrace.protocol.limits import (
+    ARENA_BYTES,
+    ARENA_BYTES_MAX,
+    ARENA_LENT_BYTES_MAX,
+    ARENA_TOKEN_BYTES,
+    KIB,
+    MIB,
+)
 from tailrace.transport import peer_arenas
 from tailrace.transport.arena import SLOTS_AT, Arena
 from tailrace.transport.peer_arenas import PeerArenas
@@ -60,6 +68,18 @@ def test_both_sides_see_the_same_bytes(arena: Arena, arenas: PeerArenas) -> None
     assert there.start == slot.start
     there.frames[1][:] = b"B" * 64
     assert arena.lend(slot, descriptor) == [payloads[0], b"B" * 64, b"c"]
+
+
+def test_its_token_is_its_own(arena: Arena) -> None:
+    """Who does not see the memory cannot name it."""
+    other = Arena()
+    try:
+        tokens = (arena.token, other.token)
+        assert [os.pread(each.fd, ARENA_TOKEN_BYTES, 0) for each in (arena, other)] == list(tokens)
+    finally:
+        other.close()
+    assert list(map(len, tokens)) == [ARENA_TOKEN_BYTES] * 2
+    assert len({*tokens, bytes(ARENA_TOKEN_BYTES)}) == 3
 
 
 def test_slots_are_used_again(arena: Arena) -> None:
@@ -219,6 +239,9 @@ NO_ARENAS: dict[str, tuple[Callable[[Path], int], str]] = {
     "may grow": (lambda _: memfd(seals=(fcntl.F_SEAL_SHRINK,)), "not sealed"),
     "not to be written": (lambda _: memfd(seals=(fcntl.F_SEAL_WRITE, *SEALS)), "cannot be mapped"),
     "another token": (lambda _: memfd(token=b"z" * 16), "does not hold the token"),
+    "another first byte": (lambda _: memfd(token=b"z" + TOKEN[1:]), "does not hold the token"),
+    "another byte": (lambda _: memfd(token=TOKEN[:8] + b"z" + TOKEN[9:]), "does not hold the token"),
+    "another last byte": (lambda _: memfd(token=TOKEN[:-1] + b"z"), "does not hold the token"),
     "empty": (lambda _: memfd(size=64), "an arena of 64 bytes"),
     "huge": (lambda _: memfd(size=ARENA_BYTES_MAX + 4_096), "at most"),
     "huge pages": (of_huge_pages, "is not the client's memory"),
@@ -292,16 +315,62 @@ def test_no_more_than_so_many(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> 
 def test_credentials_come_from_the_kernel(server: Any, connect: Any, wait: Any) -> None:
     for endpoint, expected in ((server.listener.ipc, ME), (server.listener.tcp, None)):
         assert connect(endpoint).send(b"hello")
-        received: list[Any] = []
+        assert credentials_of(heard_by(server, wait).part) == expected
 
-        def there(received: list[Any] = received) -> bool:
-            incoming = server.receive()
-            if incoming is not None:
-                received.append(incoming)
-            return bool(received)
 
-        wait(there, server)
-        assert credentials_of(received[0].part) == expected
+def heard_by(server: Any, wait: Any) -> Any:
+    """The next message that comes to a server."""
+    received: list[Any] = []
+
+    def there() -> bool:
+        incoming = server.receive()
+        if incoming is not None:
+            received.append(incoming)
+        return bool(received)
+
+    wait(there, server)
+    return received[0]
+
+
+STRANGER = """
+import sys
+from tailrace.transport.connection import Connection, ConnectionState
+from tailrace.transport.context import new_context
+from tailrace.transport.poller import Poller
+context = new_context()
+connection = Connection(context, sys.argv[1])
+poller = Poller()
+poller.add(connection)
+while connection.update() is not ConnectionState.READY:
+    poller.poll(1)
+assert connection.send(b"hello")
+sys.stdin.read()
+"""
+OTHER_GROUP = 4_321
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a process of another group started")
+def test_the_user_is_not_the_group(server: Any, wait: Any) -> None:
+    """Root's group has root's number, as others' often have theirs: here it has not."""
+    command = [sys.executable, "-P", "-c", STRANGER, server.listener.ipc]
+    try:
+        stranger = subprocess.Popen(command, stdin=subprocess.PIPE, group=OTHER_GROUP)
+    except OSError as error:
+        pytest.skip(f"no other groups here: {error}")
+    try:
+        found = credentials_of(heard_by(server, wait).part)
+        assert found == Credentials(os.geteuid(), stranger.pid)
+    finally:
+        stranger.kill()
+        stranger.communicate()
+
+
+def test_what_the_kernel_says_is_user_group_and_process() -> None:
+    part: Any = SimpleNamespace(get={"Peer-Address": "localhost:11:22:33"}.__getitem__)
+    assert credentials_of(part) == Credentials(uid=11, pid=33)
+    for address in ("127.0.0.1", "localhost:11:22", "localhost:11:22:33:44", "elsewhere:11:22:33", ""):
+        part = SimpleNamespace(get={"Peer-Address": address}.__getitem__)
+        assert credentials_of(part) is None
 
 
 @pytest.fixture
