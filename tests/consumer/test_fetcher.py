@@ -79,6 +79,7 @@ def test_one_fetch_a_node_asks_for_all_its_partitions() -> None:
     plans = {plan.node: plan for plan in world.fetcher.plan(0.0) if isinstance(plan, FetchPlan)}
     assert {node: asked(plan) for node, plan in plans.items()} == {1: [(0, 0), (2, 0)], 2: [(1, 0)]}
     assert world.fetcher.plan(0.0) == []
+    assert world.fetcher.statistics.fetches == 2
 
 
 def test_the_next_fetch_goes_on_after_what_came_while_that_is_not_handed_over_yet() -> None:

@@ -19,6 +19,7 @@ from tailrace.consumer.hand_over import HandOver
 from tailrace.consumer.on_error import RAISE, SKIP, OnError
 from tailrace.protocol.errors import CorruptBatchError, SerializationError
 from tailrace.protocol.messages import OK, FetchResult
+from tailrace.protocol.read_columns import Columns
 from tailrace.protocol.record import TopicPartition
 
 from .model import TOPIC, TOPIC_ID, ModelCluster, batch_of
@@ -282,6 +283,26 @@ def test_a_key_that_does_not_deserialize_is_named_as_such() -> None:
     assert desk.poll() == {"0": [0]}
     with pytest.raises(SerializationError, match="the key of the record at offset 1"):
         desk.poll()
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_columns_are_handed_over_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch, start: int) -> None:
+    """Who wants but one of them, or an array, does not pay for the others."""
+    decoded: list[str] = []
+    for name in ("values", "keys", "timestamps", "headers", "fields"):
+        made = getattr(Columns, name)
+        monkeypatch.setattr(
+            Columns, name, lambda body, name=name, made=made: decoded.append(name) or made(body)
+        )
+    read: list[bytes] = []
+    desk = Desk(start=start, decoding=Decoding(value=lambda value: read.append(value) or int(value)))
+    desk.fill(0, numbered(0, 4))
+    batch = desk.hand_over.columns()
+    assert batch is not None
+    assert (len(batch), list(batch.offsets)) == (4 - start, list(range(start, 4)))
+    assert (decoded, read) == ([], [])
+    assert batch.values == batch.values == list(range(start, 4))
+    assert (decoded, read) == (["values"], [b"%d" % offset for offset in range(start, 4)])
 
 
 def test_columns_raise_what_does_not_deserialize_when_it_is_used() -> None:

@@ -223,6 +223,7 @@ def test_metrics_count(consume: Make, numbers: str) -> None:
     metrics = consumer.metrics()
     assert metrics["records_handed_over"] == 13
     assert metrics["bytes_fetched"] > 200
+    assert metrics["fetches"] > 0
     assert metrics["bytes_buffered"] == 0
     assert metrics["partitions"][f"{numbers}-0"] == {
         "position": 10, "high_watermark": 10, "lag": 0, "bytes_buffered": 0, "paused": False,

@@ -50,6 +50,16 @@ def test_who_was_answered_leaves_and_who_is_named_joins(sessions: FetchSessions)
     assert len(sessions) == 0, "nothing is left to wait for"
 
 
+def test_who_is_named_has_its_turn_behind_those_that_wait(sessions: FetchSessions) -> None:
+    """Also one that was not answered: it was named because it goes on from elsewhere."""
+    session = ask(sessions, [0, 1, 2], news=True)
+    sessions.answered(session, [])
+    assert list(ask(sessions, [0], epoch=1, news=True).ready) == keys(1, 2, 0)
+    sessions.answered(session, [])
+    assert list(ask(sessions, [2], epoch=2, news=False).ready) == keys(1, 0), "there is nothing to tell of it"
+    assert len(session.entries) == 3
+
+
 def test_a_fetch_that_does_not_follow_the_last_one(sessions: FetchSessions) -> None:
     with pytest.raises(UnknownFetchSessionError, match="begin anew"):
         ask(sessions, [0], epoch=1)

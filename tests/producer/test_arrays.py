@@ -19,14 +19,17 @@ from msgspec import json, msgpack
 from tailrace.client.serializers import serializer_of
 from tailrace.consumer.column_batch import ColumnBatch
 from tailrace.consumer.decoding import Decoding
+from tailrace.producer import arrays
 from tailrace.producer.arguments import column_of, is_array
 from tailrace.producer.arrays import packed_of, times_of
 from tailrace.producer.columns import columns_of
 from tailrace.producer.key_hashes import places_of
 from tailrace.producer.partitioner import Partitioner
+from tailrace.protocol import packed
 from tailrace.protocol.columns import encode
 from tailrace.protocol.decode import decode
 from tailrace.protocol.errors import InvalidArgumentError, SerializationError
+from tailrace.protocol.packed import Packed
 from tailrace.protocol.record import TopicPartition
 
 POINTS = np.array([(1, 2.5), (3, 4.5)], [("x", "<i4"), ("y", "<f8")])
@@ -101,6 +104,31 @@ def test_text_of_numpy_is_utf8(items: list[str], kind: str) -> None:
     stored = [item.rstrip("\0").encode() for item in items]
     assert packed_of("values", array).items() == stored
     assert packed_of("values", array[::-2]).items() == stored[::-2]
+
+
+@pytest.mark.parametrize("kind", ["<U7", ">U7"])
+@pytest.mark.parametrize("letter", ["x", "é", "\U0001f40c"])
+def test_text_of_numpy_makes_no_object_for_each(
+    monkeypatch: pytest.MonkeyPatch, kind: str, letter: str
+) -> None:
+    """When the column is made, whatever it is made of is still there."""
+    blocks: list[int] = []
+
+    class Watched(Packed):
+        def __init__(self, *columns: Any) -> None:
+            blocks.append(sys.getallocatedblocks())
+            super().__init__(*columns)
+
+    for module in (arrays, packed):
+        monkeypatch.setattr(module, "Packed", Watched)
+    count = 50_000
+    array = np.array([f"{letter}{number}" for number in range(count)], kind)
+    before = sys.getallocatedblocks()
+    column = packed_of("values", array)
+    assert max(blocks) - before < count / 10
+    assert column.items()[-1] == f"{letter}{count - 1}".encode()
+    packed_of("values", array.tolist())
+    assert max(blocks) - before >= count, "it would have been noticed"
 
 
 @settings(deadline=None)

@@ -19,6 +19,7 @@ from tailrace.protocol.errors import (
 from tailrace.testing import Cluster
 
 from ..patience import BUSY_S, PATIENCE_S, wait_until
+from ..suspended import suspended
 from .conftest import read_back
 
 PARTITIONS = 6
@@ -90,6 +91,23 @@ def test_nodes_killed_while_records_are_on_their_way(fragile: Cluster, options: 
         producer.flush(PATIENCE_S)
         assert producer.metrics()["batches_retried"] > 0
     check(fragile, writer.sent)
+
+
+def test_a_request_that_is_lost_is_counted(fragile: Cluster) -> None:
+    with Admin(fragile.bootstrap_servers) as admin, Producer(fragile.bootstrap_servers) as producer:
+        node = admin.describe_topic("t").partitions[0].leader
+        assert node is not None
+        producer.send("t", b"0", partition=0).result(PATIENCE_S)
+        before = producer.metrics()
+        assert (before["requests"], before["requests_failed"]) == (1, 0)
+        with suspended(fragile.pid(node)):
+            sent = producer.send("t", b"1", partition=0)
+            wait_until(lambda: producer.metrics()["requests"] == 2, "the request")
+            fragile.kill(node)
+            wait_until(lambda: producer.metrics()["requests_failed"] > 0, "the loss")
+        fragile.start(node)
+        assert sent.result(PATIENCE_S).offset == 1
+    check(fragile, 2)
 
 
 def test_data_flows_while_the_coordinator_is_away(fragile: Cluster) -> None:
