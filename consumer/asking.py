@@ -94,10 +94,10 @@ class Asking:
                 if taken is not None:
                     return taken
                 if not self._goes_on(now, deadline):
-                    self.come_back()
+                    self.come_back(outer)
                     return None
         except BaseException:
-            self.come_back()
+            self.come_back(outer)
             raise
         finally:
             one_thread.inside = outer
@@ -150,9 +150,9 @@ class Asking:
             if hand_over.trail:
                 hand_over.interrupted = True
 
-    def come_back(self) -> None:
-        """The application goes on without records: how long it takes counts, too."""
-        if self._group is not None:
+    def come_back(self, outer: int = NOBODY) -> None:
+        """The application goes on without records, unless `outer` still asks: its time counts, too."""
+        if self._group is not None and outer == NOBODY:
             self._group.handed(monotonic())
 
     def house_keeping_due(self, now: float) -> bool:

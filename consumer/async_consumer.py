@@ -301,6 +301,8 @@ class AsyncConsumer(OfOneProcess):
         asking = self._session.asking
         deadline = None if timeout_s is None else monotonic() + timeout_s
         try:
+            if self._session.group is not None:
+                self._session.group.asked()  # while it waits for its turn, too
             async with self._turns.lock:
                 self._session.one_thread.touch(asking.ask)
             kept = False

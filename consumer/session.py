@@ -101,7 +101,8 @@ class Session:
                 commits=self.commits,
                 task=self.group,
             )
-        self.closed = True  # until it is open
+        self.closed = self._over = True  # until it is open
+        """Over: there is nothing left to end. A close that was interrupted leaves something."""
         self.one_thread = OneThread(name, self.engine.check)
         """Entered by every call that needs the consumer for itself."""
         self.asking = Asking(
@@ -125,14 +126,14 @@ class Session:
             self.engine.ready(self.engine.request_timeout_s)
             if dead_letters is not None:
                 self.engine.wait_for_topic(dead_letters, self.engine.request_timeout_s)
-            self.closed = False
+            self.closed = self._over = False
         except BaseException:
             self.engine.close()
             raise
 
     def __del__(self) -> None:
         """No consumer came of it: a signal handler has raised."""
-        if not getattr(self, "closed", True):
+        if not getattr(self, "_over", True):
             self.forget()
 
     def __repr__(self) -> str:
@@ -166,7 +167,6 @@ class Session:
         if self.member is not None:
             told = None if listener is None else Through(listener, self.one_thread.let_in)
             self.member.join(topics, pattern, told, timeout_s)
-            self.asking.come_back()
         else:
             self.assignment.subscribe(topics, timeout_s, pattern)
 
@@ -279,13 +279,16 @@ class Session:
 
         It may be called in any thread, at any time: within a garbage collection.
         """
-        try:
-            self.check()
-        except TailraceError:
+        if self._over or os.getpid() != self._process:
             return
+        self._over = True
+        self._forgotten.forget()
         if not self.closed:
             self.closed = True
-            self._forgotten.forget()
+            try:
+                self.check()
+            except TailraceError:
+                return  # it has ended already
             warnings.warn(f"{self.name} was not closed", ResourceWarning, stacklevel=3, source=self)
 
     # ------------------------------------------------------------------ inside
@@ -304,6 +307,7 @@ class Session:
             self.commits.close()
         finally:
             self.engine.close()
+            self._over = True
             self.one_thread.inside = outer
 
     def _coordinator_notice(self) -> Callable[[], None]:

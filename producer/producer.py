@@ -324,9 +324,9 @@ class Producer(OfOneProcess):
             self._engine.ending = True
             flush(self._engine, self._accumulator, timeout_s)
         finally:
-            self._closed = True
             self._accumulator.fail(ClosedError(f"{self._name} is closed"))
             self._engine.close()
+            self._closed = True  # not before: what is interrupted can be done again, and `__del__` does it
             at_exit.unregister(self)
         self._raise_failures()
 

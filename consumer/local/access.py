@@ -25,6 +25,8 @@ def folder_access(folder: Path) -> Iterator[None]:
     except FileExistsError as error:
         raise DataFolderError(f"offset_store folder {folder}: a file is there, and no folder") from error
     except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler's TimeoutError
         raise DataFolderError(
             f"offset_store folder {folder}: {(error.strerror or str(error)).lower()}"
         ) from error

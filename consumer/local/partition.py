@@ -223,6 +223,8 @@ def _lock(path: Path, owner: str) -> LockFile:
     except LockHeldError as error:
         raise DataFolderError(f"held by {error.holder or 'another consumer'}") from None
     except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler's TimeoutError
         raise DataFolderError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 

@@ -104,8 +104,10 @@ class Engine:
             return
         if not loop.begun:
             loop.release()
-        elif loop.over is None:
-            loop.stop()
+            return
+        closed = loop.over is not None
+        loop.stop()  # also if `close` was interrupted before it did
+        if not closed:
             warnings.warn(f"{self.name} was not closed", ResourceWarning, stacklevel=2, source=self)
 
     def disown(self) -> None:

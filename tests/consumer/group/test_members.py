@@ -394,7 +394,7 @@ def test_a_consumer_that_assigns_commits_to_the_group_while_nobody_is_in_it(
     assert consumer.committed(at(topic)) == 5
 
 
-@pytest.mark.parametrize("after", ["subscribing", "a poll in vain", "records", "an error"])
+@pytest.mark.parametrize("after", ["a poll in vain", "records", "an error"])
 def test_a_member_that_does_not_ask_in_time_leaves(
     consume: Make, topic: str, feeder: Feeder, coordinator: ModelCoordinator, after: str
 ) -> None:

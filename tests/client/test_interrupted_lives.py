@@ -1,9 +1,11 @@
-"""A signal handler that raises while a client is made: nothing of it stays behind."""
+"""A signal handler that raises while a client is made, or closed: nothing of it stays behind."""
 
 import gc
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
 
 import pytest
 
@@ -55,3 +57,21 @@ def test_nothing_stays_behind(cluster: Cluster, kind: str) -> None:
         left = descriptors() - before
     assert any("engine.py" in place for place in places)
     assert left <= sum(place.startswith("wakeup.py") and place.endswith("__init__") for place in places)
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_nothing_stays_behind_of_what_was_not_quite_closed(cluster: Cluster, kind: str) -> None:
+    """It is forgotten then: whoever wants to wait for the end calls `close` again."""
+    alive = threads()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for point in count(1):
+            client = CLIENTS[kind](cluster.bootstrap_servers)
+            with interrupted_at(point) as interrupts, suppress(InterruptionError):
+                client.close()
+            del client
+            if interrupts.over:
+                break
+        gc.collect()
+        wait_until(lambda: threads() == alive, "the threads of what was interrupted end")
+    assert point > 20
