@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tailrace import errors as errors
     from tailrace.client.admin import Admin
     from tailrace.client.async_admin import AsyncAdmin
     from tailrace.client.descriptions import OffsetAndMetadata
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from tailrace.consumer.local.transaction import LocalTransaction
     from tailrace.producer.async_producer import AsyncProducer
     from tailrace.producer.producer import Producer
-    from tailrace.protocol import errors
     from tailrace.protocol.errors import TailraceError
     from tailrace.protocol.record import Record, TopicPartition
 
@@ -65,7 +65,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     if name == "errors":
-        return import_module("tailrace.protocol.errors")
+        return import_module("tailrace.errors")
     if name not in _HOMES:
         raise AttributeError(f"module 'tailrace' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -18,7 +18,10 @@ from .verify import Checker
 
 IDLE_MS: Final = 100
 """Without a record for so long it looks at what else there is to do."""
-SAMPLED_EVERY: Final = 16
+SAMPLED_EVERY: Final = 17
+"""A prime: sizes that follow each other in a pattern are all among those that are looked at."""
+SAMPLED_FROM: Final = 1_000
+"""Of fewer values at a time each is asked."""
 """Of values whose size is not known, one in so many is asked for it."""
 
 
@@ -162,6 +165,6 @@ def _offsets_of(records: Sequence[Record[Any, Any]]) -> Sequence[int]:
 
 
 def _size_of(values: Sequence[bytes | None]) -> int:
-    """Bytes, by a sample: to ask each takes a third of the time in which they are read. None has none."""
-    some = values[::SAMPLED_EVERY]
+    """Bytes, of many by a sample: to ask each takes a third of the time in which they are read."""
+    some = values[::SAMPLED_EVERY] if len(values) >= SAMPLED_FROM else values
     return sum(map(len, filter(None, some))) * len(values) // len(some)

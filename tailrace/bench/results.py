@@ -189,7 +189,7 @@ def results_of(
     reading = spec.mode != "produce"
     counted = consumers if reading else producers
     records = sum(map(_records, counted))
-    seconds = max((_seconds(each, start_ns) for each in counted), default=FIGURES_S_MIN)
+    seconds = max((_seconds(spec, each, start_ns) for each in counted), default=FIGURES_S_MIN)
     ack, end_to_end = _timing(producers), _timing(consumers)
     sent = sum(each.done.sent for each in producers if each.done is not None)
     return Results(
@@ -231,8 +231,16 @@ def _value_bytes(spec: Spec, heard: Heard) -> int:
     return heard.samples[-1].value_bytes if heard.samples else 0
 
 
-def _seconds(heard: Heard, start_ns: int) -> float:
-    """From the start to its last record."""
+def _seconds(spec: Spec, heard: Heard, start_ns: int) -> float:
+    """From the start to its last record; or for as long as it was to read, since nothing may have come."""
+    seconds = _last_s(heard, start_ns)
+    if spec.only_reads and spec.duration_s is not None and heard.samples:
+        seconds = max(seconds, min((heard.samples[-1].at_ns - start_ns) / 1e9, spec.duration_s))
+    return seconds
+
+
+def _last_s(heard: Heard, start_ns: int) -> float:
+    """When its last record came, in seconds from the start."""
     last_ns = heard.samples[-1].at_ns if heard.samples else 0
     if heard.done is not None:
         last_ns = heard.done.last_ns
@@ -240,7 +248,7 @@ def _seconds(heard: Heard, start_ns: int) -> float:
 
 
 def _figures(spec: Spec, heard: Heard, start_ns: int) -> ClientFigures:
-    records, seconds = _records(heard), _seconds(heard, start_ns)
+    records, seconds = _records(heard), _seconds(spec, heard, start_ns)
     timing = _timing([heard])
     memory = [sample.rss_anon for sample in heard.samples if sample.rss_anon is not None]
     return ClientFigures(
@@ -301,7 +309,7 @@ def _counts(heard: Sequence[Heard], start_ns: int, edges: Sequence[float]) -> li
         times = [0.0] + [max(0.0, (sample.at_ns - start_ns) / 1e9) for sample in each.samples]
         counts = [0] + [sample.records for sample in each.samples]
         if each.done is not None:  # what came last came then, not when it was told
-            times[-1] = min(times[-1], max(times[-2] if len(times) > 1 else 0.0, _seconds(each, start_ns)))
+            times[-1] = min(times[-1], max(times[-2] if len(times) > 1 else 0.0, _last_s(each, start_ns)))
         for place, edge in enumerate(edges):
             after = bisect_left(times, edge)
             if after == len(times):

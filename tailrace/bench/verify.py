@@ -96,6 +96,8 @@ class _Range(msgspec.Struct):
         """`records 3 to 5 of producer 0, in partition 1 at offsets 7 to 9: read again`"""
         at = f"at {_span('offset', self.offsets[0], self.offsets[-1])}"
         records = _span("record", self.first, self.last)
+        if len(self.offsets) <= self.last - self.first:  # with keys, others are in other partitions
+            records = f"{len(self.offsets)} of {records}"
         return f"{records} of producer {self.producer}, in partition {self.partition} {at}: {self.what}"
 
 
@@ -173,7 +175,8 @@ class Checker:
         if last is not None and (partition, producer, what, offset) == (
             last.partition, last.producer, last.what, last.offsets.stop
         ):  # fmt: skip
-            last.last, last.offsets = sequence, range(last.offsets.start, offset + 1)
+            last.first, last.last = min(last.first, sequence), max(last.last, sequence)
+            last.offsets = range(last.offsets.start, offset + 1)
             return
         if len(self._ranges) > EXAMPLES_MAX:
             self._ranges.pop()

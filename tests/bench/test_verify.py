@@ -107,7 +107,7 @@ def test_more_ranges_than_are_told() -> None:
         (
             [(0, range(6)), (1, [0, 3, 5, 8]), (1, [4, 9])],
             [
-                "records 0 to 5 of producer 0, in partition 1 at offsets 100 to 102: "
+                "3 of records 0 to 5 of producer 0, in partition 1 at offsets 100 to 102: "
                 "read in another partition, too",
                 "record 4 of producer 0, in partition 1 at offset 104: read again",
             ],
