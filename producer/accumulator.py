@@ -67,7 +67,7 @@ class Accumulator:
         self.waiters = Waiters(self.lock, self._begin_to_wait)
         self._generation = 0
         self.encoder = Encoder(batch_bytes, compresses=compresses)
-        self._ledger = Ledger()
+        self.ledger = Ledger()
         self._error: TailraceError | None = None
 
     # ---------------------------------------------------------- by the senders
@@ -252,10 +252,10 @@ class Accumulator:
                 pass
             return left
 
-    def take_failures(self) -> Failures:
-        """What failed since the last call."""
+    def take_failures(self, since: int) -> Failures:
+        """What failed since the ledger had `told` so much."""
         with self.lock:
-            return self._ledger.take_failures()
+            return self.ledger.take_failures(since)
 
     def watch(self, watcher: Callable[[], None] | None) -> None:
         """Who waits for memory without a thread is told, under the lock, when there may be some."""
@@ -286,7 +286,7 @@ class Accumulator:
         """As `collect`, this batch alone."""
         with self.lock:
             self._sealed.remove(batch)
-            self._ledger.enter([batch])
+            self.ledger.enter([batch])
 
     def collect(self, now: float, wanted: Callable[[Batch, float], bool]) -> tuple[list[Batch], float]:
         """Take the sealed batches, and the open ones whose time has come if they are `wanted` now.
@@ -306,7 +306,7 @@ class Accumulator:
                     due = min(due, batch.deadline)
             self.alarm.reset(due)
             sealed, self._sealed = self._sealed, []
-            self._ledger.enter(sealed)
+            self.ledger.enter(sealed)
             return sealed, due
 
     def foresee(self, last: Batch, stamp: Stamp) -> bool:
@@ -324,7 +324,7 @@ class Accumulator:
         with self.lock:
             for batch, _, error in resolved:
                 self.used_bytes -= batch.size
-                self._ledger.leave(batch, error)
+                self.ledger.leave(batch, error)
             self.waiters.tell()
 
     def update_topics(self, lookup: Callable[[bytes], TopicInfo | None]) -> None:
@@ -359,7 +359,7 @@ class Accumulator:
         self._error = error
         self.topics.clear()
         self._open.clear()
-        self._ledger.forget()
+        self.ledger.forget()
 
     # ------------------------------------------------------------------ inside
 
@@ -386,7 +386,7 @@ class Accumulator:
     def _unresolved(self, generation: int | None = None) -> int:
         """Sealed batches of this generation and those before, or of all, that have no answer."""
         last = self._generation if generation is None else generation
-        return self._ledger.unresolved(last) + sum(batch.generation <= last for batch in self._sealed)
+        return self.ledger.unresolved(last) + sum(batch.generation <= last for batch in self._sealed)
 
     def _wait_for_memory(self, now: float, until: float) -> float:
         """Wait for a change, or a while; the time then. Raises BufferFullError when `until` is reached."""

@@ -14,7 +14,7 @@ from tailrace.client.lifecycle import OfOneProcess
 from tailrace.client.options import reject_unknown
 from tailrace.client.serializers import Serializer, serializer_of
 from tailrace.protocol.compression import Compression
-from tailrace.protocol.errors import ClosedError, DeliveryFailedError, TailraceError, TimedOutError
+from tailrace.protocol.errors import ClosedError, DeliveryFailedError, TailraceError
 from tailrace.protocol.limits import MIB, RECORD_BYTES_MAX
 from tailrace.protocol.record import Headers
 from tailrace.protocol.text import plural
@@ -33,7 +33,7 @@ from .metrics import metrics_of
 from .partitioner import Partitioner, PartitionerOption
 from .pipeline import Pipeline
 from .reentrance import check_can_wait
-from .refusals import because
+from .refusals import late
 from .topics import TopicBuffers
 
 _numbers: Final = itertools.count(1)
@@ -304,11 +304,10 @@ class Producer(OfOneProcess):
         check_can_wait(self._accumulator.lock)
         if self._closed:
             self._accumulator.check()
-        left = flush(self._engine, self._accumulator, timeout_s)
-        if left:
-            what = f"{plural(left, 'batch')} got no answer within {timeout_s} s; still on the way"
-            raise TimedOutError(what + because(self._accumulator.obstacle()))
-        self._raise_failures()
+        told = self._accumulator.ledger.told
+        if left := flush(self._engine, self._accumulator, timeout_s):
+            raise late(left, timeout_s, self._accumulator.obstacle())
+        self._raise_failures(told)
 
     def close(self, timeout: float | None = None) -> None:
         """Flush as `flush` does, then stop. A second call does nothing.
@@ -320,6 +319,7 @@ class Producer(OfOneProcess):
         if self._closed:
             return
         check_can_wait(self._accumulator.lock)
+        told = self._accumulator.ledger.told
         try:
             self._engine.ending = True
             flush(self._engine, self._accumulator, timeout_s)
@@ -328,7 +328,7 @@ class Producer(OfOneProcess):
             self._engine.close()
             self._closed = True  # not before: what is interrupted can be done again, and `__del__` does it
             at_exit.unregister(self)
-        self._raise_failures()
+        self._raise_failures(told)
 
     # ----------------------------------------------------------------- looking
 
@@ -393,8 +393,8 @@ class Producer(OfOneProcess):
             target, place, value, key, headers=headers, timestamp_ms=timestamp_ms, size=size
         )
 
-    def _raise_failures(self) -> None:
-        failures = self._accumulator.take_failures()
+    def _raise_failures(self, told: int) -> None:
+        failures = self._accumulator.take_failures(told)
         if failures.records:
-            told = f"{plural(failures.records, 'record')} not stored; the first error: {failures.first}"
-            raise DeliveryFailedError(told) from failures.first
+            what = f"{plural(failures.records, 'record')} not stored; the first error: {failures.first}"
+            raise DeliveryFailedError(what) from failures.first

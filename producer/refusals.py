@@ -4,8 +4,10 @@ from tailrace.protocol.errors import (
     BatchTooLargeError,
     BufferFullError,
     TailraceError,
+    TimedOutError,
     UnknownPartitionError,
 )
+from tailrace.protocol.text import plural
 
 
 def memory_full(
@@ -23,6 +25,12 @@ def memory_full(
 def because(obstacle: TailraceError | None) -> str:
     """What stands in the way of what is not stored yet, for the end of a message."""
     return "" if obstacle is None else f": {obstacle}"
+
+
+def late(batches: int, timeout_s: float | None, obstacle: TailraceError | None) -> TimedOutError:
+    """A flush could not wait for so many, because of the `obstacle` if there is a known one."""
+    what = f"{plural(batches, 'batch')} got no answer within {timeout_s} s; still on the way"
+    return TimedOutError(what + because(obstacle))
 
 
 def too_large(size: int, most: int) -> BatchTooLargeError:

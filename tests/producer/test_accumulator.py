@@ -411,8 +411,10 @@ def test_failures_are_counted_by_records_and_told_once() -> None:
     error = InvalidTimestampError("late")
     batch.outcome.resolve(-1, error)
     senders.accumulator.settle([Resolved(batch, -1, error)])
-    assert senders.accumulator.take_failures() == (3, error)
-    assert senders.accumulator.take_failures() == (0, None)
+    before = senders.accumulator.ledger.told
+    assert senders.accumulator.take_failures(before) == (3, error)
+    assert senders.accumulator.take_failures(senders.accumulator.ledger.told) == (0, None)
+    assert senders.accumulator.take_failures(before) == (3, error), "who has waited meanwhile is told, too"
 
 
 def test_after_a_failure_nothing_is_taken_and_what_is_open_is_sealed() -> None:

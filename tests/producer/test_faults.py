@@ -188,3 +188,26 @@ def test_while_all_nodes_are_down_memory_is_bounded_and_handles_resolve_in_time(
         fragile.start(1)
         fragile.start(2)
         wait_until(partial(delivers, producer), "the topic can be written again")
+
+
+def test_everybody_who_flushes_hears_of_what_failed(fragile: Cluster) -> None:
+    told: list[str] = []
+
+    def flush() -> None:
+        try:
+            writer.flush()
+        except DeliveryFailedError as error:
+            told.append(str(error))
+
+    with Producer(fragile.bootstrap_servers, delivery_timeout_ms=1_000) as writer:
+        writer.send("t", b"known", partition=0).result(PATIENCE_S)
+        with suspended(fragile.pid(1), fragile.pid(2)):
+            writer.send("t", b"x", partition=0)
+            threads = [threading.Thread(target=flush) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(PATIENCE_S)
+        assert len(told) == 3
+        assert all(each.startswith("1 record not stored; the first error: 1 record to") for each in told)
+        writer.flush()
