@@ -234,7 +234,7 @@ def _value_bytes(spec: Spec, heard: Heard) -> int:
 def _seconds(spec: Spec, heard: Heard, start_ns: int) -> float:
     """From the start to its last record; or for as long as it was to read, since nothing may have come."""
     seconds = _last_s(heard, start_ns)
-    if spec.only_reads and spec.duration_s is not None and heard.samples:
+    if spec.mode == "consume" and spec.duration_s is not None and heard.samples:
         seconds = max(seconds, min((heard.samples[-1].at_ns - start_ns) / 1e9, spec.duration_s))
     return seconds
 

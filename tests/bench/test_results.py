@@ -62,6 +62,14 @@ def test_percentiles_are_those_of_their_names(make_results: Make, capsys: pytest
     assert re.search(r" 1\.00 +3\.00 ", rows["producer 0"])
 
 
+def test_who_reads_for_a_time_counts_the_end_in_which_nothing_came(make_results: Make) -> None:
+    client = heard("consumer", 0, [600, 600, 600, 600])
+    client = msgspec.structs.replace(client, done=Done(sent=0, last_ns=client.samples[0].at_ns))
+    for duration_s, seconds in ((3.0, 3.0), (9.0, 4.0)):  # it was ended before the second
+        results = make_results([client], mode="consume", duration_s=duration_s)
+        assert (results.seconds, results.records_per_s) == (seconds, 600 / seconds)
+
+
 def test_over_time(make_results: Make) -> None:
     results = make_results([heard("producer", 0, [100, 100, 400], ms=5), heard("producer", 1, [50])])
     rates = [(moment.at_s, moment.sent_per_s) for moment in results.timeline]
