@@ -66,7 +66,7 @@ class ProducerConfig:
         if not linger_ms < self.delivery_timeout_ms:
             raise InvalidArgumentError(
                 f"linger_ms is {linger_ms!r}; it must be less than delivery_timeout_ms"
-                f" ({self.delivery_timeout_ms}), within which a record has waited and was answered"
+                f" ({self.delivery_timeout_ms}): records would fail before they are sent"
             )
         if self.acks not in ("all", -1, 0, 1) or isinstance(self.acks, bool):
             raise InvalidArgumentError(f"acks is {self.acks!r}; it is 'all' (the same as -1), 1 or 0")
