@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Final
 
-from tailrace.protocol.errors import StorageFullError
+from tailrace.protocol.errors import StorageFullError, TailraceError
 
 from .storage.environment import Storage
 from .storage.log_plan import Append, Replicated
@@ -35,14 +35,15 @@ class Shortage:
         """What became of a group. It is over when a batch is stored that is as large as those refused."""
         if not self.needed_bytes and StorageFullError not in map(type, results):
             return  # as nearly always
-        refused = [
-            len(append.batch)
-            for append, result in zip(appends, results, strict=True)
-            if isinstance(result, StorageFullError)
-        ]
+        refused, stored = 0, 0
+        for append, result in zip(appends, results, strict=True):
+            if isinstance(result, StorageFullError):
+                refused = max(refused, len(append.batch))
+            elif not isinstance(result, TailraceError):  # as one behind a batch that was refused has
+                stored = max(stored, len(append.batch))
         if refused:
-            self._refused(max(refused), now_ms)
-        elif max(len(append.batch) for append in appends) >= self.needed_bytes:
+            self._refused(refused, now_ms)
+        elif stored >= self.needed_bytes:
             self._over()
         else:
             self.look(now_ms)

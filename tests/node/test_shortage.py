@@ -9,7 +9,7 @@ from tailrace.node.storage.environment import Storage
 from tailrace.node.storage.log_plan import Append, Appended
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.columns import encode
-from tailrace.protocol.errors import StorageFullError
+from tailrace.protocol.errors import OutOfOrderSequenceError, StorageFullError
 
 KEY, OTHER = (b"t" * 16, 0), (b"o" * 16, 0)
 NOW = 1_700_000_000_000
@@ -86,6 +86,10 @@ def test_a_disk_that_holds_less_than_it_tells(node: Node, monkeypatch: pytest.Mo
         node.store(SIZE, SIZE)
     node.shortage.look(NOW)
     node.store(SIZE // 2)
+    with monkeypatch.context() as other:  # as of the same producer, behind one that was refused
+        behind = OutOfOrderSequenceError("behind")
+        other.setattr(node.storage, "commit", lambda appends: [behind] * len(appends))
+        node.store(SIZE)
     assert node.told() == [REFUSES]
     node.store(SIZE)
     assert node.told() == [TAKES]
