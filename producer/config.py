@@ -63,11 +63,6 @@ class ProducerConfig:
             raise InvalidArgumentError(
                 f"linger_ms is {linger_ms!r}; it is a number of milliseconds, 0 or more"
             )
-        if not linger_ms < self.delivery_timeout_ms:
-            raise InvalidArgumentError(
-                f"linger_ms is {linger_ms!r}; it must be less than delivery_timeout_ms"
-                f" ({self.delivery_timeout_ms}): records would fail before they are sent"
-            )
         if self.acks not in ("all", -1, 0, 1) or isinstance(self.acks, bool):
             raise InvalidArgumentError(f"acks is {self.acks!r}; it is 'all' (the same as -1), 1 or 0")
         if not isinstance(self.enable_idempotence, bool | None):
@@ -105,6 +100,11 @@ class ProducerConfig:
     def record_bytes_max(self) -> int:
         """The most that key, value and headers of a record may take."""
         return min(self.max_request_size, self.buffer_memory - RECORD_OVERHEAD_BYTES)
+
+    @property
+    def linger_s(self) -> float:
+        """How long a batch waits for more; no longer than half of its time, lest it be late by that alone."""
+        return min(self.linger_ms, self.delivery_timeout_ms / 2) / 1000
 
     @property
     def batch_bytes(self) -> int:

@@ -140,7 +140,7 @@ class Producer(OfOneProcess):
             batch_bytes=config.batch_bytes,
             record_bytes_max=config.record_bytes_max,
             memory_bytes=buffer_memory,
-            linger_s=linger_ms / 1000,
+            linger_s=config.linger_s,
             delivery_timeout_s=delivery_timeout_ms / 1000,
             max_block_s=self._max_block_s if self._blocks else 0.0,
             compresses=config.compression is not Compression.NONE,

@@ -211,3 +211,8 @@ def test_everybody_who_flushes_hears_of_what_failed(fragile: Cluster) -> None:
         assert len(told) == 3
         assert all(each.startswith("1 record not stored; the first error: 1 record to") for each in told)
         writer.flush()
+
+
+def test_lingering_takes_no_more_than_half_of_the_time(fragile: Cluster) -> None:
+    with Producer(fragile.bootstrap_servers, linger_ms=float("inf"), delivery_timeout_ms=2_000) as writer:
+        assert writer.send("t", b"x", partition=0).result(PATIENCE_S).offset == 0

@@ -69,7 +69,7 @@ def test_the_time_out_of_an_admin(timeout_ms: Any) -> None:
         (
             lambda a: a.create_topic("t", 1, config={"retention_ms": 1.5}),
             InvalidConfigError,
-            "must be a number or",
+            "must be a whole number or",
         ),
         (lambda a: a.delete_topic(b"t"), InvalidTopicError, "text, not b't'"),
         (lambda a: a.describe_topic(5), InvalidTopicError, "text, not 5"),
