@@ -15,7 +15,7 @@ from ...patience import PATIENCE_S
 from ..conftest import Feeder
 
 RECORDS = 4_000
-STRIDE = 3
+STRIDE = 7
 Consume = Callable[..., Consumer]
 
 
