@@ -19,10 +19,10 @@ from .verify import Checker
 IDLE_MS: Final = 100
 """Without a record for so long it looks at what else there is to do."""
 SAMPLED_EVERY: Final = 17
-"""A prime: sizes that follow each other in a pattern are all among those that are looked at."""
+"""Of values whose size is not known, one in so many is asked for it: a prime, lest a pattern of sizes be met
+at one of them only."""
 SAMPLED_FROM: Final = 1_000
 """Of fewer values at a time each is asked."""
-"""Of values whose size is not known, one in so many is asked for it."""
 
 
 class RemoteConsumer(Consumer):
