@@ -106,7 +106,10 @@ class Engine:
             loop.release()
             return
         closed = loop.over is not None
-        loop.stop()  # also if `close` was interrupted before it did
+        # Also if `close` was interrupted before it did; but not at a wake-up that was closed, whose lock an
+        # interruption may have left to a thread: this may be another, in which garbage is collected.
+        if not closed or loop.thread.is_alive():
+            loop.stop()
         if not closed:
             warnings.warn(f"{self.name} was not closed", ResourceWarning, stacklevel=2, source=self)
 
