@@ -281,14 +281,14 @@ class Session:
         """
         if self._over or os.getpid() != self._process:
             return
-        self._over = True
+        self._over, silent = True, self.closed
+        try:
+            self.check()
+        except TailraceError:
+            silent = True  # it has ended by itself
         self._forgotten.forget()
-        if not self.closed:
+        if not silent:
             self.closed = True
-            try:
-                self.check()
-            except TailraceError:
-                return  # it has ended already
             warnings.warn(f"{self.name} was not closed", ResourceWarning, stacklevel=3, source=self)
 
     # ------------------------------------------------------------------ inside
