@@ -33,12 +33,8 @@ def parse_size(text: str) -> int:
 
     Raises ValueError, also if it is no whole number of them.
     """
-    size = _times(text, _SIZE_FACTORS)
-    if size is None:
-        raise ValueError(f"{text!r} is no size; write a number of bytes, or one such as 512MiB or 1.5GiB")
-    if size.denominator != 1:
-        raise ValueError(f"{text!r} is no whole number of bytes, but {float(size):,}")
-    return size.numerator
+    otherwise = "is no size; write a number of bytes, or one such as 512MiB or 1.5GiB"
+    return _whole(text, _SIZE_FACTORS, otherwise, "whole number of bytes")
 
 
 def parse_count(text: str) -> int:
@@ -46,19 +42,20 @@ def parse_count(text: str) -> int:
 
     Raises ValueError, also if it is no whole number.
     """
-    count = _times(text, _COUNT_FACTORS)
-    if count is None:
-        raise ValueError(f"{text!r} is no count; write a number, or one such as 500k or 1.5M")
-    if count.denominator != 1:
-        raise ValueError(f"{text!r} is no whole number, but {float(count):,}")
-    return count.numerator
+    otherwise = "is no count; write a number, or one such as 500k or 1.5M"
+    return _whole(text, _COUNT_FACTORS, otherwise, "whole number")
 
 
-def _times(text: str, factors: Mapping[str, int]) -> Fraction | None:
-    """A number and what its unit stands for; None if it is not written so."""
+def _whole(text: str, factors: Mapping[str, int], otherwise: str, wanted: str) -> int:
+    """A number times what its unit stands for. Raises ValueError."""
     match = _NUMBER.fullmatch(text.strip())
     factor = factors.get(match[2].upper()) if match else None
-    return None if match is None or factor is None else Fraction(match[1]) * factor
+    if match is None or factor is None:
+        raise ValueError(f"{text!r} {otherwise}")
+    product = Fraction(match[1]) * factor
+    if product.denominator != 1:
+        raise ValueError(f"{text!r} is no {wanted}, but {float(product):,}")
+    return product.numerator
 
 
 def parse_duration_ms(text: str) -> int:
