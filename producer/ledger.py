@@ -46,7 +46,7 @@ class Ledger:
         else:
             del self._unresolved[batch.generation]
         if error is not None:
-            if self._failed == self.told or not self._first:
+            if self._failed == self.told:
                 self._first.append((self._failed, error))
             self._failed += batch.count
 
