@@ -71,11 +71,13 @@ class Interrupts:
         return self._step
 
     def handle(self, _number: int, at: FrameType | None) -> None:
-        """Raise; unless the call has just returned, or Python would swallow it, as for weak references."""
+        """Raise; unless the call has just returned, or Python would swallow it (weak references, `__del__`)."""
         frame = at
         while frame is not None and not is_ours(frame):
             frame = frame.f_back
         if frame is None or at is None or at.f_code.co_filename == _weakrefset.__file__:
+            return
+        if frame.f_code.co_name == "__del__":
             return
         self.places.append(f"{Path(at.f_code.co_filename).name}:{at.f_lineno} {at.f_code.co_name}")
         if self._further:

@@ -106,10 +106,7 @@ class Engine:
             loop.release()
             return
         closed = loop.over is not None
-        # Also if `close` was interrupted before it did; but not at a wake-up that was closed, whose lock an
-        # interruption may have left to a thread: this may be another, in which garbage is collected.
-        if not closed or loop.thread.is_alive():
-            loop.stop()
+        loop.stop()  # also if `close` was interrupted before it did
         if not closed:
             warnings.warn(f"{self.name} was not closed", ResourceWarning, stacklevel=2, source=self)
 
@@ -230,10 +227,6 @@ class Engine:
         # The thread's last look may have come before the action did.
         if self._loop.ended.is_set() and self._loop.take_back(action):
             self.check()
-
-    def attach(self, task: Task) -> None:
-        """Let `task` live in the I/O thread from now on. Raises ClosedError once closed."""
-        self.submit(partial(self._loop.tasks.append, task))
 
     def ask(
         self,

@@ -1,10 +1,27 @@
 """Wake a thread that sleeps in `Poller.poll`, from any thread or signal handler."""
 
 import os
-import threading
 from collections.abc import Sequence
 
 from .descriptors import descriptors_for
+
+
+class _Flag:
+    """A descriptor that is closed when nobody refers to it any more.
+
+    Who sets it while another gives it up does not write into a file that has got its number, and a signal
+    handler that raises in there leaves no lock held.
+    """
+
+    number = -1
+
+    def __init__(self) -> None:
+        with descriptors_for("a wake-up"):
+            self.number = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.number >= 0:
+            os.close(self.number)
 
 
 class Wakeup:
@@ -15,55 +32,30 @@ class Wakeup:
     """
 
     def __init__(self) -> None:
-        # Reentrant: a signal handler may call set() while its own thread is inside set() or close().
-        # Without a lock a late set() could write into a file that got the closed descriptor's number.
-        self._lock = threading.RLock()
-        self._over = False
-        self._fd = -1
-        with descriptors_for("a wake-up"):
-            self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def __del__(self) -> None:
-        """Forgotten: its owner could not be finished, since a signal handler raised."""
-        if hasattr(self, "_fd"):
-            self.close()
+        self._flag: _Flag | None = _Flag()
 
     def set(self) -> None:
         """Wake the sleeper; many calls before a `clear` are one. Does nothing once closed."""
-        try:
-            with self._lock:
-                if self._fd >= 0:
-                    os.eventfd_write(self._fd, 1)
-        finally:
-            if self._over:
-                self.close()
+        flag = self._flag
+        if flag is not None:
+            os.eventfd_write(flag.number, 1)
 
     def clear(self) -> None:
         """Take the flag back. Look at what was handed over after this, not before."""
         try:
-            os.eventfd_read(self._fd)
+            os.eventfd_read(self.fileno())
         except BlockingIOError:
             return
 
     def fileno(self) -> int:
-        """The descriptor to poll for input."""
-        return self._fd
+        """The descriptor to poll for input; -1 once closed."""
+        flag = self._flag
+        return -1 if flag is None else flag.number
 
     def pollables(self) -> Sequence[int]:
         """What a `Poller` watches."""
-        return (self._fd,)
+        return (self.fileno(),)
 
     def close(self) -> None:
-        """Give the descriptor back. Take it out of its poller first.
-
-        It never waits: a signal handler that came into a `set()` may wait for the thread that closes. Who is
-        in there closes it then.
-        """
-        self._over = True
-        if self._lock.acquire(blocking=False):
-            try:
-                fd, self._fd = self._fd, -1
-                if fd >= 0:
-                    os.close(fd)
-            finally:
-                self._lock.release()
+        """Give the descriptor back; who is in `set` just then does it. Take it out of its poller first."""
+        self._flag = None

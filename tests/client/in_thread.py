@@ -2,14 +2,21 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from tailrace.client.engine import Engine, Task
 from tailrace.transport.context import new_context
 from tailrace.transport.poller import Poller, Source
 from tailrace.transport.server import Server
 from tailrace.transport.wakeup import Wakeup
 
 ANY_PORT = "tcp://127.0.0.1:0"
+
+
+def attach(engine: Engine, task: Task) -> None:
+    """Let `task` live in the I/O thread from now on, as clients do it when they start."""
+    engine.submit(partial(engine._loop.tasks.append, task))
 
 
 class InThread:

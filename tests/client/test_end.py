@@ -22,6 +22,7 @@ from tailrace.protocol.messages import Ping
 
 from ..descriptors import descriptors
 from ..patience import BUSY_S, PATIENCE_S
+from .in_thread import attach
 
 
 class Task:
@@ -102,7 +103,6 @@ def test_a_closed_engine_says_so(engine) -> None:
     engine.close()
     for use in (
         lambda: engine.submit(print),
-        lambda: engine.attach(Task()),
         lambda: engine.call(-1, Ping, timeout_s=1),
         lambda: engine.ready(1),
         lambda: engine.wait_for_topic("flights", 1),
@@ -121,7 +121,7 @@ def test_an_engine_that_was_never_started_can_be_closed() -> None:
 def test_tasks_and_open_requests_are_told_of_the_end(coordinator, engine) -> None:
     coordinator.silent = True
     task, replies = Task(), []
-    engine.attach(task)
+    attach(engine, task)
     engine.submit(lambda: engine.request(-1, Ping, on_reply=lambda reply, frames: replies.append(reply)))
     engine.close()
     assert task.ends == [None]
@@ -177,12 +177,12 @@ def test_a_bug_in_the_thread_fails_every_caller_and_is_logged(
         raise ZeroDivisionError("oops")
 
     bystander = Task()
-    engine.attach(bystander)
+    attach(engine, bystander)
     coordinator.silent = True
     thread, raised = waits(lambda: engine.call(-1, Ping, timeout_s=60))
     time.sleep(0.02)
     if where == "step":
-        engine.attach(Task(bug))
+        attach(engine, Task(bug))
     elif where == "action":
         engine.submit(bug)
     else:
@@ -208,8 +208,8 @@ def test_a_handler_that_fails_at_the_end_does_not_keep_others_from_being_told(en
             raise ZeroDivisionError("oops")
 
     good = Task()
-    engine.attach(Bad())
-    engine.attach(good)
+    attach(engine, Bad())
+    attach(engine, good)
     engine.close()
     assert good.ends == [None]
     assert "a handler failed at the end" in caplog.text

@@ -17,6 +17,7 @@ from tailrace.protocol.limits import REFRESH_INTERVAL_MS_MIN
 from tailrace.protocol.messages import Ping, Pong
 
 from ..patience import BUSY_S, PATIENCE_S
+from .in_thread import attach
 
 
 def test_ready_after_the_first_snapshot(coordinator, start_engine, topic) -> None:
@@ -207,7 +208,7 @@ def test_tasks_hear_of_changes(coordinator, engine, node, eventually) -> None:
             self.seen.append(-1 if error is None else -2)
 
     task = Task()
-    engine.attach(task)
+    attach(engine, task)
     coordinator.change(NodeChanged(node(1, coordinator.listener)))
     eventually(lambda: task.seen == [1])
     engine.close()

@@ -34,6 +34,7 @@ from tailrace.protocol.messages import (
 from tailrace.transport.endpoint import boot_id
 
 from ..patience import BUSY_S, PATIENCE_S
+from .in_thread import attach
 
 PRODUCE = partial(Produce, entries=[ProduceEntry(b"t" * 16, 0, 0)])
 
@@ -358,7 +359,7 @@ def test_a_request_without_a_reply(engine, start_node, join, eventually) -> None
 
         def closed(self, error): ...
 
-    engine.attach(Task())
+    attach(engine, Task())
     eventually(lambda: node.requests and told)
     assert len(told) == len(node.requests) == 1
 
@@ -415,7 +416,7 @@ def test_tasks_are_stepped_once_a_wake_up(engine, start_node, join, eventually) 
         def closed(self, error): ...
 
     task = Task()
-    engine.attach(task)
+    attach(engine, task)
     engine.submit(lambda: [engine.request(1, Ping, on_reply=task.reply) for _ in range(500)])
     eventually(lambda: node.requests)  # connected, so that all were sent
     all_sent = threading.Event()

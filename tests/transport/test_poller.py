@@ -61,15 +61,35 @@ def test_who_closes_a_wakeup_does_not_wait_for_who_sets_it(
         closer.start()
         closer.join(PATIENCE_S)
         assert not closer.is_alive()
-        assert wakeup.fileno() == descriptor
-        write(number, value)
+        assert wakeup.fileno() == -1
+        write(number, value)  # its own still
 
     monkeypatch.setattr(os, "eventfd_write", interrupted)
     wakeup.set()
-    assert wakeup.fileno() == -1
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
     wakeup.set()
+
+
+def test_a_set_that_was_interrupted_keeps_nobody_from_setting_or_closing(
+    wakeup: Wakeup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    descriptor = wakeup.fileno()
+
+    def interrupted(number: int, value: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "eventfd_write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            wakeup.set()
+    for act in (wakeup.set, wakeup.close, wakeup.set):
+        another = threading.Thread(target=act, daemon=True)
+        another.start()
+        another.join(PATIENCE_S)
+        assert not another.is_alive()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
 
 
 def test_a_timeout_is_waited_for_in_full(wakeup: Wakeup) -> None:
