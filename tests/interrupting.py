@@ -71,7 +71,7 @@ class Interrupts:
         return self._step
 
     def handle(self, _number: int, at: FrameType | None) -> None:
-        """Raise; unless the call has just returned, or Python would swallow it (weak references, `__del__`)."""
+        """Raise; unless the call has just returned, or Python would swallow it (as in `__del__`)."""
         frame = at
         while frame is not None and not is_ours(frame):
             frame = frame.f_back
