@@ -12,7 +12,7 @@ from .apply_plan import Known, Plan, Running, make_plan
 from .cluster_config import load_cluster
 from .connect import admin_of
 from .control import Fields, ask
-from .options import data_dir_option, json_option, some_seconds, throttle_option
+from .options import SOME_SECONDS, data_dir_option, json_option, throttle_option
 from .output import print_json
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     "timeout_s",
     default="120s",
     show_default=True,
-    metavar="TIME",
-    callback=some_seconds,
+    type=SOME_SECONDS,
     help="How long a process may take to be back and in sync. Emptying a node takes what it takes.",
 )
 @json_option

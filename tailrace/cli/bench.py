@@ -14,7 +14,7 @@ from tailrace.protocol.limits import NODES_MAX
 from . import exit_codes
 from .bench_output import print_results, reporting
 from .connect import admin_of
-from .options import count_of, rate_of, seconds_of, size_of, timeout_option
+from .options import COUNT, MILLISECONDS, RATE, SECONDS, SIZE, timeout_option
 from .topic_names import complete_topics
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ _COMMON: Final[tuple[Option, ...]] = (
         help="Of the topic that is made: on so many nodes.",
     ),
     click.option(
-        "--record-size", "record_bytes", metavar="SIZE", default="100", show_default=True, callback=size_of,
+        "--record-size", "record_bytes", type=SIZE, default="100", show_default=True,
         help="Of a value, such as 100 or 1.5KiB.",
     ),
     click.option(
-        "--records", metavar="N", callback=count_of,
+        "--records", metavar="N", type=COUNT,
         help="Of all producers together, such as 500k; default a million, at most 1 GiB of them, for latency "
         "10 s of them.",
     ),
     click.option(
-        "--duration", "duration_s", metavar="TIME", callback=seconds_of, help="Such as 10s or 5m; seconds."
+        "--duration", "duration_s", type=SECONDS, help="Such as 10s or 5m; seconds."
     ),
     click.option("--acks", type=click.Choice(["all", "1", "0"]), default="all", show_default=True),
     click.option(
@@ -61,12 +61,12 @@ _COMMON: Final[tuple[Option, ...]] = (
         show_default=True,
     ),
     click.option(
-        "--keys", metavar="N", callback=count_of, default="0", show_default=True,
+        "--keys", metavar="N", type=COUNT, default="0", show_default=True,
         help="So many different keys, which choose the partitions; 0 for none.",
     ),
     click.option(
         "--batch-size", "batch_bytes", metavar="SIZE", default="512KiB", show_default=True,
-        callback=size_of, help="When a batch is full.",
+        type=SIZE, help="When a batch is full.",
     ),
     click.option(
         "--local/--remote", "local", default=True, show_default=True,
@@ -101,16 +101,16 @@ _COMMON: Final[tuple[Option, ...]] = (
     ),
 )  # fmt: skip
 _rate = click.option(
-    "--rate", metavar="R", callback=rate_of,
+    "--rate", metavar="R", type=RATE,
     help="Records a second, such as 50k, of all producers together: an open loop, in which latencies count "
     "from when a record was due, however late it was sent. Default as fast as they can; for latency 1000.",
 )  # fmt: skip
 _linger = click.option(
-    "--linger", "linger_ms", metavar="MS", type=float, default=5.0, show_default=True,
+    "--linger", "linger_ms", type=MILLISECONDS, default="5ms", show_default=True,
     help="How long a batch waits to be filled.",
 )  # fmt: skip
 _no_linger = click.option(
-    "--linger", "linger_ms", metavar="MS", type=float, default=0.0, show_default=True,
+    "--linger", "linger_ms", type=MILLISECONDS, default="0ms", show_default=True,
     help="How long a batch waits to be filled.",
 )  # fmt: skip
 _one_by_one = click.option("--one-by-one", is_flag=True, help="Use `send`, not `send_many`.")

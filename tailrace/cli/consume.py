@@ -14,7 +14,7 @@ from tailrace.protocol.errors import CorruptBatchError
 from tailrace.protocol.record import TopicPartition
 
 from .offsets import OffsetRange, Place, parse_offsets
-from .options import bootstrap_option, count_of, json_option, timeout_option
+from .options import COUNT, Parsed, bootstrap_option, json_option, timeout_option
 from .output import LOOK_AT_READER_MS, check_reader
 from .record_format import BatchFormat, format_string, json_lines, values_only
 from .topic_names import complete_topics, matching, pattern_of, regex_option
@@ -28,18 +28,8 @@ LOOK_AT_POSITIONS_MS: Final = 200
 """How often to look whether the end is reached without a record in front of it."""
 
 
-def _parse_offsets(_: click.Context, __: click.Parameter, text: str) -> OffsetRange:
-    try:
-        return parse_offsets(text, time.time_ns() // 1_000_000)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def _parse_format(_: click.Context, __: click.Parameter, text: str | None) -> BatchFormat | None:
-    try:
-        return None if text is None else format_string(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+def _parse_offsets(text: str) -> OffsetRange:
+    return parse_offsets(text, time.time_ns() // 1_000_000)
 
 
 @click.command()
@@ -50,12 +40,12 @@ def _parse_format(_: click.Context, __: click.Parameter, text: str | None) -> Ba
     "offsets",
     default="start",
     show_default=True,
-    callback=_parse_offsets,
+    type=Parsed("offset", _parse_offsets),
     help="start, end, N, +N (after the start), -N (the last N), @MS, @DATE (UTC), @-1h, or FROM:TO (also "
     "@-2h:-1h), where TO is not read any more; each partition by itself. What is past the end is the end.",
 )
 @click.option(
-    "-n", "--num", "count", metavar="N", callback=count_of, help="Stop after so many records, such as 500k."
+    "-n", "--num", "count", metavar="N", type=COUNT, help="Stop after so many records, such as 500k."
 )
 @click.option(
     "-p",
@@ -76,8 +66,7 @@ def _parse_format(_: click.Context, __: click.Parameter, text: str | None) -> Ba
     "-f",
     "--format",
     "printer",
-    callback=_parse_format,
-    metavar="FORMAT",
+    type=Parsed("format", format_string),
     help=r"As kcat does it: '%t %p %o %T %k %s %h\n'; %K and %S are lengths.",
 )
 @click.option(

@@ -13,7 +13,7 @@ from tailrace.protocol.text import plural
 
 from .connect import admin_of
 from .offsets import parse_time
-from .options import bootstrap_option, json_option, timeout_option
+from .options import Parsed, bootstrap_option, json_option, timeout_option
 from .output import print_json, print_table
 from .topic_names import chosen_groups, complete_groups, regex_option
 from .units import parse_duration_ms
@@ -27,11 +27,8 @@ _TOPIC: Final = re.compile(r"([A-Za-z0-9._-]+)(?::([0-9]+(?:,[0-9]+)*))?")
 _NONE: Final = "-"
 
 
-def _parse_time(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
-    try:
-        return None if text is None else parse_time(text, time.time_ns() // 1_000_000)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+def _parse_time(text: str) -> int:
+    return parse_time(text, time.time_ns() // 1_000_000)
 
 
 @click.group()
@@ -105,11 +102,15 @@ def describe(group_id: str, bootstrap_servers: str, timeout_s: float, *, as_json
 @click.option("--to-offset", type=click.IntRange(min=0), help="To this offset.")
 @click.option(
     "--to-timestamp",
-    metavar="TIME",
-    callback=_parse_time,
+    type=Parsed("time", _parse_time),
     help="To the first record since milliseconds, 2024-01-31T12:00 (UTC), or -1h: as `consume -o @...`.",
 )
-@click.option("--by-duration", metavar="DURATION", help="To the first record of the last `1h`, `7d`, ...")
+@click.option(
+    "--by-duration",
+    "duration_ms",
+    type=Parsed("duration", parse_duration_ms),
+    help="To the first record of the last `1h`, `7d`, ...",
+)
 @click.option("--shift-by", type=int, help="So many records forward, or back if negative.")
 @click.option("--execute", is_flag=True, help="Do it; without this it is only shown.")
 @bootstrap_option
@@ -123,7 +124,7 @@ def reset_offsets(
     to_latest: bool,
     to_offset: int | None,
     to_timestamp: int | None,
-    by_duration: str | None,
+    duration_ms: int | None,
     shift_by: int | None,
     execute: bool,
     bootstrap_servers: str,
@@ -134,13 +135,13 @@ def reset_offsets(
 
     Offsets outside the log are set to its nearer end.
     """
-    ways = [to_earliest or None, to_latest or None, to_offset, to_timestamp, by_duration, shift_by]
+    ways = [to_earliest or None, to_latest or None, to_offset, to_timestamp, duration_ms, shift_by]
     if sum(way is not None for way in ways) != 1:
         raise click.UsageError(
             "give one of --to-earliest, --to-latest, --to-offset, --to-timestamp, --by-duration, --shift-by"
         )
-    if by_duration is not None:
-        to_timestamp = time.time_ns() // 1_000_000 - _duration_ms(by_duration)
+    if duration_ms is not None:
+        to_timestamp = time.time_ns() // 1_000_000 - duration_ms
     with admin_of(bootstrap_servers, timeout_s) as admin:
         _check_resettable(admin, group_id, named=bool(topics))
         stored = {place: each.offset for place, each in admin.list_group_offsets(group_id).items()}
@@ -256,13 +257,6 @@ def _as_json(described: "GroupDescription") -> Mapping[str, object]:
             for offset in described.offsets
         ],
     }
-
-
-def _duration_ms(text: str) -> int:
-    try:
-        return parse_duration_ms(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--by-duration") from None
 
 
 def _places(admin: "Admin", topics: Sequence[str]) -> list["TopicPartition"]:

@@ -2,11 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from .units import parse_count, parse_seconds, parse_size
+from .units import (
+    parse_count,
+    parse_milliseconds,
+    parse_rate,
+    parse_seconds,
+    parse_size,
+    parse_some_seconds,
+    parse_throttle,
+)
 
 DEFAULT_BOOTSTRAP_SERVERS: Final = "127.0.0.1:7070"
 
@@ -32,44 +40,34 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")(command)
 
 
-def size_of(_: click.Context, __: click.Parameter, text: str) -> int:
-    """What an option that takes a size was given, in bytes."""
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # no generic before click 8.4
 
 
-def count_of(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
-    """What an option that takes a number of records or the like was given."""
-    try:
-        return None if text is None else parse_count(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+class Parsed(ParamType):
+    """What a function reads that raises ValueError."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Called by click, also with what was converted already."""
+        try:
+            return self._parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
-def rate_of(context: click.Context, parameter: click.Parameter, text: str | float | None) -> float | None:
-    """What an option that takes how many in a second was given: `0.5`, `1e6` or `50k`."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return count_of(context, parameter, str(text))
-
-
-def seconds_of(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
-    """What an option that takes a time was given."""
-    try:
-        return None if text is None else parse_seconds(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def some_seconds(context: click.Context, parameter: click.Parameter, text: str) -> float | None:
-    """The same for a time that cannot be nothing."""
-    seconds = seconds_of(context, parameter, text)
-    if seconds == 0:
-        raise click.BadParameter("it must be longer than nothing")
-    return seconds
+COUNT: Final = Parsed("count", parse_count)
+MILLISECONDS: Final = Parsed("time", parse_milliseconds)
+RATE: Final = Parsed("rate", parse_rate)
+SECONDS: Final = Parsed("time", parse_seconds)
+SIZE: Final = Parsed("size", parse_size)
+SOME_SECONDS: Final = Parsed("time", parse_some_seconds)
+_THROTTLE: Final = Parsed("size", parse_throttle)
 
 
 def timeout_option(command: F) -> F:
@@ -79,17 +77,9 @@ def timeout_option(command: F) -> F:
         "timeout_s",
         default="30s",
         show_default=True,
-        metavar="TIME",
-        callback=some_seconds,
+        type=SOME_SECONDS,
         help="How long to wait for the cluster.",
     )(command)
-
-
-def _parse_rate(_: click.Context, __: click.Parameter, text: str) -> int:
-    try:
-        return 0 if text == "none" else parse_size(text.removesuffix("/s"))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 def throttle_option(command: F) -> F:
@@ -98,15 +88,14 @@ def throttle_option(command: F) -> F:
         "--throttle",
         default="none",
         show_default=True,
-        metavar="SIZE",
-        callback=_parse_rate,
+        type=_THROTTLE,
         help="What each node may copy of it in a second, such as 50MiB; the rest of its time is for clients.",
     )(command)
 
 
 def throttle_argument(command: F) -> F:
     """The same as an argument."""
-    return click.argument("throttle", metavar="SIZE|none", callback=_parse_rate)(command)
+    return click.argument("throttle", metavar="SIZE|none", type=_THROTTLE)(command)
 
 
 def wait_option(command: F) -> F:

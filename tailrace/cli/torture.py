@@ -14,7 +14,7 @@ import msgspec
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
 
 from . import exit_codes
-from .options import json_option, rate_of, seconds_of
+from .options import RATE, SECONDS, json_option
 from .output import os_error_text, print_json, print_table
 
 if TYPE_CHECKING:
@@ -29,16 +29,16 @@ LOOPBACK: Final = "127.0.0.1:0"
 
 @click.command()
 @click.argument("file", metavar="CONFIG", type=click.Path(path_type=Path))
-@click.option("--duration", "duration_s", default="60", show_default=True, metavar="TIME",
-              callback=seconds_of, help="How long faults are injected, such as 30s or 5m.")  # fmt: skip
+@click.option("--duration", "duration_s", default="60", show_default=True, type=SECONDS,
+              help="How long faults are injected, such as 30s or 5m.")  # fmt: skip
 @click.option("--faults", "kinds", default="kill,stop", show_default=True, metavar="LIST",
               help="Of kill, stop, partition, disk-full; the last two need namespaces (root).")  # fmt: skip
-@click.option("--every", "every_s", default="5", show_default=True, metavar="TIME", callback=seconds_of,
+@click.option("--every", "every_s", default="5", show_default=True, type=SECONDS,
               help="A fault begins every so often.")  # fmt: skip
 @click.option("--seed", type=int, help="Of the plan of faults; at random, and printed, unless it is given.")
 @click.option("--seeds", type=click.IntRange(1, 1_000), default=1, show_default=True, metavar="N",
               help="So many runs, with seeds from --seed on.")  # fmt: skip
-@click.option("--rate", "records_per_s", metavar="R", callback=rate_of, default="2000", show_default=True,
+@click.option("--rate", "records_per_s", metavar="R", type=RATE, default="2000", show_default=True,
               help="Records a second, of all producers together.")  # fmt: skip
 @click.option("--producers", type=int, default=2, show_default=True, help="Processes.")
 @click.option("--consumers", type=int, default=2, show_default=True, help="Processes; each reads everything.")

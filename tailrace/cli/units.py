@@ -23,9 +23,8 @@ _SIZE_FACTORS: Final = {
 }
 _COUNT_FACTORS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _NUMBER: Final = re.compile(r"([0-9]{1,18}(?:[.][0-9]{1,9})?)\s*([A-Za-z]*)")
-_SECONDS: Final = re.compile(r"[0-9]{1,9}([.][0-9]{1,9})?", re.ASCII)
-_DURATION: Final = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
-_DURATION_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_PLAIN: Final = re.compile(r"[0-9]{1,9}([.][0-9]{1,9})?")
+_DURATION_FACTORS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def parse_size(text: str) -> int:
@@ -46,10 +45,16 @@ def parse_count(text: str) -> int:
     return _whole(text, _COUNT_FACTORS, otherwise, "whole number")
 
 
+def parse_duration_ms(text: str) -> int:
+    """Milliseconds of `250ms`, `1.5s`, `5m`, `1h` or `7d`. Raises ValueError, also for a fraction of one."""
+    otherwise = "is no duration; write one such as 30s, 5m, 1h or 7d"
+    return _whole(text, _DURATION_FACTORS, otherwise, "whole number of milliseconds")
+
+
 def _whole(text: str, factors: Mapping[str, int], otherwise: str, wanted: str) -> int:
     """A number times what its unit stands for. Raises ValueError."""
     match = _NUMBER.fullmatch(text.strip())
-    factor = factors.get(match[2].upper()) if match else None
+    factor = factors.get(match[2], factors.get(match[2].upper())) if match else None
     if match is None or factor is None:
         raise ValueError(f"{text!r} {otherwise}")
     product = Fraction(match[1]) * factor
@@ -58,22 +63,47 @@ def _whole(text: str, factors: Mapping[str, int], otherwise: str, wanted: str) -
     return product.numerator
 
 
-def parse_duration_ms(text: str) -> int:
-    """Milliseconds of `250ms`, `30s`, `5m`, `1h` or `7d`. Raises ValueError."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is no duration; write one such as 30s, 5m, 1h or 7d")
-    return int(match.group(1)) * _DURATION_MS[match.group(2)]
+def parse_rate(text: str) -> float:
+    """How many in a second `0.5`, `1e6` or `50k` are. Raises ValueError."""
+    try:
+        return float(text)
+    except ValueError:
+        return parse_count(text)
+
+
+def parse_throttle(text: str) -> int:
+    """Bytes a second of `50MiB` or `50MiB/s`; 0 of `none`. Raises ValueError."""
+    return 0 if text == "none" else parse_size(text.removesuffix("/s"))
 
 
 def parse_seconds(text: str) -> float:
     """Seconds of `30` or `0.5`, or of a duration such as `500ms` or `5m`. Raises ValueError."""
-    if _SECONDS.fullmatch(text):
-        return float(text)
+    return _time(text, "seconds", 1_000) / 1_000
+
+
+def parse_some_seconds(text: str) -> float:
+    """The same for a time that cannot be nothing."""
+    seconds = parse_seconds(text)
+    if not seconds:
+        raise ValueError("it must be longer than nothing")
+    return seconds
+
+
+def parse_milliseconds(text: str) -> float:
+    """Milliseconds of `30` or `0.5`, or of a duration such as `500ms` or `5m`. Raises ValueError."""
+    return _time(text, "milliseconds", 1)
+
+
+def _time(text: str, of_plain_numbers: str, factor: int) -> float:
+    """Milliseconds."""
+    if _PLAIN.fullmatch(text):
+        return float(text) * factor
     try:
-        return parse_duration_ms(text) / 1000
+        return parse_duration_ms(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no time; write seconds, or one such as 500ms, 30s or 5m") from None
+        raise ValueError(
+            f"{text!r} is no time; write {of_plain_numbers}, or one such as 500ms, 30s or 5m"
+        ) from None
 
 
 def human_bytes(count: int) -> str:

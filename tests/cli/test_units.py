@@ -7,6 +7,8 @@ from tailrace.cli.units import (
     human_count,
     parse_count,
     parse_duration_ms,
+    parse_milliseconds,
+    parse_rate,
     parse_seconds,
     parse_size,
 )
@@ -67,24 +69,35 @@ def test_what_is_no_whole_count(text: str, number: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "ms"), [("250ms", 250), ("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000), ("7d", 604_800_000)]
+    ("text", "ms"),
+    [
+        ("250ms", 250),
+        ("30s", 30_000),
+        ("5m", 300_000),
+        ("1h", 3_600_000),
+        ("7d", 604_800_000),
+        ("1.5h", 5_400_000),
+        ("0.5 s", 500),
+    ],
 )
 def test_durations(text: str, ms: int) -> None:
     assert parse_duration_ms(text) == ms
 
 
-@pytest.mark.parametrize("text", ["", "1", "h", "-1h", "1.5h", "1 h", "1w"])
+@pytest.mark.parametrize("text", ["", "1", "h", "-1h", "1,5h", "1w", "5M", "1h30m"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is no duration"):
         parse_duration_ms(text)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("30", 30.0), ("0.25", 0.25), ("250ms", 0.25), ("2m", 120.0)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30", 30.0), ("0.25", 0.25), ("250ms", 0.25), ("2m", 120.0), ("1.5h", 5_400.0)]
+)
 def test_seconds(text: str, seconds: float) -> None:
     assert parse_seconds(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "s", "-1", "1.5h", "nan", "inf", "1e3", "١"])
+@pytest.mark.parametrize("text", ["", "s", "-1", "1.5w", "nan", "inf", "1e3", "١"])
 def test_what_are_no_seconds(text: str) -> None:
     with pytest.raises(ValueError, match="is no time; write seconds, or one such as"):
         parse_seconds(text)
@@ -99,3 +112,15 @@ def test_what_people_read() -> None:
         "5.0 TiB",
     ]
     assert human_count(1_234_567.0) == "1,234,567"
+
+
+def test_milliseconds() -> None:
+    assert [parse_milliseconds(text) for text in ("5", "0.5", "0", "1s")] == [5.0, 0.5, 0.0, 1_000.0]
+    with pytest.raises(ValueError, match="'soon' is no time; write milliseconds, or one such as"):
+        parse_milliseconds("soon")
+
+
+def test_rates() -> None:
+    assert [parse_rate(text) for text in ("0.5", "1e6", "50k")] == [0.5, 1e6, 50_000.0]
+    with pytest.raises(ValueError, match="'fast' is no count"):
+        parse_rate("fast")
