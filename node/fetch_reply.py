@@ -35,6 +35,8 @@ class FetchReply:
     def __init__(self, max_bytes: int, slot: Slot | None) -> None:
         self.size = 0
         self.full = False
+        self.no_room = 0
+        """Bytes that are there, too, and that a partition's bound has room for, but not for a whole batch."""
         self._room = min(max_bytes, FETCH_REPLY_BYTES_MAX)
         self._slot = slot
         self.batches: list[Buffer] = []

@@ -22,6 +22,7 @@ from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
 
+from tailrace.protocol.batch import header_of
 from tailrace.protocol.errors import (
     BusyError,
     MalformedRequestError,
@@ -107,10 +108,11 @@ def serve(broker: Broker, session: FetchSession, request: Fetch, now: float) -> 
     read_now, frames = read()
     answer = faults.noted(broker, read_now)
     more = len(session.ready) > len(readings)
-    if failed or more or reply.full or reply.size >= wanted or now >= session.deadline:
+    missing = wanted - reply.size - reply.no_room
+    if failed or more or reply.full or missing <= 0 or now >= session.deadline:
         _answer(broker, session, answer, frames)
     else:
-        _park(broker, session, wanted - reply.size)
+        _park(broker, session, missing)
 
 
 def _wanted(request: Fetch, session: FetchSession) -> int:
@@ -192,6 +194,8 @@ def read_all(storage: Storage, readings: Sequence[Reading], reply: FetchReply) -
             results.append(_failed(entry, error))
             continue
         if found:
+            if header_of(reply.batches[-1]).last_offset + 1 < high_watermark:
+                reply.no_room += max(0, entry.max_bytes - sum(found))
             # A new leader's may be behind what its predecessor has told (R8).
             told = high_watermark if high_watermark >= log.epoch_start else -1
             results.append(

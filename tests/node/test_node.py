@@ -215,6 +215,29 @@ def test_no_more_is_waited_for_than_the_entries_may_bring(house: Any) -> None:
     assert len(reader.receive()[1]) == 2
 
 
+def test_what_does_not_fit_counts_as_there(house: Any) -> None:
+    """By whole batches no bound is reached exactly; who wants as much would wait for nothing."""
+    house.start()
+    topic, reader, writer = house.create(partitions=2), house.peer(), house.peer()
+    size = len(batch(bytes(1_000)))
+    for _ in range(2):
+        topic.produce(writer, bytes(1_000), partition=0)
+    bound = 2 * size - 1
+    one, two = [topic.fetch_entry(0, partition=number, max_bytes=bound) for number in range(2)]
+    _, frames = reader.ask(Fetch, entries=[one], max_wait_ms=60_000, min_bytes=bound)
+    assert len(frames) == 1
+    reader.send(Fetch, entries=[one, two], max_wait_ms=60_000, min_bytes=bound + size)
+    with pytest.raises(TimeoutError):
+        reader.receive(timeout=0.05)
+    topic.produce(writer, bytes(1_000), partition=1)
+    assert len(reader.receive()[1]) == 2
+    reader.send(Fetch, entries=[topic.fetch_entry(1, max_bytes=bound)], max_wait_ms=60_000, min_bytes=bound)
+    with pytest.raises(TimeoutError):
+        reader.receive(timeout=0.05)
+    topic.produce(writer, bytes(1_000), partition=0)
+    assert len(reader.receive()[1]) == 1
+
+
 def test_offsets_outside_of_the_log_are_errors(house: Any) -> None:
     house.start()
     topic, peer = house.create(), house.peer()
