@@ -370,7 +370,7 @@ def _records(batch: Batch) -> str:
 def _leader_in_words(leader: int, *, cut_off: bool) -> str:
     if leader == NO_LEADER:
         return "the partition has no live leader"
-    return f"node {leader} leads the partition{' and cannot be reached' if cut_off else ''}"
+    return f"node {leader} leads the partition{', there is no connection to it' if cut_off else ''}"
 
 
 def _too_late(batch: Batch, whom: str, *, in_doubt: bool) -> TimedOutError:

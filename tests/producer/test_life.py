@@ -182,7 +182,7 @@ def test_what_is_not_delivered_in_time_tells_that_the_leader_cannot_be_reached()
         cluster.kill_coordinator()  # first, so that the node counts as alive
         cluster.kill(1)
         sent = writer.send("t", b"x")
-        with pytest.raises(TimedOutError, match="node 1 leads the partition and cannot be reached"):
+        with pytest.raises(TimedOutError, match="node 1 leads the partition, there is no connection to it"):
             sent.result(PATIENCE_S)
         with pytest.raises(DeliveryFailedError):
             writer.flush()
