@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 LOOK_EVERY_S: Final = 0.5
 PLAIN_EVERY_S: Final = 5.0
 """How often a line is said where nobody watches a terminal."""
+STANDSTILL_S: Final = 10.0
+"""Longer than a node that died is waited for: who copies nothing for so long hangs, or has no leader."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """Where some moves are. The rate is that since the first look; `left_s` is None without one, and at the
-    end."""
+    end. Nothing has come for `still_s`, which is 0 while something does, to the nodes `waits_for`."""
 
     partitions: int
     done: int
@@ -38,6 +40,8 @@ class Progress:
     left_bytes: int
     bytes_per_s: float
     left_s: float | None
+    still_s: float
+    waits_for: tuple[int, ...]
 
     @property
     def text(self) -> str:
@@ -47,6 +51,12 @@ class Progress:
             told += (
                 f", {human_bytes(self.copied_bytes)} copied, {human_bytes(self.left_bytes)} left, "
                 f"{human_bytes(round(self.bytes_per_s))}/s"
+            )
+        if self.still_s:
+            nodes = ", ".join(map(str, self.waits_for))
+            which = f" to {'node' if len(self.waits_for) == 1 else 'nodes'} {nodes}" if nodes else ""
+            return (
+                f"{told}, nothing has come{which} for {_duration(self.still_s)}: see tailrace cluster status"
             )
         return told if self.left_s is None else f"{told}, about {_duration(self.left_s)} to go"
 
@@ -59,6 +69,8 @@ class Watched:
     _copied: dict[TopicPartition, tuple[int, int, int]] = field(default_factory=dict)
     """Of each: how much was there at the first look, and at the last in which it moved, and was left then."""
     _began: float | None = None
+    _changed: tuple[float, tuple[int, int]] = (0.0, (-1, -1))
+    """When, and to what, the count of those that are done or the bytes changed last."""
 
     def look(self, moves: "Iterable[MoveDescription]", now: float) -> Progress:
         """Take in the moves of the cluster as they are; those that are not among them are done."""
@@ -73,13 +85,19 @@ class Watched:
         )
         left_bytes = sum(move.left_bytes for move in left.values())
         rate = copied / (now - self._began) if now > self._began else 0.0
+        done = len(self.places) - len(left)
+        if self._changed[1] != (done, copied):
+            self._changed = (now, (done, copied))
+        still_s = now - self._changed[0]
         return Progress(
             partitions=len(self.places),
-            done=len(self.places) - len(left),
+            done=done,
             copied_bytes=copied,
             left_bytes=left_bytes,
             bytes_per_s=rate,
             left_s=left_bytes / rate if rate and left else None,
+            still_s=still_s if still_s >= STANDSTILL_S else 0.0,
+            waits_for=tuple(sorted({node for move in left.values() for node in move.waiting})),
         )
 
 

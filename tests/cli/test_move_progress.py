@@ -57,6 +57,23 @@ def test_what_was_over_before_the_first_look_is_no_rate() -> None:
     assert Watched(set(PLACES)).look([], 10.0).text == "2 of 2 partitions moved"
 
 
+def test_a_standstill_is_told_with_who_is_waited_for() -> None:
+    watched = Watched(set(PLACES))
+    moves = [move(0, 1_024, 9_216), move(1, 0, 0)]
+    for now in (10.0, 19.9):
+        assert watched.look(moves, now).still_s == 0
+    still = watched.look(moves, 22.0)
+    assert (still.still_s, still.waits_for) == (12.0, (2,))
+    assert still.text == (
+        "0 of 2 partitions moved, 0 B copied, 9.0 KiB left, 0 B/s, nothing has come to node 2 for 12 s: "
+        "see tailrace cluster status"
+    )
+    assert watched.look([move(0, 2_048, 8_192), move(1, 0, 0)], 23.0).still_s == 0
+    assert watched.look([move(1, 0, 0)], 40.0).still_s == 0
+    assert watched.look([move(1, 0, 0)], 50.0).still_s == 10.0
+    assert watched.look([], 99.0).still_s == 0
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(59.4, "59 s"), (125, "2 min 5 s"), (7_500, "2 h 5 min")])
 def test_durations(seconds: float, text: str) -> None:
     assert move_progress._duration(seconds) == text
