@@ -209,6 +209,7 @@ def test_consume_reads_what_a_topic_holds(
     assert found["warm_up_records"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [(), ("--poll",), ("--consumers", 4)])
 def test_consume_reads_some_of_what_a_topic_holds(
     filled: str, figures: Callable[..., dict[str, Any]], how: tuple[object, ...]
@@ -243,6 +244,7 @@ def test_what_comes_meanwhile_is_not_read(
     all_gone(list(children))
 
 
+@pytest.mark.slow
 def test_what_opens_connections_is_told_of(
     cluster: Cluster, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -378,6 +380,7 @@ def test_on_a_terminal_a_line_moves(cluster: Cluster, screen: Screen) -> None:
     assert re.match(r"\d+ records sent, ", out)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing(start: Callable[..., Bench], all_gone: AllGone, tmp_path: Path) -> None:
     """With a cluster of its own."""
     running = start("e2e", "--duration", "100s", "--record-size", "1KiB", "--rate", 1_000)
@@ -394,6 +397,7 @@ def test_ctrl_c_leaves_nothing(start: Callable[..., Bench], all_gone: AllGone, t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["produce", "e2e"])
 def test_ctrl_c_ends_what_sends_and_the_rest_is_verified(
     cluster: Cluster, start: Callable[..., Bench], all_gone: AllGone, mode: str
@@ -414,6 +418,7 @@ def test_ctrl_c_ends_what_sends_and_the_rest_is_verified(
     assert topics(cluster) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_ends_at_once(cluster: Cluster, start: Callable[..., Bench], all_gone: AllGone) -> None:
     """Though a consumer hangs."""
     running = start("e2e", "--duration", "100s", "--rate", 100, "--verify", servers=cluster.bootstrap_servers)
@@ -449,6 +454,7 @@ def test_a_client_is_killed(cluster: Cluster, start: Callable[..., Bench], all_g
     assert topics(cluster) == []
 
 
+@pytest.mark.slow
 def test_a_node_of_its_own_is_killed(start: Callable[..., Bench], tmp_path: Path) -> None:
     """Nobody starts it again: it ends, and what was measured until then is told."""
     files = ("--json", tmp_path / "figures.json", "--report", tmp_path / "report.html")
@@ -477,6 +483,7 @@ def test_as_many_nodes_as_replicas(start: Callable[..., Bench]) -> None:
     assert [server["name"] for server in figures["servers"]] == ["coordinator", "node 1", "node 2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [("e2e", "--rate", 500), ("produce",)])
 def test_a_node_that_stays_away_is_told_of(start: Callable[..., Bench], how: tuple[object, ...]) -> None:
     """And Ctrl-C ends it all the same, twice also what waits to be verified."""
@@ -528,6 +535,7 @@ def test_the_parent_is_killed(cluster: Cluster, start: Callable[..., Bench], all
             admin.delete_topic(topic)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forgetful", [False, True])
 def test_a_node_is_killed(start: Callable[..., Bench], forgetful: bool) -> None:
     """An ephemeral one has forgotten what it had acknowledged, and the verification finds that."""
@@ -661,6 +669,7 @@ def test_without_acknowledgements(cluster: Cluster, capsys: pytest.CaptureFixtur
     assert "until it was handed to the connection" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_opens_connections_does_not_count(tmp_path: Path) -> None:
     """One record to each partition, which with acks=0 may be stored some time after it is sent."""
     control = tmp_path / "control"

@@ -187,6 +187,7 @@ def test_what_cannot_be_produced(topic: str, tailrace: Run, tmp_path: Path) -> N
     assert "No such file" in tailrace("produce", topic, tmp_path / "none", code=2).stderr
 
 
+@pytest.mark.slow
 def test_a_cluster_that_cannot_store_is_not_waited_for_longer_than_told(tailrace: Run) -> None:
     with Cluster() as cluster:
         where = ("-b", cluster.bootstrap_servers)
@@ -331,6 +332,7 @@ def test_cluster_status(ten: str, cluster: Cluster, tailrace: Run) -> None:
     assert (known["partitions"], known["offline_partitions"], known["records"]) == (2, 0, 13)
 
 
+@pytest.mark.slow
 def test_cluster_status_while_nodes_hang_or_are_dead(tailrace: Run) -> None:
     with Cluster(nodes=2, session_timeout_ms=1_000) as cluster:
         where = ("-b", cluster.bootstrap_servers)
@@ -363,6 +365,7 @@ def test_cluster_ready(cluster: Cluster, tailrace: Run) -> None:
     assert late.stdout == ""
 
 
+@pytest.mark.slow
 def test_a_partition_without_a_leader(tailrace: Run) -> None:
     """The cluster is not ready; the others are read, unless the ends of all are asked for."""
     with Cluster(nodes=2) as cluster:

@@ -133,6 +133,7 @@ def test_a_killed_client_leaves_nothing(own_cluster: Cluster) -> None:
         wait_until(lambda: arenas_of(pid) == 0, "the node to let go of the memory")
 
 
+@pytest.mark.slow
 def test_who_is_suspended_keeps_nothing(own_cluster: Cluster) -> None:
     """The other one gives the memory back, and shares again when they meet again."""
     node = node_pid(own_cluster)

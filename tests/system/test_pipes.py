@@ -76,6 +76,7 @@ def test_a_node_that_is_killed_or_suspended(own_cluster: Cluster) -> None:
     wait_until(lambda: piped(0), "the node to close the pipes of who is gone")
 
 
+@pytest.mark.slow
 def test_clients_that_are_killed_or_suspended(own_cluster: Cluster) -> None:
     """What they were told is stored is there once; a record that was on its way, at most once."""
     node = node_pid(own_cluster)

@@ -166,6 +166,7 @@ def test_too_few_in_sync(three: Cluster, admin: Admin) -> None:
             producer.close()
 
 
+@pytest.mark.slow
 def test_a_follower_that_was_far_behind_has_all_of_it_in_order(three: Cluster, admin: Admin) -> None:
     """It reads ahead of its disk while it catches up."""
     topic = create(admin, partitions=1, min_insync=1)
@@ -244,6 +245,7 @@ def test_who_may_lack_records_leads_only_where_the_topic_says_so() -> None:
         assert written("risky") == [b"to both", b"again"]
 
 
+@pytest.mark.slow
 def test_a_replica_with_an_older_copy_of_its_disk_does_not_lead() -> None:
     with Cluster(nodes=2, session_timeout_ms=1_000) as cluster, Admin(cluster.bootstrap_servers) as admin:
         admin.create_topic("t", partitions=1, replication_factor=2, config={"min_insync_replicas": 2})

@@ -240,6 +240,7 @@ def test_results_keep_the_key_as_it_is_stored(
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_nothing_is_missing(
     pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers, stored: Stored
 ) -> None:
@@ -278,6 +279,7 @@ def test_a_worker_that_is_killed_before_it_is_ready(
     assert (made.metrics()["records"], made.metrics()["restarts"]) == (3, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", [False, True])
 def test_a_record_that_kills_its_worker_three_times(
     pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers, stored: Stored, tmp_path: Path, state: bool
@@ -300,6 +302,7 @@ def test_a_record_that_kills_its_worker_three_times(
     assert made.metrics()["restarts"] in (2, 3), "the last one may come after the end"
 
 
+@pytest.mark.slow
 def test_drain(
     pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers, stored: Stored, admin: Admin
 ) -> None:
@@ -370,6 +373,7 @@ with Pool(lambda record: None, sys.argv[2], "orphaned", processes=2, bootstrap_s
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 1)])
 def test_workers_end_with_their_pool(cluster: Cluster, topic: MakeTopic, number: int, code: int) -> None:
     command = [sys.executable, "-c", ORPHANED, cluster.bootstrap_servers, topic()]
@@ -443,6 +447,7 @@ def test_dead_letters_beside_local_state(
     assert [metrics[name] for name in ("records", "errors", "retries", "dead_letters")] == [100, 6, 3, 3]
 
 
+@pytest.mark.slow
 def test_nothing_to_do(pool: Callable[..., Pool], topic: MakeTopic, numbers: Numbers) -> None:
     source = topic(3)
     pool(print, source).run()
