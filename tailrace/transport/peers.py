@@ -44,21 +44,29 @@ class Peers:
     def __len__(self) -> int:
         return len(self._descriptors)
 
-    def note(self, peer: bytes, frame: zmq.Frame) -> None:
-        """A message came from `peer`. Costs a look-up, except for the first one."""
+    def note(self, peer: bytes, frame: zmq.Frame) -> bool:
+        """A message came from `peer`. Costs a look-up, except for the first one. False: it is none of ours.
+
+        Whatever does not begin as ZMTP 3 does, libzmq takes for ZMTP 1, which shakes no hands: a request of
+        HTTP, for one. Of such a message it knows no descriptor.
+        """
         if peer in self._descriptors:
-            return
+            return True
         self._drain()
-        descriptor = frame.get(zmq.SRCFD)
+        try:
+            descriptor = frame.get(zmq.SRCFD)
+        except zmq.ZMQError:
+            return False
         assert isinstance(descriptor, int)
         before = self._peers.get(descriptor)
         if descriptor not in self._open or (before is not None and _older(peer, before)):
             self._gone.append(peer)  # what it sent was still in the queue
-            return
+            return True
         if before is not None:
             self._forget(descriptor)
         self._descriptors[peer] = descriptor
         self._peers[descriptor] = peer
+        return True
 
     def take_gone(self) -> list[bytes]:
         """Peers whose connection has ended since the last call; one whose messages came late, again."""

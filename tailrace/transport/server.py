@@ -93,15 +93,14 @@ class Server:
     def receive(self) -> Incoming | None:
         """The next request, or None when there is none now.
 
-        What is no message of ours (no header, too many frames) is dropped and logged once a peer.
+        What is none of ours (no handshake, no header, too many frames) is dropped, and logged once a peer.
         """
         self.used = True
         receive = self._socket.recv
         while readable(self._socket):
             peer = receive(_NOBLOCK)
             part = frame = receive(_NOBLOCK, copy=False)
-            if self._peers is not None:
-                self._peers.note(peer, frame)
+            ours = self._peers is None or self._peers.note(peer, frame)
             header = frame.buffer
             frames: list[memoryview] = []
             count = 0
@@ -110,7 +109,7 @@ class Server:
                 count += 1
                 if count < FRAMES_PER_MESSAGE_MAX:
                     frames.append(frame.buffer)
-            if header and count < FRAMES_PER_MESSAGE_MAX:
+            if ours and header and count < FRAMES_PER_MESSAGE_MAX:
                 return Incoming(peer, header, frames, part)
             self._log_drop(peer, f"a message of {count + 1} frames with a header of {len(header)} bytes")
         return None

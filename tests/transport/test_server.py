@@ -31,7 +31,7 @@ LOOPBACK = "tcp://127.0.0.1:0"
 
 @pytest.fixture
 def server(context: Context, own: Own) -> Server:
-    return own(Server(context, tcp=LOOPBACK))
+    return own(Server(context, tcp=LOOPBACK, watch_peers=True))
 
 
 @pytest.fixture
@@ -225,6 +225,17 @@ def test_random_bytes_hurt_nobody(
         with socket.create_connection(split_tcp(server.listener.tcp)) as plain:
             plain.sendall(noise.randbytes(noise.randrange(1, 2_000)))
     assert exchange(server, connection, request_of, wait) == (b"header", [b"payload"])
+
+
+def test_what_shakes_no_hands_is_dropped(
+    server: Server, connect: Connect, request_of: Callable[[], Incoming], wait: Wait
+) -> None:
+    connection = connect(server.listener.tcp)
+    http = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:7070\r\nUser-Agent: " + b"Mozilla/5.0 " * 40 + b"\r\n\r\n"
+    for said in (b"\x01\x00\x02\x00A", http):
+        with socket.create_connection(split_tcp(server.listener.tcp)) as plain:
+            plain.sendall(said)
+            assert exchange(server, connection, request_of, wait) == (b"header", [b"payload"])
 
 
 def test_a_connection_that_says_nothing_is_closed(
