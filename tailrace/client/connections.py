@@ -19,7 +19,6 @@ from tailrace.protocol.errors import (
     ConnectionFailedError,
     MalformedRequestError,
     TailraceError,
-    TimedOutError,
 )
 from tailrace.protocol.limits import RECEIVE_BURST_MESSAGES, RECEIVE_HIGH_WATER_MESSAGES, UNSENT_REQUESTS_MAX
 from tailrace.protocol.messages import Ping, Request
@@ -262,7 +261,7 @@ class Connections:
         if now < self.due_at:
             return
         for pending in self._pending.take_expired(now):
-            pending.on_reply(self._expiry(pending, now), [])
+            pending.on_reply(pending.expiry(str(self.links[pending.destination]), now), [])
         for link in tuple(self.links.values()):
             self._advance_link(link, now)
         self._settle(now)
@@ -332,7 +331,11 @@ class Connections:
         self.due_at = -inf
         link.location = location
         link.endpoint = location.endpoint()
-        link.connection = self._connect(link.endpoint)
+        try:
+            link.connection = self._connect(link.endpoint)
+        except ConnectionFailedError as error:
+            self._defer(partial(self._give_up, link, error))
+            return
         link.be_patient(now)
         self._by_source[link.connection] = link
         self._poller.add(link.connection)
@@ -388,12 +391,6 @@ class Connections:
     def _take_unsent(self, link: Link) -> list[Pending]:
         ids, link.unsent = link.unsent, deque()
         return [pending for request_id in ids if (pending := self._pending.take(request_id)) is not None]
-
-    def _expiry(self, pending: Pending, now: float) -> TailraceError:
-        link, waited_s = self.links[pending.destination], now - pending.since
-        if pending.sent:
-            return TimedOutError(f"{link} did not answer within {waited_s:.1f} s")
-        return ConnectionFailedError(f"{link} could not be reached for {waited_s:.1f} s")
 
     def _fail_later(self, pending: Pending, error: TailraceError) -> None:
         self._pending.take(pending.request_id)

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from tailrace.protocol.errors import TailraceError, error_from
+from tailrace.protocol.errors import ConnectionFailedError, TailraceError, TimedOutError, error_from
 from tailrace.protocol.messages import Failed, Reply
 from tailrace.protocol.parts import Payload
 from tailrace.protocol.wire import decode_reply, request_id_of
@@ -39,6 +39,13 @@ class Pending(msgspec.Struct, eq=False):
     def sent(self) -> bool:
         """The request was handed to a connection."""
         return self.header is None
+
+    def expiry(self, whom: str, now: float) -> TailraceError:
+        """What it is told when nobody has answered in time."""
+        waited_s = now - self.since
+        if self.sent:
+            return TimedOutError(f"{whom} did not answer within {waited_s:.1f} s")
+        return ConnectionFailedError(f"{whom} could not be reached for {waited_s:.1f} s")
 
     def mark_sent(self) -> None:
         """Let go of the bytes."""

@@ -12,6 +12,7 @@ from typing import Final
 
 import zmq
 
+from tailrace.protocol.errors import ConnectionFailedError
 from tailrace.protocol.limits import KIB
 
 from .context import HANDSHAKE_TIMEOUT_MS, Context, Socket, new_socket, readable, sender
@@ -46,6 +47,8 @@ class Connection:
     READY means that the peer has shaken hands (a stopped process accepts, but does not); LOST that
     it closed, was killed (noticed within milliseconds), or that its machine was silent for
     TCP_SILENCE_MS_MAX. Whether the process goes on, only a request tells.
+
+    Raises ConnectionFailedError for an endpoint that is none, LimitExceededError as `new_socket`.
     """
 
     def __init__(self, context: Context, endpoint: str) -> None:
@@ -69,6 +72,9 @@ class Connection:
             raise
         try:
             self._socket.connect(endpoint)
+        except zmq.ZMQError as error:  # others may have told it
+            self.close()
+            raise ConnectionFailedError(f"{endpoint!r:.100} cannot be connected to: {error}") from error
         except BaseException:
             self.close()
             raise

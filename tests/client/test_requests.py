@@ -370,6 +370,15 @@ def test_a_reply_that_cannot_be_read_fails_its_request(engine, start_node, join)
         engine.call(1, Ping, timeout_s=PATIENCE_S)
 
 
+def test_a_node_whose_address_is_none_hurts_nobody_else(engine, start_node, join) -> None:
+    join(start_node(pong).listener)
+    for nonsense in ("tcp://no address", "nonsense", "tcp://h:port", "tcp://127.0.0.1"):
+        join(Listener(nonsense), node_id=2)
+        with pytest.raises(ConnectionFailedError):
+            engine.call(2, Ping, timeout_s=0.2)
+    assert isinstance(engine.call(1, Ping, timeout_s=PATIENCE_S)[0], Pong)
+
+
 def test_a_node_cannot_answer_for_another(engine, start_node, join, eventually) -> None:
     honest = start_node(lambda request: None)
     join(honest.listener)
