@@ -5,9 +5,10 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
-from tailrace.protocol.errors import MalformedRequestError, TailraceError
+from tailrace.protocol.errors import LimitExceededError, MalformedRequestError, TailraceError
 from tailrace.protocol.group_messages import CommitOffsets
-from tailrace.protocol.messages import Beat
+from tailrace.protocol.limits import HEADER_BYTES_MAX
+from tailrace.protocol.messages import Beat, Reply
 from tailrace.protocol.wire import decode_coordinator_request, encode, failure, request_id_of
 from tailrace.transport.complaints import Complaints
 from tailrace.transport.server import Incoming
@@ -97,7 +98,7 @@ class Service:
             self._publish(encode(update))
         for outcome in outcomes:
             for peer, reply in outcome.answers:
-                if not self._reply(peer, encode(reply)) and self._complaints.is_new(peer):
+                if not self._reply(peer, _readable(reply)) and self._complaints.is_new(peer):
                     logger.info("peer %s is gone; its answers are dropped", peer.hex())
             for warning in outcome.warnings:
                 logger.warning("%s", warning)
@@ -107,3 +108,12 @@ class Service:
     def _complain(self, peer: bytes, error: TailraceError) -> None:
         if self._complaints.is_new(peer, error.code):
             logger.warning("peer %s sent a bad request: %s", peer.hex(), error)
+
+
+def _readable(reply: Reply) -> bytes:
+    """The header of a reply; of one that nobody may read, since it is too large, one that says so."""
+    header = encode(reply)
+    if len(header) <= HEADER_BYTES_MAX:
+        return header
+    error = LimitExceededError(f"the answer would have {len(header)} bytes, at most {HEADER_BYTES_MAX} fit")
+    return encode(failure(reply.request_id, error))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tailrace.coordinator.groups.state import GroupsState
 from tailrace.coordinator.machine import Machine, Settings
@@ -14,6 +15,7 @@ from tailrace.protocol.cluster import Listener
 from tailrace.protocol.errors import ErrorCode
 from tailrace.protocol.group_messages import (
     CommitOffsets,
+    DescribeGroup,
     FetchOffsets,
     GroupAssigned,
     GroupHeartbeat,
@@ -107,6 +109,19 @@ def test_who_waits_is_answered_at_the_end() -> None:
     stopped = decode_reply(recorded.answers[-1])
     assert isinstance(stopped, Failed)
     assert stopped.error.code == ErrorCode.SHUTTING_DOWN
+
+
+def test_an_answer_that_nobody_may_read_says_so() -> None:
+    """Members that subscribe by pattern have many topics each."""
+    recorded = Recorded()
+    served = service(recorded)
+    topics = tuple(f"warehouse.orders.line-items.{at:05}" for at in range(1_000))
+    for at in range(120):
+        served.serve(burst(replace(JOIN, member_id=f"m{at}", topics=topics)), 0.0, 0)
+    served.serve(burst(DescribeGroup(9, group_id="g")), 0.0, 0)
+    told = decode_reply(recorded.answers[-1])
+    assert isinstance(told, Failed)
+    assert (told.request_id, told.error.code) == (9, ErrorCode.LIMIT_EXCEEDED)
 
 
 def test_a_commit_over_a_connection_that_has_ended_undoes_no_later_one() -> None:
