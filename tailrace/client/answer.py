@@ -1,6 +1,7 @@
 """What a thread waits for while the I/O thread works for it."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from tailrace.protocol.errors import TailraceError, TimedOutError
 from tailrace.protocol.messages import Reply
@@ -10,20 +11,27 @@ from .waiting import Sign, wait_in_steps
 
 GRACE_S = 5.0
 """The I/O thread reports a time-out itself; when even that does not come, waiting ends after this."""
+Heard: TypeAlias = Callable[[Reply | TailraceError], None]
 
 
 class Answer:
-    """One reply, on its way from the I/O thread to the thread that waits for it."""
+    """One reply, on its way from the I/O thread to the thread that waits for it.
 
-    __slots__ = ("_come", "_frames", "_reply")
+    `heard` gets it before, in the I/O thread.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_come", "_frames", "_heard", "_reply")
+
+    def __init__(self, heard: Heard | None = None) -> None:
+        self._heard = heard
         self._come = Sign()
         self._reply: Reply | TailraceError | None = None
         self._frames: Sequence[Frame] = ()
 
     def resolve(self, reply: Reply | TailraceError, frames: Sequence[Frame]) -> None:
         """A `ReplyHandler`."""
+        if self._heard is not None:
+            self._heard(reply)
         self._reply = reply
         self._frames = frames
         self._come.set()

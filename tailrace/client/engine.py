@@ -30,7 +30,7 @@ from tailrace.transport.endpoint import diagnose
 
 from . import lifecycle
 from .ahead import Written
-from .answer import Answer
+from .answer import Answer, Heard
 from .bootstrap import Bootstrap
 from .desk import Desk
 from .link import COORDINATOR, Link
@@ -171,7 +171,7 @@ class Engine:
 
     def refresh(self, timeout_s: float) -> ClusterState:
         """The state as it is now: asks the coordinator. Raises like `call`."""
-        self._call(COORDINATOR, GetSnapshot, (), self._take_snapshot, timeout_s=timeout_s)
+        self.call(COORDINATOR, GetSnapshot, timeout_s=timeout_s, heard=self._loop.follower.take_reply)
         return self._loop.copy.state
 
     def request_refresh(self) -> None:
@@ -235,10 +235,27 @@ class Engine:
         frames: Sequence[Payload] = (),
         *,
         timeout_s: float,
+        heard: Heard | None = None,
     ) -> Answer:
-        """Send one request from any thread; the answer can be waited for."""
-        answer = Answer()
-        self._ask(destination, request, frames, on_reply=answer.resolve, timeout_s=timeout_s)
+        """Send one request from any thread; the answer can be waited for. `heard`: see `Answer`."""
+        answer = Answer(heard)
+        # Made here, so that a request that cannot be encoded hurts the one who made it, and nobody else.
+        connections = self._loop.connections
+        request_id = connections.next_id()
+        header = encode(request(request_id))
+
+        def send() -> None:
+            connections.request(
+                destination,
+                request_id,
+                header,
+                frames,
+                on_reply=answer.resolve,
+                timeout_s=timeout_s,
+                now=monotonic(),
+            )
+
+        self.submit(send)
         return answer
 
     def call(
@@ -249,6 +266,7 @@ class Engine:
         *,
         timeout_s: float,
         fatal: tuple[type[TailraceError], ...] = (),
+        heard: Heard | None = None,
     ) -> tuple[Reply, Sequence[Frame]]:
         """Ask and wait, again and again with growing pauses while the error is retriable.
 
@@ -256,7 +274,35 @@ class Engine:
         `fatal` at once, ClosedError when the engine is closed meanwhile. A retry may follow a
         request that was carried out and whose reply was lost. Not for the I/O thread.
         """
-        return self._call(destination, request, frames, Answer.resolve, timeout_s=timeout_s, fatal=fatal)
+        if threading.current_thread() is self._loop.thread:
+            raise TailraceError(f"{self.name}: a callback would wait for itself; do this in another thread")
+        started = monotonic()
+        backoff = Backoff(Random())
+        error: TailraceError | None = None
+        whom = "the coordinator" if destination == COORDINATOR else f"node {destination}"
+        notice = self.notice(
+            whom, timeout_s, lambda: self.obstacle(destination) or ("" if error is None else str(error))
+        )
+        while True:
+            left_s = max(0.0, started + timeout_s - monotonic())
+            answer = self.ask(destination, request, frames, timeout_s=left_s, heard=heard)
+            try:
+                return answer.wait(left_s, notice.look)
+            except TailraceError as failed:
+                if destination == COORDINATOR and isinstance(failed, _FROM_ANOTHER_ROLE):
+                    raise self._no_coordinator(failed) from failed
+                if not failed.retriable or isinstance(failed, fatal):
+                    raise
+                # An attempt that had little time left says less than what ended the one before.
+                if error is None or left_s > timeout_s / 2 or not isinstance(failed, TimedOutError):
+                    error = failed
+            pause_s = backoff.pause()
+            if monotonic() + pause_s >= started + timeout_s:
+                break
+            self.pause(pause_s)
+        if destination == COORDINATOR and isinstance(error, ConnectionFailedError):
+            raise self.bootstrap.explain(monotonic() - started) from error
+        raise error
 
     # -------------------------------------------------- only in the I/O thread
 
@@ -318,75 +364,3 @@ class Engine:
         # Most likely it is a node; what it says of a request that is not for it helps nobody.
         hint = "give the address that `tailrace up` has told"
         return type(error)(f"{self.bootstrap} answered, but not as a coordinator: {hint} ({error})")
-
-    def _take_snapshot(self, answer: Answer, reply: Reply | TailraceError, frames: Sequence[Frame]) -> None:
-        self._loop.follower.take_reply(reply)
-        answer.resolve(reply, frames)
-
-    def _ask(
-        self,
-        destination: int,
-        request: Callable[[int], Request],
-        frames: Sequence[Payload],
-        *,
-        timeout_s: float,
-        on_reply: ReplyHandler,
-    ) -> None:
-        # Made here, so that a request that cannot be encoded hurts the one who made it, and nobody else.
-        connections = self._loop.connections
-        request_id = connections.next_id()
-        header = encode(request(request_id))
-
-        def send() -> None:
-            connections.request(
-                destination,
-                request_id,
-                header,
-                frames,
-                on_reply=on_reply,
-                timeout_s=timeout_s,
-                now=monotonic(),
-            )
-
-        self.submit(send)
-
-    def _call(
-        self,
-        destination: int,
-        request: Callable[[int], Request],
-        frames: Sequence[Payload],
-        resolve: Callable[[Answer, Reply | TailraceError, Sequence[Frame]], None],
-        *,
-        timeout_s: float,
-        fatal: tuple[type[TailraceError], ...] = (),
-    ) -> tuple[Reply, Sequence[Frame]]:
-        if threading.current_thread() is self._loop.thread:
-            raise TailraceError(f"{self.name}: a callback would wait for itself; do this in another thread")
-        started = monotonic()
-        backoff = Backoff(Random())
-        error: TailraceError | None = None
-        whom = "the coordinator" if destination == COORDINATOR else f"node {destination}"
-        notice = self.notice(
-            whom, timeout_s, lambda: self.obstacle(destination) or ("" if error is None else str(error))
-        )
-        while True:
-            left_s = max(0.0, started + timeout_s - monotonic())
-            answer = Answer()
-            self._ask(destination, request, frames, on_reply=partial(resolve, answer), timeout_s=left_s)
-            try:
-                return answer.wait(left_s, notice.look)
-            except TailraceError as failed:
-                if destination == COORDINATOR and isinstance(failed, _FROM_ANOTHER_ROLE):
-                    raise self._no_coordinator(failed) from failed
-                if not failed.retriable or isinstance(failed, fatal):
-                    raise
-                # An attempt that had little time left says less than what ended the one before.
-                if error is None or left_s > timeout_s / 2 or not isinstance(failed, TimedOutError):
-                    error = failed
-            pause_s = backoff.pause()
-            if monotonic() + pause_s >= started + timeout_s:
-                break
-            self.pause(pause_s)
-        if destination == COORDINATOR and isinstance(error, ConnectionFailedError):
-            raise self.bootstrap.explain(monotonic() - started) from error
-        raise error
