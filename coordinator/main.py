@@ -64,7 +64,7 @@ class Coordinator:
             stack.callback(group_store.close)
             context = new_context()
             stack.callback(context.term)
-            server = Server(context, tcp=config.tcp, ipc=config.ipc, watch_peers=True)
+            server = Server(context, tcp=config.tcp, ipc=config.ipc)
             stack.callback(server.close, LINGER_MS)
             publisher = Publisher(context, tcp=config.publisher_tcp, ipc=config.publisher_ipc)
             stack.callback(publisher.close)

@@ -106,7 +106,7 @@ class Node:
     def _run_on(self, storage: Storage, on_ready: Callable[[Listener], None], parent_fd: int | None) -> None:
         context = new_context()
         try:
-            server = Server(context, tcp=self._config.tcp, ipc=self._config.ipc, watch_peers=True)
+            server = Server(context, tcp=self._config.tcp, ipc=self._config.ipc)
             try:
                 mailbox: Mailbox[Letter] = Mailbox(self._wakeup)
                 chores = Chores(retention_check_s=self._config.retention_check_ms / 1_000)

@@ -8,6 +8,7 @@ have the same one: so whoever reads the monitor first never takes a connection f
 import socket
 import struct
 from contextlib import suppress
+from itertools import count
 from typing import Final
 
 import zmq
@@ -19,6 +20,7 @@ _EVENT: Final = struct.Struct("=HI")
 _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _ROUTING_IDS: Final = 2**32
+_numbers: Final = count(1)
 
 
 class Peers:
@@ -33,7 +35,7 @@ class Peers:
         self._peers: dict[int, bytes] = {}
         self._open: set[int] = set()
         self._gone: list[bytes] = []
-        endpoint = f"inproc://peers-{id(self)}"
+        endpoint = f"inproc://peers-{next(_numbers)}"
         router.monitor(endpoint, _EVENTS)
         self.monitor: Socket = context.socket(zmq.PAIR)
         # ZeroMQ's thread would wait for room in a monitor's queue, and everybody for it.

@@ -49,18 +49,22 @@ class Delivery(Protocol):
 class Server:
     """One ROUTER socket on a tcp and an ipc endpoint. Belongs to one thread.
 
-    With `watch_peers` it tells whose connection has ended. Raises ConnectionFailedError when it cannot bind.
+    It tells whose connection has ended. Raises ConnectionFailedError when it cannot bind.
     """
 
-    def __init__(self, context: Context, *, tcp: str, ipc: str = "", watch_peers: bool = False) -> None:
+    def __init__(self, context: Context, *, tcp: str, ipc: str = "") -> None:
         self._socket: Socket = new_socket(context, zmq.ROUTER, tcp)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
         self._socket.copy_threshold = COPY_BYTES_MAX + 1
         self._send = sender(self._socket)
         self._complaints = Complaints()
-        self._peers = Peers(context, self._socket) if watch_peers else None
         self.used = True
+        try:
+            self._peers = Peers(context, self._socket)
+        except BaseException:
+            self._socket.close()  # one that is left open keeps its context from ending
+            raise
         try:
             self._binding = Binding(self._socket, tcp=tcp, ipc=ipc)
         except BaseException:
@@ -70,25 +74,24 @@ class Server:
 
     def pollables(self) -> Sequence[Socket]:
         """What a `Poller` watches."""
-        return (self._socket,) if self._peers is None else (self._socket, self._peers.monitor)
+        return (self._socket, self._peers.monitor)
 
     def take_gone(self) -> list[bytes]:
         """The peers whose connections have ended since the last call, of those that sent a message.
 
-        One whose last messages are received after that is told again. Needs `watch_peers`.
+        One whose last messages are received after that is told again.
         """
         self.used = True
-        return [] if self._peers is None else self._peers.take_gone()
+        return self._peers.take_gone()
 
     def passed(self, peer: bytes) -> int:
-        """As `transit.passed`, for the connection of a peer. Needs `watch_peers`."""
-        return 0 if self._peers is None else self._peers.passed(peer)
+        """As `transit.passed`, for the connection of a peer."""
+        return self._peers.passed(peer)
 
     def disconnect(self, peer: bytes) -> None:
-        """End the connection of a peer that has sent a message; then it is gone. Needs `watch_peers`."""
+        """End the connection of a peer that has sent a message; then it is gone."""
         self.used = True
-        if self._peers is not None:
-            self._peers.disconnect(peer)
+        self._peers.disconnect(peer)
 
     def receive(self) -> Incoming | None:
         """The next request, or None when there is none now.
@@ -100,7 +103,7 @@ class Server:
         while readable(self._socket):
             peer = receive(_NOBLOCK)
             part = frame = receive(_NOBLOCK, copy=False)
-            ours = self._peers is None or self._peers.note(peer, frame)
+            ours = self._peers.note(peer, frame)
             header = frame.buffer
             frames: list[memoryview] = []
             count = 0
@@ -111,7 +114,8 @@ class Server:
                     frames.append(frame.buffer)
             if ours and header and count < FRAMES_PER_MESSAGE_MAX:
                 return Incoming(peer, header, frames, part)
-            self._log_drop(peer, f"a message of {count + 1} frames with a header of {len(header)} bytes")
+            what = f"a message of {count + 1} frames with a header of {len(header)} bytes"
+            self._log_drop(peer, what if ours else "something that does not speak ZMTP 3, as a browser")
         return None
 
     def send(self, peer: bytes, header: bytes, frames: Sequence[Buffer] = ()) -> bool:
@@ -163,8 +167,7 @@ class Server:
         self._binding.remove_file()
 
     def _close_socket(self, linger_ms: int = 0) -> None:
-        if self._peers is not None:
-            self._peers.close()
+        self._peers.close()
         self._socket.close(linger=linger_ms)
 
     def _log_drop(self, peer: bytes, what: str) -> None:

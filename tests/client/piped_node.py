@@ -42,7 +42,7 @@ class PipedNode(InThread):
         self.requests: list[tuple[Request, bytes]] = []
         self.through_pipe: list[bool] = []
         self._waiting: list[tuple[bytes, bytes, list[bytes]]] = []
-        super().__init__(tcp=ANY_PORT, ipc=ipc, watch_peers=True)
+        super().__init__(tcp=ANY_PORT, ipc=ipc)
         self.pipes = PeerPipes(self._poller)
         ignored = SimpleNamespace(close=lambda _: None, gone=lambda _: None)
         broker: Any = SimpleNamespace(server=self._server, pipes=self.pipes, arenas=ignored, fetches=ignored)

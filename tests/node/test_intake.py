@@ -43,7 +43,7 @@ class Here:
     def __init__(self, folder: Path) -> None:
         self._context = new_context()
         ipc = f"ipc://{folder}/n"
-        self.server = Server(self._context, tcp="tcp://127.0.0.1:0", ipc=ipc, watch_peers=True)
+        self.server = Server(self._context, tcp="tcp://127.0.0.1:0", ipc=ipc)
         self.poller = Poller()
         self.peers, self.arenas = PeerPipes(self.poller), Ignored()
         broker: Any = SimpleNamespace(

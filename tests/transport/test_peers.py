@@ -32,7 +32,7 @@ sys.stdin.read()
 @pytest.fixture(params=["tcp", "ipc"])
 def server(context: Context, own: Own, tmp_path: Path, request: pytest.FixtureRequest) -> Server:
     ipc = f"ipc://{tmp_path}/s/s" if request.param == "ipc" else ""
-    return own(Server(context, tcp="tcp://127.0.0.1:0", ipc=ipc, watch_peers=True))
+    return own(Server(context, tcp="tcp://127.0.0.1:0", ipc=ipc))
 
 
 @pytest.fixture

@@ -108,6 +108,8 @@ def test_sources_are_reported_until_they_are_read(
     poller = Poller()
     for source in (server, connection, wakeup):
         poller.add(source)
+    assert poller.poll(5) == [server]  # a connection has come
+    assert server.take_gone() == []
     assert poller.poll(0) == []
     connection.send(b"one")
     connection.send(b"two")
@@ -127,7 +129,7 @@ def test_sockets_that_are_used_between_waits_hide_nothing(
     context: Context, own: Own, connect: Callable[[str], Connection]
 ) -> None:
     """Whatever is done with a socket may take note of what its descriptor tells."""
-    server = own(Server(context, tcp="tcp://127.0.0.1:0", watch_peers=True))
+    server = own(Server(context, tcp="tcp://127.0.0.1:0"))
     connection = connect(server.listener.tcp)
     poller, answers = Poller(), Poller()
     poller.add(server)
@@ -158,7 +160,7 @@ def test_sockets_that_are_used_between_waits_hide_nothing(
 def test_whatever_uses_a_socket_says_so(
     context: Context, own: Own, connect: Callable[[str], Connection]
 ) -> None:
-    server = own(Server(context, tcp="tcp://127.0.0.1:0", watch_peers=True))
+    server = own(Server(context, tcp="tcp://127.0.0.1:0"))
     connection = connect(server.listener.tcp)
     subscriber = own(Subscriber(context, server.listener.tcp))
     uses: list[tuple[Any, Callable[[], object]]] = [

@@ -91,7 +91,7 @@ def test_of_other_descriptors_nothing_is_known() -> None:
 
 @linux
 def test_both_sides_of_a_connection(context: Context, own: Own, wait: Wait) -> None:
-    server = own(Server(context, tcp="tcp://127.0.0.1:0", watch_peers=True))
+    server = own(Server(context, tcp="tcp://127.0.0.1:0"))
     connection = own(Connection(context, server.listener.tcp))
     wait(lambda: connection.update() is ConnectionState.READY, connection)
     connection.send(b"hello")
