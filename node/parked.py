@@ -5,7 +5,7 @@ fetches that wait for the partitions it moved, not to all that wait.
 """
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,16 +19,12 @@ _STALE_DEADLINES_MIN: Final = 64
 
 @dataclass(slots=True, eq=False)
 class ParkedFetch:
-    """A fetch that found too little. It is due at `deadline`, or once `missing_bytes` were appended.
-
-    `slot` is where its batches may go.
-    """
+    """A fetch that found nothing: due at `deadline`, or when something happens. `slot`: for its batches."""
 
     peer: bytes
     request: ReplicaFetch
     deadline: float
     slot: Slot | None = None
-    missing_bytes: int = 0
     ticket: int = -1
 
     @property
@@ -66,19 +62,8 @@ class ParkedFetches:
         heapq.heappush(self._deadlines, (fetch.deadline, fetch.ticket))
         return True
 
-    def appended(self, sizes: Mapping[PartitionKey, int]) -> list[ParkedFetch]:
-        """So many bytes were appended to these partitions: the fetches that have enough now."""
-        woken: list[ParkedFetch] = []
-        for key, size in sizes.items():
-            for ticket in tuple(self._waiting.get(key, ())):
-                fetch = self._fetches[ticket]
-                fetch.missing_bytes -= size
-                if fetch.missing_bytes <= 0:
-                    woken.append(self._remove(fetch))
-        return woken
-
     def changed(self, keys: Iterable[PartitionKey]) -> list[ParkedFetch]:
-        """These partitions are led anew, or no longer, or were deleted: whoever waits for them."""
+        """Something was appended to these partitions, or another leads them: whoever waits for them."""
         tickets = {ticket for key in keys for ticket in self._waiting.get(key, ())}
         return [self._remove(self._fetches[ticket]) for ticket in sorted(tickets)]
 

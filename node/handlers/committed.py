@@ -13,7 +13,7 @@ from . import fetch, produce, replica_fetch
 def handle(broker: Broker, letter: Committed, now: float) -> None:
     """Answer what has waited for this commit."""
     produces, grown, copies, seconds = letter
-    replica_fetch.unpark(broker, broker.parked_replicas.appended(grown), now)
+    replica_fetch.unpark(broker, broker.parked_replicas.changed(grown), now)
     woken = broker.fetches.appended(broker.replication.grown(grown))
     few_fetch = len(woken) <= len(produces)
     if few_fetch:

@@ -49,12 +49,12 @@ class _Reading(NamedTuple):
 
 def handle(broker: Broker, peer: bytes, request: ReplicaFetch, payload: Payload, now: float) -> None:
     """Answer, park, or hand to the reader."""
-    fetch = ParkedFetch(peer, request, now + request.max_wait_ms / 1_000, slot_of(payload))
-    serve(broker, fetch, request, now)
+    serve(broker, ParkedFetch(peer, request, now + request.max_wait_ms / 1_000, slot_of(payload)), now)
 
 
-def serve(broker: Broker, fetch: ParkedFetch, request: ReplicaFetch, now: float) -> None:
+def serve(broker: Broker, fetch: ParkedFetch, now: float) -> None:
     """A fetch that is new, or was woken, or has waited enough. It holds no slot now."""
+    request = fetch.request
     results: list[ReplicaFetchResult] = []
     readings: list[_Reading] = []
     quiet: list[ReplicaFetchEntry] = []
@@ -75,7 +75,7 @@ def serve(broker: Broker, fetch: ParkedFetch, request: ReplicaFetch, now: float)
         return
     results += _ends(broker, quiet)
     broker.turn += 1
-    work = partial(_read_all, broker.storage, fetch, request, results, readings=readings, turn=broker.turn)
+    work = partial(_read_all, broker.storage, fetch, results, readings=readings, turn=broker.turn)
     if any(reading.offset < reading.log.hot_offset for reading in readings):
         if not broker.fetch_slots.take(fetch.peer, 1):
             raise BusyError("too many fetches of this connection wait; retry later")
@@ -88,7 +88,6 @@ def serve(broker: Broker, fetch: ParkedFetch, request: ReplicaFetch, now: float)
 
 
 def _park(broker: Broker, fetch: ParkedFetch) -> None:
-    fetch.missing_bytes = 1
     if not broker.fetch_slots.take(fetch.peer, 1):
         raise BusyError("too many fetches of this connection wait; retry later")
     if not broker.parked_replicas.park(fetch):
@@ -100,12 +99,10 @@ def unpark(broker: Broker, fetches: Sequence[ParkedFetch], now: float) -> None:
     """These were woken, or have waited enough. One that fails hurts no other."""
     for fetch in fetches:
         broker.fetch_slots.release(fetch.peer, 1)
-        request = fetch.request
-        assert isinstance(request, ReplicaFetch)
         try:
-            serve(broker, fetch, request, now)
+            serve(broker, fetch, now)
         except TailraceError as error:
-            broker.reply(fetch.peer, failure(request.request_id, error))
+            broker.reply(fetch.peer, failure(fetch.request.request_id, error))
 
 
 def release(broker: Broker, fetches: Sequence[ParkedFetch], error: TailraceError | None) -> None:
@@ -153,14 +150,13 @@ def _ends(broker: Broker, quiet: Sequence[ReplicaFetchEntry]) -> list[ReplicaFet
 def _read_all(
     storage: Storage,
     fetch: ParkedFetch,
-    request: ReplicaFetch,
     results: list[ReplicaFetchResult],
     *,
     readings: list[_Reading],
     turn: int,
 ) -> tuple[ReplicaFetched, Sequence[Buffer]]:
     """One partition after the other, from the one whose turn it is. Any thread."""
-    reply = FetchReply(request.max_bytes, fetch.slot)
+    reply = FetchReply(fetch.request.max_bytes, fetch.slot)
     read = list(results)
     first = turn % len(readings) if readings else 0
     for log, offset, end_offset in (*readings[first:], *readings[:first]):
@@ -177,7 +173,7 @@ def _read_all(
             read.append(
                 ReplicaFetchResult(*log.key, OK, log.high_watermark, log.log_start_offset, len(found))
             )
-    return ReplicaFetched(request.request_id, results=read), reply.frames()
+    return ReplicaFetched(fetch.request.request_id, results=read), reply.frames()
 
 
 def _failed(broker: Broker, entry: ReplicaFetchEntry, error: TailraceError) -> ReplicaFetchResult:

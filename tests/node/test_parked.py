@@ -11,11 +11,9 @@ TOPIC = bytes(16)
 KEYS = st.integers(0, 3)
 
 
-def fetch(partitions: list[int], deadline: float, missing: int = 1) -> ParkedFetch:
+def fetch(partitions: list[int], deadline: float) -> ParkedFetch:
     entries = [ReplicaFetchEntry(TOPIC, partition, 0, 0, 0, 0) for partition in partitions]
-    return ParkedFetch(
-        b"peer", ReplicaFetch(1, node_id=2, node_epoch=1, entries=entries), deadline, missing_bytes=missing
-    )
+    return ParkedFetch(b"peer", ReplicaFetch(1, node_id=2, node_epoch=1, entries=entries), deadline)
 
 
 class ParkedModel(RuleBasedStateMachine):
@@ -24,30 +22,19 @@ class ParkedModel(RuleBasedStateMachine):
         self.now = 0.0
         self.parked = ParkedFetches(fetches_max=6, waits_max=14)
         self.model: list[tuple[ParkedFetch, list[int]]] = []
-        self.missing: dict[int, int] = {}
 
     def _expect(self, woken: list[ParkedFetch], expected: list[ParkedFetch]) -> None:
         assert sorted(f.ticket for f in woken) == sorted(f.ticket for f in expected)
         self.model = [(f, keys) for f, keys in self.model if f not in expected]
 
-    @rule(partitions=st.lists(KEYS, min_size=1, max_size=5), wait=st.floats(0, 5), missing=st.integers(1, 30))
-    def park(self, partitions: list[int], wait: float, missing: int) -> None:
+    @rule(partitions=st.lists(KEYS, min_size=1, max_size=5), wait=st.floats(0, 5))
+    def park(self, partitions: list[int], wait: float) -> None:
         waits = sum(len(keys) for _, keys in self.model)
         room = len(self.model) < 6 and waits + len(partitions) <= 14
-        one = fetch(partitions, self.now + wait, missing)
+        one = fetch(partitions, self.now + wait)
         assert self.parked.park(one) is room
         if room:
             self.model.append((one, partitions))
-            self.missing[one.ticket] = missing
-
-    @rule(sizes=st.dictionaries(KEYS, st.integers(1, 20), max_size=3))
-    def append(self, sizes: dict[int, int]) -> None:
-        expected = []
-        for one, keys in self.model:
-            self.missing[one.ticket] -= sum(sizes.get(key, 0) for key in set(keys))
-            if self.missing[one.ticket] <= 0:
-                expected.append(one)
-        self._expect(self.parked.appended({(TOPIC, key): size for key, size in sizes.items()}), expected)
 
     @rule(keys=st.sets(KEYS, max_size=2))
     def change(self, keys: set[int]) -> None:
@@ -80,6 +67,6 @@ def test_deadlines_of_woken_fetches_are_forgotten(count: int) -> None:
     parked = ParkedFetches(fetches_max=10, waits_max=10)
     for _ in range(count):
         assert parked.park(fetch([0], deadline=1e9))
-        assert len(parked.appended({(TOPIC, 0): 1})) == 1
+        assert len(parked.changed([(TOPIC, 0)])) == 1
     assert len(parked._deadlines) < 100
     assert not parked._waiting
