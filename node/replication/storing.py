@@ -85,13 +85,13 @@ class CopyWriter:
             logger.warning(
                 "%s begins anew at offset %d: the leader has no older records", log.name, step.reset_to
             )
-            while self._storage.reset(log, step.reset_to, unclean=True):
+            while self._storage.reset(log, step.reset_to):
                 pass
         if step.truncate_to is not None:
             logger.info(
                 "%s is cut to offset %d, where it parts from its leader's", log.name, step.truncate_to
             )
-            self._storage.truncate(log, step.truncate_to, unclean=True)
+            self._storage.truncate(log, step.truncate_to)
 
 
 def finish(

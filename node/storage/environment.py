@@ -278,33 +278,31 @@ class Storage:
         log.high_watermark = risen
         return True
 
-    def truncate(self, log: PartitionLog, offset: int, *, unclean: bool = False) -> int:
+    def truncate(self, log: PartitionLog, offset: int) -> int:
         """Cut off all batches that end at `offset` or above, in one transaction; the log's new end.
 
         With them go their epochs, index entries and producers' sequences; epochs from the new end on go
-        also if they have no batch. From the log's end on there is nothing else to cut. `unclean`: also
-        below the high watermark, which then comes down, and a warning is logged.
+        also if they have no batch. From the log's end on there is nothing else to cut. Below the high
+        watermark that comes down, and a warning is logged.
 
-        Raises OffsetOutOfRangeError below the log start, or below the high watermark without `unclean`;
-        CorruptBatchError, UnknownPartitionError, StorageFullError, StorageFaultError.
+        Raises OffsetOutOfRangeError below the log start; CorruptBatchError, UnknownPartitionError,
+        StorageFullError, StorageFaultError.
         """
         self._resize(
-            "truncating",
-            log,
-            lambda: truncation.truncate(self._tables, self._producers, log, offset, unclean=unclean),
+            "truncating", log, lambda: truncation.truncate(self._tables, self._producers, log, offset)
         )
         return log.log_end_offset
 
-    def reset(self, log: PartitionLog, start_offset: int, *, unclean: bool = False) -> bool:
+    def reset(self, log: PartitionLog, start_offset: int) -> bool:
         """Empty the log, one slice a call, to start anew at `start_offset`; True: call again.
 
-        Epochs and producers are forgotten. `unclean`: also if `start_offset` is below the high
-        watermark, which then comes down, and a warning is logged. Raises as `truncate`.
+        Epochs and producers are forgotten. If `start_offset` is below the high watermark, that comes down,
+        and a warning is logged. Raises as `truncate`.
         """
         return self._resize(
             "resetting",
             log,
-            lambda: truncation.reset_slice(self._tables, self._producers, log, start_offset, unclean=unclean),
+            lambda: truncation.reset_slice(self._tables, self._producers, log, start_offset),
         )
 
     def advance_start(self, log: PartitionLog, offset: int) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tailrace.protocol.batch import BatchHeader, header_of
-from tailrace.protocol.errors import CorruptBatchError, OffsetOutOfRangeError
+from tailrace.protocol.errors import CorruptBatchError
 
 from . import deletion, epochs, retention, schema
 from .partition_log import PartitionLog
@@ -35,9 +35,7 @@ class Tail(NamedTuple):
     """By producer id: its first batch of the tail."""
 
 
-def truncate(
-    tables: Tables, producers: ProducerTable, log: PartitionLog, offset: int, *, unclean: bool
-) -> None:
+def truncate(tables: Tables, producers: ProducerTable, log: PartitionLog, offset: int) -> None:
     """See `Storage.truncate`.
 
     One transaction, since an offset, an epoch or a sequence that outlives its batch makes replicas differ.
@@ -49,20 +47,16 @@ def truncate(
     if offset < log.log_start_offset:
         refuse_out_of_range(log, offset)
     tail = _find_tail(tables, log, offset)
-    _refuse_loss(log, tail.end_offset, unclean)
     if tail.last_offsets or epochs.before(log.epochs, tail.end_offset) != log.epochs:
         _cut_off(tables, producers, log, tail)
 
 
-def reset_slice(
-    tables: Tables, producers: ProducerTable, log: PartitionLog, start_offset: int, *, unclean: bool
-) -> bool:
+def reset_slice(tables: Tables, producers: ProducerTable, log: PartitionLog, start_offset: int) -> bool:
     """See `Storage.reset`. Between its slices the log is a valid one, that starts ever later."""
     refuse_removed(log)
-    _refuse_loss(log, start_offset, unclean)
     if log.log_start_offset <= start_offset < log.log_end_offset and log.high_watermark <= start_offset:
         # What was never committed goes first, so that the high watermark is not dragged along by the rest.
-        truncate(tables, producers, log, start_offset, unclean=unclean)
+        truncate(tables, producers, log, start_offset)
         return True
     if log.log_start_offset < log.log_end_offset:
         retention.advance_start(tables, log, log.log_end_offset)
@@ -85,13 +79,6 @@ def reset_slice(
     if not more:
         _adopt(log, row, ())
     return more
-
-
-def _refuse_loss(log: PartitionLog, end_offset: int, unclean: bool) -> None:
-    if end_offset < log.high_watermark and not unclean:
-        raise OffsetOutOfRangeError(
-            f"partition {log.name} is to end at {end_offset}, below its high watermark {log.high_watermark}"
-        )
 
 
 def _refuse_leftovers(transaction: "Transaction[bytes]", log: PartitionLog) -> None:

@@ -45,9 +45,9 @@ class Life:
             log = random.choice(logs[:2])
             chance = random.random()
             if chance < 0.2:
-                storage.truncate(log, self.place(log), unclean=True)
+                storage.truncate(log, self.place(log))
             elif chance < 0.24:
-                while storage.reset(log, log.log_end_offset + 5, unclean=True):
+                while storage.reset(log, log.log_end_offset + 5):
                     yield
             else:
                 self.append(logs)

@@ -69,7 +69,7 @@ def main() -> None:
     check((DISK / "node-1/ballast").exists(), "the ballast was gone before it was needed")
     storage.create([(bytes(16), 1)])
     end = log.log_end_offset - 3
-    check(storage.truncate(log, end, unclean=True) == end, "truncation stopped")
+    check(storage.truncate(log, end) == end, "truncation stopped")
     while storage.retain(log, -1, 4 * MIB, NOW):
         pass
     check(log.log_start_offset > first, "retention stopped")

@@ -55,7 +55,7 @@ def log(tmp_path: Path) -> tuple[Storage, PartitionLog]:
         lambda storage, log: storage.offset_for_timestamp(log, NOW),
         lambda storage, log: storage.retain(log, -1, 0, NOW),
         lambda storage, log: storage.advance_start(log, 5),
-        lambda storage, log: storage.truncate(log, 2, unclean=True),
+        lambda storage, log: storage.truncate(log, 2),
     ],
     ids=["read", "offset_for_timestamp", "retain", "advance_start", "truncate"],
 )

@@ -78,11 +78,11 @@ class Replica:
     def truncate(self, offset: int) -> None:
         """Also below the high watermark."""
         self.model.truncate(offset)
-        assert self.storage.truncate(self.log, offset, unclean=True) == self.model.log_end_offset
+        assert self.storage.truncate(self.log, offset) == self.model.log_end_offset
         self.high_watermark = min(self.high_watermark, self.model.log_end_offset)
 
     def reset(self, start: int) -> None:
-        while self.storage.reset(self.log, start, unclean=True):
+        while self.storage.reset(self.log, start):
             self.check()
         self.model = ModelLog(log_start_offset=start, log_end_offset=start)
         self.high_watermark = start

@@ -83,20 +83,17 @@ def test_a_batch_goes_as_a_whole(storage: Storage) -> None:
     fill(storage, log, 1)
 
 
-def test_never_below_the_high_watermark_by_accident(
+def test_below_the_high_watermark_there_is_a_warning(
     storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = follower(storage)
     fill(storage, log, 6)
     storage.raise_high_watermark(log, 4)
     assert storage.truncate(log, 4) == 4
-    for change in (lambda: storage.truncate(log, 3), lambda: storage.reset(log, 3)):
-        with pytest.raises(OffsetOutOfRangeError, match="below its high watermark 4"):
-            change()
-    assert (log.log_end_offset, caplog.messages) == (4, [])
+    assert caplog.messages == []
     with caplog.at_level(logging.WARNING):
-        assert storage.truncate(log, 2, unclean=True) == 2
-        assert storage.truncate(log, 1, unclean=True) == 1
+        assert storage.truncate(log, 2) == 2
+        assert storage.truncate(log, 1) == 1
     assert log.high_watermark == 1
     assert [message.partition(": ")[2] for message in caplog.messages] == [
         "its leader lacks what was committed, offsets 2 to 3 are lost",
@@ -109,7 +106,7 @@ def test_nothing_to_cut_below_the_log_start(storage: Storage) -> None:
     fill(storage, log, 4)
     storage.advance_start(log, 2)
     with pytest.raises(OffsetOutOfRangeError):
-        storage.truncate(log, 1, unclean=True)
+        storage.truncate(log, 1)
     assert storage.truncate(log, 2) == 2
     assert (log.log_start_offset, log.head) == (2, None)
 
@@ -252,7 +249,7 @@ def test_a_reset_may_go_back(storage: Storage, start: int, caplog: pytest.LogCap
     storage.advance_start(log, 2)
     storage.raise_high_watermark(log, 4)
     with caplog.at_level(logging.WARNING):
-        while storage.reset(log, start, unclean=start < 4):
+        while storage.reset(log, start):
             assert storage.verify().problems == []
     assert (log.log_start_offset, log.log_end_offset, log.high_watermark) == (start,) * 3
     assert len(caplog.messages) == (start < 4)
