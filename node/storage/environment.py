@@ -1,7 +1,7 @@
 """A node's storage: all partition logs in one LMDB environment.
 
 The writer thread owns every method that changes something; `read`, `offset_for_timestamp`,
-`epochs`, `end_of_epoch`, `last_epoch` and the properties are for any thread. Every change is one
+`end_of_epoch`, `last_epoch` and the properties are for any thread. Every change is one
 transaction with one fsync, and memory follows only once it is through, so that a process that is
 killed anywhere finds on the next start all that it had acknowledged, at once and without a scan.
 """
@@ -171,10 +171,6 @@ class Storage:
             self._change("beginning leader epochs", lambda: partitions.put_epochs(self._tables, rows))
         for log, row in rows:
             log.adopt(row, (*log.epochs, (row.leader_epoch, row.log_end_offset)))
-
-    def epochs(self, log: PartitionLog) -> list[tuple[int, int]]:
-        """(leader epoch, start offset) of all epochs that the log has seen, oldest first. Any thread."""
-        return list(log.epochs)
 
     def end_of_epoch(self, log: PartitionLog, epoch: int) -> tuple[int, int]:
         """(the log's highest epoch up to `epoch`, its end offset). Any thread; nothing is read.

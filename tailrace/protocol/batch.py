@@ -99,21 +99,6 @@ class BatchHeader(NamedTuple):
         """Do all records carry the max timestamp?"""
         return bool(self.attributes & LOG_APPEND_TIME)
 
-    @property
-    def transactional(self) -> bool:
-        """Does the batch belong to a transaction?"""
-        return bool(self.attributes & TRANSACTIONAL)
-
-    @property
-    def control(self) -> bool:
-        """Does the batch hold transaction markers instead of an application's records?"""
-        return bool(self.attributes & CONTROL)
-
-    @property
-    def all_keys(self) -> bool:
-        """Does every record have a key? Known without decoding for columns only."""
-        return bool(self.attributes & ALL_KEYS)
-
 
 _from_fields: Final[Callable[[tuple[int, ...]], BatchHeader]] = partial(tuple.__new__, BatchHeader)
 """`BatchHeader._make`, in C: it is done for each batch wherever one passes."""

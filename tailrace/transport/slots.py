@@ -45,8 +45,3 @@ class Slots:
         else:
             starts.insert(at, start)
             ends.insert(at, end)
-
-    @property
-    def free(self) -> int:
-        """Bytes that are free in all."""
-        return sum(self._ends) - sum(self._starts)

@@ -166,7 +166,7 @@ def test_leader_epochs(desk: Desk) -> None:
     assert isinstance(committed, Committed)
     assert isinstance(committed.produces[0][1][0], FencedLeaderEpochError)
     assert committed.grown == {}
-    assert desk.storage.epochs(led.log) == [(4, 0), (5, 2)]
+    assert list(led.log.epochs) == [(4, 0), (5, 2)]
     # A state that is older than the log is not followed.
     prepared = desk.prepare({(TOPIC, 0): 4, (OTHER, 0): 0}, version=3)
     assert isinstance(prepared.refused[TOPIC, 0], NotLeaderError)

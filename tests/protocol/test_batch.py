@@ -107,8 +107,8 @@ def test_header_fields() -> None:
     assert header.size == len(GOLDEN)
     assert header.last_offset == 1
     assert header.compression is Compression.NONE
-    flags = (header.control, header.transactional, header.log_append_time, header.all_keys)
-    assert flags == (False,) * 4
+    assert header.attributes == 0
+    assert not header.log_append_time
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, lambda batch: memoryview(bytearray(batch))])

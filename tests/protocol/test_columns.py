@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.protocol import buffers, columns, limits
-from tailrace.protocol.batch import parse_header
+from tailrace.protocol.batch import ALL_KEYS, parse_header
 from tailrace.protocol.columns import encode
 from tailrace.protocol.compression import Compression
 from tailrace.protocol.decode import decode
@@ -58,7 +58,7 @@ def test_round_trip(given_columns: dict[str, Any], compression: Compression) -> 
     assert (header.base_timestamp, header.max_timestamp) == (stamps[0], max(stamps))
     assert header.record_count == header.last_offset_delta + 1 == count
     assert header.compression in (compression, Compression.NONE)
-    assert header.all_keys == (keys is not None and None not in keys)
+    assert bool(header.attributes & ALL_KEYS) == (keys is not None and None not in keys)
 
     decoded = decode(batch)
     assert decoded.values == values

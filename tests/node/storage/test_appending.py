@@ -237,7 +237,7 @@ def test_transaction_errors_leave_no_trace_in_memory(house: Any) -> None:
     storage.create([OTHER])
     storage.begin_epochs([(log, 4)])
     storage.see_controller_epoch(9)
-    assert storage.epochs(log) == [(1, 0), (4, 0)]
+    assert list(log.epochs) == [(1, 0), (4, 0)]
     storage = house.reopen()
     assert storage.controller_epoch == 9
     assert set(storage.logs) == {KEY, OTHER}

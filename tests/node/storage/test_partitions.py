@@ -36,7 +36,7 @@ def test_leader_epochs(house: Any) -> None:
         storage.begin_epochs([(log, 4)])
     storage = house.reopen()
     log = storage.logs[KEY]
-    assert storage.epochs(log) == [(1, 0), (5, 6)]
+    assert list(log.epochs) == [(1, 0), (5, 6)]
     assert log.leader_epoch == 5
 
 

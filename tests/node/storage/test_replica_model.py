@@ -100,7 +100,7 @@ class Replica:
             self.high_watermark,
         )
         assert log.log_start_offset <= log.hot_offset <= log.log_end_offset
-        assert storage.epochs(log) == model.epochs
+        assert list(log.epochs) == model.epochs
         assert storage.last_epoch(log) == model.last_epoch()
         stored = storage.read(log, log.log_start_offset, 2**30, log.log_end_offset, bytes)
         headers = [parse_header(data) for data in stored]

@@ -64,7 +64,7 @@ def test_copies_and_new_batches_share_a_commit(storage: Storage) -> None:
         Appended(2, 2, False),
     ]
     assert bytes(group[0].batch) == storage.read(log, 0, 1, 5, bytes)[0]
-    assert storage.epochs(log) == [(4, 0), (6, 4)]
+    assert list(log.epochs) == [(4, 0), (6, 4)]
     assert (log.leader_epoch, storage.last_epoch(log)) == (6, 6)
     assert (log.log_end_offset, log.high_watermark) == (5, 0), "the owner raises it"
     assert led.high_watermark == 3
@@ -107,7 +107,7 @@ def test_what_does_not_continue_the_log_is_refused(storage: Storage) -> None:
     attributes = transactional.header._replace(attributes=0x10)
     assert kinds(storage.commit([transactional._replace(header=attributes)])) == [InvalidRecordError]
     assert (log.log_end_offset, other.log_end_offset) == (2, 0)
-    assert storage.epochs(log) == [(3, 0), (5, 1)]
+    assert list(log.epochs) == [(3, 0), (5, 1)]
 
 
 def test_what_follows_a_refused_copy_shares_its_error(storage: Storage) -> None:
@@ -128,7 +128,7 @@ def test_a_full_disk_refuses_copies_for_a_while(house: Any) -> None:
     with Redirected(data, "/dev/full"):
         results = storage.commit([copy(log, 1, 1), copy(log, 2, 1), copy(log, 3, 2)])
     assert kinds(results) == [StorageFullError] * 3
-    assert (log.log_end_offset, storage.epochs(log)) == (1, [(1, 0)])
+    assert (log.log_end_offset, list(log.epochs)) == (1, [(1, 0)])
     copied(storage, log, (1, 1), (2, 1), (3, 2))
 
 
@@ -139,13 +139,13 @@ def test_an_epoch_without_a_batch_gives_way(storage: Storage) -> None:
     storage.begin_epochs([(log, 5)])
     assert (log.leader_epoch, storage.last_epoch(log)) == (5, 3)
     copied(storage, log, (1, 4), (2, 6))
-    assert storage.epochs(log) == [(3, 0), (4, 1), (6, 2)]
+    assert list(log.epochs) == [(3, 0), (4, 1), (6, 2)]
     storage.begin_epochs([(log, 8)])
     copied(storage, log, (3, 8))
-    assert storage.epochs(log) == [(3, 0), (4, 1), (6, 2), (8, 3)]
+    assert list(log.epochs) == [(3, 0), (4, 1), (6, 2), (8, 3)]
     storage.begin_epochs([(log, 9)])
     assert storage.truncate(log, 4) == 4
-    assert storage.epochs(log)[-1] == (8, 3)
+    assert list(log.epochs)[-1] == (8, 3)
 
 
 def test_an_empty_log_follows_any_leader(storage: Storage) -> None:
@@ -155,7 +155,7 @@ def test_an_empty_log_follows_any_leader(storage: Storage) -> None:
     storage.advance_start(log, 2)
     assert storage.last_epoch(log) == -1
     copied(storage, log, (2, 4))
-    assert storage.epochs(log) == [(3, 0), (4, 2)]
+    assert list(log.epochs) == [(3, 0), (4, 2)]
 
 
 def test_where_an_epoch_ends(house: Any) -> None:

@@ -171,7 +171,7 @@ class StorageMachine(RuleBasedStateMachine):
                 model.size,
             )
             assert log.log_start_offset <= log.hot_offset <= log.log_end_offset
-            assert self.storage.epochs(log) == model.epochs
+            assert list(log.epochs) == model.epochs
 
     def teardown(self) -> None:
         report = self.storage.verify()

@@ -62,11 +62,11 @@ def test_a_tail_goes_with_all_that_points_to_it(house: Any) -> None:
     assert storage.truncate(log, 6) == 6
     assert storage.used_bytes < full
     assert (log.log_end_offset, log.hot_offset, log.max_timestamp) == (6, 0, NOW + 2)
-    assert (storage.epochs(log), log.leader_epoch) == ([(1, 0)], 1)
+    assert (list(log.epochs), log.leader_epoch) == ([(1, 0)], 1)
     assert bases(storage.read(log, 0, MIB, 100, bytes)) == [0, 2, 4]
     storage = house.reopen(clean=False)
     log = storage.logs[KEY]
-    assert (log.log_end_offset, storage.epochs(log)) == (6, [(1, 0)])
+    assert (log.log_end_offset, list(log.epochs)) == (6, [(1, 0)])
     fill(storage, log, 1)
     assert bases(storage.read(log, 6, MIB, 100, bytes)) == [6]
 
@@ -235,7 +235,7 @@ def test_a_reset_log_starts_elsewhere(house: Any) -> None:
         row = log.row()
         assert (row.log_start_offset, row.log_end_offset, row.high_watermark, log.hot_offset) == (500,) * 4
         assert (row.leader_epoch, row.max_timestamp, row.size_bytes) == (-1, -1, 0)
-        assert (current.epochs(log), current.last_epoch(log)) == ([], -1)
+        assert (list(log.epochs), current.last_epoch(log)) == ([], -1)
     assert isinstance(commit(current, log, sent(5)[4])[0], UnknownProducerIdError)
     current.begin_epochs([(log, 4)])
     fill(current, log, 2)
