@@ -20,7 +20,7 @@ from typing import Any
 
 from tailrace import Admin, Consumer, Producer
 from tailrace.node.storage.environment import Storage
-from tailrace.node.storage.planner import Append, Appended
+from tailrace.node.storage.log_plan import Append, Appended
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.columns import encode
 from tailrace.testing import Cluster

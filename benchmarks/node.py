@@ -24,7 +24,7 @@ from tailrace.coordinator.main import Coordinator
 from tailrace.node.config import NodeConfig
 from tailrace.node.main import Node
 from tailrace.node.storage.environment import Storage
-from tailrace.node.storage.planner import Append
+from tailrace.node.storage.log_plan import Append
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.columns import encode
 from tailrace.protocol.messages import CreateTopic, Fetch, FetchEntry, Produce, ProduceEntry

@@ -108,7 +108,7 @@ class Assignment:
 
     def matching(self, pattern: re.Pattern[str]) -> list[str]:
         """The topics there are whose whole name matches."""
-        return sorted(filter(pattern.fullmatch, self._engine.view().topic_ids))
+        return sorted(filter(pattern.fullmatch, self._engine.cluster.topic_ids))
 
     def adopt_new(self) -> None:
         """Subscribed topics may have more partitions than before: read those from their beginning.
@@ -173,7 +173,7 @@ class Assignment:
 
     def vanished(self) -> list[AssignedPartition]:
         """Those whose topic was deleted."""
-        topics = self._engine.view().topics
+        topics = self._engine.cluster.topics
         return [partition for partition in self.partitions.values() if partition.key[0] not in topics]
 
     # ------------------------------------------------------------------ inside
@@ -273,7 +273,7 @@ class Assignment:
     ) -> None:
         with self._lock:
             # Under the lock: the I/O thread tells the fetcher of every state after this one.
-            topics = self._engine.view().topics
+            topics = self._engine.cluster.topics
             for partition in dropped:
                 self._fetcher.revoke(partition)
                 del self.partitions[partition.name]

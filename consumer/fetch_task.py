@@ -76,7 +76,7 @@ class FetchTask:
     def cluster_changed(self) -> None:
         """Follow the leaders."""
         with self._lock:
-            state = self._engine.view()
+            state = self._engine.cluster
             self._fetcher.follow(state.topics, state.topic_ids)
             self.cluster_moved = True
             self._tell()

@@ -58,7 +58,7 @@ def no_end_yet(engine: Engine, name: TopicPartition) -> LeaderNotAvailableError:
 
 
 def _leaderless(engine: Engine, names: Sequence[TopicPartition]) -> dict[TopicPartition, PartitionInfo]:
-    state = engine.view()
+    state = engine.cluster
     topics = {topic: state.topic(topic) for topic in {name.topic for name in names}}
     return {
         name: info.partitions[name.partition]

@@ -134,7 +134,7 @@ class GroupOffsets:
         self, topics: Mapping[str, bytes], timeout_s: float
     ) -> list[tuple[TopicPartition, StoredOffset]]:
         """Everything that the group has stored of these topics (by id)."""
-        infos = self._engine.view().topics
+        infos = self._engine.cluster.topics
         keys = [
             (topic_id, number)
             for topic_id in topics.values()

@@ -180,7 +180,7 @@ class Session:
         if self.member is not None and self.member.active:
             if self.commits.automatic:
                 self.commits.store_settled(self.assignment.partitions.values(), monotonic())
-            self.member.leave(timeout_s, say=True)
+            self.member.leave(timeout_s)
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -270,7 +270,7 @@ class Session:
         finally:
             try:
                 if self.member is not None and self.member.active:
-                    self.member.leave(LEAVE_WITHIN_S, say=True)
+                    self.member.leave(LEAVE_WITHIN_S)
             finally:
                 self._end(outer)
 

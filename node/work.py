@@ -13,8 +13,8 @@ from tailrace.transport.server import Buffer
 
 from .leaders import Led
 from .replication.copying import CopyStep
+from .storage.log_plan import Append, Appended
 from .storage.partition_log import PartitionKey, PartitionLog
-from .storage.planner import Append, Appended
 
 # ------------------------------------------------------------------ to the writer
 

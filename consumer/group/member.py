@@ -85,7 +85,7 @@ class Member:
         before = (self._listener, self.topics, self._pattern)
         fresh, self.active = not self.active, True
         if fresh:
-            topics_now = self._engine.view().topics
+            topics_now = self._engine.cluster.topics
             self._seen = {topic_id: len(info.partitions) for topic_id, info in topics_now.items()}
         self._listener = listener or RebalanceListener()
         self._pattern, self.topics = pattern, found
@@ -95,7 +95,7 @@ class Member:
             self.apply(max(0.0, deadline - monotonic()))
         except BaseException:
             if fresh:
-                self.leave(max(0.0, min(LEAVE_WITHIN_S, deadline - monotonic())), say=True)
+                self.leave(max(0.0, min(LEAVE_WITHIN_S, deadline - monotonic())))
             else:
                 self._listener, self.topics, self._pattern = before
                 self._subscribe()
@@ -149,8 +149,8 @@ class Member:
             self.retry_at = monotonic() + _RETRY_S
             raise
 
-    def leave(self, timeout_s: float, *, say: bool) -> None:
-        """Give everything up; `say` it to the group, if it is a member that would not come back."""
+    def leave(self, timeout_s: float) -> None:
+        """Give everything up; say so to the group, if it is a member that would not come back."""
         self.active = False
         self.topics, self._pattern = (), None
         try:
@@ -160,7 +160,7 @@ class Member:
             self._assignment.drop(self._held())
             leave = self.task.end()
             self.retry_at = inf
-            if say and leave is not None:
+            if leave is not None:
                 self._say_leaving(leave, timeout_s)
 
     # ------------------------------------------------------------------ inside
@@ -237,7 +237,7 @@ class Member:
             _log.warning("offsets were not committed when partitions were given up: %s", error)
 
     def _take(self, assigned: frozenset[Key], timeout_s: float) -> None:
-        topics = self._engine.view().topics
+        topics = self._engine.cluster.topics
         new = assigned - {partition.key for partition in self._held()}
         wanted = {
             TopicPartition(topics[topic_id].name, number): topics[topic_id]

@@ -29,8 +29,8 @@ from tailrace.protocol.wire import error_info, failure
 from tailrace.transport.peer_arenas import Payload
 
 from ..broker import Broker
+from ..storage.log_plan import Append, Appended
 from ..storage.partition_log import PartitionKey, PartitionLog
-from ..storage.planner import Append, Appended
 from ..work import PendingProduce
 from . import faults
 

@@ -23,9 +23,7 @@ from tailrace.protocol.errors import (
 )
 from tailrace.protocol.limits import TIMESTAMP_AHEAD_MS_MAX
 
-from .log_plan import Append as Append
-from .log_plan import Appended as Appended
-from .log_plan import LogPlan, Replicated
+from .log_plan import Append, Appended, LogPlan, Replicated
 from .partition_log import PartitionLog
 from .producers import after_append, original_offset
 from .reading import refuse_removed

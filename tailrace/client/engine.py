@@ -144,10 +144,6 @@ class Engine:
         """How payloads travel, by node id: "shared memory", "pipes" (nothing large yet), "frames" and why."""
         return self._loop.connections.links.paths()
 
-    def view(self) -> ClusterState:
-        """The same as `cluster`: one version, whole, that stays as it is."""
-        return self._loop.copy.state
-
     def topic(self, name: str) -> TopicInfo | None:
         """The topic as last heard of, or None."""
         return self._loop.copy.state.topic(name)

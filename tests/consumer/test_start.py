@@ -159,7 +159,8 @@ class Growing:
         self.state.topics[topic_id] = TopicInfo(topic_id, TOPIC, grown.config, grown.partitions)
         self.state.topic_ids[TOPIC] = topic_id
 
-    def view(self) -> ClusterState:
+    @property
+    def cluster(self) -> ClusterState:
         return self.state
 
     def topic(self, name: str) -> TopicInfo | None:

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from tailrace.node.handlers import produce
-from tailrace.node.storage.planner import Appended
+from tailrace.node.storage.log_plan import Appended
 from tailrace.node.work import PendingProduce
 from tailrace.protocol.admin_messages import ElectLeaders, MovePartitions, PartitionMove
 from tailrace.protocol.columns import encode

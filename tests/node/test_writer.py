@@ -14,7 +14,7 @@ from tailrace.node.mailbox import Mailbox
 from tailrace.node.replication.copying import CopyStep
 from tailrace.node.storage import ballast, retention
 from tailrace.node.storage.environment import Storage
-from tailrace.node.storage.planner import Append, Appended
+from tailrace.node.storage.log_plan import Append, Appended
 from tailrace.node.work import (
     Committed,
     Drain,
