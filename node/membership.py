@@ -13,13 +13,14 @@ Losing the coordinator stops nothing: the node serves what it led, and tries aga
 What a coordinator with an older controller epoch says is refused (RELIABILITY R1, R14).
 """
 
-import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from math import inf
+from random import Random
 from typing import Final
 
+from tailrace.client.retry import Backoff
 from tailrace.protocol.cluster import ClusterState, Listener, Snapshot
 from tailrace.protocol.cluster_copy import ClusterCopy, Progress
 from tailrace.protocol.errors import ErrorCode, TailraceError, error_from
@@ -41,8 +42,8 @@ from .belonging import Belonging
 from .identity import Identity
 
 BEATS_PER_SESSION: Final = 4
-RETRY_S_MIN: Final = 0.01
-RETRY_S_MAX: Final = 1.0
+RETRY_S: Final = 1.0
+"""Between two attempts to register under an id that is in use."""
 CONNECT_S_MAX: Final = 2.0
 """How long an endpoint is tried before another one is, and before a word about it."""
 REPLY_S_MAX: Final = 5.0
@@ -93,7 +94,7 @@ class Membership:
         controller_epoch: int,
         held_topics: Iterable[bytes],
         belonging: Belonging,
-        rng: random.Random,
+        rng: Random,
     ) -> None:
         self.phase = Phase.AWAY
         self.held_topics = set(held_topics)
@@ -112,9 +113,8 @@ class Membership:
         self._deleted: frozenset[bytes] = frozenset()
         """Topics that were said to be deleted before the first registration; it has to come first."""
         self._session = _Session()
-        self._rng = rng
+        self._backoff = Backoff(rng)
         self._request_ids = 0
-        self._retry_wait = RETRY_S_MIN
         self._timer = 0.0
         """When the phase's own timer is due: connect, try elsewhere, register, beat, or leave anyway."""
         self._beat_s = 1.0
@@ -211,8 +211,7 @@ class Membership:
             actions.append(Report(f"the coordinator is away ({reason}); serving goes on"))
         self.phase = Phase.AWAY
         self._session = _Session()
-        self._timer = now + self._retry_wait * self._rng.uniform(0.5, 1.0)
-        self._retry_wait = min(self._retry_wait * 2, RETRY_S_MAX)
+        self._timer = now + self._backoff.pause()
         return actions
 
     # --------------------------------------------------------------- replies
@@ -283,7 +282,7 @@ class Membership:
 
     def _enter(self) -> None:
         self.phase = Phase.MEMBER
-        self._retry_wait = RETRY_S_MIN
+        self._backoff.reset()
         self._id_in_use_since = None
         self._reported.clear()
 
@@ -297,7 +296,7 @@ class Membership:
         if error.code is ErrorCode.NODE_ID_IN_USE:
             since = self._id_in_use_since = now if self._id_in_use_since is None else self._id_in_use_since
             if self._was_member or now < since + NODE_ID_PATIENCE_S:
-                self._timer = now + RETRY_S_MAX
+                self._timer = now + RETRY_S
                 return self._report(f"{error}; trying again")
         if self._was_member or error.retriable:
             return [*self._report(f"the coordinator refused: {error}"), *self.lost(str(error), now)]
