@@ -190,7 +190,7 @@ class Copier:
                 continue
             due = copied.retry_at
             if due <= now and key in self.throttle:
-                due = self.throttle.free_at(key, now)
+                due = self.throttle.free_at(now)
             if due > now:
                 self._retry_at = min(self._retry_at, due)
                 continue
@@ -228,7 +228,7 @@ class Copier:
             if copied is None or self._copied.get(copied.key) is not copied:
                 continue
             if copied.key in self.throttle:
-                self.throttle.spend(copied.key, sum(map(len, batches)), now)
+                self.throttle.spend(sum(map(len, batches)), now)
             step = None if copied.settling else self._step(copied, result, batches, now)
             if step is not None:
                 copied.steps += 1

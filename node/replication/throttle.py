@@ -15,42 +15,39 @@ class Throttle:
     """
 
     def __init__(self) -> None:
-        self._rates: dict[PartitionKey, int] = {}
+        self._rates: dict[bytes, Mapping[int, int]] = {}
+        """By topic, and by number of the partition."""
+        self._rate = 0
+        """The lowest of them; 0: there is none."""
         self._budget = 0.0
         self._budget_at = 0.0
 
     def __contains__(self, key: PartitionKey) -> bool:
-        return key in self._rates
+        topic_id, partition = key
+        return partition in self._rates.get(topic_id, ())
 
     def bound(self, topic_id: bytes, rates: Mapping[int, int], now: float) -> None:
         """These partitions of a topic have a bound from now on, its others have none."""
-        if not rates and not any(key[0] == topic_id for key in self._rates):
+        if not (rates or topic_id in self._rates):
             return
         self._refill(now)
-        kept = {key: rate for key, rate in self._rates.items() if key[0] != topic_id}
-        self._rates = kept | {(topic_id, index): rate for index, rate in rates.items()}
+        self._rates[topic_id] = rates
+        if not rates:
+            del self._rates[topic_id]
+        self._rate = min((rate for bounds in self._rates.values() for rate in bounds.values()), default=0)
 
-    def free_at(self, key: PartitionKey, now: float) -> float:
-        """When more of the partition may be fetched."""
-        if key not in self._rates:
-            return now
+    def free_at(self, now: float) -> float:
+        """When more of the partitions that have a bound may be fetched."""
         self._refill(now)
-        return now if self._budget >= 0 else now - self._budget / self._rate()
+        return now if self._budget >= 0 else now - self._budget / self._rate
 
-    def spend(self, key: PartitionKey, size: int, now: float) -> None:
-        """So many bytes of the partition have come."""
-        if key in self._rates:
-            self._refill(now)
-            self._budget -= size
-
-    def _rate(self) -> int:
-        return min(self._rates.values())
+    def spend(self, size: int, now: float) -> None:
+        """So many bytes of a partition that has a bound have come."""
+        self._refill(now)
+        self._budget -= size
 
     def _refill(self, now: float) -> None:
         """What was not used is kept for one second, so that a pause is not made up for by a flood."""
-        if self._rates:
-            rate = self._rate()
-            self._budget = min(float(rate), self._budget + (now - self._budget_at) * rate)
-        else:
-            self._budget = 0.0
+        rate = self._rate
+        self._budget = min(float(rate), self._budget + (now - self._budget_at) * rate) if rate else 0.0
         self._budget_at = now
