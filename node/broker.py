@@ -43,8 +43,7 @@ class Broker:
     `fetches` whose batches the reader thread reads, by connection and request.
     `produce_bytes` counts what waits for the writer, `fetch_slots` the fetches that wait for
     records or for the reader, `unsent` the fetched bytes that nobody has read yet. `arenas` is the memory
-    that clients share with the node, `pipes` what their small messages go through. `quota_bytes` is the
-    room on disk that the node was given.
+    that clients share with the node, `pipes` what their small messages go through.
     """
 
     server: Server
@@ -54,7 +53,6 @@ class Broker:
     fetches: FetchSessions
     parked_replicas: ParkedFetches
     replication: Replication
-    quota_bytes: int
     wall_ms: Callable[[], int]
     pipes: PeerPipes
     leaders: Leaders = field(default_factory=Leaders)

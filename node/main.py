@@ -189,7 +189,6 @@ class Loop:
             fetches=self._fetches,
             parked_replicas=self._parked_replicas,
             replication=self._replication,
-            quota_bytes=config.quota_bytes,
             wall_ms=wall_ms,
             pipes=PeerPipes(poller),
         )

@@ -263,7 +263,8 @@ class Writer:
         except StorageFullError as error:
             refused = dict.fromkeys(prepare.roles, error)
             released = {}  # an older coordinator could still be followed: no log goes
-        self._remove([key for key in storage.logs if key[0] in set(prepare.drop)])
+        drop = set(prepare.drop)
+        self._remove([key for key in storage.logs if key[0] in drop])
         self._remove([*prepare.renew])
         self._release(released)
         self._chores.configure(prepare.configs, now)

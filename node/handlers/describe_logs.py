@@ -16,7 +16,7 @@ def handle(broker: Broker, peer: bytes, request: DescribeLogs, payload: Payload,
             request.request_id,
             logs=[_info(log) for log in storage.logs.values()],
             used_bytes=storage.used_bytes,
-            quota_bytes=broker.quota_bytes,
+            quota_bytes=storage.space.quota_bytes,
             full=broker.writer.shortage.needed_bytes > 0,
         ),
     )

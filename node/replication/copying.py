@@ -261,7 +261,7 @@ class Copier:
         self._steps = left
         return taken
 
-    def failed(self, fetch_id: int, _error: TailraceError, now: float) -> None:
+    def failed(self, fetch_id: int, now: float) -> None:
         """A fetch got no answer."""
         for copied in self._land(fetch_id).partitions.values():
             copied.retry_at = now + copied.backoff.pause()

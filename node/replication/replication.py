@@ -328,7 +328,7 @@ class Replication:
         if not isinstance(reply, TailraceError):
             reply = MalformedRequestError(f"got {reply!r:.200} with {len(frames)} frames")
         logger.debug("fetching from node %d: %s", fetch.leader, reply)
-        self.copier.failed(fetch.fetch_id, reply, self._now)
+        self.copier.failed(fetch.fetch_id, self._now)
 
     def _propose(self, now: float) -> None:
         keys: Iterable[PartitionKey] = self._looks

@@ -182,7 +182,7 @@ class Model:
         node = self.nodes[follower]
         if node.flight is not None:
             flight, node.flight = node.flight, None
-            node.copier.failed(flight.fetch_id, TailraceError("lost"), 0.0)
+            node.copier.failed(flight.fetch_id, 0.0)
 
     def _propose(self, node: Node) -> None:
         epochs_of = {n.node_id: n.node_epoch for n in self.state.cluster.nodes.values() if n.alive}

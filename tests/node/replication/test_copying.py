@@ -114,7 +114,7 @@ def test_errors_wait_longer_and_longer(copier: Copier) -> None:
     now = 0.0
     for number in range(4):
         if number % 2:
-            copier.failed(fetch.fetch_id, TimedOutError("late"), now)
+            copier.failed(fetch.fetch_id, now)
         else:
             error = ErrorInfo(ErrorCode.NOT_LEADER, "not here")
             assert answer(copier, fetch.fetch_id, [result(error=error)], [], now) == []
