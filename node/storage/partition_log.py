@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tailrace.protocol.limits import KIB
 
-from .epochs import Epochs
+from .epochs import Epochs, latest
 from .schema import PartitionRow
 
 if TYPE_CHECKING:
@@ -43,13 +43,12 @@ class PartitionLog:
     """The state of a log after its last commit.
 
     Only the writer thread changes it, and only after the commit; other threads read single attributes.
-    `high_watermark` follows the log end by itself while `sole_replica` is set and batches are new, not
-    copies of a leader's; otherwise the node raises it (`Storage.raise_high_watermark`), and
-    `stored_high_watermark` is behind until the log's next commit. `leader_epoch` is the newest of
-    `epochs`, also if it has no batch. Batches from `hot_offset` on were appended lately by this process,
-    so that reading them does not wait for a disk. The last one is `last_batch`, if it was just appended
-    and is small: those who wait for it need not look it up. `name` is for messages: with the topic's as
-    soon as the cluster state tells it.
+    `high_watermark` follows the log end by itself while `sole_replica` is set and batches are new, not copies
+    of a leader's; otherwise the node raises it (`Storage.raise_high_watermark`), and `stored_high_watermark`
+    is behind until the log's next commit. Batches from `hot_offset` on were appended lately by this process,
+    so that reading them does not wait for a disk. The last one is `last_batch`, if it was just appended and
+    is small: those who wait for it need not look it up. `name` is for messages: with the topic's as soon as
+    the cluster state tells it.
     """
 
     __slots__ = (
@@ -59,7 +58,6 @@ class PartitionLog:
         "high_watermark",
         "hot_offset",
         "last_batch",
-        "leader_epoch",
         "live_pages",
         "log_end_offset",
         "log_start_offset",
@@ -92,7 +90,6 @@ class PartitionLog:
         self.log_end_offset = row.log_end_offset
         self.high_watermark = self.stored_high_watermark = row.high_watermark
         self.epochs = epochs
-        self.leader_epoch = row.leader_epoch
         self.max_timestamp = row.max_timestamp
         self.size_bytes = row.size_bytes
         self.hot_offset = row.log_end_offset
@@ -105,6 +102,11 @@ class PartitionLog:
     def key(self) -> PartitionKey:
         """Where `Storage.logs` holds it."""
         return self.topic_id, self.partition
+
+    @property
+    def leader_epoch(self) -> int:
+        """The newest of `epochs`, also if it has no batch; -1 if there is none."""
+        return latest(self.epochs)
 
     @property
     def epoch_start(self) -> int:
@@ -135,7 +137,6 @@ class PartitionLog:
         self.last_batch = last_batch
         if epochs is not None:
             self.epochs = epochs
-        self.leader_epoch = row.leader_epoch
         self.max_timestamp = row.max_timestamp
         self.size_bytes = row.size_bytes
         self.log_start_offset = row.log_start_offset
