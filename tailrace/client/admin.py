@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from random import Random
 from time import monotonic
 from types import TracebackType
@@ -27,7 +28,6 @@ from tailrace.protocol.messages import (
     DeleteTopic,
     DescribeLogs,
     LogsDescribed,
-    Reply,
     Request,
     TopicAltered,
     TopicCreated,
@@ -36,7 +36,7 @@ from tailrace.protocol.messages import (
 from tailrace.protocol.record import TopicPartition
 
 from . import descriptions
-from .admin_calls import left_s, unexpected
+from .admin_calls import checked, left_s
 from .arguments import INT32_MAX, INT64_MAX, check_int, items_of, list_of, partition_of
 from .descriptions import ClusterDescription, NodeLogs, OffsetAndTimestamp, TopicDescription
 from .engine import Engine
@@ -172,17 +172,15 @@ class Admin(GroupAdmin, PlacementAdmin, OfOneProcess):
             ends = dict.fromkeys((TopicPartition(name, index) for index in range(partitions)), LATEST)
             list_offsets(self._engine, ends, left_s(deadline))
             return topic
-        if not isinstance(reply, TopicCreated) or reply.topic is None:
-            raise unexpected(reply)
-        return descriptions.describe_topic(reply.topic)
+        return _described(reply)
 
-    def _create(self, request: Callable[[int], Request], deadline: float) -> Reply:
+    def _create(self, request: Callable[[int], Request], deadline: float) -> TopicCreated:
         """Ask; for NODES_AWAITED_S again while too few nodes are alive, as in a cluster that starts."""
         nodes_until = min(deadline, monotonic() + NODES_AWAITED_S)
         backoff = Backoff(Random())
         while True:
             try:
-                return self._call(request, deadline, (NotEnoughNodesError, TimedOutError))
+                return self._call(TopicCreated, request, deadline, (NotEnoughNodesError, TimedOutError))
             except NotEnoughNodesError:
                 pause_s = backoff.pause()
                 if monotonic() + pause_s >= nodes_until:
@@ -221,14 +219,12 @@ class Admin(GroupAdmin, PlacementAdmin, OfOneProcess):
                 timeout_ms=_wait_ms(deadline),
             )
 
-        reply = self._call(request, deadline, (NotEnoughNodesError, TimedOutError))
-        if not isinstance(reply, TopicAltered) or reply.topic is None:
-            raise unexpected(reply)
+        reply = self._call(TopicAltered, request, deadline, (NotEnoughNodesError, TimedOutError))
         if attempts > 1 and partitions is not None:
             # The answer that was lost waited for the leaders; a repeated request finds nothing to do.
             ends = dict.fromkeys((TopicPartition(name, index) for index in range(partitions)), LATEST)
             list_offsets(self._engine, ends, left_s(deadline))
-        return descriptions.describe_topic(reply.topic)
+        return _described(reply)
 
     def delete_topic(self, name: str, *, timeout_ms: int | None = None) -> None:
         """Delete a topic and its records; there is no way back.
@@ -236,21 +232,8 @@ class Admin(GroupAdmin, PlacementAdmin, OfOneProcess):
         Raises UnknownTopicError with similar names, unless the topic was missing at a retry only.
         """
         _check_name(name)
-        attempts = 0
-
-        def request(request_id: int) -> Request:
-            nonlocal attempts
-            attempts += 1
-            return DeleteTopic(request_id, name=name)
-
-        try:
-            reply = self._call(request, self._deadline(timeout_ms))
-        except UnknownTopicError:
-            if attempts == 1:
-                raise
-            return
-        if not isinstance(reply, TopicDeleted):
-            raise unexpected(reply)
+        request = partial(DeleteTopic, name=name)
+        self._remove(TopicDeleted, request, self._deadline(timeout_ms), UnknownTopicError)
 
     def list_topics(self, *, timeout_ms: int | None = None) -> list[str]:
         """The names of all topics, in order."""
@@ -298,9 +281,7 @@ class Admin(GroupAdmin, PlacementAdmin, OfOneProcess):
         logs = {}
         for node_id, answer in answers.items():
             reply, _ = answer.wait(left_s(deadline))
-            if not isinstance(reply, LogsDescribed):
-                raise unexpected(reply)
-            logs[node_id] = descriptions.describe_logs(node_id, reply, state)
+            logs[node_id] = descriptions.describe_logs(node_id, checked(LogsDescribed, reply), state)
         return logs
 
     def list_offsets(
@@ -317,6 +298,12 @@ class Admin(GroupAdmin, PlacementAdmin, OfOneProcess):
         }
         found = list_offsets(self._engine, places, left_s(self._deadline(timeout_ms)))
         return {place: at if at.offset >= 0 else None for place, at in found.items()}
+
+
+def _described(reply: TopicCreated | TopicAltered) -> TopicDescription:
+    if reply.topic is None:
+        raise TailraceError(f"{type(reply).__name__} without a topic")
+    return descriptions.describe_topic(reply.topic)
 
 
 def _left_ms(deadline: float) -> int:

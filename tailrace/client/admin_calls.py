@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from time import monotonic
+from typing import TypeVar
 
 from tailrace.protocol.cluster import ClusterState
 from tailrace.protocol.errors import TailraceError
@@ -9,6 +10,8 @@ from tailrace.protocol.messages import Reply, Request
 
 from .arguments import timeout_of
 from .engine import COORDINATOR, Engine
+
+R = TypeVar("R")
 
 
 class AdminCalls:
@@ -25,12 +28,35 @@ class AdminCalls:
 
     def _call(
         self,
+        expected: type[R],
         request: Callable[[int], Request],
         deadline: float,
         fatal: tuple[type[TailraceError], ...] = (),
-    ) -> Reply:
+    ) -> R:
         reply, _ = self._engine.call(COORDINATOR, request, timeout_s=left_s(deadline), fatal=fatal)
-        return reply
+        return checked(expected, reply)
+
+    def _remove(
+        self,
+        expected: type[R],
+        request: Callable[[int], Request],
+        deadline: float,
+        missing: type[TailraceError],
+        fatal: tuple[type[TailraceError], ...] = (),
+    ) -> None:
+        """As `_call`, but what is `missing` at a retry is removed: the reply that says so was lost."""
+        attempts = 0
+
+        def counted(request_id: int) -> Request:
+            nonlocal attempts
+            attempts += 1
+            return request(request_id)
+
+        try:
+            self._call(expected, counted, deadline, fatal)
+        except missing:
+            if attempts == 1:
+                raise
 
 
 def left_s(deadline: float) -> float:
@@ -38,6 +64,8 @@ def left_s(deadline: float) -> float:
     return max(0.0, deadline - monotonic())
 
 
-def unexpected(reply: Reply) -> TailraceError:
-    """A peer answers what was not asked."""
-    return TailraceError(f"expected another reply than {reply!r:.200}")
+def checked(expected: type[R], reply: Reply) -> R:
+    """The reply. Raises TailraceError if it answers what was not asked."""
+    if not isinstance(reply, expected):
+        raise TailraceError(f"expected another reply than {reply!r:.200}")
+    return reply

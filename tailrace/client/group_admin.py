@@ -28,11 +28,11 @@ from tailrace.protocol.group_messages import (
 )
 from tailrace.protocol.limits import PARTITIONS_PER_REQUEST_MAX
 from tailrace.protocol.message import ErrorInfo
-from tailrace.protocol.messages import LATEST, Request
+from tailrace.protocol.messages import LATEST
 from tailrace.protocol.partition_sets import partition_set
 from tailrace.protocol.record import TopicPartition
 
-from .admin_calls import AdminCalls, left_s, unexpected
+from .admin_calls import AdminCalls, left_s
 from .arguments import INT64_MAX, check_int, items_of, partition_of
 from .descriptions import (
     GroupDescription,
@@ -51,9 +51,7 @@ class GroupAdmin(AdminCalls):
 
     def list_groups(self, *, timeout_ms: int | None = None) -> list[GroupListing]:
         """All groups, in the order of their ids."""
-        reply = self._call(ListGroups, self._deadline(timeout_ms))
-        if not isinstance(reply, GroupsListed):
-            raise unexpected(reply)
+        reply = self._call(GroupsListed, ListGroups, self._deadline(timeout_ms))
         return [
             GroupListing(
                 group_id=info.group_id,
@@ -73,9 +71,7 @@ class GroupAdmin(AdminCalls):
         """
         _check_group_id(group_id)
         deadline = self._deadline(timeout_ms)
-        reply = self._call(partial(DescribeGroup, group_id=group_id), deadline)
-        if not isinstance(reply, GroupDescribed):
-            raise unexpected(reply)
+        reply = self._call(GroupDescribed, partial(DescribeGroup, group_id=group_id), deadline)
         state = self._engine.refresh(left_s(deadline))
         members = [describe_member(member, state) for member in reply.members]
         owners = {place: member for member in members for place in member.partitions}
@@ -131,9 +127,8 @@ class GroupAdmin(AdminCalls):
         refused: list[ErrorInfo] = []
         for start in range(0, len(entries), PARTITIONS_PER_REQUEST_MAX):
             some = entries[start : start + PARTITIONS_PER_REQUEST_MAX]
-            reply = self._call(partial(CommitOffsets, group_id=group_id, offsets=some), deadline)
-            if not isinstance(reply, OffsetsCommitted):
-                raise unexpected(reply)
+            request = partial(CommitOffsets, group_id=group_id, offsets=some)
+            reply = self._call(OffsetsCommitted, request, deadline)
             refused += [error for error in reply.errors if error.code]
         if refused:
             raise error_from(refused[0].code, refused[0].message)
@@ -145,21 +140,9 @@ class GroupAdmin(AdminCalls):
         GroupNotEmptyError while it has members.
         """
         _check_group_id(group_id)
-        attempts = 0
-
-        def request(request_id: int) -> Request:
-            nonlocal attempts
-            attempts += 1
-            return DeleteGroup(request_id, group_id=group_id)
-
-        try:
-            reply = self._call(request, self._deadline(timeout_ms), (GroupNotEmptyError,))
-        except UnknownGroupError:
-            if attempts == 1:
-                raise
-            return
-        if not isinstance(reply, GroupDeleted):
-            raise unexpected(reply)
+        request = partial(DeleteGroup, group_id=group_id)
+        deadline = self._deadline(timeout_ms)
+        self._remove(GroupDeleted, request, deadline, UnknownGroupError, (GroupNotEmptyError,))
 
     def _offsets(
         self, group_id: str, state: ClusterState, deadline: float
@@ -195,10 +178,7 @@ class GroupAdmin(AdminCalls):
         self, group_id: str, partitions: PartitionSet | None, deadline: float
     ) -> list[CommittedOffset]:
         request = partial(FetchOffsets, group_id=group_id, partitions=partitions)
-        reply = self._call(request, deadline)
-        if not isinstance(reply, OffsetsFetched):
-            raise unexpected(reply)
-        return list(reply.offsets)
+        return list(self._call(OffsetsFetched, request, deadline).offsets)
 
 
 def _leader(state: ClusterState, place: TopicPartition) -> int:

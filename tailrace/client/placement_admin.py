@@ -25,10 +25,10 @@ from tailrace.protocol.errors import (
     UnknownPartitionError,
 )
 from tailrace.protocol.limits import PARTITIONS_PER_REQUEST_MAX
-from tailrace.protocol.messages import DescribeLogs, LogsDescribed, Request
+from tailrace.protocol.messages import DescribeLogs, LogsDescribed
 from tailrace.protocol.record import TopicPartition
 
-from .admin_calls import AdminCalls, left_s, unexpected
+from .admin_calls import AdminCalls, left_s
 from .arguments import INT32_MAX, INT64_MAX, check_int, items_of, list_of, partition_of
 from .descriptions import DrainProgress, ElectionResult, describe_logs
 from .moves import MoveDescription, describe_move, moving, sizes_of
@@ -51,9 +51,7 @@ class PlacementAdmin(AdminCalls):
         deadline = self._deadline(timeout_ms)
         moved = 0
         while True:
-            reply = self._call(partial(ElectLeaders, topics=chosen), deadline)
-            if not isinstance(reply, LeadersElected):
-                raise unexpected(reply)
+            reply = self._call(LeadersElected, partial(ElectLeaders, topics=chosen), deadline)
             moved += reply.moved
             if not reply.more:
                 return ElectionResult(moved=moved, waiting=reply.waiting)
@@ -94,10 +92,7 @@ class PlacementAdmin(AdminCalls):
         for start in range(0, len(moves), PARTITIONS_PER_REQUEST_MAX):
             some = moves[start : start + PARTITIONS_PER_REQUEST_MAX]
             request = partial(MovePartitions, moves=some, throttle=throttle)
-            reply = self._call(request, deadline, (NotEnoughNodesError,))
-            if not isinstance(reply, PartitionsMoving):
-                raise unexpected(reply)
-            waiting += reply.moving
+            waiting += self._call(PartitionsMoving, request, deadline, (NotEnoughNodesError,)).moving
         return waiting
 
     def plan_rebalance(self, *, timeout_ms: int | None = None) -> dict[TopicPartition, tuple[int, ...]]:
@@ -183,9 +178,7 @@ class PlacementAdmin(AdminCalls):
         check_int("node_id", node_id, 0, INT32_MAX)
         throttle = check_int("throttle_bytes_per_s", throttle_bytes_per_s, 0, INT64_MAX)
         request = partial(DrainNode, node_id=node_id, draining=not cancel, throttle=throttle)
-        reply = self._call(request, self._deadline(timeout_ms))
-        if not isinstance(reply, NodeDraining):
-            raise unexpected(reply)
+        reply = self._call(NodeDraining, request, self._deadline(timeout_ms))
         return DrainProgress(node_id=node_id, held=reply.held, stuck=reply.stuck)
 
     def remove_node(self, node_id: int, *, timeout_ms: int | None = None) -> None:
@@ -195,21 +188,8 @@ class PlacementAdmin(AdminCalls):
         something.
         """
         check_int("node_id", node_id, 0, INT32_MAX)
-        attempts = 0
-
-        def request(request_id: int) -> Request:
-            nonlocal attempts
-            attempts += 1
-            return RemoveNode(request_id, node_id=node_id)
-
-        try:
-            reply = self._call(request, self._deadline(timeout_ms))
-        except UnknownNodeError:
-            if attempts == 1:
-                raise
-            return
-        if not isinstance(reply, NodeForgotten):
-            raise unexpected(reply)
+        request = partial(RemoveNode, node_id=node_id)
+        self._remove(NodeForgotten, request, self._deadline(timeout_ms), UnknownNodeError)
 
 
 def _is_alive(state: ClusterState, node_id: int) -> bool:
