@@ -217,10 +217,7 @@ class Groups:
         )
         check_room(self.state, group_id, row)
         if group is None:
-            if len(self.state.groups) >= GROUPS_MAX:
-                raise LimitExceededError(f"there are {GROUPS_MAX} groups, which is the most that is possible")
-            self._apply(GroupChanged(group_id, ConsumerGroup()))
-            group = self.state.groups[group_id]
+            group = self._make_group(group_id, ConsumerGroup())
         holder = group.instance(request.instance_id)
         if holder is not None:
             row = self._replace(group_id, holder, row, now)
@@ -277,9 +274,7 @@ class Groups:
         room_bytes = GROUP_STORE_ROWS_BYTES_MAX - self.state.stored_bytes
         changes, reply = offsets.commit(group, request, self._cluster, wall_ms, room_bytes)
         if changes and request.group_id not in self.state.groups:
-            if len(self.state.groups) >= GROUPS_MAX:
-                raise LimitExceededError(f"there are {GROUPS_MAX} groups, which is the most that is possible")
-            self._apply(GroupChanged(request.group_id, ConsumerGroup(empty_since_ms=wall_ms)))
+            self._make_group(request.group_id, ConsumerGroup(empty_since_ms=wall_ms))
         for change in changes:
             self._apply(change)
         if (member := group.members.get(request.member_id)) is not None:
@@ -293,10 +288,9 @@ class Groups:
         self._answers.append((peer, GroupLeft(request.request_id)))
 
     def _list(self, peer: bytes, request: ListGroups) -> None:
-        groups = sorted(self.state.groups.items())
         infos = tuple(
             descriptions.info(group_id, group, settled=self._is_settled(group_id))
-            for group_id, group in groups
+            for group_id, group in sorted(self.state.groups.items())
         )
         self._answers.append((peer, GroupsListed(request.request_id, groups=infos)))
 
@@ -386,6 +380,12 @@ class Groups:
                 f"there is no group {group_id!r}{did_you_mean(group_id, self.state.groups, 3)}"
             )
         return group
+
+    def _make_group(self, group_id: str, row: ConsumerGroup) -> Group:
+        if len(self.state.groups) >= GROUPS_MAX:
+            raise LimitExceededError(f"there are {GROUPS_MAX} groups, which is the most that is possible")
+        self._apply(GroupChanged(group_id, row))
+        return self.state.groups[group_id]
 
     def _drop_group(self, group_id: str) -> None:
         self._apply(GroupRemoved(group_id))
