@@ -23,7 +23,7 @@ from tailrace.protocol.messages import (
 from ..patience import PATIENCE_S, wait_until
 
 NOW = time.time_ns() // 1_000_000
-MAIN, BROKER = "tailrace.node.main.", "tailrace.node.broker."
+LOOP, BROKER = "tailrace.node.loop.", "tailrace.node.broker."
 
 
 def test_produce_bytes_of_one_connection(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_parked_fetches_of_one_connection(house: Any, monkeypatch: pytest.Monkey
 
 
 def test_partitions_that_parked_fetches_wait_for(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MAIN + "PARKED_PARTITIONS_MAX", 5)
+    monkeypatch.setattr(LOOP + "PARKED_PARTITIONS_MAX", 5)
     house.start()
     topic, peer = house.create(partitions=3), house.peer()
     entries = [topic.fetch_entry(0, partition) for partition in range(3)]

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tailrace.node import clock, main
+from tailrace.node import clock, loop
 from tailrace.protocol.columns import encode
 from tailrace.protocol.errors import ErrorCode
 from tailrace.protocol.messages import (
@@ -66,7 +66,7 @@ def test_what_is_refused_and_what_goes_on(
     assert_it_leads(topic, leader)
 
     # The machine is suspended for an hour: no time has passed for processes, but for everybody else.
-    monkeypatch.setattr(main, "uptime_s", lambda: clock.uptime_s() + 3_600)
+    monkeypatch.setattr(loop, "uptime_s", lambda: clock.uptime_s() + 3_600)
     # It may have looked at the clock just before.
     wait_until(lambda: offset_at(topic, leader, LATEST) == (REFUSED, -1), "the lease is over")
     assert produce(topic, leader, b"for itself", ACKS_LEADER) is REFUSED

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tailrace.node.main import Loop
+from tailrace.node.loop import Loop
 from tailrace.protocol.columns import encode
 from tailrace.protocol.decode import decode
 from tailrace.protocol.errors import ErrorCode

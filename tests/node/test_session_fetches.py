@@ -10,7 +10,7 @@ from tailrace.protocol.messages import Failed, Fetch, Fetched, FetchEntry
 
 from ..patience import PATIENCE_S
 
-MAIN = "tailrace.node.main."
+LOOP = "tailrace.node.loop."
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_new_connection_has_no_session(house: Any, topic: Any) -> None:
 
 
 def test_a_resting_session_makes_room(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MAIN + "FETCH_SESSIONS_MAX", 1)
+    monkeypatch.setattr(LOOP + "FETCH_SESSIONS_MAX", 1)
     house.start()
     topic, peer, other = house.create(), house.peer(), house.peer()
     for who in (peer, other):
@@ -87,7 +87,7 @@ def test_a_resting_session_makes_room(house: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def test_sessions_end_with_their_connection(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MAIN + "PARKED_PARTITIONS_MAX", 1)
+    monkeypatch.setattr(LOOP + "PARKED_PARTITIONS_MAX", 1)
     house.start()
     topic, peer, other = house.create(), house.peer(), house.peer()
     entries = [topic.fetch_entry(0)]

@@ -13,8 +13,8 @@ import lmdb
 from tailrace.coordinator.state import State
 from tailrace.node.chores import Chores
 from tailrace.node.config import NodeConfig
+from tailrace.node.loop import Loop
 from tailrace.node.mailbox import Mailbox
-from tailrace.node.main import Loop
 from tailrace.node.reader import Reader
 from tailrace.node.storage import schema
 from tailrace.node.storage.environment import Storage
