@@ -31,7 +31,7 @@ LOOPBACK = "tcp://127.0.0.1:0"
 
 @pytest.fixture
 def server(context: Context, own: Own) -> Server:
-    return own(Server(context, tcp=LOOPBACK, watch_peers=True))
+    return own(Server(context, tcp=LOOPBACK))
 
 
 @pytest.fixture
