@@ -56,8 +56,12 @@ class LeadReplica:
 
     @property
     def enough(self) -> bool:
-        """Are as many in sync as acks=all asks for?"""
-        return len(self._info.isr) >= self._min_insync
+        """Are as many in sync as acks=all asks for?
+
+        An ELR says that they are not, also while the topic's new `min_insync_replicas` has not been heard of,
+        which comes another way: who is in it may be elected, and would lack what is committed now.
+        """
+        return len(self._info.isr) >= self._min_insync and not self._info.elr
 
     def follow(self, info: PartitionInfo, min_insync: int) -> None:
         """The partition as the coordinator says it is, in the same leader epoch."""

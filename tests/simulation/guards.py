@@ -248,7 +248,11 @@ def elr_clears() -> list[Patch]:
     def keep(partition: Any, isr: Any, rules: Any) -> Any:
         return original(partition, isr, rules._replace(min_insync=99))
 
-    return [(election, "_with_isr", keep)]
+    def enough(replica: Any) -> bool:
+        """A leader that is told of an ELR commits nothing, whatever else it knows."""
+        return len(replica._info.isr) >= replica._min_insync
+
+    return [(election, "_with_isr", keep), (LeadReplica, "enough", property(enough))]
 
 
 @_guard(

@@ -47,6 +47,18 @@ def test_it_stands_while_too_few_are_in_sync() -> None:
     assert replica.high_watermark(10, 100) == 100
 
 
+def test_it_stands_while_others_may_be_elected_who_are_not_in_sync() -> None:
+    """The coordinator's answer may come before what it has decided by: min_insync_replicas was 1 until now."""
+    replica = leader(replace(INFO, replicas=(1, 2), isr=(1, 2)), min_insync=1)
+    fetch(replica, 2, 100, 100)
+    assert replica.propose(100, EPOCHS, LAG_S_MAX + 1) == (1,)
+    replica.answered(replace(INFO, replicas=(1, 2), isr=(1,), elr=(2,), partition_epoch=8))
+    assert not replica.enough
+    assert replica.high_watermark(100, 120) == 100
+    replica.follow(replace(INFO, replicas=(1, 2), isr=(1,), partition_epoch=9), 1)  # it is 1 again
+    assert replica.high_watermark(100, 120) == 120
+
+
 def test_it_waits_for_those_that_were_proposed_too() -> None:
     """KIP-497: either set may be what the next leader is elected from."""
     replica = leader(replace(INFO, isr=(1, 2)))
