@@ -48,7 +48,7 @@ def test_it_stands_while_too_few_are_in_sync() -> None:
 
 
 def test_it_stands_while_others_may_be_elected_who_are_not_in_sync() -> None:
-    """The coordinator's answer may come before what it has decided by: min_insync_replicas was 1 until now."""
+    """The answer may come before what it was decided by: min_insync_replicas was 1 until now."""
     replica = leader(replace(INFO, replicas=(1, 2), isr=(1, 2)), min_insync=1)
     fetch(replica, 2, 100, 100)
     assert replica.propose(100, EPOCHS, LAG_S_MAX + 1) == (1,)
