@@ -128,6 +128,7 @@ class Coordinator:
             # Requests come before time-outs: a heartbeat that waits in the socket counts.
             burst = _receive_burst(server)
             gone = server.take_gone()
+            publisher.admit(server.connections)  # to each there is one of its own
             if burst:
                 service.serve(burst, time.monotonic(), _wall_ms(), gone)
             # After their last requests, so that a member that has left is not taken for one that was lost.

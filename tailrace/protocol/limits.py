@@ -212,6 +212,10 @@ PIPED_PARTS_MAX: Final = 16
 """Its header and payload frames."""
 PIPED_CLIENTS_MAX: Final = 4_000
 """Clients that a node has pipes from; what the others send goes over their connections."""
+DESCRIPTORS_PER_CLIENT: Final = 3
+"""Files that a server opens for one on its machine: its connection, and two pipes or its subscription."""
+DESCRIPTORS_KEPT: Final = 256
+"""Files that a server may open for all but clients; a quarter of them all, where that is less."""
 LOCAL_PAYLOAD_BYTES_MIN: Final = PIPED_BYTES_MAX - 256
 """Smaller payloads travel as frames: with their header they fit into a pipe, which is faster."""
 FETCH_SLOT_BYTES_FIRST: Final = 1 * MIB + 64 * KIB

@@ -1,6 +1,7 @@
 """Bind a socket to a tcp and an ipc endpoint, with errors that say what is wrong and what to do."""
 
 import errno
+import logging
 import os
 import socket as plain_socket
 from pathlib import Path
@@ -12,8 +13,11 @@ from tailrace.protocol.cluster import Listener
 from tailrace.protocol.errors import ConnectionFailedError
 
 from .context import Socket
+from .descriptors import connections_max
 from .endpoint import IPC_PATH_BYTES_MAX, boot_id
 from .private_folder import make_private
+
+logger: Final = logging.getLogger(__name__)
 
 _WILDCARDS: Final = ("0.0.0.0", "*", "[::]")
 
@@ -37,17 +41,46 @@ class Binding:
         assert isinstance(bound, bytes)
         self.listener = Listener(_reachable(bound.rstrip(b"\0").decode()))
         self._file: os.stat_result | None = None
+        self._hidden = False
         if ipc:
             _prepare(ipc)
             _bind_one(socket, ipc)
             self._file = _path(ipc).stat()
             self.listener = Listener(self.listener.tcp, ipc, boot_id())
 
+    def admit(self, connections: int) -> None:
+        """So many there are. With more than there are descriptors for, the ipc socket cannot be found.
+
+        Who comes then takes tcp. libzmq 4.3 aborts the process if there is no descriptor for a connection
+        over ipc; one over tcp waits. (To unbind would end the connections that there are.)
+        """
+        if self._file is None:
+            return
+        path, most = _path(self.listener.ipc), connections_max()
+        if not self._hidden and connections > most:
+            logger.warning(
+                "%d connections, for more than %d this process may open too few files (ulimit -n): "
+                "until there are fewer, who comes is served at %s",
+                connections, most, self.listener.tcp,
+            )  # fmt: skip
+            path.rename(_hidden(path))
+            self._hidden = True
+        elif self._hidden and connections <= most * 3 // 4:
+            _hidden(path).rename(path)
+            self._hidden = False
+
     def remove_file(self) -> None:
         """Remove the ipc socket's file, which ZeroMQ leaves, unless it is another process's by now."""
         path, file, self._file = _path(self.listener.ipc), self._file, None
+        if self._hidden:
+            path = _hidden(path)
         if file is not None and path.exists() and os.path.samestat(file, path.stat()):
             path.unlink()
+
+
+def _hidden(path: Path) -> Path:
+    """Where nobody looks for it."""
+    return path.with_name(f"{path.name}.full")
 
 
 def _bind_one(socket: Socket, endpoint: str) -> None:

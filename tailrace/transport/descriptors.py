@@ -2,12 +2,22 @@
 
 import errno
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import zmq
 
 from tailrace.protocol.errors import LimitExceededError
+from tailrace.protocol.limits import DESCRIPTORS_KEPT, DESCRIPTORS_PER_CLIENT
+
+
+def connections_max() -> int:
+    """How many clients of its machine a server can have, by the files that this process may open."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if most == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return (most - min(DESCRIPTORS_KEPT, most // 4)) // DESCRIPTORS_PER_CLIENT
 
 
 @contextmanager

@@ -46,6 +46,11 @@ class Peers:
     def __len__(self) -> int:
         return len(self._descriptors)
 
+    @property
+    def connections(self) -> int:
+        """Of those that sent nothing, too."""
+        return len(self._open)
+
     def note(self, peer: bytes, frame: zmq.Frame) -> bool:
         """A message came from `peer`. Costs a look-up, except for the first one. False: it is none of ours.
 

@@ -44,6 +44,10 @@ class Publisher:
             joined |= self._socket.recv(_NOBLOCK).startswith(_SUBSCRIBED)
         return joined
 
+    def admit(self, connections: int) -> None:
+        """So many the server beside it has: see `Binding.admit`."""
+        self._binding.admit(connections)
+
     def send(self, data: bytes) -> None:
         """Send to all that are subscribed now. Never waits."""
         self.used = True

@@ -59,6 +59,7 @@ class Server:
         self._socket.copy_threshold = COPY_BYTES_MAX + 1
         self._send = sender(self._socket)
         self._complaints = Complaints()
+        self._admitted = 0
         self.used = True
         try:
             self._peers = Peers(context, self._socket)
@@ -72,6 +73,11 @@ class Server:
             raise
         self.listener = self._binding.listener
 
+    @property
+    def connections(self) -> int:
+        """As of the last `take_gone`, of those that sent nothing, too."""
+        return self._peers.connections
+
     def pollables(self) -> Sequence[Socket]:
         """What a `Poller` watches."""
         return (self._socket, self._peers.monitor)
@@ -82,7 +88,11 @@ class Server:
         One whose last messages are received after that is told again.
         """
         self.used = True
-        return self._peers.take_gone()
+        gone = self._peers.take_gone()
+        if self.connections != self._admitted:
+            self._admitted = self.connections
+            self._binding.admit(self._admitted)
+        return gone
 
     def passed(self, peer: bytes) -> int:
         """As `transit.passed`, for the connection of a peer."""

@@ -15,6 +15,7 @@ import zmq
 
 from tailrace.protocol.errors import ConnectionFailedError
 from tailrace.protocol.limits import FRAME_BYTES_MAX, FRAMES_PER_MESSAGE_MAX
+from tailrace.transport import binding
 from tailrace.transport import context as context_module
 from tailrace.transport.connection import Connection, ConnectionState
 from tailrace.transport.context import Context
@@ -335,6 +336,30 @@ def test_the_socket_of_a_live_process_is_not_taken_from_it(
     with pytest.raises(ConnectionFailedError, match="already in use"):
         own(Server(context, tcp=LOOPBACK, ipc=ipc))
     assert connect(ipc)
+
+
+def test_ipc_is_not_found_while_there_are_more_connections_than_descriptors_for_them(
+    context: Context, own: Own, tmp_path: Path, connect: Connect, wait: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binding, "connections_max", lambda: 4)
+    path = tmp_path / "run" / "node.sock"
+    server = own(Server(context, tcp=LOOPBACK, ipc=f"ipc://{path}"))
+    connections = [connect(server.listener.ipc) for _ in range(4)]
+    assert server.take_gone() == []
+    assert path.exists()
+    connections.append(connect(server.listener.ipc))
+    wait(lambda: server.take_gone() == [] and not path.exists(), server)
+    assert connect(server.listener.tcp)
+    for _ in range(2):
+        connections.pop().close()
+    wait(lambda: server.take_gone() == [] and server.connections == 4, server)
+    assert not path.exists(), "not at once again"
+    connections.pop().close()
+    wait(lambda: server.take_gone() == [] and path.exists(), server)
+    connections += [connect(server.listener.ipc) for _ in range(2)]
+    wait(lambda: server.take_gone() == [] and not path.exists(), server)
+    server.close()
+    assert list(path.parent.iterdir()) == []
 
 
 def test_an_ipc_path_that_is_too_long_is_an_error(context: Context, own: Own, tmp_path: Path) -> None:
