@@ -242,12 +242,15 @@ class AsyncProducer(OfOneProcess):
         self._bridge.enter()
         while True:
             self._queued += 1
+            allowed = asyncio.timeout(self._sync.max_block_s)
             try:
-                async with asyncio.timeout(self._sync.max_block_s), self._turn:
+                async with allowed, self._turn:
                     return await self._with_room(step)
             except _NotOpenError:
                 pass  # looked up below: nobody queues behind that
             except TimeoutError:
+                if not allowed.expired():
+                    raise  # the partitioner's
                 full = self._sync.memory_full()
                 raise full from full.__cause__
             finally:

@@ -39,6 +39,20 @@ def stored(cluster: Cluster, topic: str, count: int) -> list[bytes]:
     return values
 
 
+def test_what_a_partitioner_raises_is_told_as_it_is(cluster: Cluster, topic: Callable[..., str]) -> None:
+    def partitioner(*_: object) -> int:
+        raise TimeoutError("its own")
+
+    async def main() -> None:
+        async with AsyncProducer(cluster.bootstrap_servers, partitioner=partitioner) as producer:
+            for _ in range(2):  # the topic is looked up in between
+                with pytest.raises(TimeoutError, match="its own"):
+                    await producer.send(name, b"value", key=b"key")
+
+    name = topic()
+    asyncio.run(main())
+
+
 def test_a_hundred_thousand(cluster: Cluster, topic: Callable[..., str]) -> None:
     name = topic()
 
