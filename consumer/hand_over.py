@@ -14,7 +14,7 @@ from operator import length_hint
 from threading import Lock
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from tailrace.protocol.errors import CorruptBatchError, TailraceError
+from tailrace.protocol.errors import CorruptBatchError, SerializationError, TailraceError
 from tailrace.protocol.record import Record, TopicPartition
 
 from .assigned import AssignedPartition, Key
@@ -211,8 +211,8 @@ class HandOver:
         for partition in ready:
             try:
                 records = self._take_records(partition, records_max)
-            except TailraceError:
-                if handed:
+            except TailraceError as error:
+                if handed and _is_of(partition, error):
                     break
                 self._served(partition)
                 raise
@@ -277,8 +277,8 @@ class HandOver:
                 records = batch.peek(records_max - len(taken))
                 taken += records
                 self._take(partition, batch, len(records))
-        except TailraceError:
-            if not taken:
+        except TailraceError as error:
+            if not taken or not _is_of(partition, error):
                 raise
         return taken
 
@@ -383,6 +383,11 @@ class HandOver:
         if self._wants_fetch:
             self._wake()
             self._wants_fetch = False
+
+
+def _is_of(partition: AssignedPartition, error: TailraceError) -> bool:
+    """Does it come again when the partition is asked again? What a signal handler has raised does not."""
+    return error is partition.failure or isinstance(error, CorruptBatchError | SerializationError)
 
 
 def _told(rejected: list[Rejected]) -> str:

@@ -7,7 +7,7 @@ for each batch, that would be most of the work.
 from typing import Final
 
 from tailrace.protocol.compression import Compression
-from tailrace.protocol.errors import TailraceError
+from tailrace.protocol.errors import BatchTooLargeError, InvalidArgumentError
 from tailrace.protocol.limits import KIB, MIB
 from tailrace.protocol.parts import SMALL_PART_BYTES
 
@@ -60,8 +60,8 @@ class Encoder:
         if self.early and batch.encoded is None and (batch.packed or used_bytes <= EARLY_BYTES_MAX):
             try:  # noqa: SIM105 - suppress() is three calls more for each small batch
                 self.encode(batch, Compression.NONE, batch.foreseen)
-            except TailraceError:
-                pass  # the I/O thread meets it again, and fails the batch
+            except (InvalidArgumentError, BatchTooLargeError):
+                pass  # the I/O thread meets it again, and fails the batch; all else is a signal handler's
 
     def encode(self, batch: Batch, compression: Compression, stamp: Stamp) -> None:
         """Encode a batch, in memory that is used again if that is worth it. Raises like `Batch.encode`."""

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
-from itertools import islice
+from itertools import count, islice
 from random import Random
 from threading import Lock
 from typing import Any
@@ -17,7 +17,8 @@ from tailrace.consumer.fetch_plans import FetchPlan
 from tailrace.consumer.fetcher import Fetcher
 from tailrace.consumer.hand_over import HandOver
 from tailrace.consumer.on_error import RAISE, SKIP, OnError
-from tailrace.protocol.errors import CorruptBatchError, SerializationError
+from tailrace.protocol.decode import decode
+from tailrace.protocol.errors import ConcurrentUseError, CorruptBatchError, SerializationError
 from tailrace.protocol.messages import OK, FetchResult
 from tailrace.protocol.read_columns import Columns
 from tailrace.protocol.record import TopicPartition
@@ -158,6 +159,27 @@ def test_what_an_interrupted_ask_has_taken_is_there_for_the_next() -> None:
     assert (desk.fetcher.buffered_bytes, desk.hand_over.records_handed) == (buffered, 2)
     assert desk.poll() == {"0": [2, 3, 4, 5]}
     assert desk.hand_over.records_handed == 6
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_what_a_signal_handler_raises_is_not_put_off(
+    partitions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler's call in the middle of a poll raises ConcurrentUseError: no partition's own."""
+    desk = Desk(partitions)
+    desk.fill(0, numbered(0, 2), numbered(2, 2))
+    if partitions == 2:
+        desk.fill(1, numbered(0, 2))
+    decoded = count()
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        if next(decoded) == partitions:  # behind some that were taken
+            raise ConcurrentUseError("in the middle of another call")
+        return decode(*arguments, **options)
+
+    monkeypatch.setattr("tailrace.consumer.open_batch.decode", interrupted)
+    with pytest.raises(ConcurrentUseError):
+        desk.poll()
 
 
 def test_the_engine_is_woken_when_a_buffer_that_was_full_has_room() -> None:
