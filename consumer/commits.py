@@ -78,10 +78,6 @@ class Commits:
         if self._store is not None:
             self._store.release(key)
 
-    def stored(self, key: Key) -> StoredOffset | None:
-        """What the store has for a partition that is held."""
-        return self._stored.get(key)
-
     def has_news(self, partitions: Iterable[AssignedPartition]) -> bool:
         """Would `store_settled` write something?"""
         return any(self._differs(partition) for partition in partitions)
@@ -166,9 +162,7 @@ class Commits:
         """What the store has of a partition, held or not. Raises what asking raises."""
         self.check()
         assert self._store is not None
-        if not self._store.remote:
-            return self.stored((topic_id, name.partition))
-        return self._store.hold({name: topic_id}, timeout_s).stored[name]
+        return self._store.ask(name, topic_id, timeout_s)
 
     def close(self) -> None:
         """Release everything; nothing is written."""

@@ -52,6 +52,9 @@ class OffsetStore(Protocol):
     def hold(self, wanted: Mapping[TopicPartition, bytes], timeout_s: float) -> Held:
         """Take partitions (with their topic's id) before they are read."""
 
+    def ask(self, name: TopicPartition, topic_id: bytes, timeout_s: float) -> StoredOffset | None:
+        """What is stored of one partition; a local store has those that are held."""
+
     def write(self, offsets: Offsets, timeout_s: float) -> None:
         """Durable on return. Raises TailraceError, and then some may be stored."""
 
@@ -86,6 +89,10 @@ class LocalOffsets:
                     self._store.release((wanted[taken], taken.partition))
                 raise
         return held
+
+    def ask(self, name: TopicPartition, topic_id: bytes, timeout_s: float) -> StoredOffset | None:
+        """From the disk."""
+        return self._store.read((topic_id, name.partition))
 
     def write(self, offsets: Offsets, timeout_s: float) -> None:
         """One transaction a partition."""
@@ -123,25 +130,28 @@ class GroupOffsets:
         """Ask what is stored of their topics; the coordinator knows who holds what."""
         stored: dict[TopicPartition, StoredOffset | None] = dict.fromkeys(wanted)
         counts: dict[str, int] = {}
-        for found in self.fetch({name.topic: topic_id for name, topic_id in wanted.items()}, timeout_s):
-            name, offset = found
+        names = {topic_id: name.topic for name, topic_id in wanted.items()}
+        topics = self._engine.cluster.topics
+        keys = [
+            (topic_id, number)
+            for topic_id in names
+            if topic_id in topics
+            for number in range(len(topics[topic_id].partitions))
+        ]
+        for (topic_id, number), offset in self._fetch(keys, timeout_s):
+            name = TopicPartition(names[topic_id], number)
             counts[name.topic] = max(offset.partition_count, counts.get(name.topic, 0))
             if name in stored:
                 stored[name] = offset
         return Held(stored, {}, counts)
 
-    def fetch(
-        self, topics: Mapping[str, bytes], timeout_s: float
-    ) -> list[tuple[TopicPartition, StoredOffset]]:
-        """Everything that the group has stored of these topics (by id)."""
-        infos = self._engine.cluster.topics
-        keys = [
-            (topic_id, number)
-            for topic_id in topics.values()
-            if topic_id in infos
-            for number in range(len(infos[topic_id].partitions))
-        ]
-        names = {topic_id: topic for topic, topic_id in topics.items()}
+    def ask(self, name: TopicPartition, topic_id: bytes, timeout_s: float) -> StoredOffset | None:
+        """Whoever holds it."""
+        key = topic_id, name.partition
+        return dict(self._fetch([key], timeout_s)).get(key)
+
+    def _fetch(self, keys: Sequence[Key], timeout_s: float) -> list[tuple[Key, StoredOffset]]:
+        """What the group has stored of these."""
         stored = []
         for start in range(0, len(keys), PARTITIONS_PER_REQUEST_MAX):
             part = partition_set(keys[start : start + PARTITIONS_PER_REQUEST_MAX])
@@ -151,11 +161,10 @@ class GroupOffsets:
                 raise TailraceError(f"group {self._group_id}: asked for offsets, got {reply!r:.200}")
             stored += [
                 (
-                    TopicPartition(names[found.topic_id], found.partition),
+                    (found.topic_id, found.partition),
                     StoredOffset(found.offset, found.leader_epoch, found.partition_count, found.metadata),
                 )
                 for found in reply.offsets
-                if found.topic_id in names
             ]
         return stored
 

@@ -77,7 +77,7 @@ class Clerk:
         self.commits.hold(dict.fromkeys(NAMES, TOPIC_ID), 1.0)
 
     def stored(self) -> list[StoredOffset | None]:
-        return [self.commits.stored(partition.key) for partition in self.partitions]
+        return [self.commits._stored[partition.key] for partition in self.partitions]
 
 
 def test_only_what_changed_is_written(tmp_path: Path) -> None:
@@ -219,5 +219,5 @@ def test_added_partitions_are_held_in_the_store_and_stored_at_once(tmp_path: Pat
     other.close()
     subscriber.assignment.adopt_new()
     assert subscriber.names == NAMES[:3]
-    assert subscriber.commits.stored((TOPIC_ID, 2)) == StoredOffset(0, -1, 3)
+    assert subscriber.commits._stored[TOPIC_ID, 2] == StoredOffset(0, -1, 3)
     subscriber.commits.close()
