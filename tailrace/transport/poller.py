@@ -87,7 +87,7 @@ class Poller:
 
     def remove(self, source: Source) -> None:
         """Stop watching a source. Before it is closed: the numbers of its descriptors may be others' then."""
-        for descriptor in [each for each, watched in self._sources.items() if watched == source]:
+        for descriptor in map(_descriptor_of, _items_of(source)):
             self._descriptors.unregister(descriptor)
             del self._sources[descriptor]
         if isinstance(source, UsesSockets):
