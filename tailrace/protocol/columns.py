@@ -50,7 +50,7 @@ from .limits import (
     HEADERS_PER_RECORD_MAX,
     RECORD_BYTES_MAX,
 )
-from .parts import SMALL_PART_BYTES, Parts, in_parts
+from .parts import SMALL_PART_BYTES, Parts, in_parts, joined
 from .record import Headers
 
 
@@ -123,24 +123,10 @@ def encode(
     keys: Items | PackedItems | None = None,
     timestamps: int | Sequence[int] | PackedTimestamps = 0,
     headers: Sequence[Headers] | None = None,
-    *,
-    compression: Compression = Compression.NONE,
-    producer_id: int = -1,
-    producer_epoch: int = -1,
-    base_sequence: int = -1,
+    **options: Any,
 ) -> bytes:
     """`encode_parts`, joined."""
-    batch = encode_parts(
-        values,
-        keys,
-        timestamps,
-        headers,
-        compression=compression,
-        producer_id=producer_id,
-        producer_epoch=producer_epoch,
-        base_sequence=base_sequence,
-    )
-    return batch if isinstance(batch, bytes) else batch.joined()
+    return bytes(joined(encode_parts(values, keys, timestamps, headers, **options)))
 
 
 def encode_parts(
