@@ -87,8 +87,8 @@ class FetchSessions:
     ) -> FetchSession:
         """A fetch has come; what it names is in its session now. `has_news`: is there something to tell?
 
-        `take_replaced` must follow, whatever comes of this. Raises UnknownFetchSessionError, BusyError,
-        RequestTooLargeError; the session is over then.
+        `take_replaced` must follow, whatever comes of this. Raises UnknownFetchSessionError, which leaves all
+        as it is; BusyError, RequestTooLargeError: the session is over then.
         """
         session = self._continued(peer, request) if request.epoch else self._begun(peer, request.session)
         session.request, session.epoch = request, request.epoch

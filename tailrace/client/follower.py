@@ -59,8 +59,9 @@ class Follower:
         self._ask_at = 0.0
         self.refusal: TailraceError | None = None
         self.cluster_id = ""
-        self.unclean_elections = 0
         """Of the cluster that was heard last; empty before the first snapshot."""
+        self.unclean_elections = 0
+        """As of the last snapshot."""
 
     def want_snapshot(self) -> None:
         """Ask for a snapshot taken after now, soon: REFRESH_INTERVAL_MS_MIN bounds how often. Any thread."""
