@@ -181,6 +181,7 @@ def test_reads_pin_no_pages(storage: Storage) -> None:
 
 def test_the_hot_end_is_what_was_appended_lately(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hot, "HOT_BYTES", 10_000)
+    monkeypatch.setattr(hot, "APPEND_BYTES_MIN", 1)
     storage = house.open()
     log, other = one_log(storage), one_log(storage, (TOPIC, 1))
     fill(storage, log, 1, size=3_000)
@@ -193,6 +194,16 @@ def test_the_hot_end_is_what_was_appended_lately(house: Any, monkeypatch: pytest
     assert (log.hot_offset, other.hot_offset) == (5, 1)
     storage = house.reopen()
     assert storage.logs[KEY].hot_offset == 5, "nothing is known of what was cached before"
+
+
+def test_small_appends_are_not_remembered_without_end(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hot, "HOT_BYTES", 3 * hot.APPEND_BYTES_MIN)
+    log = one_log(storage)
+    for end in range(1, 7):
+        fill(storage, log, 1, size=10)
+        assert log.hot_offset == max(0, end - 3)
 
 
 def test_commit_order_of_what_readers_see(storage: Storage) -> None:

@@ -209,6 +209,7 @@ def test_a_full_disk_does_not_stop_it(house: Any) -> None:
 
 def test_hot_offsets_stay_in_a_log_that_was_cut(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tailrace.node.storage.hot.HOT_BYTES", 1_000)
+    monkeypatch.setattr("tailrace.node.storage.hot.APPEND_BYTES_MIN", 1)
     log, tail = follower(storage), HotTail()
     monkeypatch.setattr(storage._writer, "_hot", tail)
     fill(storage, log, 8, size=100)
