@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import socket as plain_socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -63,10 +64,10 @@ class Binding:
                 "until there are fewer, who comes is served at %s",
                 connections, most, self.listener.tcp,
             )  # fmt: skip
-            path.rename(_hidden(path))
+            _move(path, _hidden(path))
             self._hidden = True
         elif self._hidden and connections <= most * 3 // 4:
-            _hidden(path).rename(path)
+            _move(_hidden(path), path)
             self._hidden = False
 
     def remove_file(self) -> None:
@@ -76,6 +77,11 @@ class Binding:
             path = _hidden(path)
         if file is not None and path.exists() and os.path.samestat(file, path.stat()):
             path.unlink()
+
+
+def _move(path: Path, to: Path) -> None:
+    with suppress(FileNotFoundError):  # somebody has removed it: nobody finds it either way
+        path.rename(to)
 
 
 def _hidden(path: Path) -> Path:
