@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from .output import print_table
+from .output import print_table, say
 from .units import human_bytes
 
 if TYPE_CHECKING:
@@ -25,18 +25,18 @@ def reporting() -> "Iterator[Report]":
     """One line on stderr that is replaced on a terminal; one every few seconds elsewhere."""
     if sys.stderr.isatty():
         # The cursor stays at its start, where what a client has to say begins then.
-        yield lambda progress: click.echo(f"\033[K{progress_line(progress)}\r", err=True, nl=False)
-        click.echo("\r\033[K", err=True, nl=False)
+        yield lambda progress: say(f"\033[K{progress_line(progress)}\r", newline=False)
+        say("\r\033[K", newline=False)
         return
     said: list[tuple[str, float]] = [("", 0.0)]
 
-    def say(progress: "Progress") -> None:
+    def tell(progress: "Progress") -> None:
         phase, at = said[-1]
         if progress.phase != phase or progress.seconds >= at + PLAIN_EVERY_S:
             said[:] = [(progress.phase, progress.seconds)]
-            click.echo(progress_line(progress), err=True)
+            say(progress_line(progress))
 
-    yield say
+    yield tell
 
 
 def progress_line(progress: "Progress") -> str:
@@ -57,7 +57,7 @@ def progress_line(progress: "Progress") -> str:
 def print_results(results: "Results") -> None:
     """The line to compare, what its latencies are, a row for each process, the verification."""
     if results.interrupted:
-        click.echo(f"interrupted: these are the figures up to then{results.doubt}", err=True)
+        say(f"interrupted: these are the figures up to then{results.doubt}")
     click.echo(results.line())
     if results.explanation:
         click.echo(results.explanation)

@@ -16,7 +16,7 @@ from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.similar import did_you_mean
 
 from . import exit_codes
-from .output import discard_stdout, os_error_text
+from .output import discard_stdout, open_standard_streams, os_error_text, say
 
 COMMANDS: Final = {
     "up": ("tailrace.cli.up:up", "Run a whole cluster from a YAML file."),
@@ -76,6 +76,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """The entry point: run the command of `sys.argv` and exit."""
+    open_standard_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -89,7 +90,7 @@ def run(args: Sequence[str]) -> int:
         return exit_codes.BROKEN_PIPE
     except OSError as error:  # such as a full disk under stdout
         discard_stdout()
-        click.echo(f"Error: {os_error_text(error)}", err=True)
+        say(f"Error: {os_error_text(error)}")
         return exit_codes.ERROR
     return code
 
@@ -107,7 +108,7 @@ def _run(args: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except TailraceError as error:
-        click.echo(f"Error: {error}", err=True)
+        say(f"Error: {error}")
         return exit_codes.ERROR
     except (KeyboardInterrupt, click.Abort):
         return exit_codes.INTERRUPTED

@@ -6,14 +6,16 @@ import os
 import select
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TextIO
 
 import click
 
 LOOK_AT_READER_MS: Final = 1_000
 """How often who has nothing to print looks whether anybody would still read it."""
 
+STDIN: Final = 0
 STDOUT: Final = 1
+STDERR: Final = 2
 
 _GAP: Final = "  "
 
@@ -31,10 +33,34 @@ def check_reader() -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
+def open_standard_streams() -> None:
+    """Those that are closed (`>&-`) become /dev/null: else the next file or socket would be one of them."""
+    for fd in (STDIN, STDOUT, STDERR):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdin = sys.stdin or os.fdopen(STDIN, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(STDOUT, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(STDERR, "w", closefd=False)
+
+
+def say(text: str, *, newline: bool = True) -> None:
+    """Tell on stderr. That nobody takes it is no reason to end."""
+    try:
+        click.echo(text, err=True, nl=newline)
+    except OSError:
+        _discard(sys.stderr)
+
+
 def discard_stdout() -> None:
     """Nobody takes it any more: let nothing that is still buffered, or said later, raise for that."""
+    _discard(sys.stdout)
+
+
+def _discard(stream: TextIO) -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
+    os.dup2(devnull, stream.fileno())
     os.close(devnull)
 
 

@@ -344,9 +344,12 @@ class Screen:
         self.stderr = -1
 
     def close(self) -> None:
+        """For all who have it. A second call does nothing."""
         if self.stderr != -1:
             self.let_go()
-        os.close(self._fd)
+        if self._fd != -1:
+            os.close(self._fd)
+        self._fd = -1
 
 
 @pytest.fixture
@@ -378,6 +381,16 @@ def test_on_a_terminal_a_line_moves(cluster: Cluster, screen: Screen) -> None:
     assert screen.shown.endswith("\r\x1b[Kinterrupted: these are the figures up to then\r\n")
     assert not re.search(r"measuring [^\r\n]*\r*\n", screen.shown), "each in place of the one before"
     assert re.match(r"\d+ records sent, ", out)
+
+
+def test_progress_that_cannot_be_shown_ends_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    sizes = ("--rate", "100", "--records", "100", "-b", cluster.bootstrap_servers)
+    command = [*COMMAND, "bench", "produce", *sizes, "--json", str(tmp_path / "figures.json")]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("100 records sent")
+    assert json.loads((tmp_path / "figures.json").read_text())["acked"] == 100
 
 
 @pytest.mark.slow

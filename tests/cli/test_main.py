@@ -113,6 +113,23 @@ def test_a_folder_that_cannot_be_made_is_one_line(tailrace: Run) -> None:
         assert "Errno" not in error
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_streams(closed: str) -> None:
+    """What would be said there is lost, and nothing else takes their place."""
+    shell = ("sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND)
+    failing = ("topic", "list", "-b", "127.0.0.1:1", "--timeout", "0.2")
+    for args, code in ((("--version",), 0), (failing, 1)):
+        done = subprocess.run([*shell, *args], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_error_that_nobody_takes_is_the_same_error() -> None:
+    command = [*COMMAND, "topic", "list", "-b", "127.0.0.1:1", "--timeout", "0.2"]
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run(command, stdout=full, stderr=full, check=False).returncode == 1
+
+
 def test_a_broken_pipe_is_quiet() -> None:
     reader, writer = os.pipe()
     os.close(reader)
