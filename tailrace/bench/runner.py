@@ -55,25 +55,29 @@ class Progress(NamedTuple):
 Report: TypeAlias = Callable[[Progress], None]
 
 
+def named(spec: Spec) -> Spec:
+    """With a number of its own, and a name for its topic if that is to be made."""
+    topic = spec.topic if spec.existing else f"bench-{random.getrandbits(40):010x}"
+    return msgspec.structs.replace(spec, run=random.getrandbits(32), topic=topic)
+
+
 def prepare(admin: Admin, spec: Spec) -> Spec:
     """With a topic: a new one of its own, or the one that is named, which must be there.
 
     Raises InvalidArgumentError if that has too few partitions, and like `Admin.describe_topics` and
     `create_topic`.
     """
-    spec = msgspec.structs.replace(spec, run=random.getrandbits(32))
     if spec.existing:
         found = admin.describe_topic(spec.topic)
         replicas = found.replication_factor
         spec = msgspec.structs.replace(spec, partitions=len(found.partitions), replication_factor=replicas)
         check_shares(spec)
         return spec
-    name = f"bench-{random.getrandbits(40):010x}"
     config: dict[str, str | int] = {}
     if not spec.verify and spec.mode != "consume":
         config["retention_bytes"] = RETENTION_BYTES // spec.partitions
-    admin.create_topic(name, spec.partitions, spec.replication_factor, config=config)
-    return msgspec.structs.replace(spec, topic=name)
+    admin.create_topic(spec.topic, spec.partitions, spec.replication_factor, config=config)
+    return spec
 
 
 def first_of(starts: Mapping[int, int], ends: Mapping[int, int], records: int) -> dict[int, int]:
@@ -90,7 +94,8 @@ def first_of(starts: Mapping[int, int], ends: Mapping[int, int], records: int) -
 class Runner:
     """One test, on a topic that is there. `servers` are the cluster's processes by name.
 
-    `own`: nobody starts one of them again that ends.
+    `own`: nobody starts one of them again that ends. `begin` is called when signals are heard by the test:
+    from then on there may be something to lose.
     """
 
     def __init__(
@@ -101,11 +106,13 @@ class Runner:
         report: Report,
         *,
         own: bool = False,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
         self._spec = spec
         self._admin = admin
         self._servers = Servers(servers)
         self._own = own
+        self._on_begin = begin
         self._report = report
         self._crew = Crew(self._tick)
         self._phase: Phase = "connecting"
@@ -128,6 +135,7 @@ class Runner:
         """
         phases = {"produce": self._produce, "consume": self._consume}
         with self._crew:
+            self._on_begin()
             try:
                 phases.get(self._spec.mode, self._both)()
                 self._servers.end()

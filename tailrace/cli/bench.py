@@ -2,25 +2,32 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
 
-from tailrace.protocol.errors import InvalidArgumentError, TailraceError
+from tailrace.protocol.errors import InvalidArgumentError, TailraceError, UnknownTopicError
 from tailrace.protocol.limits import NODES_MAX
 
 from . import exit_codes
-from .bench_output import print_results, reporting
+from .bench_output import reporting
+from .bench_publishing import check_files, publish
 from .connect import admin_of
+from .interrupts import Interrupts
 from .options import COUNT, MILLISECONDS, RATE, SECONDS, SIZE, timeout_option
+from .output import say
 from .topic_names import complete_topics
 
 if TYPE_CHECKING:
     from tailrace.bench.results import Results
     from tailrace.bench.spec import Mode, Spec
     from tailrace.client.admin import Admin
+
+    Tell = Callable[[Results], int]
+    """Hands out what was measured, before anything is undone, which may take long; the exit code."""
 
 Option = Callable[[Any], Any]
 FLUSH: Final = "commit"
@@ -186,22 +193,12 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
         spec = completed(Spec(mode=mode, topic=topic or "", existing=topic is not None, **options))
         if not spec.existing:
             check_shares(spec)
-        _check_files(json_file, report_file)
-        results, unclean = _measure(spec, servers, nodes or spec.replication_factor)
+        check_files(json_file, report_file)
+        tell = partial(publish, json_file=json_file, report_file=report_file)
+        with Interrupts() as interrupts:
+            return _measure(spec, servers, nodes or spec.replication_factor, tell, interrupts)
     except InvalidArgumentError as error:
         raise click.UsageError(_in_options(str(error))) from None
-    try:
-        if json_file is None or str(json_file) != "-":
-            print_results(results)
-    finally:  # also when nobody reads what is printed
-        _write_files(results, json_file, report_file)
-    if results.problem:
-        click.echo(f"Error: {results.problem}{results.doubt}", err=True)
-    if results.verification is not None and not results.verification.holds:
-        click.echo(results.verification.text(), err=True)
-    if unclean:
-        click.echo(f"Error: {unclean}", err=True)
-    return _exit_code(results) or (exit_codes.ERROR if unclean else exit_codes.OK)
 
 
 def _check_sense(
@@ -239,24 +236,27 @@ def _is_given(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
-def _measure(spec: "Spec", servers: str | None, nodes: int) -> tuple["Results", str]:
-    """What came of it, and what the cluster that was started for it did not do cleanly; "" if nothing."""
-    results = None
+def _measure(spec: "Spec", servers: str | None, nodes: int, tell: "Tell", interrupts: Interrupts) -> int:
+    """On a cluster that is there or is started for this; the exit code."""
+    code = None
     try:
-        with _cluster(servers, nodes) as (bootstrap_servers, processes):
-            results = _measure_at(bootstrap_servers, processes, spec)
+        with _cluster(servers, nodes, interrupts) as (bootstrap_servers, processes):
+            code = _measure_at(bootstrap_servers, processes, spec, tell, interrupts)
     except TailraceError as error:
-        if results is None:
+        if code is None:
             raise
-        return results, str(error)
-    return results, ""
+        say(f"Error: {error}")  # it did not stop cleanly
+        return code or exit_codes.ERROR
+    return code
 
 
-def _measure_at(servers: str, processes: dict[str, int | None], spec: "Spec") -> "Results":
+def _measure_at(
+    servers: str, processes: dict[str, int | None], spec: "Spec", tell: "Tell", interrupts: Interrupts
+) -> int:
     """`processes` are those of the cluster, if it was started for this."""
     import msgspec
 
-    from tailrace.bench.runner import Runner, prepare
+    from tailrace.bench.runner import Runner, named, prepare
     from tailrace.bench.servers import find_nodes
 
     results, own = None, bool(processes)
@@ -265,42 +265,63 @@ def _measure_at(servers: str, processes: dict[str, int | None], spec: "Spec") ->
         spec = msgspec.structs.replace(
             spec, bootstrap_servers=servers, nodes=len(nodes), flush=FLUSH if own else None
         )
-        spec = prepare(admin, spec)
+        spec = named(spec)
         try:
-            with reporting() as report:
-                results = Runner(spec, admin, processes or nodes, report, own=own).run()
-            return results
+            spec = prepare(admin, spec)
+            try:
+                with reporting() as report:
+                    runner = Runner(spec, admin, processes or nodes, report, own=own, begin=interrupts.hold)
+                    results = runner.run()
+                return tell(results)
+            finally:
+                interrupts.release()
         finally:
             if not (spec.existing or own):  # else the cluster goes, too
-                _delete(admin, spec.topic, results)
+                _delete(admin, spec.topic, results, hurry=interrupts.raised)
 
 
-def _delete(admin: "Admin", topic: str, results: "Results | None") -> None:
-    """What was measured is not lost for that, nor is a topic that somebody has to look into."""
+def _delete(admin: "Admin", topic: str, results: "Results | None", *, hurry: bool) -> None:
+    """A topic that somebody has to look into is not lost."""
     verdict = None if results is None else results.verification
     if verdict is not None and not verdict.holds:
         how = f"tailrace topic delete {topic}"
-        click.echo(f"topic {topic} stays, to be looked into; delete it: {how}", err=True)
+        say(f"topic {topic} stays, to be looked into; delete it: {how}")
         return
-    whole = results is not None and not (results.interrupted or results.problem)
+    whole = results is not None and not (results.interrupted or results.problem or hurry)
     try:
         admin.delete_topic(topic, timeout_ms=None if whole else DELETE_MS)
+    except KeyboardInterrupt:
+        say(f"topic {topic} was perhaps not deleted: interrupted")
+        raise
+    except UnknownTopicError as error:
+        if results is not None:  # else it was not made yet
+            say(f"topic {topic} was not deleted: {error}")
     except TailraceError as error:
-        click.echo(f"topic {topic} was not deleted: {error}", err=True)
+        say(f"topic {topic} was not deleted: {error}")
 
 
 @contextmanager
-def _cluster(servers: str | None, nodes: int) -> Iterator[tuple[str, dict[str, int | None]]]:
+def _cluster(
+    servers: str | None, nodes: int, interrupts: Interrupts
+) -> Iterator[tuple[str, dict[str, int | None]]]:
     """Where the cluster is, and its processes if they are ours."""
     if servers is not None:
         yield servers, {}
         return
     from tailrace.testing import Cluster
 
-    with Cluster(nodes, flush=FLUSH) as cluster:
-        processes: dict[str, int | None] = {"coordinator": cluster.coordinator_pid}
-        processes |= {f"node {number}": cluster.pid(number) for number in cluster.node_ids}
-        yield cluster.bootstrap_servers, processes
+    interrupts.hold()
+    try:
+        with Cluster(nodes, flush=FLUSH) as cluster:
+            try:
+                interrupts.release()
+                processes: dict[str, int | None] = {"coordinator": cluster.coordinator_pid}
+                processes |= {f"node {number}": cluster.pid(number) for number in cluster.node_ids}
+                yield cluster.bootstrap_servers, processes
+            finally:
+                interrupts.hold()
+    finally:
+        interrupts.release()
 
 
 def _in_options(message: str) -> str:
@@ -313,40 +334,3 @@ def _in_options(message: str) -> str:
     first, _, rest = message.partition(" ")
     known = ("producers", "consumers", "partitions", "records", "rate", "keys")
     return f"--{first} {rest}" if first in known else message
-
-
-def _check_files(json_file: Path | None, report_file: Path | None) -> None:
-    """A long test is not to end with a path that cannot be written."""
-    if report_file is not None and str(report_file) == "-":
-        raise click.UsageError("--report is a page to open in a browser: name a file for it")
-    for file in (json_file, report_file):
-        if file is not None and str(file) != "-" and not file.absolute().parent.is_dir():
-            raise click.UsageError(f"{file}: there is no folder {file.absolute().parent}")
-
-
-def _write_files(results: "Results", json_file: Path | None, report_file: Path | None) -> None:
-    from tailrace.bench.document import json_of
-    from tailrace.bench.report import html_of
-
-    if json_file is not None and str(json_file) == "-":
-        click.echo(json_of(results))
-    elif json_file is not None:
-        _write(json_file, json_of(results) + "\n")
-    if report_file is not None:
-        _write(report_file, html_of(results))
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text)
-    except OSError as error:
-        raise click.FileError(str(file), (error.strerror or str(error)).lower()) from None
-
-
-def _exit_code(results: "Results") -> int:
-    if results.interrupted:
-        return exit_codes.INTERRUPTED
-    failed = any(client.failed for client in results.clients)
-    verdict = results.verification
-    holds = verdict is None or verdict.holds
-    return exit_codes.OK if holds and not failed and not results.problem else exit_codes.ERROR

@@ -56,8 +56,6 @@ def progress_line(progress: "Progress") -> str:
 
 def print_results(results: "Results") -> None:
     """The line to compare, what its latencies are, a row for each process, the verification."""
-    if results.interrupted:
-        say(f"interrupted: these are the figures up to then{results.doubt}")
     click.echo(results.line())
     if results.explanation:
         click.echo(results.explanation)

@@ -16,10 +16,6 @@ from typing import Any
 import pytest
 
 from tailrace import Admin, Consumer, Producer, TopicPartition
-from tailrace.bench.results import Results, results_of
-from tailrace.bench.spec import Spec
-from tailrace.bench.verify import Verdict
-from tailrace.cli import bench
 from tailrace.cli.main import run
 from tailrace.testing import Cluster
 
@@ -393,6 +389,25 @@ def test_progress_that_cannot_be_shown_ends_nothing(cluster: Cluster, tmp_path: 
     assert json.loads((tmp_path / "figures.json").read_text())["acked"] == 100
 
 
+def test_a_terminal_that_is_closed_ends_it_with_its_figures(
+    cluster: Cluster, screen: Screen, tmp_path: Path
+) -> None:
+    """As that of a connection that broke: nothing can be said there, and a signal comes."""
+    options = ("--rate", "100", "--duration", "100s", "--json", str(tmp_path / "figures.json"))
+    command = [*COMMAND, "bench", "produce", *options, "-b", cluster.bootstrap_servers]
+    with subprocess.Popen(command, stdout=screen.stderr, stderr=screen.stderr) as running:
+        try:
+            while "measuring" not in screen.shown:
+                assert screen.watch(), screen.shown
+            screen.close()
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(PATIENCE_S) == 130
+        finally:
+            running.kill()
+    assert json.loads((tmp_path / "figures.json").read_text())["interrupted"]
+    assert topics(cluster) == []
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_nothing(start: Callable[..., Bench], all_gone: AllGone, tmp_path: Path) -> None:
     """With a cluster of its own."""
@@ -708,25 +723,3 @@ def test_a_rate_that_is_too_high_is_told_of(cluster: Cluster, capsys: pytest.Cap
         r"\ndue, and not sent: [\d,]+ records, in no latency; 1,000,000,000,000 a second were too many\n",
         capsys.readouterr().out,
     )
-
-
-def test_a_failed_verification_is_loud(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever else is printed, and wherever to."""
-    verdict = Verdict(
-        acked=10, read=8, lost=2, doubled=0, reordered=0, unasked=0, unacked=0, foreign=0,
-        examples=["record 3 of producer 0: acknowledged, and never read"],
-    )  # fmt: skip
-
-    def measured(spec: Spec, *_: object) -> tuple[Results, str]:
-        return results_of(spec, [], 0, [], interrupted=False, verification=verdict), ""
-
-    monkeypatch.setattr(bench, "_measure", measured)
-    arguments = ["bench", "produce", "-b", "127.0.0.1:1", "--verify"]
-    for more in ([], ["--json", "-"]):
-        assert run([*arguments, *more]) == 1
-        said = capsys.readouterr()
-        assert "VERIFICATION FAILED: of 10 acknowledged records 2 lost" in said.err
-        assert "record 3 of producer 0" in said.err
-    assert json.loads(said.out)["verification"]["lost"] == 2
