@@ -10,13 +10,16 @@ import msgspec
 
 from tailrace.client.admin import Admin
 from tailrace.protocol.errors import (
+    DeliveryFailedError,
     InvalidArgumentError,
     LeaderNotAvailableError,
     TailraceError,
     TimedOutError,
+    WorkerFailedError,
 )
 from tailrace.protocol.limits import GIB
 from tailrace.protocol.record import TopicPartition
+from tailrace.protocol.text import plural
 
 from .crew import Client, Crew
 from .histogram import Histogram
@@ -130,8 +133,9 @@ class Runner:
 
         After a first signal what is to be verified is still read, and verified; a second one ends that, too.
 
-        Raises, before anything was measured, WorkerFailedError when a client dies, KeyboardInterrupt when it
-        was told to end, InvalidArgumentError if there is nothing to read, and like `Admin.list_offsets`.
+        Raises, before anything was measured, WorkerFailedError when a client or a node of its own dies,
+        DeliveryFailedError when what is to be read could not be written, KeyboardInterrupt when it was told
+        to end, InvalidArgumentError if there is nothing to read, and like `Admin.list_offsets`.
         """
         phases = {"produce": self._produce, "consume": self._consume}
         with self._crew:
@@ -143,6 +147,8 @@ class Runner:
                     self._verify()
             except KeyboardInterrupt:
                 if not self._start_ns:
+                    if self._problem and not self._crew.interrupted:
+                        raise WorkerFailedError(self._problem) from None
                     raise
             except TailraceError as error:
                 if not self._start_ns:
@@ -197,6 +203,7 @@ class Runner:
         self._crew.wait(producers)
         if self._crew.stopping:
             raise KeyboardInterrupt
+        _check_filled(producers)
         return starts, self._settled_ends()
 
     def _both(self) -> None:
@@ -365,6 +372,17 @@ class Runner:
             if client.latencies:
                 histogram.add(client.latencies[-1].packed)
         return histogram.at((99.0,))[0] if histogram.count else None
+
+
+def _check_filled(producers: list[Client]) -> None:
+    told = [client.done for client in producers if client.done is not None]
+    failed, sent = sum(done.failed for done in told), sum(done.sent for done in told)
+    if failed:
+        why = next((f": {done.error}" for done in told if done.error), "")
+        raise DeliveryFailedError(
+            f"nothing was measured: of {plural(sent, 'record')} to be read {failed:,} were not acknowledged"
+            f"{why}"
+        )
 
 
 def _heard(client: Client) -> Heard:
