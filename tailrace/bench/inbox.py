@@ -13,7 +13,7 @@ import msgspec
 from .counts import LatencyCounts
 from .lines import EVERY_S, SLOW_EVERY_S, Line, Sample, Start, Until, decode_command, encode
 from .spec import Task
-from .usage import usage_of
+from .usage import own_usage
 
 _PRECISE_BELOW_S: Final = 0.05
 """Shorter waits are not interrupted by `Stop`, and wake more precisely."""
@@ -101,7 +101,7 @@ class Voice:
         if last or now_ns >= self._slow_at_ns:
             self._slow_at_ns = now_ns + round(SLOW_EVERY_S * 1e9)
             latencies = self.latencies.take()
-            usage = usage_of(os.getpid())
+            usage = own_usage()
             self._rss_anon = None if usage is None else usage.rss_anon
         cpu_s = round(_cpu_s() - self._cpu_before_s, 3)
         self.say(

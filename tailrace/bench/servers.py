@@ -6,7 +6,7 @@ import msgspec
 
 from tailrace.client.admin import Admin
 
-from .usage import listening_at, usage_of
+from .usage import Usage, listening_at, usage_of
 
 
 class ServerUsage(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +27,7 @@ class Servers:
     def __init__(self, pids: Mapping[str, int | None]) -> None:
         self._pids = pids
         self._cpu_s: dict[str, float] = {}
+        """At the beginning, of those that were found."""
         self._rss: dict[str, int] = {}
         self._used: list[ServerUsage] | None = None
         self.gone: list[str] = []
@@ -37,18 +38,19 @@ class Servers:
         for name, pid in self._pids.items():
             usage = None if pid is None else usage_of(pid)
             if usage is not None:
-                self._cpu_s[name], self._rss[name] = usage
+                self._cpu_s[name] = usage.cpu_s
+                self._note(name, usage)
 
     def look(self) -> None:
         """Note how much memory they take now."""
         gone = []
-        for name in self._rss:
+        for name in self._cpu_s:
             pid = self._pids[name]
             usage = None if pid is None else usage_of(pid)
             if usage is None:
                 gone.append(name)
             else:
-                self._rss[name] = max(self._rss[name], usage.rss_anon)
+                self._note(name, usage)
         self.gone = gone
 
     def end(self) -> None:
@@ -63,6 +65,10 @@ class Servers:
         self.end()
         assert self._used is not None
         return self._used
+
+    def _note(self, name: str, usage: Usage) -> None:
+        if usage.rss_anon is not None:
+            self._rss[name] = max(self._rss.get(name, 0), usage.rss_anon)
 
     def _usage(self, name: str, pid: int | None) -> ServerUsage:
         now = None if pid is None else usage_of(pid)

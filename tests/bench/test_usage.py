@@ -3,13 +3,15 @@
 import os
 import socket
 import time
+from collections.abc import Callable
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, PAGESIZE, mmap
+from pathlib import Path
 
 import pytest
 
-from tailrace.bench import servers
+from tailrace.bench import servers, usage
 from tailrace.bench.servers import Servers
-from tailrace.bench.usage import Usage, listening_at, usage_of
+from tailrace.bench.usage import Usage, listening_at, own_usage, usage_of
 
 LARGE = 64 << 20
 """Bytes, as nothing else takes at once here."""
@@ -24,6 +26,7 @@ def test_of_a_process() -> None:
     after = usage_of(os.getpid())
     assert after is not None
     assert after.cpu_s >= before.cpu_s + 0.03  # in steps of 10 ms
+    assert after.rss_anon is not None
     assert 1 << 20 < after.rss_anon < 1 << 34
     assert usage_of(2**22 + 1) is None
 
@@ -38,7 +41,9 @@ def test_memory_is_what_belongs_to_the_process_alone(anonymous: bool) -> None:
             memory[page] = 1
         after = usage_of(os.getpid())
     assert before is not None
+    assert before.rss_anon is not None
     assert after is not None
+    assert after.rss_anon is not None
     assert (after.rss_anon - before.rss_anon > LARGE / 2) is anonymous
 
 
@@ -54,6 +59,64 @@ def test_listeners() -> None:
             assert listening_at(f"tcp://{shown}:{port}") == os.getpid()
             assert listening_at(f"tcp://192.0.2.1:{port}") is None
         assert listening_at(f"tcp://{shown}:{port}") is None
+
+
+def test_who_listens_elsewhere_at_the_same_port_is_another() -> None:
+    with socket.create_server(("127.0.0.2", 0)) as other:
+        port = other.getsockname()[1]
+        assert listening_at(f"tcp://127.0.0.1:{port}") is None
+        with socket.create_server(("127.0.0.1", port)):
+            assert listening_at(f"tcp://127.0.0.1:{port}") == os.getpid()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
+def test_who_listens_at_all_addresses(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        server = socket.create_server((address, 0), family=family, dualstack_ipv6=":" in address)
+    except OSError:  # a machine without IPv6
+        return
+    with server:
+        for host in ("127.0.0.1", "localhost", socket.gethostname()):
+            assert listening_at(f"tcp://{host}:{server.getsockname()[1]}") == os.getpid()
+
+
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`proc(pid, status)`: a /proc in which this process has that number."""
+    monkeypatch.setattr(usage, "_PROC", tmp_path)
+
+    def make(pid: int, status: str) -> None:
+        folder = tmp_path / str(pid)
+        folder.mkdir()
+        (folder / "stat").write_text(
+            f"{pid} (python) S {' '.join(['0'] * 10)} 300 200 {' '.join(['0'] * 30)}"
+        )
+        (folder / "status").write_text(f"Name:\tpython\n{status}")
+        (tmp_path / "self").symlink_to(str(pid))
+
+    return make
+
+
+def test_numbers_of_another_namespace_are_other_processes(proc: Callable[..., None]) -> None:
+    """What this one uses is known all the same."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    proc(os.getpid() + 1, "RssAnon:\t    64 kB\n")
+    assert own_usage() == Usage(500 / ticks, 64 * 1024)
+    assert usage_of(os.getpid() + 1) is None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert listening_at(f"tcp://127.0.0.1:{server.getsockname()[1]}") is None
+
+
+def test_memory_that_is_not_told_is_not_known(proc: Callable[..., None]) -> None:
+    proc(os.getpid(), "")
+    found = usage_of(os.getpid())
+    assert found is not None
+    assert found.rss_anon is None
+    watched = Servers({"node 1": os.getpid()})
+    watched.begin()
+    assert [(used.cpu_s, used.rss_anon_max) for used in watched.used] == [(0.0, None)]
+    assert watched.gone == []
 
 
 def test_what_servers_use_before_and_after_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
