@@ -1,6 +1,6 @@
 """What a load test has found out. Pure: from samples to figures."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
@@ -84,6 +84,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     """Why it ended before it was done, if not for the user; the figures are those up to then."""
     seconds: float
     sent: int
+    """Of a producer that did not come to its end, those that it told to be acknowledged."""
     unsent: int
     """Records that were due in the time, and that no producer came to send: they are in no latency."""
     acked: int
@@ -191,7 +192,7 @@ def results_of(
     records = sum(map(_records, counted))
     seconds = max((_seconds(spec, each, start_ns) for each in counted), default=FIGURES_S_MIN)
     ack, end_to_end = _timing(producers), _timing(consumers)
-    sent = sum(each.done.sent for each in producers if each.done is not None)
+    sent = sum(_records(each) if each.done is None else each.done.sent for each in producers)
     return Results(
         spec=spec,
         interrupted=interrupted,
@@ -207,7 +208,7 @@ def results_of(
         end_to_end=end_to_end,
         clients=[_figures(spec, each, start_ns) for each in heard],
         servers=servers,
-        timeline=_timeline(producers, consumers, start_ns, seconds),
+        timeline=_timeline(producers, consumers, start_ns, _end_s(heard, start_ns, seconds)),
         error=next((each.done.error for each in producers if each.done is not None and each.done.error), ""),
         verification=verification,
     )
@@ -247,6 +248,11 @@ def _last_s(heard: Heard, start_ns: int) -> float:
     return max(FIGURES_S_MIN, (last_ns - start_ns) / 1e9)
 
 
+def _end_s(heard: Sequence[Heard], start_ns: int, seconds: float) -> float:
+    """When the last record of any came, or later: acknowledgements may come after the last is read."""
+    return max(seconds, *(_last_s(each, start_ns) for each in heard), FIGURES_S_MIN)
+
+
 def _figures(spec: Spec, heard: Heard, start_ns: int) -> ClientFigures:
     records, seconds = _records(heard), _seconds(spec, heard, start_ns)
     timing = _timing([heard])
@@ -284,6 +290,8 @@ def _timeline(
     edges = list(accumulate([0.0] + [width_s] * int(seconds / width_s)))
     if seconds - edges[-1] > width_s / 10 or len(edges) == 1:
         edges.append(seconds)
+    else:  # a little that is left belongs to the last
+        edges[-1] = seconds
     sent, read = _counts(producers, start_ns, edges), _counts(consumers, start_ns, edges)
     timed = consumers if any(each.latencies for each in consumers) else producers
     latencies = _latencies_over_time(timed, start_ns, edges)
@@ -308,17 +316,15 @@ def _counts(heard: Sequence[Heard], start_ns: int, edges: Sequence[float]) -> li
     for each in heard:
         times = [0.0] + [max(0.0, (sample.at_ns - start_ns) / 1e9) for sample in each.samples]
         counts = [0] + [sample.records for sample in each.samples]
-        if each.done is not None:  # what came last came then, not when it was told
-            times[-1] = min(times[-1], max(times[-2] if len(times) > 1 else 0.0, _last_s(each, start_ns)))
+        if each.done is not None:  # what came last came then, not when it was told, or told again
+            last_s = _last_s(each, start_ns)
+            times = [min(time_s, last_s) for time_s in times]
         for place, edge in enumerate(edges):
-            after = bisect_left(times, edge)
-            if after == len(times):
-                totals[place] += counts[-1]
-            elif times[after] == edge or after == 0:
-                totals[place] += counts[after]
-            else:
+            after = bisect_right(times, edge)
+            totals[place] += counts[after - 1]
+            if after < len(times):
                 part = (edge - times[after - 1]) / (times[after] - times[after - 1])
-                totals[place] += counts[after - 1] + part * (counts[after] - counts[after - 1])
+                totals[place] += part * (counts[after] - counts[after - 1])
     return totals
 
 

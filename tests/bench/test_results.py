@@ -5,6 +5,7 @@ import platform
 import re
 from collections.abc import Callable
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tailrace.bench.results import Results, Stretch
 from tailrace.bench.spec import Spec
 from tailrace.cli.bench_output import print_results
 
-from .conftest import heard, packed
+from .conftest import START_NS, heard, packed
 
 Make = Callable[..., Results]
 
@@ -76,6 +77,39 @@ def test_over_time(make_results: Make) -> None:
     assert rates == [(0.5, 150), (1.0, 150), (1.5, 0), (2.0, 0), (2.5, 300), (3.0, 300)]
     p50s = [moment.p50_ms for moment in results.timeline]
     assert [p50 is None for p50 in p50s] == [True, False, True, True, True, False]
+
+
+def total(results: Results) -> tuple[int, int]:
+    """What was sent and read in all moments together."""
+    ends = [0.0, *(moment.at_s for moment in results.timeline)]
+    widths = [after - before for before, after in pairwise(ends)]
+    moments = list(zip(widths, results.timeline, strict=True))
+    return (
+        round(sum(width * moment.sent_per_s for width, moment in moments)),
+        round(sum(width * moment.read_per_s for width, moment in moments)),
+    )
+
+
+def test_over_time_nothing_is_missing_that_came_long_before_it_was_told(make_results: Make) -> None:
+    """A consumer that read all at once, and then told several times that nothing more came."""
+    for last_ms in (122, 980, 1_030):
+        done = Done(last_ns=START_NS + last_ms * 1_000_000)
+        client = heard("consumer", 0, [50_000, 50_000, 50_000], done=done)
+        assert total(make_results([client], mode="consume")) == (0, 50_000)
+
+
+def test_over_time_the_end_is_the_last_of_all(make_results: Make) -> None:
+    """Acknowledgements that come after the last record is read; and a little that is left over."""
+    done = Done(sent=700, last_ns=START_NS + 2_040_000_000)
+    producer = heard("producer", 0, [300, 600, 700], done=done)
+    results = make_results([producer, heard("consumer", 0, [700])], mode="e2e")
+    assert (results.seconds, results.timeline[-1].at_s, len(results.timeline)) == (1.0, 2.04, 4)
+    assert total(results) == (700, 700)
+
+
+def test_what_a_producer_that_was_killed_had_sent(make_results: Make) -> None:
+    results = make_results([heard("producer", 0, [10, 40], done=None), heard("producer", 1, [60])])
+    assert (results.sent, results.acked) == (100, 100)
 
 
 def test_a_long_test_has_few_moments(make_results: Make) -> None:
