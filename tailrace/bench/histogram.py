@@ -6,8 +6,10 @@ Python, so they are answered here from the array of counts.
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from fractions import Fraction
 from functools import cache
 from itertools import accumulate
+from math import ceil
 from operator import mul
 from typing import Any, Final
 
@@ -81,7 +83,7 @@ class Histogram:
         if not ends[-1]:
             return [0.0] * len(percentiles)
         values = _values_us()
-        wanted = (max(1, round(ends[-1] * percent / 100)) for percent in percentiles)
+        wanted = (max(1, ceil(ends[-1] * _exact(percent) / 100)) for percent in percentiles)
         return [values[bisect_left(ends, count)] / 1000 for count in wanted]
 
     def latencies(self) -> Latencies | None:
@@ -94,6 +96,12 @@ class Histogram:
         return Latencies(
             count=count, avg_ms=mean_us / 1000, max_ms=most, p50_ms=p50, p95_ms=p95, p99_ms=p99, p999_ms=p999
         )
+
+
+@cache
+def _exact(percent: float) -> Fraction:
+    """As it is written: 99.9% of 1,000 are 999, and no more."""
+    return Fraction(str(percent))
 
 
 @cache

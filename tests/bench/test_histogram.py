@@ -28,6 +28,15 @@ def test_figures_are_the_packages_own() -> None:
     assert latencies.max_ms == pytest.approx(theirs.get_max_value() / 1000, rel=2e-3)
 
 
+def test_so_many_percent_did_not_exceed_it() -> None:
+    """At least so many: 2 of 5 are less than half. And no more than needed, whatever 99.9% are in binary."""
+    assert Histogram(dict.fromkeys((10, 20, 30, 40, 50), 1)).at((50.0, 60.0, 61.0)) == [0.03, 0.03, 0.04]
+    for count in (1_000, 10_000, 1_000_000):
+        above = count // 1_000
+        assert Histogram({1: count - above, 2: above}).at((99.9,)) == [0.001]
+        assert Histogram({1: count - above - 1, 2: above + 1}).at((99.9,)) == [0.002]
+
+
 def test_it_travels() -> None:
     empty = Histogram()
     assert (empty.latencies(), empty.at((50.0,))) == (None, [0.0])
