@@ -21,7 +21,8 @@ class Step(NamedTuple):
 class Pacer:
     """Steps of at most `step` records: all at once, or `rate` a second from `start_ns` on (an open loop).
 
-    Ends after `records`, or after `duration_s`.
+    Ends after `records`, or `duration_s` after the start. Who takes turns with others has the first of a rate
+    `turn_ns` later, and the same end.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class Pacer:
         rate: float | None = None,
         records: int | None = None,
         duration_s: float | None = None,
+        turn_ns: int = 0,
     ) -> None:
-        self._start_ns = start_ns
+        self._first_ns = start_ns + turn_ns
         self._rate = rate
         self._step = step if rate is None else max(1, min(step, int(rate / steps_per_s)))
         self._records = records
@@ -48,7 +50,7 @@ class Pacer:
             count = min(count, self._records - self._next)
         due_ns = now_ns
         if self._rate is not None:
-            due_ns = self._start_ns + round(self._next * 1e9 / self._rate)
+            due_ns = self._first_ns + round(self._next * 1e9 / self._rate)
         if count <= 0 or self._is_over(due_ns, now_ns):
             return None
         first, self._next = self._next, self._next + count

@@ -135,12 +135,13 @@ class Producing:
         # Several producers take turns, as the records of one would.
         turn_ns = 0 if spec.rate is None else round(self._task.index * 1e9 / spec.rate)
         pacer = Pacer(
-            start_ns + turn_ns,
+            start_ns,
             step=self._step,
             steps_per_s=STEPS_PER_S if self._bulk else STEPS_PER_S_ONE_BY_ONE,
             rate=None if spec.rate is None else spec.rate / spec.producers,
             records=spec.share(self._task.index),
             duration_s=spec.duration_s,
+            turn_ns=turn_ns,
         )
         send = self._send_many if self._bulk else self._send_one_by_one
         while (step := pacer.step(now_ns := time.monotonic_ns())) is not None:

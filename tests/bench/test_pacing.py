@@ -42,6 +42,16 @@ def test_a_rate_for_a_time() -> None:
     assert count == 50
 
 
+def test_who_takes_turns_ends_with_the_others() -> None:
+    """Ten producers have one record a second together: in the first second there is one."""
+    dues = []
+    for index in range(10):
+        pacer = Pacer(S, step=1, rate=0.1, duration_s=1, turn_ns=index * S)
+        while (step := pacer.step(S)) is not None:
+            dues.append(step.due_ns)
+    assert dues == [S]
+
+
 def test_who_keeps_up_sends_all_that_is_due() -> None:
     """Whatever the shares: what is missing in the end was due and not sent."""
     for rate, duration_s, producers, step in (
@@ -50,8 +60,11 @@ def test_who_keeps_up_sends_all_that_is_due() -> None:
         (10.0, 0.05, 4, 1),
     ):
         sent = 0
-        for _ in range(producers):
-            pacer = Pacer(0, step=step, steps_per_s=100, rate=rate / producers, duration_s=duration_s)
+        for index in range(producers):
+            turn_ns = round(index * 1e9 / rate)
+            pacer = Pacer(
+                0, step=step, steps_per_s=100, rate=rate / producers, duration_s=duration_s, turn_ns=turn_ns
+            )
             while (due := pacer.step(0)) is not None:
                 sent += due.records
         assert sent >= int(rate * duration_s)
