@@ -5,7 +5,7 @@ from html import escape
 from typing import Final
 
 from tailrace.protocol.limits import MIB
-from tailrace.protocol.text import plural
+from tailrace.protocol.text import plural, were
 
 from .document import facts, settings
 from .page import page_of, short_number, table_of
@@ -49,7 +49,7 @@ def _remarks(results: Results) -> list[str]:
     failed = sum(client.failed for client in results.clients)
     if failed:
         remarks.append(
-            f'<p class="bad">{failed:,} records were not acknowledged. {escape(results.error)}</p>'
+            f'<p class="bad">{were(failed, "record")} not acknowledged. {escape(results.error)}</p>'
         )
     missing = filter(None, (results.shortfall, results.unread))
     remarks += [f'<p class="bad">{escape(each)}.</p>' for each in missing]

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tailrace.protocol.limits import MIB
-from tailrace.protocol.text import plural
+from tailrace.protocol.text import plural, were
 
 from .histogram import CURVE, Histogram, Latencies
 from .lines import Done, Sample
@@ -127,12 +127,18 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def unread(self) -> str:
-        """What consumers that read at once have missed, and what that may mean; empty if it is nothing."""
+        """What consumers that read at once have missed or read too much, and what that may mean; empty if it
+        is nothing. What failed may be stored all the same, and read."""
         at_once, whole = self.spec.mode in ("e2e", "latency"), not (self.interrupted or self.problem)
-        if not (at_once and whole and self.read < self.acked):
+        missing, failed = self.acked - self.read, sum(client.failed for client in self.clients)
+        if not (at_once and whole) or -failed <= missing <= 0:
             return ""
+        if missing < 0:
+            others = f"others write to {self.spec.topic}, and what is lost does not show"
+            why = "some are there twice" if self.spec.marked else others
+            return f"read beyond what was {self.answered}: {plural(-missing, 'record')}; {why}"
         why = "lost, which acks=0 allows" if self.spec.acks == "0" else "removed before (retention), or lost"
-        return f"{self.acked - self.read:,} records were not read: {why}"
+        return f"{were(missing, 'record')} not read: {why}"
 
     @property
     def warm_up(self) -> str:

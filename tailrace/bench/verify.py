@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from tailrace.protocol.text import plural
+from tailrace.protocol.text import plural, were
 
 from .records import NO_MARKS, Marks, marks_of
 
@@ -210,17 +210,18 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     def text(self) -> str:
         """For people."""
+        others = f"; {were(self.foreign, 'record')} read that this test did not write" if self.foreign else ""
         if self.holds:
             more = f" ({plural(self.unacked, 'more record')} without)" if self.unacked else ""
             return (
                 f"verified: each of {plural(self.acked, 'record')} with an acknowledgement{more} was read "
-                "once and in order"
+                f"once and in order{others}"
             )
         counts = (
             f"{self.lost:,} lost, {self.doubled:,} read more than once, {self.reordered:,} out of order, "
             f"{self.unasked:,} that nobody sent"
         )
-        head = f"VERIFICATION FAILED: of {plural(self.acked, 'acknowledged record')} {counts}"
+        head = f"VERIFICATION FAILED: of {plural(self.acked, 'acknowledged record')} {counts}{others}"
         rest = [f"and {plural(self.more, 'more range')} of records"] if self.more else []
         return "\n".join([head, *(f"  {each}" for each in [*self.examples, *rest])])
 

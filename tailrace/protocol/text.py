@@ -9,6 +9,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{ending}"
 
 
+def were(count: int, noun: str) -> str:
+    """`1 record was`, `2,000 records were`."""
+    return f"{plural(count, noun)} {'was' if count == 1 else 'were'}"
+
+
 def nodes_named(node_ids: Collection[object]) -> str:
     """`node 2`, `nodes 1, 3`."""
     return f"node{'' if len(node_ids) == 1 else 's'} {', '.join(map(str, node_ids))}"

@@ -15,10 +15,11 @@ from tailrace.bench.report import html_of
 from tailrace.bench.results import Results
 from tailrace.bench.verify import SequenceSet, judge
 
-from .conftest import heard
+from .conftest import START_NS, heard
 
 Make = Callable[..., Results]
 
+S = 1_000_000_000
 _EMPTY = ("meta", "line", "polyline", "circle", "br")
 
 
@@ -86,6 +87,21 @@ def test_what_was_not_read(make_results: Make, acks: str, why: str) -> None:
     check(page)
     assert f"995 records were not read: {why}" in page
     assert "not read" not in html_of(make_results(clients, mode="e2e", acks=acks, interrupted=True))
+    clients = [heard("producer", 0, [6], ms=5), heard("consumer", 0, [5], ms=8)]
+    assert f"1 record was not read: {why}" in html_of(make_results(clients, mode="e2e", acks=acks))
+
+
+def test_what_nobody_here_has_written(make_results: Make) -> None:
+    """Others may have; what failed may be stored all the same."""
+    failed = Done(sent=13, failed=3, last_ns=START_NS + S)
+    clients = [heard("producer", 0, [10], ms=5, done=failed), heard("consumer", 0, [14], ms=8)]
+    said = "read beyond what was acknowledged: 4 records; "
+    others = f"{said}others write to &lt;b&gt;t&lt;/b&gt;, and what is lost does not show.</p>"
+    assert others in html_of(make_results(clients, mode="e2e"))
+    assert f"{said}some are there twice.</p>" in html_of(make_results(clients, mode="latency"))
+    assert said not in html_of(make_results(clients, mode="produce"))
+    clients[1] = heard("consumer", 0, [13], ms=8)
+    assert "read beyond" not in html_of(make_results(clients, mode="e2e"))
 
 
 @pytest.mark.parametrize("counts", [[], [5], [5, 5]])

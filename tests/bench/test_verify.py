@@ -183,6 +183,7 @@ def test_records_of_others_are_told_apart() -> None:
     assert list(add(checker, 0, [b"other"]).sequences) == []
     verdict = judge([2], [acked((0, 2))], [checker.seen()])
     assert (verdict.holds, verdict.foreign) == (True, 5)
+    assert verdict.text().endswith("once and in order; 5 records were read that this test did not write")
 
 
 def test_two_producers_in_one_batch() -> None:
