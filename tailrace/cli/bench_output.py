@@ -1,11 +1,14 @@
 """What `tailrace bench` shows: a line that moves while it runs, tables at the end."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import click
+
+from tailrace.protocol.text import were
 
 from .output import print_table, say
 from .units import human_bytes
@@ -25,7 +28,7 @@ def reporting() -> "Iterator[Report]":
     """One line on stderr that is replaced on a terminal; one every few seconds elsewhere."""
     if sys.stderr.isatty():
         # The cursor stays at its start, where what a client has to say begins then.
-        yield lambda progress: say(f"\033[K{progress_line(progress)}\r", newline=False)
+        yield lambda progress: say(f"\033[K{_fitting(progress_line(progress))}\r", newline=False)
         say("\r\033[K", newline=False)
         return
     said: list[tuple[str, float]] = [("", 0.0)]
@@ -37,6 +40,15 @@ def reporting() -> "Iterator[Report]":
             say(progress_line(progress))
 
     yield tell
+
+
+def _fitting(line: str) -> str:
+    """As much of it as the terminal shows in one line; it may have another width by now."""
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        columns = 0
+    return line[: columns - 1] if columns else line
 
 
 def progress_line(progress: "Progress") -> str:
@@ -69,7 +81,7 @@ def print_results(results: "Results") -> None:
     failed = sum(client.failed for client in results.clients)
     if failed:
         why = f": {results.error}" if results.error else ""
-        click.echo(f"\n{failed:,} records were not acknowledged{why}")
+        click.echo(f"\n{were(failed, 'record')} not acknowledged{why}")
     if results.shortfall:
         click.echo(f"\n{results.shortfall}")
     if results.unread:
