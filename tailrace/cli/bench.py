@@ -17,6 +17,7 @@ from .bench_output import reporting
 from .bench_publishing import check_files, publish
 from .connect import admin_of
 from .interrupts import Interrupts
+from .open_files import raise_file_limit
 from .options import COUNT, MILLISECONDS, RATE, SECONDS, SIZE, timeout_option
 from .output import say
 from .topic_names import complete_topics
@@ -187,6 +188,7 @@ def _run(mode: "Mode", options: dict[str, Any]) -> int:
     )
     _check_sense(mode, topic, servers, nodes, options)
     require()
+    raise_file_limit()
     if options["compression"] == "none":
         options["compression"] = None
     try:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import select
 import sys
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,8 @@ def _discard(stream: TextIO) -> None:
 def os_error_text(error: OSError) -> str:
     """What the system said, without its number: `data/x: permission denied`."""
     reason = (error.strerror or str(error)).lower()
+    if error.errno == errno.EMFILE:
+        reason += f": no more than {resource.getrlimit(resource.RLIMIT_NOFILE)[0]} at a time (ulimit -n)"
     return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
 
 

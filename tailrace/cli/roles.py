@@ -2,7 +2,6 @@
 
 import logging
 import os
-import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +18,9 @@ from tailrace.protocol.errors import DataFolderError, StorageFaultError, Tailrac
 
 from . import exit_codes
 from .cluster_config import load_cluster
+from .open_files import raise_file_limit
 from .options import config_option, data_dir_option, json_option, port_option
 from .output import os_error_text, print_json
-
-OPEN_FILES_MAX: Final = 65_536
-"""Every connection takes a file descriptor; the usual 1,024 are few."""
 
 _log = logging.getLogger(__name__)
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -101,7 +98,7 @@ def _run(
 ) -> int:
     """Serve until a signal; a second one ends the process at once."""
     logging.basicConfig(level=os.environ.get("TAILRACE_LOG_LEVEL", "INFO").upper(), format=_LOG_FORMAT)
-    _raise_file_limit()
+    raise_file_limit()
 
     def on_ready(listener: Listener) -> None:
         if as_json:
@@ -158,10 +155,3 @@ def _stop_on_signals(process: Process) -> None:
 
     for number in numbers:
         signal.signal(number, stop)
-
-
-def _raise_file_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import select
 import signal
 import subprocess
@@ -26,6 +27,10 @@ from .conftest import COMMAND
 
 Run = Callable[..., Any]
 AllGone = Callable[[list[int]], None]
+
+
+LOW = 256
+"""Files that a process may have open: enough for this one, less than any machine allows."""
 
 
 class Bench:
@@ -298,6 +303,17 @@ def test_e2e_measures_until_a_consumer_has_it(
     assert {client["name"]: client["latency"]["count"] for client in found["clients"]} == {
         "producer 0": 1_000, "consumer 0": 1_000,
     }  # fmt: skip
+
+
+def test_a_low_limit_of_files_is_raised(figures: Callable[..., dict[str, Any]]) -> None:
+    """Each client takes several: it goes as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (LOW, hard))
+        figures("produce", "--records", 10)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > LOW
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_producers_begin_in_partitions_of_their_own(figures: Callable[..., dict[str, Any]]) -> None:

@@ -1,6 +1,8 @@
 """The command itself: help, exit codes, errors in one line, and what it imports."""
 
+import errno
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import click
 import pytest
 
 from tailrace.cli.main import COMMANDS, cli
+from tailrace.cli.output import os_error_text
 
 LOCAL = Path(__file__).resolve().parents[2] / "configs" / "local.yaml"
 COMMAND = (sys.executable, "-P", "-m", "tailrace")
@@ -128,6 +131,12 @@ def test_an_error_that_nobody_takes_is_the_same_error() -> None:
     command = [*COMMAND, "topic", "list", "-b", "127.0.0.1:1", "--timeout", "0.2"]
     with Path("/dev/full").open("w") as full:
         assert subprocess.run(command, stdout=full, stderr=full, check=False).returncode == 1
+
+
+def test_the_limit_of_files_is_named() -> None:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    text = os_error_text(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+    assert text == f"too many open files: no more than {limit} at a time (ulimit -n)"
 
 
 def test_a_broken_pipe_is_quiet() -> None:
