@@ -11,6 +11,7 @@ from tailrace.client.engine import Engine
 from tailrace.consumer.consumer import Consumer
 from tailrace.protocol.record import Record, TopicPartition
 
+from .contents import Contents
 from .inbox import Inbox, Voice
 from .lines import Done, Ready
 from .spec import Task
@@ -35,18 +36,19 @@ class _Piece(NamedTuple):
     """Records of one partition that were handed over together; where only their number is of use, `values`
     are anything.
 
-    `sent_ms` is the timestamp that the producer gave to the first.
+    `sent_ms` is the timestamp that the producer gave to the first; `keys` are there where they are verified.
     """
 
     partition: int
     offsets: Sequence[int]
     sent_ms: int
     values: Sequence[Any]
+    keys: Sequence[Any] = ()
 
     def before(self, end: int) -> "_Piece":
         """Without what lies behind there."""
         count = bisect_left(self.offsets, end)
-        return self._replace(offsets=self.offsets[:count], values=self.values[:count])
+        return self._replace(offsets=self.offsets[:count], values=self.values[:count], keys=self.keys[:count])
 
 
 class Consuming:
@@ -58,7 +60,8 @@ class Consuming:
         self._task = task
         self._inbox = inbox
         self._voice = voice
-        self._checker = Checker(spec.run, spec.record_bytes) if spec.marked else None
+        contents = Contents(spec.record_bytes, spec.step_records, spec.keys) if spec.verify else None
+        self._checker = Checker(spec.run, spec.record_bytes, contents) if spec.marked else None
         self._places = {number: TopicPartition(spec.topic, number) for number in task.starts}
         self._next = dict(task.starts)
         self._records = 0
@@ -119,7 +122,7 @@ class Consuming:
         if self._spec.only_reads:
             self._voice.value_bytes += _size_of(piece.values)
         if self._checker is not None:
-            marks = self._checker.add(piece.partition, piece.values, piece.offsets)
+            marks = self._checker.add(piece.partition, piece.values, piece.offsets, piece.keys)
             count = len(marks.runs)
             if self._task.measure:
                 for stamp, times in Counter(marks.stamps).items():
@@ -134,13 +137,15 @@ class Consuming:
     def _pieces(self, consumer: Consumer) -> Iterator[_Piece]:
         if not self._spec.poll:
             for batch in consumer.batches(timeout_ms=IDLE_MS):
-                yield _Piece(batch.partition, batch.offsets, batch.timestamps[0], batch.values)
+                keys = batch.keys if self._spec.verify else ()
+                yield _Piece(batch.partition, batch.offsets, batch.timestamps[0], batch.values, keys)
             return
         needed = self._checker is not None or self._spec.only_reads
         while found := consumer.poll(timeout_ms=IDLE_MS):
             for place, records in found.items():
                 values: Sequence[Any] = [record.value for record in records] if needed else records
-                yield _Piece(place.partition, _offsets_of(records), records[0].timestamp, values)
+                keys = [record.key for record in records] if self._spec.verify else ()
+                yield _Piece(place.partition, _offsets_of(records), records[0].timestamp, values, keys)
 
     def _look_at_positions(self, consumer: Consumer) -> None:
         """There may be gaps in front of the ends, which no record tells of."""

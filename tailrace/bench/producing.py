@@ -20,8 +20,6 @@ from .records import Values, keys_of
 from .spec import Task
 from .verify import SequenceSet
 
-ONE_BY_ONE_RECORDS: Final = 64
-"""Calls of `send` between two looks at the clock and at the answers."""
 STOP_WITHIN_S: Final = 5.0
 """When it is to stop, answers are waited for so long."""
 
@@ -65,10 +63,8 @@ class Producing:
         self._task = task
         self._inbox = inbox
         self._voice = voice
-        self._step = 1 if spec.mode == "latency" else ONE_BY_ONE_RECORDS
+        self._step = spec.step_records
         self._bulk = not spec.one_by_one and spec.mode != "latency"
-        if self._bulk:
-            self._step = spec.chunk_records
         self._values = Values(
             record_bytes=spec.record_bytes,
             count=self._step,

@@ -4,6 +4,9 @@
 
 `stamp` is when the record was to be sent, in nanoseconds of CLOCK_MONOTONIC, which all processes of a
 machine share. Sequences count each producer's records from 0. Values without marks are filler.
+
+There are some fillers, which take turns: number (sequence + producer) % count is that of a record. So what a
+marked value holds follows from its marks.
 """
 
 import struct
@@ -40,16 +43,17 @@ class Values:
         self._run = run
         self._producer = producer
         self._marked = marked
-        self._fillers = _fillers(record_bytes - HEADER_BYTES if marked else record_bytes, count, producer)
+        self._fillers = fillers_of(record_bytes - HEADER_BYTES if marked else record_bytes, count)
+        self._twice = 2 * self._fillers
 
     def next(self, count: int, first: int, stamp: int) -> Sequence[bytes]:
         """`count` values, at most as many as were made, whose sequences begin at `first`."""
-        fillers = self._fillers if count == len(self._fillers) else self._fillers[:count]
         if not self._marked:
-            return fillers
+            return self._fillers if count == len(self._fillers) else self._fillers[:count]
+        start = (first + self._producer) % len(self._fillers)
         sequences = range(first, first + count)
         heads = map(_HEADER.pack, repeat(stamp), repeat(self._run), repeat(self._producer), sequences)
-        return list(map(add, heads, fillers))
+        return list(map(add, heads, self._twice[start : start + count]))
 
 
 def marks_of(values: Sequence[bytes | None], record_bytes: int) -> Marks:
@@ -72,6 +76,7 @@ def keys_of(count: int, distinct: int) -> list[bytes] | None:
     return [b"key-%d" % (number % distinct) for number in range(count)]
 
 
-def _fillers(size: int, count: int, seed: int) -> list[bytes]:
-    text = Random(seed).randbytes(size * count).translate(_LETTERS)
+def fillers_of(size: int, count: int) -> list[bytes]:
+    """So many, always the same ones."""
+    text = Random(0).randbytes(size * count).translate(_LETTERS)
     return [text[start : start + size] for start in range(0, size * count, size)] if size else [b""] * count

@@ -30,6 +30,8 @@ LATENCY_RATE_DEFAULT: Final = 1_000.0
 CHUNK_BYTES: Final = MIB
 """About so much goes into one call of `send_many`, and no more than CHUNK_RECORDS."""
 CHUNK_RECORDS: Final = 8_192
+ONE_BY_ONE_RECORDS: Final = 64
+"""Calls of `send` between two looks at the clock and at the answers."""
 KEYS_MAX: Final = 1_000_000
 """All are made before the start."""
 BATCH_SIZE_MAX: Final = BATCH_BYTES_MAX - MIB
@@ -100,6 +102,13 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     def chunk_records(self) -> int:
         """Records of one call of `send_many`."""
         return max(1, min(CHUNK_RECORDS, CHUNK_BYTES // self.record_bytes))
+
+    @property
+    def step_records(self) -> int:
+        """Records that a producer sends between two looks at the clock at most; so many values are made."""
+        if self.mode == "latency":
+            return 1
+        return ONE_BY_ONE_RECORDS if self.one_by_one else self.chunk_records
 
     @property
     def producer_options(self) -> dict[str, object]:

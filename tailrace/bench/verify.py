@@ -1,4 +1,4 @@
-"""Was every acknowledged record read once, and in order? Pure bookkeeping.
+"""Was every acknowledged record read once, in order, and as it was sent? Pure bookkeeping.
 
 Each consumer checks the order of what it reads and marks it; the marks of all are compared at the end
 with what the producers had acknowledged. A record is known by its producer and its sequence there.
@@ -15,6 +15,7 @@ import msgspec
 
 from tailrace.protocol.text import plural, were
 
+from .contents import Contents
 from .records import NO_MARKS, Marks, marks_of
 
 EXAMPLES_MAX: Final = 10
@@ -75,6 +76,7 @@ class Seen(msgspec.Struct, kw_only=True):
     sequences: dict[int, str] = {}
     doubled: int = 0
     reordered: int = 0
+    altered: int = 0
     foreign: int = 0
     """Records that are none of this run's."""
     examples: list[str] = []
@@ -102,18 +104,26 @@ class _Range(msgspec.Struct):
 
 
 class Checker:
-    """One consumer's part. Records are given in the order in which they were read."""
+    """One consumer's part. Records are given in the order in which they were read, and with their keys where
+    what they hold is looked at, too."""
 
-    def __init__(self, run: int, record_bytes: int) -> None:
+    def __init__(self, run: int, record_bytes: int, contents: Contents | None = None) -> None:
         self._run = run
         self._record_bytes = record_bytes
+        self._contents = contents
         self._seen: dict[int, SequenceSet] = {}
         self._last: dict[tuple[int, int], int] = {}
         self._counts = Seen()
         self._ranges: list[_Range] = []
         """The first ones, and at the end the last."""
 
-    def add(self, partition: int, values: Sequence[bytes | None], offsets: Sequence[int]) -> Marks:
+    def add(
+        self,
+        partition: int,
+        values: Sequence[bytes | None],
+        offsets: Sequence[int],
+        keys: Sequence[bytes | None] = (),
+    ) -> Marks:
         """Take in records of one partition; the headers of those that are this run's."""
         marks = marks_of(values, self._record_bytes)
         if not self._all_ours(marks):
@@ -127,6 +137,11 @@ class Checker:
         else:
             for producer, sequence, offset in zip(marks.producers, marks.sequences, offsets, strict=True):
                 self._add(partition, producer, (sequence,), (offset,))
+        if self._contents is not None and marks.runs:
+            for place in self._contents.altered(marks, values, keys):
+                self._counts.altered += 1
+                producer, sequence = marks.producers[place], marks.sequences[place]
+                self._note(partition, producer, sequence, offsets[place], "not as it was sent")
         return marks
 
     def seen(self) -> Seen:
@@ -198,6 +213,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     reordered: int
     unasked: int
     unacked: int
+    altered: int
     foreign: int
     examples: list[str]
     more: int = 0
@@ -205,8 +221,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def holds(self) -> bool:
-        """Was every acknowledged record read once, and in order?"""
-        return not (self.lost or self.doubled or self.reordered or self.unasked)
+        """Was every acknowledged record read once, in order, and as it was sent?"""
+        return not (self.lost or self.doubled or self.reordered or self.unasked or self.altered)
 
     def text(self) -> str:
         """For people."""
@@ -219,7 +235,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
             )
         counts = (
             f"{self.lost:,} lost, {self.doubled:,} read more than once, {self.reordered:,} out of order, "
-            f"{self.unasked:,} that nobody sent"
+            f"{self.unasked:,} that nobody sent, {self.altered:,} not as they were sent"
         )
         head = f"VERIFICATION FAILED: of {plural(self.acked, 'acknowledged record')} {counts}{others}"
         rest = [f"and {plural(self.more, 'more range')} of records"] if self.more else []
@@ -261,6 +277,7 @@ def judge(sent: Sequence[int], acked: Sequence[SequenceSet], consumers: Sequence
         reordered=sum(each.reordered for each in consumers),
         unasked=unasked,
         unacked=unacked,
+        altered=sum(each.altered for each in consumers),
         foreign=sum(each.foreign for each in consumers),
         examples=examples,
         more=ranges - len(examples),

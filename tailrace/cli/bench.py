@@ -81,7 +81,8 @@ _COMMON: Final[tuple[Option, ...]] = (
         help="How nodes on this machine are reached: the fastest way, or over TCP like all others.",
     ),
     click.option(
-        "--verify", is_flag=True, help="Check that each acknowledged record is read once and in order."
+        "--verify", is_flag=True,
+        help="Check that each acknowledged record is read once, in order, and as it was sent.",
     ),
     click.option(
         "--topic", metavar="TOPIC", shell_complete=complete_topics,

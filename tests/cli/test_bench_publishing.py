@@ -29,7 +29,7 @@ from ..patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 VERDICT = Verdict(
-    acked=10, read=8, lost=2, doubled=0, reordered=0, unasked=0, unacked=0, foreign=0,
+    acked=10, read=8, lost=2, doubled=0, reordered=0, unasked=0, unacked=0, altered=0, foreign=0,
     examples=["record 3 of producer 0: acknowledged, and never read"],
 )  # fmt: skip
 
