@@ -18,7 +18,7 @@ from tailrace.protocol.errors import TimedOutError, WorkerFailedError
 
 from .histogram import Histogram
 from .lines import EVERY_S, Command, Done, Ear, Failed, Line, Ready, Sample, Start, Stop, encode
-from .results import Stretch
+from .results import Heard, Stretch
 from .spec import Task
 
 START_AFTER_S: Final = 0.05
@@ -59,6 +59,18 @@ class Client:
     def records(self) -> int:
         """Acknowledged or read, as last heard."""
         return self.samples[-1].records if self.samples else 0
+
+    @property
+    def heard(self) -> Heard:
+        """All that it has said."""
+        return Heard(
+            name=self.task.name,
+            role=self.task.role,
+            pid=self.pid,
+            samples=self.samples,
+            latencies=self.latencies,
+            done=self.done,
+        )
 
     def tell(self, command: Command) -> None:
         """Have it do something, if it still runs."""

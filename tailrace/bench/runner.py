@@ -24,7 +24,7 @@ from tailrace.protocol.text import plural
 from .crew import Client, Crew
 from .histogram import Histogram
 from .lines import Until
-from .results import Heard, Results, results_of
+from .results import Results, results_of
 from .servers import Servers
 from .spec import Spec, Task, check_shares
 from .verify import SequenceSet, Verdict, judge
@@ -156,7 +156,7 @@ class Runner:
                 self._end_with(error)
         return results_of(
             self._spec,
-            [_heard(client) for client in self._measured],
+            [client.heard for client in self._measured],
             self._start_ns,
             self._servers.used,
             interrupted=self._crew.interrupted,
@@ -259,6 +259,13 @@ class Runner:
             [SequenceSet.unpack(done.acked) for done in producers],
             [done.seen for done in told if done.seen is not None],
         )
+        if self._verdict.lost:
+            self._verdict = msgspec.structs.replace(self._verdict, deleted=self._deleted())
+
+    def _deleted(self) -> int:
+        """How many records are not there any more of those that were to be read."""
+        starts = {number: at for client in self._crew.clients for number, at in client.task.starts.items()}
+        return sum(max(0, at - starts[number]) for number, at in self._offsets(Admin.EARLIEST).items())
 
     # ----------------------------------------------------------------- clients
 
@@ -383,14 +390,3 @@ def _check_filled(producers: list[Client]) -> None:
             f"nothing was measured: of {plural(sent, 'record')} to be read {failed:,} were not acknowledged"
             f"{why}"
         )
-
-
-def _heard(client: Client) -> Heard:
-    return Heard(
-        name=client.task.name,
-        role=client.task.role,
-        pid=client.pid,
-        samples=client.samples,
-        latencies=client.latencies,
-        done=client.done,
-    )

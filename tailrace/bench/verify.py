@@ -218,6 +218,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     examples: list[str]
     more: int = 0
     """Ranges that are not among the examples."""
+    deleted: int = 0
+    """Records that retention has deleted since the beginning: of those that are lost, some may be."""
 
     @property
     def holds(self) -> bool:
@@ -239,6 +241,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         )
         head = f"VERIFICATION FAILED: of {plural(self.acked, 'acknowledged record')} {counts}{others}"
         rest = [f"and {plural(self.more, 'more range')} of records"] if self.more else []
+        if self.lost and self.deleted:
+            gone = f"retention has deleted {plural(self.deleted, 'record')} since the beginning"
+            rest.append(f"{gone}: what was not read may be among them, and not lost")
         return "\n".join([head, *(f"  {each}" for each in [*self.examples, *rest])])
 
 

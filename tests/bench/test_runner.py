@@ -10,8 +10,12 @@ from tailrace.bench import runner
 from tailrace.bench.lines import Done
 from tailrace.bench.runner import Runner
 from tailrace.bench.spec import Spec, Task
+from tailrace.bench.verify import Seen, SequenceSet
+from tailrace.client.admin import Admin
 from tailrace.protocol.errors import DeliveryFailedError, WorkerFailedError
 from tailrace.protocol.record import TopicPartition
+
+from .conftest import heard
 
 
 class Clients:
@@ -30,7 +34,17 @@ class Clients:
         return None
 
     def add(self, tasks: Iterable[Task], _timeout_s: float) -> list[Any]:
-        added = [SimpleNamespace(task=task, done=self._done, records=0, latencies=[]) for task in tasks]
+        added = [
+            SimpleNamespace(
+                task=task,
+                done=self._done,
+                records=0,
+                latencies=[],
+                heard=heard(task.role, task.index, []),
+                tell=lambda _: None,
+            )
+            for task in tasks
+        ]
         self.clients += added
         return added
 
@@ -56,6 +70,27 @@ def fill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runner]:
         return Runner(spec, admin, servers, lambda _: None, own=bool(servers))
 
     return make
+
+
+@pytest.mark.parametrize(("start", "said"), [(0, False), (4, True)])
+def test_what_retention_deletes_is_told_of(monkeypatch: pytest.MonkeyPatch, start: int, said: bool) -> None:
+    """Where it is not known what became of a record."""
+    acked = SequenceSet()
+    acked.add_range(0, 10)
+    done = Done(sent=10, acked=acked.pack(), seen=Seen())
+    monkeypatch.setattr(runner, "Crew", lambda tick: Clients(tick, done))
+    offsets = {Admin.EARLIEST: start, Admin.LATEST: 0}
+    admin: Any = SimpleNamespace(
+        list_offsets=lambda wanted, **_: {
+            place: SimpleNamespace(offset=offsets[which]) for place, which in wanted.items()
+        }
+    )
+    spec = Spec(mode="produce", topic="t", records=10, verify=True)
+    verdict = Runner(spec, admin, {}, lambda _: None).run().verification
+    assert verdict is not None
+    assert (verdict.holds, verdict.lost, verdict.deleted) == (False, 10, start)
+    gone = "retention has deleted 4 records since the beginning: what was not read may be among them"
+    assert (gone in verdict.text()) is said
 
 
 def test_what_is_to_be_read_was_not_all_written(fill: Callable[..., Runner]) -> None:

@@ -129,7 +129,7 @@ def test_e2e_with_a_topic_that_is_there(cluster: Cluster, figures: Callable[...,
         found = figures("e2e", *options)
         assert found["verification"] | {"examples": []} == {
             "acked": 500, "read": 500, "lost": 0, "doubled": 0, "reordered": 0, "unasked": 0, "unacked": 0,
-            "altered": 0, "foreign": 0, "examples": [], "more": 0,
+            "altered": 0, "foreign": 0, "examples": [], "more": 0, "deleted": 0,
         }  # fmt: skip
         assert [found["spec"][name] for name in ("topic", "partitions", "replication_factor")] == [
             "bench-kept", 2, 2
