@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tailrace import Admin, Consumer, Producer
+from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.node.storage.environment import Storage
 from tailrace.node.storage.log_plan import Append, Appended
 from tailrace.protocol.batch import parse_header
@@ -46,7 +46,10 @@ def produce(bootstrap_servers: str, rate: int, seconds: float) -> None:
 def consume(bootstrap_servers: str, count: int, ready: Any, result: Any) -> None:
     """Receive `count` records; their latencies in microseconds."""
     latencies: list[float] = []
-    with Consumer("latency", bootstrap_servers=bootstrap_servers) as consumer:
+    place = TopicPartition("latency", 0)
+    with Consumer(bootstrap_servers=bootstrap_servers) as consumer:
+        consumer.assign([place])
+        consumer.position(place)  # what is sent before it knows where the end is would never come
         ready.set()
         while len(latencies) < count:
             for records in consumer.poll(timeout_ms=1_000).values():

@@ -100,7 +100,11 @@ def medians(results: dict[str, Any], workload: str, phase: str, key: str) -> dic
 
 
 def ratios(results: dict[str, Any]) -> str:
-    """One line a workload: ours, the best of the others, and how many times better ours is."""
+    """One line a workload: ours, the best of the others, and how many times better ours is.
+
+    All figures of one phase are of the same two: those that are best in the first of them.
+    """
+    chosen: dict[tuple[str, str], tuple[str, str]] = {}
     lines = ["| workload | Tailrace | best of the others | | ratio |", "|---|---:|---:|---|---:|"]
     for workload, phase, key, title in MEASURES:
         found = medians(results, workload, phase, key)
@@ -109,7 +113,8 @@ def ratios(results: dict[str, Any]) -> str:
         if not ours or not others:
             continue
         best = min if key.endswith("_us") else max
-        our, peer = best(ours, key=lambda name: ours[name]), best(others, key=lambda name: others[name])
+        two = best(ours, key=lambda name: ours[name]), best(others, key=lambda name: others[name])
+        our, peer = chosen.setdefault((workload, phase), two)
         ratio = others[peer] / ours[our] if key.endswith("_us") else ours[our] / others[peer]
         lines.append(f"| {title} | {ours[our]:,.0f} | {others[peer]:,.0f} | {peer} | {ratio:.1f} |")
     return "\n".join(lines)
