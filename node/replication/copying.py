@@ -347,9 +347,7 @@ class Copier:
             return None
         if parts:
             copied.settling = True
-            _, own_end = self._end_of_epoch(log, result.diverging_epoch)
-            end = min(own_end, result.diverging_end, log.log_end_offset)
-            return CopyStep(copied.key, log, epoch, truncate_to=end)
+            return self._cut(copied, result)
         if batches:
             large = sum(map(len, batches)) >= LARGE_COPY_BYTES_MIN
             copied.ahead = _end_of(batches[-1]) if large else None
@@ -367,6 +365,15 @@ class Copier:
             high_watermark=result.high_watermark,
             log_start_offset=result.log_start_offset,
         )
+
+    def _cut(self, copied: _Copied, result: ReplicaFetchResult) -> CopyStep:
+        """To where the logs part, or down to nothing if that is below all that is left of the own one."""
+        log, epoch = copied.log, copied.source.leader_epoch
+        _, own_end = self._end_of_epoch(log, result.diverging_epoch)
+        end = min(own_end, result.diverging_end, log.log_end_offset)
+        if end < log.log_start_offset:
+            return CopyStep(copied.key, log, epoch, reset_to=result.log_start_offset)
+        return CopyStep(copied.key, log, epoch, truncate_to=end)
 
 
 def _end_of(batch: bytes) -> tuple[int, int] | None:

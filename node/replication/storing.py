@@ -82,16 +82,15 @@ class CopyWriter:
         if log.removed:
             raise NotLeaderError(f"{log.name} was removed")
         if step.reset_to is not None:
-            logger.warning(
-                "%s begins anew at offset %d: the leader has no older records", log.name, step.reset_to
-            )
             while self._storage.reset(log, step.reset_to):
                 pass
+            logger.warning(
+                "%s begins anew at offset %d, as its leader's log does: they had nothing in common",
+                log.name, step.reset_to,
+            )  # fmt: skip
         if step.truncate_to is not None:
-            logger.info(
-                "%s is cut to offset %d, where it parts from its leader's", log.name, step.truncate_to
-            )
-            self._storage.truncate(log, step.truncate_to)
+            end_offset = self._storage.truncate(log, step.truncate_to)
+            logger.info("%s is cut to offset %d, where it parts from its leader's", log.name, end_offset)
 
 
 def finish(

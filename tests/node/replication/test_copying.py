@@ -93,6 +93,15 @@ def test_where_the_logs_part(copier: Copier) -> None:
     assert step.truncate_to == 4
 
 
+def test_logs_that_part_below_what_is_left(copier: Copier) -> None:
+    one = log(10)
+    one.log_start_offset = 5
+    fetch = start(copier, one)
+    parted = result(diverging_epoch=2, diverging_end=4, log_start_offset=3)
+    (step,) = answer(copier, fetch.fetch_id, [parted], [], 0.0)
+    assert (step.truncate_to, step.reset_to) == (None, 3)
+
+
 def test_a_leader_that_has_no_older_records(copier: Copier) -> None:
     fetch = start(copier, log(10))
     error = ErrorInfo(ErrorCode.OFFSET_OUT_OF_RANGE, "too old")
