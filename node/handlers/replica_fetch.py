@@ -1,7 +1,8 @@
 """ReplicaFetch: a follower reads on, past the high watermark too, and so says what it has on disk.
 
 - each partition stands alone; one that is led in another epoch, or has no such replica, gets an error;
-- a follower whose log is not a part of the leader's is told where they part (KIP-595), and gets nothing else;
+- a follower whose log is not a part of the leader's is told where they part (KIP-595), or where the leader's
+  begins, and gets nothing else;
 - its offset counts as what it has on disk: the high watermark may move, replicas come into sync; it reads on
   from its fetch offset, below which it has, on disk or on the way there, what this leader brought;
 - with nothing to bring the fetch is parked until something is appended, or its wait is over;
@@ -129,7 +130,9 @@ def _look(
             return ReplicaFetchResult(
                 *log.key, OK, log.high_watermark, log.log_start_offset, 0, epoch, max(end, 0)
             )
-    if not log.log_start_offset <= offset <= end_offset:
+    # An empty log without epochs cannot show that it is a part of this one: it has to begin where this does.
+    unknown = entry.last_epoch < 0 and offset == entry.log_start_offset != log.log_start_offset
+    if unknown or not log.log_start_offset <= offset <= end_offset:
         raise OffsetOutOfRangeError(
             f"offset {offset} of {log.name}, which holds {log.log_start_offset} to {end_offset}"
         )

@@ -336,10 +336,7 @@ class Copier:
         if copied.steps and (parts or result.error.code != ErrorCode.NONE):
             copied.settling = True
             return None
-        if (
-            result.error.code == ErrorCode.OFFSET_OUT_OF_RANGE
-            and result.log_start_offset > log.log_end_offset
-        ):
+        if result.error.code == ErrorCode.OFFSET_OUT_OF_RANGE and _is_elsewhere(log, result.log_start_offset):
             copied.settling = True
             return CopyStep(copied.key, log, epoch, reset_to=result.log_start_offset)
         if result.error.code != ErrorCode.NONE:
@@ -374,6 +371,13 @@ class Copier:
         if end < log.log_start_offset:
             return CopyStep(copied.key, log, epoch, reset_to=result.log_start_offset)
         return CopyStep(copied.key, log, epoch, truncate_to=end)
+
+
+def _is_elsewhere(log: PartitionLog, leader_start: int) -> bool:
+    """Has the leader, whose log begins there (-1: unknown), nothing that could follow what this one has?"""
+    if log.log_start_offset == log.log_end_offset:
+        return leader_start not in (-1, log.log_end_offset)
+    return leader_start > log.log_end_offset
 
 
 def _end_of(batch: bytes) -> tuple[int, int] | None:

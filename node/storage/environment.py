@@ -182,9 +182,12 @@ class Storage:
         return epochs.end_of(known, epoch, log.log_end_offset)
 
     def last_epoch(self, log: PartitionLog) -> int:
-        """The leader epoch of the log's last batch, -1 if it has none. Any thread."""
-        known, end_offset = log.epochs, log.log_end_offset
-        return epochs.latest(epochs.before(known, end_offset)) if log.log_start_offset < end_offset else -1
+        """The leader epoch of the batch before the log's end, -1 if there never was one. Any thread.
+
+        Also of one that retention has deleted: what follows it must be of the same history.
+        """
+        known = log.epochs
+        return epochs.latest(epochs.before(known, log.log_end_offset))
 
     @property
     def controller_epoch(self) -> int:

@@ -18,8 +18,8 @@ class ReplicaFetchEntry(Struct, frozen=True, array_like=True):
     """One partition: the follower has everything below `offset` on disk, and reads on at `fetch_offset`.
 
     What lies between the two, it got in this leader epoch, and writes now; -1 for `fetch_offset` is `offset`.
-    `last_epoch` is that of the batch before `fetch_offset`, -1 for an empty log. `high_watermark` is the one
-    that the follower knows of, `log_start_offset` where its log starts.
+    `last_epoch` is that of the batch before `fetch_offset`, deleted or not, -1 if there never was one.
+    `high_watermark` is the one that the follower knows of, `log_start_offset` where its log starts.
     """
 
     topic_id: TopicId

@@ -14,7 +14,7 @@ from ..patience import wait_until
 from .conftest import House, Peer, Running, Topic
 
 HOUR_MS = 3_600_000
-DELETED_FROM = {"some": {"retention_bytes": 10_000}}
+DELETED_FROM = {"all": {"retention_ms": HOUR_MS}, "some": {"retention_bytes": 10_000}}
 
 
 class Cluster:
@@ -76,6 +76,7 @@ def test_it_has_what_the_leader_has(
     cluster.start(second)
     wait_until(lambda: cluster.partition().leader == second, "an unclean election")
     cluster.produce(topic, second, more, b"new")
+    caplog.clear()
     cluster.start(first)
     wait_until(lambda: cluster.partition().isr == (1, 2), "back in sync")
     wait_until(lambda: cluster.log(first) == cluster.log(second), "the same log")

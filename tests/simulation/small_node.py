@@ -61,7 +61,7 @@ def end_of_epoch(log: Log, epoch: int) -> tuple[int, int]:
 
 
 def last_epoch(log: Log) -> int:
-    return epochs.latest(epochs.before(log.epochs, log.log_end_offset)) if log.records else -1
+    return epochs.latest(epochs.before(log.epochs, log.log_end_offset))
 
 
 @dataclass

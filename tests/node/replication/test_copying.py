@@ -109,6 +109,24 @@ def test_a_leader_that_has_no_older_records(copier: Copier) -> None:
     assert step.reset_to == 50
 
 
+@pytest.mark.parametrize(("leader_start", "reset_to"), [(3, 3), (12, 12), (10, None), (-1, None)])
+def test_an_empty_log_begins_where_its_leaders_does(
+    copier: Copier, leader_start: int, reset_to: int | None
+) -> None:
+    one = log(10)
+    one.log_start_offset = 10
+    fetch = start(copier, one)
+    error = ErrorInfo(ErrorCode.OFFSET_OUT_OF_RANGE, "not here")
+    steps = answer(copier, fetch.fetch_id, [result(error=error, log_start_offset=leader_start)], [], 0.0)
+    assert [step.reset_to for step in steps] == ([] if reset_to is None else [reset_to])
+
+
+def test_a_log_that_has_something_waits_for_a_leader_that_is_behind(copier: Copier) -> None:
+    fetch = start(copier, log(10))
+    error = ErrorInfo(ErrorCode.OFFSET_OUT_OF_RANGE, "not yet")
+    assert answer(copier, fetch.fetch_id, [result(error=error, log_start_offset=3)], [], 0.0) == []
+
+
 def test_news_without_batches(copier: Copier) -> None:
     fetch = start(copier, log(10))
     assert answer(copier, fetch.fetch_id, [result(high_watermark=5)], [], 0.0) == []

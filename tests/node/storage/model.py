@@ -122,8 +122,8 @@ class ModelLog:
                 del self.producers[producer]
 
     def last_epoch(self) -> int:
-        """Of the last batch."""
-        return self.batches[-1].leader_epoch if self.batches else -1
+        """Of the last batch, also if it was deleted."""
+        return max((epoch for epoch, start in self.epochs if start < self.log_end_offset), default=-1)
 
     def retain(self, oldest: int | None, retention_bytes: int | None) -> None:
         """Drop from the head what is older, or what leaves at least `retention_bytes`."""

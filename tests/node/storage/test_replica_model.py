@@ -11,7 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tailrace.node.storage import Appended, PartitionLog, Replicated, Storage, schema
 from tailrace.protocol.batch import parse_header
-from tailrace.protocol.errors import OffsetOutOfRangeError
 
 from .model import ModelLog
 from .support import KEY, NOW, TOPIC, append, batch, open_storage
@@ -192,7 +191,9 @@ class ReplicaMachine(RuleBasedStateMachine):
                     follower.truncate(target)
                     return
                 offset = -1
-        if not leader.log.log_start_offset <= offset <= leader.log.log_end_offset:
+        leader_start, start = leader.log.log_start_offset, follower.log.log_start_offset
+        unknown = last_epoch < 0 and offset == start != leader_start
+        if unknown or not leader_start <= offset <= leader.log.log_end_offset:
             follower.reset(leader.log.log_start_offset)
             return
         self.copy(offset, max_bytes)
@@ -202,12 +203,6 @@ class ReplicaMachine(RuleBasedStateMachine):
         read = leader.storage.read(leader.log, offset, max_bytes, leader.log.log_end_offset, bytes)
         copies = [Replicated(follower.log, memoryview(data), parse_header(data), NOW) for data in read]
         results = follower.storage.commit(copies)
-        if copies and copies[0].header.base_offset < offset:
-            # Emptied at an offset that the leader had not reached, and that is now inside of a batch.
-            assert follower.model.batches == []
-            assert {type(result) for result in results} == {OffsetOutOfRangeError}
-            follower.reset(leader.log.log_start_offset)
-            return
         for result, copy in zip(results, copies, strict=True):
             assert result == Appended(copy.header.base_offset, copy.header.last_offset, False), result
             follower.model.copy(

@@ -149,11 +149,11 @@ def test_an_epoch_without_a_batch_gives_way(storage: Storage) -> None:
 
 
 def test_an_empty_log_follows_any_leader(storage: Storage) -> None:
-    """Nothing it ever had can contradict the leader, which cannot ask for the epoch of its last batch."""
+    """What it had is deleted; it still tells the epoch of that, so that the leader sees whether they part."""
     log = empty_log(storage)
     copied(storage, log, (0, 3), (1, 5))
     storage.advance_start(log, 2)
-    assert storage.last_epoch(log) == -1
+    assert storage.last_epoch(log) == 5
     copied(storage, log, (2, 4))
     assert list(log.epochs) == [(3, 0), (4, 2)]
 
