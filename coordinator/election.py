@@ -7,7 +7,8 @@
   every committed record, and is elected when it returns.
 - Only where the topic allows `unclean` elections another replica that is alive is elected then. It
   may lack records: it is the sole ISR, and the ELR is empty, for those in it have another history.
-  One that was never in the ISR, to which the partition is only moving, has nothing, and never is.
+  One that was never in the ISR, to which the partition is only moving, has nothing, and never is; nor does
+  one that comes back with other storage lead while somebody of ISR or ELR may come back.
 - Members leave the ISR when they die; while fewer than `min_insync` are left they go to the
   ELR, since nothing is committed without them. It clears when there are enough again.
 - The leader epoch counts elections (losing a leader is none), the partition epoch all changes. Who leaves for
@@ -60,12 +61,15 @@ def is_unclean(before: PartitionInfo, after: PartitionInfo, lacking: Set[int] = 
     return after.leader_epoch != before.leader_epoch and after.leader not in eligible
 
 
-def return_node(partition: PartitionInfo, node_id: int, rules: Rules, *, intact: bool) -> PartitionInfo:
+def return_node(
+    partition: PartitionInfo, node_id: int, rules: Rules, *, intact: bool, empty: bool = False
+) -> PartitionInfo:
     """The partition after `node_id` has started anew.
 
     Nobody may take a new process for the old one (KIP-380), so it counts as dead, then as alive:
     what it led is led in a new epoch, by another member of the ISR if there is one. `intact`: it still
-    has every record that it acknowledged. Without that it is eligible only if it is the sole replica.
+    has every record that it acknowledged. Without that it is eligible only if it is the sole replica. If it
+    is `empty`, its return is no reason for an unclean election while others are eligible: they may return.
     """
     eligible = partition
     if not intact and not is_sole_replica(partition, node_id):
@@ -74,7 +78,10 @@ def return_node(partition: PartitionInfo, node_id: int, rules: Rules, *, intact:
         eligible = _changed(partition, partition.leader, isr, elr)
     # Nobody is elected uncleanly for the moment in which it counts as dead.
     away = settle(eligible, rules._replace(alive=rules.alive - {node_id}, unclean=False))
-    back = settle(away, rules._replace(alive=rules.alive | {node_id}))
+    back = settle(away, rules._replace(alive=rules.alive | {node_id}, unclean=False))
+    if rules.unclean and back.leader == NO_LEADER and not (empty and (back.isr or back.elr)):
+        # One that is intact goes before those that have waited since they came back empty.
+        back = settle(away, rules._replace(alive={node_id} if intact else rules.alive | {node_id}))
     if back is partition:
         return partition
     return replace(back, partition_epoch=partition.partition_epoch + 1)

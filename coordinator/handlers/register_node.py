@@ -7,6 +7,8 @@
 - A node with other storage, or with an older copy of its own, or one that was killed in a mode in which it
   may lack what it acknowledged then (`durable` and `clean` are both false), leaves ISR and ELR of whatever
   it is not the sole replica of, until it has caught up. What it may have lost as a sole replica is reported.
+- With other storage it has nothing: that it is back is no reason for an unclean election while a replica that
+  was in sync may return.
 - What the node led, it leads again in a new epoch (or another in-sync replica does).
 - A node that was draining is draining still.
 - The reply tells which of the node's logs belong to deleted topics. Logs of topics that nobody
@@ -55,7 +57,8 @@ def decide(state: State, request: RegisterNode, session_timeout_ms: int) -> Deci
     )
     doubt = _doubt(request, known)
     intact = doubt is None
-    elections = _elections(state, node.node_id, intact=intact)
+    empty = known is not None and known.storage_id != request.storage_id
+    elections = _elections(state, node.node_id, intact=intact, empty=empty)
     risked = _risked(state, node.node_id, elections, intact=intact)
     unknown = [
         topic_id
@@ -73,6 +76,7 @@ def decide(state: State, request: RegisterNode, session_timeout_ms: int) -> Deci
         warnings=(
             *([] if doubt is None else _lost(state, node.node_id, doubt)),
             *_leaderless(state, node.node_id, elections),
+            *(_waiting(state, node.node_id, elections) if empty else ()),
             *unclean_warnings(state, risked),
             *_orphaned(node, unknown),
         ),
@@ -112,9 +116,9 @@ def _check(state: State, request: RegisterNode, known: NodeInfo | None) -> None:
         raise LimitExceededError("the cluster state has no room for another node: delete topics")
 
 
-def _elections(state: State, node_id: int, *, intact: bool) -> list[PartitionChanged]:
+def _elections(state: State, node_id: int, *, intact: bool, empty: bool) -> list[PartitionChanged]:
     def come_back(partition: PartitionInfo, rules: Rules) -> PartitionInfo:
-        return return_node(partition, node_id, rules, intact=intact)
+        return return_node(partition, node_id, rules, intact=intact, empty=empty)
 
     return changed(state, state.index.held_by(node_id), come_back)
 
@@ -157,6 +161,24 @@ def _leaderless(state: State, node_id: int, elections: list[PartitionChanged]) -
     return [
         f"node {node_id} was the last that could have led {len(names)} partitions without loss, and may lack "
         f"records now: {named(names)}. Set unclean_leader_election=true to lead them with what there is"
+    ]
+
+
+def _waiting(state: State, node_id: int, elections: list[PartitionChanged]) -> list[str]:
+    """What an empty node could lead, at the price of all records, where a topic allows unclean elections."""
+    after = {(change.topic_id, change.index): change.partition for change in elections}
+    names = []
+    for topic_id, indexes in state.index.held_by(node_id):
+        topic = state.cluster.topics[topic_id]
+        partitions = ((i, after.get((topic_id, i), topic.partitions[i])) for i in indexes)
+        if topic.config.unclean_leader_election:
+            names += [partition_name(state, topic_id, i) for i, p in partitions if p.leader == NO_LEADER]
+    if not names:
+        return []
+    return [
+        f"node {node_id} has nothing, and leads nothing for which a replica that was in sync may return, in "
+        f"{plural(len(names), 'partition')}: {named(names)}. If none will, set unclean_leader_election=false "
+        "and then true"
     ]
 
 

@@ -42,6 +42,8 @@ class Cluster:
         self.requests = 0
         self.store = Tables()
         self.storage: dict[int, int] = {}
+        self.emptied: set[int] = set()
+        """Whose last start was with other storage."""
         self.complete: dict[Place, set[int]] = {}
         self.sent: list[AlterIsr] = []
         self.last: dict[Place, PartitionInfo] = {}
@@ -99,6 +101,7 @@ class Cluster:
         known = self.machine.state.cluster.nodes.get(node_id)
         wiped = wiped and known is not None and not known.alive
         self.storage[node_id] = self.storage.get(node_id, 0) + wiped
+        self.emptied = self.emptied | {node_id} if wiped else self.emptied - {node_id}
         if known is not None and (wiped or not (clean or durable)):
             for place, partition in self.partitions():
                 if not is_sole_replica(partition, node_id):
@@ -246,7 +249,9 @@ class Cluster:
                 self.complete[place] = {partition.leader}
             self.check_members(place, partition, config.min_insync_replicas)
             if partition.leader == NO_LEADER and config.unclean_leader_election:
-                assert not state.alive() & set(partition.replicas).difference(partition.adding)
+                waiting = state.alive() & set(partition.replicas).difference(partition.adding)
+                assert waiting <= self.emptied
+                assert not waiting or partition.isr or partition.elr, "they wait for nobody"
             self.last[place] = partition
 
     def check_members(self, place: Place, partition: PartitionInfo, min_insync: int) -> None:

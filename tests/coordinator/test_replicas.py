@@ -244,7 +244,7 @@ def hasty_finish(before: Any, moving: Any, rules: Any) -> Any:
     return election.replace(led, partition_epoch=moving.partition_epoch)
 
 
-def trusting(partition: Any, node_id: int, rules: Any, *, intact: bool) -> Any:
+def trusting(partition: Any, node_id: int, rules: Any, **_: bool) -> Any:
     """`election.return_node` that takes every node to have what it had."""
     return election.return_node(partition, node_id, rules, intact=True)
 

@@ -107,6 +107,43 @@ def test_other_storage_leaves_the_isr_but_for_a_sole_replica(state: State) -> No
     assert partition(state).isr == ()
 
 
+def test_an_empty_replica_does_not_lead_while_one_that_was_in_sync_may_return(state: State) -> None:
+    create(state, "t", replication_factor=3, config={"unclean_leader_election": 1})
+    for node_id in (1, 2, 3):
+        kill(state, node_id)
+    assert partition(state).isr == (3,)
+    decision = register(state, 1, storage_id="other")
+    assert decision.unclean == 0
+    assert "other storage" in decision.warnings[0]
+    assert "1 partition: t-0. If none will, set unclean_leader_election=false" in decision.warnings[1]
+    assert partition(state).leader == NO_LEADER
+    decision = register(state, 2)  # it was not in sync any more, but has something
+    assert decision.unclean == 1
+    assert partition(state).leader == 2
+
+
+def test_an_empty_replica_leads_when_nobody_can_return_with_more(state: State) -> None:
+    create(state, "t", replication_factor=2, config={"unclean_leader_election": 1})
+    kill(state, 1)
+    kill(state, 2)
+    register(state, 1, storage_id="other")
+    assert partition(state).leader == NO_LEADER
+    decision = register(state, 2, storage_id="another")
+    assert decision.unclean == 1
+    assert partition(state) == PartitionInfo((1, 2), 1, 2, 3, (1,))
+
+
+def test_an_empty_replica_leads_if_told_to(state: State) -> None:
+    create(state, "t", replication_factor=2, config={"unclean_leader_election": 1})
+    kill(state, 1)
+    kill(state, 2)
+    register(state, 1, storage_id="other")
+    request = AlterTopic(0, name="t", config={"unclean_leader_election": "false"})
+    accept(state, alter_topic.decide(state, request))
+    [warning] = allow_unclean(state)
+    assert "t-0 by node 1" in warning
+
+
 def test_an_unclean_election_needs_consent_and_nobody_better(state: State) -> None:
     create(state, "t", replication_factor=3)
     kill(state, 3)

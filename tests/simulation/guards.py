@@ -265,7 +265,7 @@ def elr_clears() -> list[Patch]:
 def intact_to_stay() -> list[Patch]:
     original = election.return_node
 
-    def always_intact(partition: Any, node_id: int, rules: Any, *, intact: bool) -> Any:
+    def always_intact(partition: Any, node_id: int, rules: Any, **_: bool) -> Any:
         return original(partition, node_id, rules, intact=True)
 
     return [(register_node, "return_node", always_intact)]
