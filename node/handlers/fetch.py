@@ -8,7 +8,7 @@
 - less than `min_bytes` of data: the fetch is parked until enough was appended, or its wait is over; past its
   lease a leader does not say then that nothing came, since a successor may have more;
 - what is surely in the page cache is read here; if any partition needs older data, the whole
-  fetch is read by the reader thread;
+  fetch is read by the reader thread; the CRC of what is older is checked if another replica could lead;
 - in a session a fetch names only what has changed since the one before it (`fetch_sessions.py`);
 - a fetch over shared memory names a slot, and gets its batches there if they are many bytes;
 - only partitions with batches or errors are in the reply, with the high watermark unless the leader is too
@@ -17,7 +17,7 @@
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
@@ -41,6 +41,7 @@ from ..fetch_sessions import FetchSession
 from ..reader import Work
 from ..storage.environment import Storage
 from ..storage.partition_log import PartitionKey, PartitionLog
+from ..storage.reading import checked
 from . import faults
 
 logger: Final = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def serve(broker: Broker, session: FetchSession, request: Fetch, now: float) -> 
     read = partial(_read, broker.storage, request.request_id, failed, readings, reply)
     for entry, log, _ in readings:
         if entry.offset < log.hot_offset:
-            _read_later(broker, session, read)
+            _read_later(broker, session, partial(read, doubted=_doubted(broker, readings)))
             return
     read_now, frames = read()
     answer = faults.noted(broker, read_now)
@@ -179,7 +180,21 @@ def _doubts(broker: Broker, session: FetchSession, now: float) -> list[FetchResu
     return failed
 
 
-def read_all(storage: Storage, readings: Sequence[Reading], reply: FetchReply) -> list[FetchResult]:
+def _doubted(broker: Broker, readings: Sequence[Reading]) -> Set[PartitionKey]:
+    """Of these the CRC is checked: what comes from the disk, while another replica could lead with its own.
+
+    Without one there is nothing better, and the consumer, which checks what it gets, may leave a batch out.
+    """
+    cold = [log for entry, log, _ in readings if entry.offset < log.hot_offset]
+    return {log.key for log in cold if broker.replication.replaceable(log)}
+
+
+def read_all(
+    storage: Storage,
+    readings: Sequence[Reading],
+    reply: FetchReply,
+    doubted: Set[PartitionKey] = frozenset(),
+) -> list[FetchResult]:
     """Read one partition after the other into the reply. Any thread."""
     results: list[FetchResult] = []
     for reading in readings:
@@ -187,8 +202,9 @@ def read_all(storage: Storage, readings: Sequence[Reading], reply: FetchReply) -
             break
         entry, log, high_watermark = reading
         before = len(reply.batches)
+        keep = checked(log, reply.keep) if doubted and log.key in doubted else reply.keep
         try:
-            found = storage.read(log, entry.offset, entry.max_bytes, high_watermark, reply.keep)
+            found = storage.read(log, entry.offset, entry.max_bytes, high_watermark, keep)
         except TailraceError as error:
             reply.cut(before)
             results.append(_failed(entry, error))
@@ -210,8 +226,10 @@ def _read(
     failed: list[FetchResult],
     readings: list[Reading],
     reply: FetchReply,
+    *,
+    doubted: Set[PartitionKey] = frozenset(),
 ) -> tuple[Fetched, Sequence[Buffer]]:
-    results = read_all(storage, readings, reply)
+    results = read_all(storage, readings, reply, doubted)
     return Fetched(request_id, results=[*failed, *results]), reply.frames()
 
 

@@ -9,7 +9,7 @@
 - where there is nothing to bring, a high watermark or a log start that the follower does not know of goes
   with what is answered (KIP-1166): else it would not hear how far the last records before a rest were
   committed, and keep what retention has deleted since;
-- older records, which may have to come from the disk, are read by the reader thread.
+- older records, which may have to come from the disk, are read by the reader thread, which checks their CRC.
 """
 
 from collections.abc import Sequence
@@ -39,6 +39,7 @@ from ..fetch_reply import FetchReply, slot_of
 from ..parked import ParkedFetch
 from ..storage.environment import Storage
 from ..storage.partition_log import PartitionLog
+from ..storage.reading import checked
 from . import faults
 
 
@@ -166,8 +167,9 @@ def _read_all(
         if reply.full:
             break
         before = len(reply.batches)
+        keep = reply.keep if offset >= log.hot_offset else checked(log, reply.keep)
         try:
-            found = storage.read(log, offset, FETCH_REPLY_BYTES_MAX, end_offset, reply.keep)
+            found = storage.read(log, offset, FETCH_REPLY_BYTES_MAX, end_offset, keep)
         except TailraceError as error:
             reply.cut(before)
             read.append(ReplicaFetchResult(*log.key, error_info(error), -1, -1))

@@ -63,6 +63,11 @@ class LeadReplica:
         """
         return len(self._info.isr) >= self._min_insync and not self._info.elr
 
+    @property
+    def accompanied(self) -> bool:
+        """Is another one in sync?"""
+        return len(self._info.isr) > 1
+
     def follow(self, info: PartitionInfo, min_insync: int) -> None:
         """The partition as the coordinator says it is, in the same leader epoch."""
         self._min_insync = min_insync

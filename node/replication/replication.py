@@ -198,6 +198,11 @@ class Replication:
         if self.past_lease(now):
             raise LeaderNotAvailableError(f"{log.name}: this node has not heard of the coordinator for long")
 
+    def replaceable(self, log: PartitionLog) -> bool:
+        """Could another replica lead in place of this one?"""
+        led = self._led.get(log.key)
+        return led is not None and led[1].accompanied
+
     def is_replica(self, key: PartitionKey, node_id: int) -> bool:
         """May this node follow?"""
         led = self._led.get(key)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import lmdb
 
-from tailrace.protocol.batch import HEADER_BYTES
+from tailrace.protocol.batch import HEADER_BYTES, check_crc, parse_header
 from tailrace.protocol.decode import decode
 from tailrace.protocol.errors import (
     CorruptBatchError,
@@ -74,6 +74,24 @@ def read(
         raise read_error(log, error) from error
     refuse_removed(log)
     return batches
+
+
+def checked(log: PartitionLog, keep: Keep[B]) -> Keep[B]:
+    """Gives `keep` only batches whose CRC holds. One that does not ends the read, or fails as its first."""
+    before = False
+
+    def keep_whole(batch: memoryview | bytes) -> B | None:
+        nonlocal before
+        try:
+            check_crc(batch, parse_header(batch))
+        except CorruptBatchError as error:
+            if before:
+                return None
+            raise CorruptBatchError(f"partition {log.name}, a batch on disk: {error}") from error
+        before = True
+        return keep(batch)
+
+    return keep_whole
 
 
 def refuse_out_of_range(log: PartitionLog, offset: int) -> None:

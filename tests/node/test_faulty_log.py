@@ -39,6 +39,17 @@ def spoil(storage: Storage, topic: Topic) -> None:
         assert transaction.put(schema.offset_key(log.log_end_offset + 5), b"?", db=log.database)
 
 
+def flip(storage: Storage, topic: Topic, offset: int) -> None:
+    """A bit of this batch is another one, as found after a restart: nothing was appended by this process."""
+    log = storage.logs[topic.id, 0]
+    key = schema.offset_key(offset)
+    with storage._tables.environment.begin(write=True) as transaction:
+        batch = bytearray(transaction.get(key, db=log.database))
+        batch[-1] ^= 1
+        assert transaction.put(key, bytes(batch), db=log.database)
+    log.hot_offset = log.log_end_offset
+
+
 def partition(house: House) -> PartitionInfo:
     reply, _ = house.peer(house.coordinator_ipc).ask(GetSnapshot)
     assert isinstance(reply, SnapshotTaken)
@@ -145,3 +156,50 @@ def test_what_cannot_be_read_is_made_anew_too(bare_house: House, storages: dict[
     wait(lambda: len(topic.fetch(leader, 0)[1]) == 2)
     wait(lambda: set(partition(bare_house).isr) == {1, 2})
     wait(lambda: not storage.verify().problems)
+
+
+def test_a_flipped_bit_is_not_served_while_another_one_could_lead(
+    bare_house: House, storages: dict[str, Storage], caplog: pytest.LogCaptureFixture
+) -> None:
+    topic, leader = two(bare_house)
+    for value in (b"second", b"third"):
+        assert produce(topic, leader, value) is ErrorCode.NONE
+    before = partition(bare_house)
+    storage = storages[f"node-{before.leader}"]
+    flip(storage, topic, 1)
+    reply, frames = topic.fetch(leader, 0)
+    assert ([result.error.code for result in reply.results], len(frames)) == ([ErrorCode.NONE], 1)
+    reply, frames = topic.fetch(leader, 1)
+    assert [result.error.code for result in reply.results] == [ErrorCode.LEADER_NOT_AVAILABLE]
+    assert frames == []
+    assert "the log of t-0 is faulty" in caplog.text
+    wait(lambda: partition(bare_house).leader not in (before.leader, -1))
+    topic.epoch = partition(bare_house).leader_epoch
+    leader = bare_house.peer(bare_house.node_config(partition(bare_house).leader).ipc)
+    wait(lambda: len(topic.fetch(leader, 0)[1]) == 3)
+    wait(lambda: set(partition(bare_house).isr) == {1, 2})
+    wait(lambda: not storage.verify().problems)
+
+
+def test_a_flipped_bit_of_the_last_one_in_sync(
+    bare_house: House, storages: dict[str, Storage], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Consumers get it, and may leave it out; followers would refuse it, and the node says why."""
+    bare_house.start_coordinator()
+    nodes = {node_id: bare_house.start(node_id) for node_id in (1, 2)}
+    topic = bare_house.create(replicas=2)
+    before = partition(bare_house)
+    follower = sum(before.replicas) - before.leader
+    nodes[follower].stop()
+    leader = bare_house.peer(bare_house.node_config(before.leader).ipc)
+    for value in (b"first", b"second", b"third"):
+        assert produce(topic, leader, value) is ErrorCode.NONE
+    flip(storages[f"node-{before.leader}"], topic, 1)
+    assert len(topic.fetch(leader, 0)[1]) == 3
+    assert "faulty" not in caplog.text
+    bare_house.start(follower)
+    wait(lambda: "the log of t-0 is faulty" in caplog.text)
+    storage = storages[f"node-{follower}"]
+    wait(lambda: storage.logs[topic.id, 0].log_end_offset == 1)
+    assert (partition(bare_house).leader, partition(bare_house).isr) == (before.leader, (before.leader,))
+    assert len(topic.fetch(leader, 0)[1]) == 3
