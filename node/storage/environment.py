@@ -348,22 +348,25 @@ class Storage:
     def close(self, clean: bool) -> None:
         """Close the environment and give the folder back; `clean` is what the next start will be told.
 
-        No other thread may be in a call. Raises StorageFaultError if the marker could not be written.
+        A full disk may hinder that. No other thread may be in a call. Raises StorageFaultError.
         """
+        marked = False
         try:
-            if clean and self._fault is None:
-                self._store_high_watermarks()
-            self._tables.close(clean and self._fault is None)
+            marked = clean and self._fault is None and self._mark_clean()
         finally:
+            self._tables.close(marked)
             self._folder.close()
 
     # ---------------------------------------------------------------- changes
 
-    def _store_high_watermarks(self) -> None:
+    def _mark_clean(self) -> bool:
         risen = [log for log in self.logs.values() if log.high_watermark != log.stored_high_watermark]
-        if risen:
-            with suppress(StorageFullError):  # lower ones are no harm
+        with suppress(StorageFullError):  # lower high watermarks are no harm
+            if risen:
                 self._change("storing high watermarks", lambda: partitions.put_rows(self._tables, risen))
+            self._change("marking a clean stop", self._tables.mark_clean)
+            return True
+        return False
 
     def _change(self, doing: str, action: Callable[[], T]) -> T:
         """A transaction that must get through on a full disk too: if it does not, the ballast goes."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import lmdb
 
 from tailrace.durable import FILE_MODE
-from tailrace.protocol.errors import DataFolderError, InvalidConfigError, StorageFaultError
+from tailrace.protocol.errors import DataFolderError, InvalidConfigError
 from tailrace.protocol.limits import OPENINGS_KEPT_MAX, PARTITIONS_PER_NODE_MAX
 
 from . import schema
@@ -160,17 +160,15 @@ class Tables:
         self._unmeasured = 0
         self.pages = root + sum(live_pages(transaction, table) for table in shared)
 
+    def mark_clean(self) -> None:
+        """Store, with all that is not synced yet, that the stop is clean: nothing is written after it."""
+        with self.environment.begin(write=True) as transaction:
+            self.put_number(transaction, schema.NODE_CLEAN, 1)
+        self.environment.sync(True)
+
     def close(self, clean: bool) -> None:
-        """Close, and mark the stop as clean if it is. The folder is the caller's to close."""
-        try:
-            if clean:
-                with self.environment.begin(write=True) as transaction:
-                    self.put_number(transaction, schema.NODE_CLEAN, 1)
-                self.environment.sync(True)
-        except lmdb.Error as error:
-            raise StorageFaultError(f"closing {self.folder.path}: {error}") from error
-        finally:
-            self.environment.close()
+        """`clean`: it is marked so. The folder is the caller's to close."""
+        self.environment.close()
         if clean and self.ephemeral:
             self.folder.end_ephemeral()
 

@@ -1,6 +1,7 @@
 """Run by test_space.py in a mount namespace: argv[1] is a tmpfs of 24 MiB."""
 
 import os
+import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -51,8 +52,24 @@ def open_storage() -> Storage:
     return Storage.open(DISK / "node-1", quota_bytes=256 * MIB, reserve_bytes=64 * MIB)
 
 
+def stop_on_a_full_disk() -> None:
+    """Storage in which nothing was freed: the ballast makes room for the marker; without, it is left out."""
+    for ballast in (True, False):
+        storage = open_storage()
+        if not ballast:
+            storage.ballast.drop()
+        hog()
+        storage.close(clean=True)
+        (DISK / "hog").unlink()
+        storage = open_storage()
+        check(storage.clean is ballast, f"told to be clean: {storage.clean}, with a ballast: {ballast}")
+        storage.close(clean=True)
+        shutil.rmtree(DISK / "node-1")
+
+
 def main() -> None:
     """Fill, free, fill by someone else, free, restart full."""
+    stop_on_a_full_disk()
     storage = open_storage()
     storage.create([KEY])
     log = storage.logs[KEY]
