@@ -1,5 +1,7 @@
 """What goes wrong with a folder or its LMDB environment, in words of ours."""
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +11,14 @@ import lmdb
 import msgspec
 
 from tailrace.protocol.errors import DataFolderError, StorageFaultError, StorageFullError
+from tailrace.protocol.limits import MIB
 
 STORE: Final = b"tailrace"
 """The database with what is ours."""
 STATE: Final = b"application"
 """The database with the application's keys."""
 DATABASES_MAX: Final = 8
+FULL_DISK_FREE_BYTES_MAX: Final = 1 * MIB
 
 
 @contextmanager
@@ -44,11 +48,24 @@ def opening(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def working(what: str) -> Iterator[None]:
-    """Raise StorageFullError or StorageFaultError for what fails in an open environment."""
+def working(what: str, folder: Path | None = None) -> Iterator[None]:
+    """Raise StorageFullError or StorageFaultError for what fails in an open environment.
+
+    `folder`: where it is, for what writes to the disk.
+    """
     try:
         yield
     except (lmdb.DiskError, lmdb.MapFullError) as error:
         raise StorageFullError(f"{what} has no space left: {error}") from error
     except (lmdb.Error, msgspec.MsgspecError) as error:
+        if folder is not None and _fell_short(error, folder):
+            raise StorageFullError(f"{what} has no space left: {error}") from error
         raise StorageFaultError(f"{what} failed: {error}") from error
+
+
+def _fell_short(error: Exception, folder: Path) -> bool:
+    """LMDB reports a short write as EIO: then the disk is full."""
+    if getattr(error, "code", 0) != errno.EIO:
+        return False
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize <= FULL_DISK_FREE_BYTES_MAX

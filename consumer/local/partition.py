@@ -154,7 +154,7 @@ class PartitionStore:
             with working(self._what):
                 self._begun = transaction = self._environment.begin(write=True)
             yield transaction
-            with working(self._what):
+            with working(self._what, self._folder):
                 database = self._database or self._environment.open_db(STORE, txn=transaction)
                 if self._database is None:
                     transaction.put(IDENTITY, msgspec.msgpack.encode(self._identity), db=database)
