@@ -27,7 +27,7 @@ from .work import Prepare, Prepared, Role
 from .writer import Writer
 
 REOPEN_S: Final = 1.0
-"""A log that could not be made for lack of room is tried again after this time."""
+"""A log that could not be made, or let go, for lack of room is tried again after this time."""
 
 _RETRIABLE: Final = attrgetter("retriable")
 _KEY: Final = itemgetter(0)
@@ -55,6 +55,8 @@ class Following:
         self._assignment = Assignment(node_id)
         self._unopened: dict[PartitionKey, TailraceError] = {}
         """Partitions that are wanted here, and why they could not be opened."""
+        self._unreleased: dict[PartitionKey, int] = {}
+        """Those that are others' now, and since when; their logs could not go yet."""
         self._told: Counter[type[TailraceError]] = Counter()
         """How many of them the operator knows of, by kind of error."""
         self._reopen_at = inf
@@ -100,7 +102,9 @@ class Following:
             for key, error in {**self._unopened, **refused}.items()
             if key not in opened and role(key) is not None
         }
-        self._reopen_at = now + REOPEN_S if any(map(_RETRIABLE, self._unopened.values())) else inf
+        self._unreleased |= prepared.unreleased
+        again = self._unreleased or any(map(_RETRIABLE, self._unopened.values()))
+        self._reopen_at = now + REOPEN_S if again else inf
         self._tell()
         return Begun(led, followed)
 
@@ -109,7 +113,7 @@ class Following:
         return self._reopen_at
 
     def tick(self, now: float) -> None:
-        """Try again to open what could not be opened."""
+        """Try again to open what could not be opened, and to let go what could not go."""
         if now < self._reopen_at:
             return
         self._reopen_at = inf
@@ -118,11 +122,13 @@ class Following:
             for key, error in sorted(self._unopened.items(), key=_KEY)
             if error.retriable and (role := self._assignment.role(key)) is not None
         }
-        if roles:
-            membership = self._membership
-            self._writer.submit(
-                Prepare(membership.cluster.version, membership.controller_epoch, [], roles, {})
-            )
+        released = {
+            key: since for key, since in self._unreleased.items() if self._assignment.role(key) is None
+        }
+        self._unreleased = {}
+        if roles or released:
+            version, epoch = self._membership.cluster.version, self._membership.controller_epoch
+            self._writer.submit(Prepare(version, epoch, [], roles, {}, released=released))
 
     def renew(self, out: Mapping[PartitionKey, int]) -> list[PartitionKey]:
         """Delete logs and make them anew, as far as they are followed in these epochs by now; these."""

@@ -90,12 +90,14 @@ class Committed(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """The storage is ready for this version. `refused` says why a partition cannot be led or followed."""
+    """The storage is ready for this version. `refused` says why a partition cannot be led or followed; the
+    logs of `unreleased` could not go."""
 
     version: int
     led: dict[PartitionKey, Led]
     followed: dict[PartitionKey, PartitionLog]
     refused: dict[PartitionKey, TailraceError]
+    unreleased: Mapping[PartitionKey, int] = MappingProxyType({})
 
 
 class Drained(NamedTuple):

@@ -257,12 +257,12 @@ class Writer:
     def _prepare(self, prepare: Prepare) -> None:
         storage, now = self._storage, self._monotonic()
         refused: dict[PartitionKey, TailraceError] = {}
-        released = prepare.released
+        released, unreleased = prepare.released, {}
         try:
             storage.see_controller_epoch(prepare.controller_epoch)
         except StorageFullError as error:
             refused = dict.fromkeys(prepare.roles, error)
-            released = {}  # an older coordinator could still be followed: no log goes
+            released, unreleased = {}, dict(released)  # an older coordinator could still be followed
         drop = set(prepare.drop)
         self._remove([key for key in storage.logs if key[0] in drop])
         self._remove([*prepare.renew])
@@ -275,7 +275,7 @@ class Writer:
         self._create(roles, refused)
         led = self._lead({key: role for key, role in roles.items() if role.source is None}, refused)
         followed = self._follow([key for key, role in roles.items() if role.source is not None])
-        self._mailbox.post(Prepared(prepare.version, led, followed, refused))
+        self._mailbox.post(Prepared(prepare.version, led, followed, refused, unreleased))
 
     def _remove(self, keys: list[PartitionKey]) -> None:
         try:

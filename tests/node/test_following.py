@@ -1,11 +1,16 @@
 """What the node says of partitions that it cannot open, which it tries again each second."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from tailrace.node import following
+from tailrace.node.following import REOPEN_S, Following
+from tailrace.node.leaders import Leaders
 from tailrace.node.storage.environment import Storage
+from tailrace.node.work import Prepared
+from tailrace.protocol.cluster import ClusterState
 from tailrace.protocol.errors import ErrorCode, LimitExceededError, StorageFullError, TailraceError
 from tailrace.protocol.messages import DeleteTopic, Produce
 
@@ -84,3 +89,18 @@ def test_it_is_over_when_nobody_wants_them_any_more(
     lines.append("all partitions are open now")
     wait_until(lambda: told(caplog) == lines, "it is over")
     assert failing.failed == 1, "what does not pass by itself is not tried again"
+
+
+def test_what_could_not_be_let_go_is_let_go_later() -> None:
+    """Nothing else may happen that would have the writer look at it again."""
+    writer, key = Mock(), (bytes(16), 0)
+    membership = Mock(cluster=ClusterState(), controller_epoch=7)
+    node = Following(1, membership, Leaders(), writer, Mock(logs={}))
+    node.prepared(Prepared(1, {}, {}, {}, {key: 5}), 10.0)
+    assert node.next_tick() == 10.0 + REOPEN_S
+    node.tick(10.0 + REOPEN_S)
+    [[prepare], _] = writer.submit.call_args
+    assert (prepare.controller_epoch, prepare.roles, prepare.released) == (7, {}, {key: 5})
+    node.prepared(Prepared(1, {}, {}, {}), 12.0)
+    node.tick(99.0)
+    assert writer.submit.call_count == 1

@@ -234,10 +234,13 @@ def test_nothing_is_deleted_for_a_controller_that_cannot_be_recorded(
     def full(_: int) -> None:
         raise StorageFullError("no room")
 
-    monkeypatch.setattr(desk.storage, "see_controller_epoch", full)
     desk.writer.start()
-    desk.prepare({}, released={(TOPIC, 0): 5})
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.storage, "see_controller_epoch", full)
+        assert desk.prepare({}, released={(TOPIC, 0): 5}).unreleased == {(TOPIC, 0): 5}
     assert desk.storage.logs.keys() == {(TOPIC, 0)}
+    assert desk.prepare({}, released={(TOPIC, 0): 5}, version=2).unreleased == {}
+    assert not desk.storage.logs
     desk.end()
 
 
