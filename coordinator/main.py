@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from tailrace.transport.server import Incoming, Server
 from tailrace.transport.wakeup import Wakeup
 
 from .config import CoordinatorConfig
+from .handlers.init_producer import SKIPPED_BITS, skip_ids
 from .machine import Machine, Settings
 from .private_state import ControllerEpochRaised
 from .probing import Probing
@@ -82,11 +84,13 @@ class Coordinator:
             service.stop()
 
     def _take_over(self, store: Store, group_store: GroupStore, publisher: Listener) -> Machine:
-        """Load the state and raise the controller epoch, durably, before anybody is served."""
+        """Load the state, raise the controller epoch and skip producer ids, before anybody is served."""
         state = store.load()
         raised = ControllerEpochRaised(state.cluster.controller_epoch + 1)
-        state.apply_private(raised)
-        store.commit([], [raised])
+        skipped = skip_ids(state, secrets.randbits(SKIPPED_BITS))
+        for change in (raised, skipped):
+            state.apply_private(change)
+        store.commit([], [raised, skipped])
         logger.info(
             "controller epoch %d, version %d, %d nodes, %d topics",
             raised.controller_epoch,

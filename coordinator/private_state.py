@@ -13,7 +13,7 @@ class ControllerEpochRaised(Struct, frozen=True, array_like=True, tag=1):
 
 
 class ProducerIdIssued(Struct, frozen=True, array_like=True, tag=2):
-    """A producer got this id; the next one gets a higher one."""
+    """A producer got this id, or ids up to it are left out; the next one gets a higher one."""
 
     producer_id: int
 

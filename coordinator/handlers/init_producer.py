@@ -1,12 +1,16 @@
 """InitProducer: a producer id and epoch for idempotent batches.
 
-- Id -1: a new id, in epoch 0. Ids are never used twice.
+- Id -1: a new id, in epoch 0. Ids are never used twice, also after an older copy of the store was put back:
+  nodes would take the records of the second producer for those of the first, sent again, and drop them.
+  So each start of the coordinator skips ids, a random number of them.
 - An id with its current epoch: the same id, one epoch up (KIP-360); older epochs are fenced.
 - An id that was never issued, or another epoch than the current one: FENCED_PRODUCER.
 - The epoch just before the current one: a new id. It may be a retry whose first reply was lost, and
   a new id is right for that as well as for a producer that was overtaken.
 - When the epoch has no room to go up (16 bits), or too many raised epochs are remembered: a new id.
 """
+
+from typing import Final
 
 from tailrace.protocol.errors import FencedProducerError
 from tailrace.protocol.limits import PRODUCER_EPOCH_MAX, PRODUCER_EPOCHS_MAX
@@ -15,6 +19,15 @@ from tailrace.protocol.messages import InitProducer, ProducerReady
 from ..decision import Decision
 from ..private_state import ProducerEpochRaised, ProducerIdIssued
 from ..state import State
+
+SKIPPED_BITS: Final = 40
+"""Leaves room for 8 million starts. Of a million ids that were issued after the copy was made one is issued
+again once in a million times."""
+
+
+def skip_ids(state: State, random: int) -> ProducerIdIssued:
+    """What a coordinator stores as it starts. `random` has SKIPPED_BITS."""
+    return ProducerIdIssued(state.next_producer_id + random)
 
 
 def decide(state: State, request: InitProducer) -> Decision:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import time
@@ -56,6 +57,13 @@ def beat(peer: Any, node: NodeInfo | None, applied_version: int = 0) -> Any:
     return peer.ask(
         Heartbeat, node_id=node.node_id, node_epoch=node.node_epoch, applied_version=applied_version
     )
+
+
+def new_producer(peer: Any) -> int:
+    reply = peer.ask(InitProducer)
+    assert isinstance(reply, ProducerReady)
+    assert reply.producer_epoch == 0
+    return reply.producer_id
 
 
 def failed_with(reply: Any) -> int:
@@ -234,7 +242,7 @@ def test_a_restart_keeps_everything_and_raises_the_controller_epoch(start: Any, 
     peer = peers.peer(first.listener.tcp)
     nodes = [register(peer, node_id).node for node_id in (1, 2)]
     peer.send(CreateTopic, name="t", partitions=5, timeout_ms=60_000)
-    assert peer.ask(InitProducer) == ProducerReady(peer.requests, producer_id=0, producer_epoch=0)
+    old = new_producer(peer)
     before = peer.snapshot()
     first.coordinator.stop()
     assert failed_with(peer.receive()) == ErrorCode.SHUTTING_DOWN
@@ -250,9 +258,34 @@ def test_a_restart_keeps_everything_and_raises_the_controller_epoch(start: Any, 
     assert after.snapshot.topics == before.snapshot.topics
     for node in nodes:
         assert beat(peer, node) == HeartbeatSeen(peer.requests, controller_epoch=2)
-    assert peer.ask(InitProducer) == ProducerReady(peer.requests, producer_id=1, producer_epoch=0)
-    raised = peer.ask(InitProducer, producer_id=0, producer_epoch=0)
-    assert raised == ProducerReady(peer.requests, producer_id=0, producer_epoch=1)
+    assert new_producer(peer) > old
+    raised = peer.ask(InitProducer, producer_id=old, producer_epoch=0)
+    assert raised == ProducerReady(peer.requests, producer_id=old, producer_epoch=1)
+
+
+def test_a_store_that_was_put_back_gives_no_producer_id_a_second_time(
+    start: Any, peers: Any, tmp_path: Path
+) -> None:
+    """Nodes would take the records of the second producer for those of the first, sent again."""
+    folder, copy = tmp_path / "coordinator", tmp_path / "copy"
+    issued: list[int] = []
+
+    def run() -> None:
+        running = start()
+        peer = peers.peer(running.listener.tcp)
+        issued.extend(new_producer(peer) for _ in range(50))
+        running.coordinator.stop()
+        running.join()
+
+    run()
+    shutil.copytree(folder, copy)
+    for _ in range(2):
+        run()
+        shutil.rmtree(folder)
+        shutil.copytree(copy, folder)
+    run()
+    assert len(set(issued)) == len(issued) == 200
+    assert 0 <= min(issued) <= max(issued) < 2**63
 
 
 def test_a_second_coordinator_on_the_folder_is_refused(start: Any, peers: Any) -> None:

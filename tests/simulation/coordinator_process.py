@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tailrace.coordinator.groups.state import GroupsState
+from tailrace.coordinator.handlers.init_producer import SKIPPED_BITS, skip_ids
 from tailrace.coordinator.machine import Machine, Settings
 from tailrace.coordinator.private_state import ControllerEpochRaised, PrivateChange
 from tailrace.coordinator.probing import Probing
@@ -103,8 +104,10 @@ class CoordinatorProcess(Process):
         self.store.dies = ""
         state = self.store.load()
         raised = ControllerEpochRaised(state.cluster.controller_epoch + 1)
-        state.apply_private(raised)
-        self.store.commit([], [raised])
+        skipped = skip_ids(state, schedule.random.getrandbits(SKIPPED_BITS))
+        for change in (raised, skipped):
+            state.apply_private(change)
+        self.store.commit([], [raised, skipped])
         self._server = SimServer(self._network, self, COORDINATOR)
         publisher = SimPublisher(self._network, self, "sim://publisher")
         groups = _NoGroups()
