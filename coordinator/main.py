@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from tailrace.protocol.cluster import Listener
-from tailrace.protocol.limits import COORDINATOR_BURST_BYTES_MAX, COORDINATOR_BURST_MAX
+from tailrace.protocol.limits import COORDINATOR_BURST_BYTES_MAX, COORDINATOR_BURST_MAX, OPENINGS_KEPT_MAX
 from tailrace.transport.context import new_context
 from tailrace.transport.endpoint import choose
 from tailrace.transport.poller import Poller
@@ -21,7 +21,7 @@ from tailrace.transport.wakeup import Wakeup
 from .config import CoordinatorConfig
 from .handlers.init_producer import SKIPPED_BITS, skip_ids
 from .machine import Machine, Settings
-from .private_state import ControllerEpochRaised
+from .private_state import ControllerEpochRaised, StoreOpened
 from .probing import Probing
 from .service import Service
 from .store.group_store import LmdbGroupStore
@@ -84,13 +84,14 @@ class Coordinator:
             service.stop()
 
     def _take_over(self, store: Store, group_store: GroupStore, publisher: Listener) -> Machine:
-        """Load the state, raise the controller epoch and skip producer ids, before anybody is served."""
+        """Load the state, and store that another coordinator has it, before anybody is served."""
         state = store.load()
         raised = ControllerEpochRaised(state.cluster.controller_epoch + 1)
         skipped = skip_ids(state, secrets.randbits(SKIPPED_BITS))
-        for change in (raised, skipped):
+        opened = StoreOpened((*state.openings, secrets.randbits(63))[-OPENINGS_KEPT_MAX:])
+        for change in (raised, skipped, opened):
             state.apply_private(change)
-        store.commit([], [raised, skipped])
+        store.commit([], [raised, skipped, opened])
         logger.info(
             "controller epoch %d, version %d, %d nodes, %d topics",
             raised.controller_epoch,

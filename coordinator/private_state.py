@@ -39,6 +39,20 @@ class TombstoneDropped(Struct, frozen=True, array_like=True, tag=5):
     version: int
 
 
+class StoreOpened(Struct, frozen=True, array_like=True, tag=6):
+    """Random marks of the last openings of the store, one for each controller epoch, the newest at the end.
+
+    By them nodes tell an older copy of it.
+    """
+
+    openings: tuple[int, ...]
+
+
 PrivateChange = (
-    ControllerEpochRaised | ProducerIdIssued | ProducerEpochRaised | TopicBuried | TombstoneDropped
+    ControllerEpochRaised
+    | ProducerIdIssued
+    | ProducerEpochRaised
+    | TopicBuried
+    | TombstoneDropped
+    | StoreOpened
 )

@@ -20,6 +20,7 @@ from .private_state import (
     PrivateChange,
     ProducerEpochRaised,
     ProducerIdIssued,
+    StoreOpened,
     TombstoneDropped,
     TopicBuried,
 )
@@ -35,6 +36,7 @@ class State:
         self.cluster = cluster or ClusterState()
         self.unclean_elections = 0
         """Since the start, and not stored: replicas that were elected although they may lack records."""
+        self.openings: tuple[int, ...] = ()
         self.next_producer_id = 0
         self.producer_epochs: dict[int, int] = {}
         self.tombstones: dict[bytes, int] = {}  # deleted topic id -> version of its deletion, oldest first
@@ -85,6 +87,8 @@ class State:
                 self.tombstones[topic_id] = version
             case TombstoneDropped(topic_id):
                 del self.tombstones[topic_id]
+            case StoreOpened(openings):
+                self.openings = openings
 
     def _count(self, change: Change) -> None:
         """Keep index and size up; runs before the cluster state changes, to see what was there."""

@@ -19,5 +19,6 @@ def decide(state: State, request: GetSnapshot, publisher: Listener) -> Decision:
             publisher=publisher,
             snapshot=state.cluster.snapshot(),
             unclean_elections=state.unclean_elections,
+            openings=state.openings,
         )
     )

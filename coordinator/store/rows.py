@@ -2,7 +2,7 @@
 
 | sub-database | key | value (msgpack) |
 |---|---|---|
-| meta | name | integer, or text for `cluster_id` |
+| meta | name | integer; text for `cluster_id`, integers for `openings` |
 | nodes | node id, 4 bytes big endian | NodeInfo |
 | topics | topic id | TopicRow |
 | partitions | topic id + index, 4 bytes big endian | PartitionInfo |
@@ -39,6 +39,7 @@ from ..private_state import (
     PrivateChange,
     ProducerEpochRaised,
     ProducerIdIssued,
+    StoreOpened,
     TombstoneDropped,
     TopicBuried,
 )
@@ -61,6 +62,7 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _node: Final = msgspec.msgpack.Decoder(NodeInfo)
 _partition: Final = msgspec.msgpack.Decoder(PartitionInfo)
 _integer: Final = msgspec.msgpack.Decoder(int)
+_integers: Final = msgspec.msgpack.Decoder(tuple[int, ...])
 
 DAMAGE: Final = (msgspec.MsgspecError, KeyError, ValueError, struct.error)
 """What reading rows that are not as they were written can raise."""
@@ -147,6 +149,8 @@ def private_operation(change: PrivateChange) -> Operation:
             return Put(TOMBSTONES, _U64.pack(version) + topic_id, b"")
         case TombstoneDropped(topic_id, version):
             return Delete(TOMBSTONES, _U64.pack(version) + topic_id)
+        case StoreOpened(openings):
+            return Put(META, b"openings", _encode(openings))
 
 
 def state_of(tables: dict[str, Rows]) -> State:
@@ -167,6 +171,7 @@ def state_of(tables: dict[str, Rows]) -> State:
         tuple(topics),
     )
     state = State(msgspec.msgpack.decode(meta[b"cluster_id"], type=str), ClusterState(snapshot))
+    state.openings = _integers.decode(meta.get(b"openings", _encode(())))  # older versions put none
     state.next_producer_id = _integer.decode(meta[b"next_producer_id"])
     state.producer_epochs = {_U64.unpack(key)[0]: _integer.decode(value) for key, value in tables[PRODUCERS]}
     width = _U64.size

@@ -96,7 +96,7 @@ PARTITIONS_PER_NODE_MAX: Final = 4_000
 """LMDB named databases cost 10 us a read transaction at this number."""
 OPENINGS_KEPT_MAX: Final = 128
 """Openings of its storage that a node remembers: after more without a registration it counts as one with an
-older copy of it."""
+older copy of it. As many of its own the coordinator."""
 STORAGE_RESERVE_BYTES: Final = 64 * MIB
 """Kept free below the quota and on the disk, so that retention can always work."""
 BALLAST_BYTES: Final = 16 * MIB

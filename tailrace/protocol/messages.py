@@ -201,12 +201,14 @@ class SnapshotTaken(Message, frozen=True, tag=120):
     """The state and the PUB socket's endpoints.
 
     `unclean_elections`: since the coordinator's start, of replicas that may lack records.
+    `openings`: the random marks of the last openings of its store, this process's at the end.
     """
 
     cluster_id: Annotated[str, Meta(max_length=64)] = ""
     publisher: Listener = Listener("")
     snapshot: Snapshot = Snapshot(0, 0, (), ())
     unclean_elections: Int64 = 0
+    openings: Annotated[tuple[Int64, ...], Meta(max_length=OPENINGS_KEPT_MAX)] = ()
 
 
 class RegisterNode(Message, frozen=True, tag=21):

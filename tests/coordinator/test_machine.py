@@ -70,6 +70,7 @@ def picture(state: State) -> dict[str, Any]:
         "topics": state.cluster.topics,
         "names": state.cluster.topic_ids,
         "cluster id": state.cluster_id,
+        "openings": state.openings,
         "producers": (state.next_producer_id, state.producer_epochs),
         "tombstones": list(state.tombstones.items()),
         "bytes": state.snapshot_bytes,
@@ -402,6 +403,7 @@ class CoordinatorHistory(RuleBasedStateMachine):
         fresh = State(state.cluster_id, state.cluster)
         fresh.next_producer_id = state.next_producer_id
         fresh.producer_epochs = state.producer_epochs
+        fresh.openings = state.openings
         fresh.tombstones = state.tombstones
         return fresh
 

@@ -7,13 +7,14 @@ from typing import Any
 from tailrace.coordinator.groups.state import GroupsState
 from tailrace.coordinator.handlers.init_producer import SKIPPED_BITS, skip_ids
 from tailrace.coordinator.machine import Machine, Settings
-from tailrace.coordinator.private_state import ControllerEpochRaised, PrivateChange
+from tailrace.coordinator.private_state import ControllerEpochRaised, PrivateChange, StoreOpened
 from tailrace.coordinator.probing import Probing
 from tailrace.coordinator.service import Service
 from tailrace.coordinator.state import State
 from tailrace.coordinator.store.lmdb_store import LOCK_FILE
 from tailrace.durable import LockFile, LockHeldError
 from tailrace.protocol.cluster import Change
+from tailrace.protocol.limits import OPENINGS_KEPT_MAX
 from tailrace.protocol.messages import Update
 
 from .node_process import COORDINATOR
@@ -105,9 +106,10 @@ class CoordinatorProcess(Process):
         state = self.store.load()
         raised = ControllerEpochRaised(state.cluster.controller_epoch + 1)
         skipped = skip_ids(state, schedule.random.getrandbits(SKIPPED_BITS))
-        for change in (raised, skipped):
+        opened = StoreOpened((*state.openings, schedule.random.getrandbits(63))[-OPENINGS_KEPT_MAX:])
+        for change in (raised, skipped, opened):
             state.apply_private(change)
-        self.store.commit([], [raised, skipped])
+        self.store.commit([], [raised, skipped, opened])
         self._server = SimServer(self._network, self, COORDINATOR)
         publisher = SimPublisher(self._network, self, "sim://publisher")
         groups = _NoGroups()

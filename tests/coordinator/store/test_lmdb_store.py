@@ -13,6 +13,7 @@ from tailrace.coordinator.private_state import (
     ControllerEpochRaised,
     ProducerEpochRaised,
     ProducerIdIssued,
+    StoreOpened,
     TombstoneDropped,
     TopicBuried,
 )
@@ -56,6 +57,7 @@ def contents(state: State) -> tuple[Any, ...]:
         state.cluster.version,
         state.cluster.nodes,
         state.cluster.topics,
+        state.openings,
         state.next_producer_id,
         state.producer_epochs,
         list(state.tombstones.items()),
@@ -86,9 +88,13 @@ class Pair:
 
 def test_what_is_committed_is_loaded(tmp_path: Path) -> None:
     pair = Pair(tmp_path / "c")
-    assert contents(pair.state)[1:] == (0, 0, {}, {}, 0, {}, [])
+    assert contents(pair.state)[1:] == (0, 0, {}, {}, (), 0, {}, [])
     assert len(pair.state.cluster_id) == 32
-    pair.commit(NodeChanged(node(1)), NodeChanged(node(2**31 - 1)), private=[ControllerEpochRaised(1)])
+    pair.commit(
+        NodeChanged(node(1)),
+        NodeChanged(node(2**31 - 1)),
+        private=[ControllerEpochRaised(1), StoreOpened((7, 2**63 - 1))],
+    )
     pair.commit(TopicChanged(topic(b"b", 300)), TopicChanged(topic(b"a", 2)))
     pair.reopen()
     pair.commit(
