@@ -73,11 +73,10 @@ class Loop:
         self._fetches = FetchSessions(sessions_max=FETCH_SESSIONS_MAX, entries_max=PARKED_PARTITIONS_MAX)
         self._parked_replicas = ParkedFetches(fetches_max=PARKED_FETCHES_MAX, waits_max=PARKED_PARTITIONS_MAX)
         self._poller = poller
-        self._belonging = Belonging(config.data_dir)
+        self._belonging = Belonging(config.data_dir, storage.controller_epoch)
         self._membership = Membership(
             Identity.of(config, server.listener, storage),
             config.coordinator,
-            controller_epoch=storage.controller_epoch,
             held_topics={topic_id for topic_id, _ in storage.logs},
             belonging=self._belonging,
             rng=new_random(),
@@ -144,9 +143,10 @@ class Loop:
             if parent_fd is not None and parent_fd in ready:
                 ending = self._parent_is_gone(parent_fd) or ending  # it stays ready until it was looked at
             self.step(ready, now)
+            if self._belonging.is_news and self._membership.ready:
+                self._belonging.record()
             if not told and self._membership.ready:
                 told = True
-                self._belonging.record()
                 on_ready(self._broker.server.listener)
             if ending and not self._closing:
                 self._close(now)

@@ -91,19 +91,17 @@ class Membership:
         identity: Identity,
         endpoints: Iterable[str],
         *,
-        controller_epoch: int,
         held_topics: Iterable[bytes],
         belonging: Belonging,
         rng: Random,
     ) -> None:
         self.phase = Phase.AWAY
         self.held_topics = set(held_topics)
-        self.controller_epoch = controller_epoch
+        self.controller_epoch = belonging.controller_epoch("")
         self.node_epoch: int | None = None
         self.applied_version = -1
         self.lease_until = -inf
-        """Until then the coordinator surely takes this node for alive: a session after the last beat that was
-        answered had been sent."""
+        """Until then the coordinator takes this node for alive: a session after the last answered beat."""
         self._session_s = 0.0
         self._identity = identity
         self._belonging = belonging
@@ -237,11 +235,14 @@ class Membership:
                 return self.lost(f"an unexpected {type(message).__name__}", now)
 
     def _snapshot_taken(self, message: SnapshotTaken, now: float) -> list[Action]:
-        if (refusal := self._belonging.meet(message, self.held_topics)) is not None:
+        version = self.cluster.version if self.phase is Phase.JOINING else 0
+        if (refusal := self._belonging.refusal(message, self.held_topics, version)) is not None:
             return self._failed(refusal, GetSnapshot(message.request_id), now)
-        refused = self._check_epoch(message.snapshot.controller_epoch, now)
-        if refused:
+        if not self._copy.known:
+            self.controller_epoch = self._belonging.controller_epoch(message.cluster_id)
+        if refused := self._check_epoch(message.snapshot.controller_epoch, now):
             return refused
+        self._belonging.join(message)
         actions: list[Action] = []
         if self._session.publisher != message.publisher:
             self._session.publisher = message.publisher
@@ -263,8 +264,7 @@ class Membership:
         return actions
 
     def _registered(self, message: NodeRegistered, asked_at: float, now: float) -> list[Action]:
-        refused = self._check_epoch(message.snapshot.controller_epoch, now)
-        if refused:
+        if refused := self._check_epoch(message.snapshot.controller_epoch, now):
             return refused
         if message.node is None or message.session_timeout_ms <= 0:
             return self.lost("an empty registration", now)
@@ -299,13 +299,15 @@ class Membership:
                 self._timer = now + RETRY_S
                 return self._report(f"{error}; trying again")
         if self._was_member or error.retriable:
-            return [*self._report(f"the coordinator refused: {error}"), *self.lost(str(error), now)]
+            return [*self._report(f"no member of the cluster now: {error}"), *self.lost(str(error), now)]
         return [GiveUp(error)]
 
     # ------------------------------------------------------------- the state
 
     def published(self, message: Published, now: float) -> list[Action]:
-        """Something came in over the subscription."""
+        """Something came in over the subscription; before the session's snapshot, from whom nobody knows."""
+        if self._session.publisher is None:
+            return []
         if message.controller_epoch < self.controller_epoch:
             return self._report_epoch(message.controller_epoch)
         self._session.proof_at = now + SILENCE_S_MAX

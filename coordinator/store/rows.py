@@ -2,7 +2,7 @@
 
 | sub-database | key | value (msgpack) |
 |---|---|---|
-| meta | name | integer; text for `cluster_id`, integers for `openings` |
+| meta | name | integer; text for `cluster_id`, an array of integers for `openings` |
 | nodes | node id, 4 bytes big endian | NodeInfo |
 | topics | topic id | TopicRow |
 | partitions | topic id + index, 4 bytes big endian | PartitionInfo |
@@ -103,6 +103,7 @@ def first_rows(cluster_id: str) -> Iterator[Put]:
     yield Put(META, b"cluster_id", _encode(cluster_id))
     yield Put(META, b"controller_epoch", _encode(0))
     yield Put(META, b"version", _encode(0))
+    yield Put(META, b"openings", _encode(()))
     yield Put(META, b"next_producer_id", _encode(0))
     yield Put(META, b"format", _encode(FORMAT))
 

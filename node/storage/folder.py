@@ -6,7 +6,7 @@ data.mdb    LMDB's data
 lock.mdb    LMDB's reader table; nothing but LMDB may ever open it (closing it drops LMDB's locks)
 ballast     space to give up when the disk is full
 ephemeral   there while a process runs without syncing; if it is still there, the data is void
-clusters    text: the ids of the clusters that the node has been in (`node/belonging.py`)
+clusters    text: the clusters that the node has been in, and their coordinators (`node/belonging.py`)
 """
 
 import re

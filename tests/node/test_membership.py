@@ -56,11 +56,10 @@ IDENTITY = Identity(1, Listener("tcp://node:1"), "storage", "", clean=True, dura
 
 
 def membership(epoch: int = 0, held: Any = (), endpoints: Any = ("tcp://c:1",)) -> Membership:
-    belonging = Belonging(Path("/nonexistent"))  # a node that was in no cluster yet
+    belonging = Belonging(Path("/nonexistent"), epoch)  # a node that was in no cluster yet
     return Membership(
         IDENTITY,
         endpoints,
-        controller_epoch=epoch,
         held_topics=held,
         belonging=belonging,
         rng=random.Random(1),
@@ -317,13 +316,16 @@ def member(**options: Any) -> Membership:
     return node
 
 
-def registering(**options: Any) -> tuple[Membership, NodeRegistered]:
+def registering(*, cluster_id: str = "", **options: Any) -> tuple[Membership, NodeRegistered]:
     """A membership that has sent its registration, time 0; and the answer on its way, of version 8."""
     node = membership(**options)
     node.tick(0)
     (ask,) = node.connected(0)
     assert isinstance(ask, Ask)
-    taken = SnapshotTaken(ask.request.request_id, publisher=Listener("tcp://pub:1"), snapshot=snapshot(3, 7))
+    publisher = Listener("tcp://pub:1")
+    taken = SnapshotTaken(
+        ask.request.request_id, cluster_id=cluster_id, publisher=publisher, snapshot=snapshot(3, 7)
+    )
     subscribe, register = node.reply(taken, 0)
     assert isinstance(subscribe, Subscribe)
     assert isinstance(register, Ask)
@@ -376,6 +378,42 @@ def test_an_old_coordinators_publications_change_nothing() -> None:
     node = member()
     assert kinds(node.published(Update(2, 9, []), 1)) == [Report]
     assert node.cluster.version == 8
+
+
+def met_again(node: Membership, cluster_id: str, taken: Snapshot) -> list[Action]:
+    """The connection broke; then a coordinator tells this."""
+    node.lost("cut", 1)
+    node.tick(node.next_tick())
+    (ask,) = node.connected(9)
+    assert isinstance(ask, Ask)
+    assert node.published(Beat(3, 99), 9) == []
+    publisher = Listener("tcp://pub:1")
+    answer = SnapshotTaken(ask.request.request_id, cluster_id=cluster_id, publisher=publisher, snapshot=taken)
+    return node.reply(answer, 9)
+
+
+@pytest.mark.parametrize(
+    ("cluster_id", "place", "why"),
+    [
+        ("other", (9, 99), "is of cluster other now, and this node of cluster ours"),
+        ("ours", (3, 7), "runs on an older copy"),
+        ("ours", (4, 7), "runs on an older copy"),
+    ],
+)
+def test_a_member_follows_no_other_cluster_and_no_state_that_went_back(
+    cluster_id: str, place: tuple[int, int], why: str
+) -> None:
+    """It would take the state for one it knows already, and tell that it has opened what it has not."""
+    node = member(cluster_id="ours")
+    said = []
+    for _ in range(2):
+        actions = met_again(node, cluster_id, snapshot(*place))
+        assert kinds(actions)[-1] is Disconnect
+        said += [action.text for action in actions if isinstance(action, Report)]
+    (once,) = said
+    assert why in once
+    assert (node.cluster.controller_epoch, node.cluster.version) == (3, 8)
+    assert kinds(met_again(node, "ours", snapshot(4, 8))) == [Subscribe, Follow, Heartbeat]
 
 
 @pytest.mark.parametrize("version", [10, 11])

@@ -1,5 +1,6 @@
 """A data folder in use, or of a newer version: the command refuses it, and harms nothing."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,10 +12,10 @@ import msgspec
 import pytest
 
 from tailrace import Admin, Consumer, Producer, TailraceError
-from tailrace.protocol.errors import DataFolderError
+from tailrace.protocol.errors import DataFolderError, NotEnoughNodesError
 from tailrace.testing import Cluster
 
-from ..patience import PATIENCE_S
+from ..patience import PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -124,3 +125,76 @@ def test_an_offset_store_of_a_newer_format(own: Cluster, tmp_path: Path) -> None
     with pytest.raises(DataFolderError, match="has format 2, this Tailrace knows 1: use the version"):
         consume()
     assert (folder / "data.mdb").read_bytes() == before
+
+
+def node_says(cluster: Cluster, text: str) -> None:
+    log = cluster.log_folder / "node-1.log"
+    wait_until(lambda: text in log.read_text(), text)
+
+
+def replace(folder: Path, by: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(by, folder)
+
+
+def test_an_older_copy_of_the_coordinators_folder(own: Cluster, tmp_path: Path) -> None:
+    """However often it is started: its elections would know nothing of what came after the copy."""
+    folder, clusters = own.data_dir / "coordinator", own.data_dir / "node-1" / "clusters"
+    older, newest = tmp_path / "older", tmp_path / "newest"
+    own.kill_coordinator()
+    shutil.copytree(folder, older)
+    followed = clusters.read_text()
+    own.start_coordinator()
+    wait_until(lambda: clusters.read_text() != followed, "the node follows the newer coordinator")
+    own.kill_coordinator()
+    folder.rename(newest)
+    shutil.copytree(older, folder)
+    own.start_coordinator()
+    node_says(own, "the coordinator runs on an older copy of its data folder")
+    for _ in range(3):
+        own.kill_coordinator()
+        own.start_coordinator()
+    own.kill(1)
+    with pytest.raises(TailraceError, match=r"on an older copy of its data folder.* remove .*/clusters and"):
+        own.start(1)
+    own.kill_coordinator()
+    replace(folder, newest)
+    own.start_coordinator()
+    own.start(1)
+    write(own, b"after")
+    assert read(own, 2) == [b"before", b"after"]
+
+
+def test_a_coordinator_that_lost_its_folder_while_nodes_run(own: Cluster, tmp_path: Path) -> None:
+    folder, lost = own.data_dir / "coordinator", tmp_path / "lost"
+    own.kill_coordinator()
+    shutil.move(folder, lost)
+    own.start_coordinator()
+    node_says(own, "put the coordinator's data folder of that cluster back, or restart the node")
+    with Admin(own.bootstrap_servers) as admin, pytest.raises(NotEnoughNodesError, match="0 nodes are alive"):
+        admin.create_topic("anew")
+    own.kill_coordinator()
+    replace(folder, lost)
+    own.start_coordinator()
+    write(own, b"after")
+    assert read(own, 2) == [b"before", b"after"]
+
+
+def test_a_coordinator_that_lost_its_folder_for_good(own: Cluster) -> None:
+    """Its epochs begin anew: those that its nodes have seen in the cluster before say nothing about them."""
+    for _ in range(3):
+        own.kill_coordinator()
+        own.start_coordinator()
+    with Admin(own.bootstrap_servers) as admin:
+        admin.create_topic("lost")  # the node has seen the last epoch
+    own.kill_coordinator()
+    shutil.rmtree(own.data_dir / "coordinator")
+    own.start_coordinator()
+    for value in (b"anew", b"again"):
+        own.kill(1)
+        own.start(1)
+        with Admin(own.bootstrap_servers) as admin:
+            if not admin.list_topics():
+                admin.create_topic("t")
+        write(own, value)
+    assert read(own, 2) == [b"anew", b"again"]
