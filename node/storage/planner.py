@@ -174,9 +174,10 @@ def validate(header: BatchHeader, now_ms: int) -> None:
             f"timestamps {header.base_timestamp} to {header.max_timestamp}: before 1970"
         )
     if header.max_timestamp > now_ms + TIMESTAMP_AHEAD_MS_MAX:
+        ask = "are they milliseconds?" if header.max_timestamp > 10 * now_ms else "is its clock right?"
         raise InvalidTimestampError(
-            f"timestamp {header.max_timestamp} is {header.max_timestamp - now_ms} ms ahead of the node,"
-            f" at most {TIMESTAMP_AHEAD_MS_MAX} (are they milliseconds?)"
+            f"timestamp {header.max_timestamp} is {header.max_timestamp - now_ms} ms ahead of the node's"
+            f" clock, {now_ms}: at most {TIMESTAMP_AHEAD_MS_MAX} are taken ({ask})"
         )
     refuse_transactions(header)
 

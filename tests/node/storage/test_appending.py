@@ -90,6 +90,18 @@ def test_a_bad_batch_fails_alone(storage: Storage) -> None:
     assert [type(result) for result in results if not isinstance(result, Appended)] == list(wrong)
 
 
+@pytest.mark.parametrize(
+    ("timestamp", "asked"), [(NOW + 3_700_000, "is its clock right"), (NOW * 1_000, "are they milliseconds")]
+)
+def test_a_time_ahead_names_the_clock_that_it_is_ahead_of(
+    storage: Storage, timestamp: int, asked: str
+) -> None:
+    (result,) = commit(storage, one_log(storage), batch(timestamps=timestamp))
+    assert isinstance(result, InvalidTimestampError)
+    assert f"{timestamp - NOW} ms ahead of the node's clock, {NOW}: " in str(result)
+    assert asked in str(result)
+
+
 def test_headers_that_contradict_themselves(storage: Storage) -> None:
     log = one_log(storage)
     made = append(log, batch(2))
