@@ -104,7 +104,8 @@ class DataFolder:
             void = not data.exists() or data.stat().st_size <= EMPTY_DATA_BYTES_MAX
             if void and self.file(FORMAT).exists():
                 raise DataFolderError(
-                    f"{data} is missing or empty; put it back, or remove the folder to start with nothing"
+                    f"{data} is missing or empty; put it back as it was last, or remove the folder: the node "
+                    "then starts with nothing, and copies what other nodes have"
                 )
         if void:
             for name in (DATA, LMDB_LOCK):

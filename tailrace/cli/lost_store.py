@@ -23,6 +23,6 @@ def lost_store(layout: Layout) -> str | None:
     return (
         f"WARNING: the coordinator began with nothing, since {store} was not there, and nodes hold the logs "
         f"of {plural(len(topics), 'topic')} that this cluster does not know: nobody can read them. Stop it, "
-        f"put {layout.coordinator} back as it was, and start it again; or, if nobody needs the logs, remove "
-        "the folders of the nodes"
+        f"put {layout.coordinator} back as it was last, since the nodes refuse an older copy, and start it "
+        "again; or, if nobody needs the logs, remove the folders of the nodes"
     )
