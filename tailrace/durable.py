@@ -16,6 +16,8 @@ FILE_MODE: Final = 0o600
 PARENT_MODE: Final = 0o777
 """Less the umask, as for any folder."""
 
+_READER_TABLE_BYTES: Final = 8192
+"""Of the 126 readers that LMDB has room for by itself; one that is larger than asked for is used as it is."""
 _HOLDER_BYTES_MAX: Final = 256
 _NOT_OPEN: Final = -1
 
@@ -68,6 +70,21 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(descriptor)
     draft.replace(path)
     fsync_folder(path.parent)
+
+
+def make_reader_table(folder: Path) -> None:
+    """Take the disk for the reader table of an environment that LMDB is to make in a folder. Raises OSError.
+
+    LMDB writes that through a mapping: without room on the disk the process would end by SIGBUS. Where an
+    environment is already, nothing is done: who closes the `lock.mdb` of an open one drops LMDB's locks.
+    """
+    if (folder / "data.mdb").exists():
+        return
+    descriptor = os.open(folder / "lock.mdb", os.O_RDWR | os.O_CREAT, FILE_MODE)
+    try:
+        os.posix_fallocate(descriptor, 0, _READER_TABLE_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 class LockHeldError(Exception):

@@ -22,7 +22,14 @@ from typing import Any, Final
 import lmdb
 import msgspec
 
-from tailrace.durable import FILE_MODE, FOLDER_MODE, LockFile, LockHeldError, fsync_folder
+from tailrace.durable import (
+    FILE_MODE,
+    FOLDER_MODE,
+    LockFile,
+    LockHeldError,
+    fsync_folder,
+    make_reader_table,
+)
 from tailrace.protocol.cluster import TopicId
 from tailrace.protocol.errors import DataFolderError
 from tailrace.protocol.limits import OFFSET_STORE_MAP_BYTES
@@ -81,6 +88,8 @@ class PartitionStore:
             ) from None
         with ExitStack() as opened:
             opened.callback(self._lock.release)
+            with folder_access(folder):
+                make_reader_table(folder)
             with opening(self._what):
                 self._environment = _open(folder)
                 opened.callback(self._environment.close)

@@ -20,7 +20,7 @@ from typing import Final
 import lmdb
 import msgspec
 
-from tailrace.durable import FILE_MODE, make_folder
+from tailrace.durable import FILE_MODE, make_folder, make_reader_table
 from tailrace.protocol.errors import DataFolderError, StorageFaultError
 from tailrace.protocol.group_messages import CommittedOffset
 from tailrace.protocol.limits import GROUP_STORE_MAP_BYTES
@@ -61,6 +61,7 @@ class LmdbGroupStore:
         self._folder = folder
         try:
             make_folder(folder)
+            make_reader_table(folder)
             self._environment = lmdb.open(
                 str(folder),
                 map_size=GROUP_STORE_MAP_BYTES,

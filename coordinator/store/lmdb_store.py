@@ -13,7 +13,7 @@ from typing import Final
 import lmdb
 import msgspec
 
-from tailrace.durable import FILE_MODE, LockFile, LockHeldError, make_folder
+from tailrace.durable import FILE_MODE, LockFile, LockHeldError, make_folder, make_reader_table
 from tailrace.protocol.errors import DataFolderError, StorageFaultError
 from tailrace.protocol.limits import COORDINATOR_MAP_BYTES
 from tailrace.protocol.messages import Update
@@ -106,6 +106,7 @@ class LmdbStore:
         self._lock.release()
 
     def _open(self) -> None:
+        make_reader_table(self._folder)
         self._environment = lmdb.open(
             str(self._folder),
             map_size=COORDINATOR_MAP_BYTES,

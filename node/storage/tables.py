@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import lmdb
 
-from tailrace.durable import FILE_MODE
+from tailrace.durable import FILE_MODE, make_reader_table
 from tailrace.protocol.errors import DataFolderError, InvalidConfigError
 from tailrace.protocol.limits import OPENINGS_KEPT_MAX, PARTITIONS_PER_NODE_MAX
 
@@ -176,6 +176,7 @@ class Tables:
 def _open(folder: DataFolder, map_bytes: int, flush: Flush, ephemeral: bool) -> "Environment":
     try:
         refuse_cut_short(folder.path)
+        make_reader_table(folder.path)
         return lmdb.open(
             os.fspath(folder.path),
             map_size=map_bytes,
