@@ -27,11 +27,17 @@ _log = logging.getLogger(__name__)
 class Keeper:
     """Starts workers, hears from them, starts again what died, and ends all.
 
-    `ends`: offsets by topic and partition; when all are committed, it ends by itself. None: never.
+    `spec_fd` stays the caller's: the keeper has a copy, since it may outlive who made it, and a number that
+    was closed is soon another file's. `ends`: offsets by topic and partition; when all are committed, it ends
+    by itself. None: never.
     """
 
+    _fds: tuple[int, ...] = ()
+    """To give back."""
+
     def __init__(self, spec_fd: int, processes: int, ends: dict[tuple[str, int], int] | None) -> None:
-        self._spec_fd = spec_fd
+        self._owner = os.getpid()
+        self._spec_fd = os.dup(spec_fd)
         self._members = [Member(index) for index in range(processes)]
         self._left = ends
         self._board = Board.create(processes)
@@ -41,6 +47,9 @@ class Keeper:
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
         self.over_reader, self._over_writer = os.pipe()
         """Readable at the end."""
+        self._fds = (
+            self._spec_fd, self._wake_reader, self._wake_writer, self.over_reader, self._over_writer,
+        )  # fmt: skip
         self._stop_within_s: list[float] = []
         self._stop_by: float | None = None
         self.killed = False
@@ -67,7 +76,20 @@ class Keeper:
     def join(self) -> None:
         """Wait for the end, and give everything back."""
         self._thread.join()
-        for fd in (self._wake_reader, self._wake_writer, self.over_reader, self._over_writer):
+        self._release()
+
+    def __del__(self) -> None:
+        """Nobody has waited for the end: the thread, which refers to the keeper, has come to it."""
+        if self.is_ours():
+            self._release()
+
+    def is_ours(self) -> bool:
+        """Is this the process that has the thread, and no fork of it?"""
+        return os.getpid() == self._owner
+
+    def _release(self) -> None:
+        fds, self._fds = self._fds, ()
+        for fd in fds:
             os.close(fd)
 
     def metrics(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import select
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -131,8 +132,8 @@ class Pool:
         )
         self._servers = servers
         self._stop_at_end = stop_at_end
-        self._spec_fd = ship(self._spec)
         self._keeper: Keeper | None = None
+        self._spec_fd = ship(self._spec)
 
     def __enter__(self) -> Self:
         self.start()
@@ -149,8 +150,17 @@ class Pool:
             error.add_note(f"and the pool: {failure}")
 
     def __del__(self) -> None:
-        if getattr(self, "_spec_fd", -1) >= 0:
-            os.close(self._spec_fd)
+        """Forgotten: the workers drain and end by themselves, since the keeper does not know its pool."""
+        if getattr(self, "_spec_fd", -1) < 0:
+            return
+        os.close(self._spec_fd)
+        keeper = self._keeper
+        if keeper is not None and keeper.is_ours() and not keeper.over.is_set():
+            keeper.stop(STOP_WITHIN_S)
+            group = self._spec.group_id
+            warnings.warn(
+                f"the pool of {group!r} was not stopped", ResourceWarning, stacklevel=2, source=self
+            )
 
     # -------------------------------------------------------------------- life
 

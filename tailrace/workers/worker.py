@@ -262,6 +262,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     voice = Voice(voice_fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_watch_parent, args=(parent_fd,), daemon=True).start()
     try:
         spec = unpack(spec_fd)
     except Exception as error:  # noqa: BLE001 - whatever the handler's modules raise
@@ -273,7 +274,6 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     worker = Worker(spec, Board(board_fd, workers), voice, index)
     signal.signal(signal.SIGTERM, worker.stop)
-    threading.Thread(target=_watch_parent, args=(parent_fd,), daemon=True).start()
     try:
         worker.run()
     except TailraceError as error:
@@ -286,7 +286,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _watch_parent(fd: int) -> None:
-    """Drain when the pool is gone."""
+    """Drain when the pool is gone; what is not further than its handler's modules ends at once."""
     os.read(fd, 1)
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait(ORPHANED_DRAIN_S)

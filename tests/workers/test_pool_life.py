@@ -1,0 +1,85 @@
+"""What becomes of a pool, and of its workers, that is not stopped."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tailrace import Admin
+from tailrace.testing import Cluster
+from tailrace.workers import Pool
+
+from ..conftest import MakeTopic
+from ..descriptors import descriptors
+from ..patience import PATIENCE_S, wait_until
+
+
+def running(pool: Pool) -> list[int]:
+    """The workers' processes, once all are ready."""
+    wait_until(
+        lambda: all(worker["state"] == "running" for worker in pool.metrics()["workers"]), "the workers run"
+    )
+    return [worker["pid"] for worker in pool.metrics()["workers"]]
+
+
+def are_gone(pids: list[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_pool_that_is_forgotten_ends(cluster: Cluster, topic: MakeTopic, admin: Admin) -> None:
+    name = topic(2)
+    before = descriptors()
+    pool = Pool(repr, name, f"{name}-forgotten", processes=2, bootstrap_servers=cluster.bootstrap_servers)
+    pool.start()
+    pids = running(pool)
+    with pytest.warns(ResourceWarning, match=f"the pool of '{name}-forgotten' was not stopped"):
+        del pool
+    wait_until(lambda: are_gone(pids), "the workers end")
+    wait_until(lambda: descriptors() == before, "its files are closed")
+    assert admin.describe_group(f"{name}-forgotten").members == ()
+
+
+def test_a_pool_that_ends_and_is_forgotten_leaves_no_files(cluster: Cluster, topic: MakeTopic) -> None:
+    name = topic()
+    before = descriptors()
+    pool = Pool(repr, name, f"{name}-ends", stop_at_end=True, bootstrap_servers=cluster.bootstrap_servers)
+    pool.start()
+    assert pool.wait(PATIENCE_S)
+    del pool
+    wait_until(lambda: descriptors() == before, "its files are closed")
+
+
+LOADING = """
+    import os, sys, time
+    from pathlib import Path
+    from tailrace.workers import Pool
+
+    def load(path):
+        Path(path).write_text(str(os.getpid()))
+        while True:
+            time.sleep(1)
+
+    class Handler:
+        def __reduce__(self):
+            return load, (sys.argv[3],)
+
+        def __call__(self, record):
+            pass
+
+    pool = Pool(Handler(), sys.argv[2], "loading", bootstrap_servers=sys.argv[1])
+    pool.start()
+    pool.wait()
+"""
+
+
+def test_a_worker_that_loads_for_ever_ends_with_its_pool(
+    cluster: Cluster, topic: MakeTopic, tmp_path: Path
+) -> None:
+    told = tmp_path / "pid"
+    command = [sys.executable, "-c", textwrap.dedent(LOADING), cluster.bootstrap_servers, topic(), str(told)]
+    with subprocess.Popen(command) as process:
+        wait_until(lambda: told.exists() and told.read_text(), "the worker loads its handler")
+        process.kill()
+    wait_until(lambda: are_gone([int(told.read_text())]), "the worker ends")
