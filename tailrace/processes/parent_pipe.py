@@ -5,6 +5,7 @@ import signal
 import weakref
 from typing import Final
 
+_NOT_OPEN: Final = -1
 _SIGBUS_HINT: Final = (
     "as when data.mdb was cut short, or its disk cannot be read. Where other nodes have replicas of all that "
     "a node holds, move its data folder away, and it copies them again"
@@ -19,21 +20,27 @@ class ParentPipe:
         _pipes.add(self)
 
     def close_in_fork(self) -> None:
-        """A fork of the parent, which may live longer, must not keep the children alive."""
+        """A fork of the parent, which may live longer, must not keep the children alive.
+
+        Once: in a fork of the fork the number is another file's.
+        """
+        _pipes.discard(self)
         os.close(self._writer)
+        self._writer = _NOT_OPEN
 
     def close(self) -> None:
         """End the children that are still there."""
         _pipes.discard(self)
         os.close(self.reader)
-        os.close(self._writer)
+        if self._writer != _NOT_OPEN:
+            os.close(self._writer)
 
 
 _pipes: Final[weakref.WeakSet[ParentPipe]] = weakref.WeakSet()
 
 
 def _close_pipes() -> None:
-    for pipe in _pipes:
+    for pipe in list(_pipes):
         pipe.close_in_fork()
 
 
