@@ -36,7 +36,7 @@ class Keeper:
     """To give back."""
 
     def __init__(self, spec_fd: int, processes: int, ends: dict[tuple[str, int], int] | None) -> None:
-        self._owner = os.getpid()
+        self.owner: Final = os.getpid()
         self._spec_fd = os.dup(spec_fd)
         self._members = [Member(index) for index in range(processes)]
         self._left = ends
@@ -85,7 +85,7 @@ class Keeper:
 
     def is_ours(self) -> bool:
         """Is this the process that has the thread, and no fork of it?"""
-        return os.getpid() == self._owner
+        return os.getpid() == self.owner
 
     def _release(self) -> None:
         fds, self._fds = self._fds, ()

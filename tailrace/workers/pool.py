@@ -69,7 +69,8 @@ class Pool:
 
     **The end.** `stop`, leaving `with`, SIGTERM or Ctrl-C in `run`: handlers finish what they have in hand,
     what is done is committed. With `stop_at_end` the pool ends by itself when all records are done that
-    the topics held when it was started.
+    the topics held when it was started. One that is dropped without `stop` ends, too, with a ResourceWarning.
+    A fork of the process cannot use it: ClosedError.
 
     Other options are the consumers' (`session_timeout_ms`, `max_poll_records`, ...), but for those that the
     pool sets; `auto_offset_reset` is "earliest" here. Raises InvalidArgumentError, also for a handler that
@@ -199,8 +200,10 @@ class Pool:
         """Have handlers finish what they have in hand, commit, and end. May be repeated.
 
         Who is not done after `timeout` seconds (None: for ever) is killed: its last records are handled
-        again. Raises like `wait`.
+        again. Does nothing in a fork of the pool's process. Raises like `wait`.
         """
+        if self._keeper is not None and not self._keeper.is_ours():
+            return
         keeper = self._kept()
         within_s = seconds_of(timeout)
         if self._spec_fd >= 0:
@@ -222,7 +225,7 @@ class Pool:
             self.start()
             keeper = self._kept()
             within_s = STOP_WITHIN_S
-            while not keeper.over.is_set():
+            while not self._kept().over.is_set():  # raises if `report` has forked, and this is the fork
                 readable, _, _ = select.select([signals.reader, keeper.over_reader], [], [], every_s)
                 if signals.reader in readable:
                     signals.read()
@@ -245,6 +248,8 @@ class Pool:
         spec, keeper = self._spec, self._keeper
         if keeper is None:
             state = "not started"
+        elif not keeper.is_ours():
+            state = f"belongs to process {keeper.owner}"
         elif keeper.over.is_set():
             state = "ended" if keeper.failure is None else f"failed: {keeper.failure}"
         else:
@@ -274,6 +279,11 @@ class Pool:
     def _kept(self) -> Keeper:
         if self._keeper is None:
             raise ClosedError("the pool was not started: use `with`, start() or run()")
+        if not self._keeper.is_ours():
+            raise ClosedError(
+                f"the pool was started before fork() and belongs to process {self._keeper.owner}; make "
+                "another one here"
+            )
         return self._keeper
 
 

@@ -83,3 +83,34 @@ def test_a_worker_that_loads_for_ever_ends_with_its_pool(
         wait_until(lambda: told.exists() and told.read_text(), "the worker loads its handler")
         process.kill()
     wait_until(lambda: are_gone([int(told.read_text())]), "the worker ends")
+
+
+FORKED = """
+    import os, sys
+    from tailrace.protocol.errors import ClosedError
+    from tailrace.workers import Pool
+
+    with Pool(repr, sys.argv[2], "forked", bootstrap_servers=sys.argv[1]) as pool:
+        child = os.fork()
+        if child == 0:
+            told = 0
+            for use in (pool.wait, pool.metrics, pool.start):
+                try:
+                    use()
+                except ClosedError:
+                    told += 1
+            print(told, repr(pool).endswith(f"belongs to process {os.getppid()}>"), flush=True)
+            sys.exit(7)
+        print("child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        print(pool.wait(0), len(pool.metrics()["workers"]), flush=True)
+"""
+
+
+def test_a_fork_is_told_and_the_pool_goes_on(cluster: Cluster, topic: MakeTopic) -> None:
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", textwrap.dedent(FORKED)]
+    done = subprocess.run(
+        [*command, cluster.bootstrap_servers, topic()], capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.stdout.splitlines() == ["3 True", "child: 7", "False 1"], done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
