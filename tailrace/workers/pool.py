@@ -2,6 +2,7 @@
 
 import os
 import select
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -217,9 +218,13 @@ class Pool:
     def run(self, report: Callable[[dict[str, Any]], None] | None = None, every_s: float = 1.0) -> None:
         """Start, and stop when it has ended by itself, or at SIGTERM or Ctrl-C (the second one kills).
 
-        `report` gets `metrics()` every so often. Only in the main thread. Raises like `wait`; also
-        WorkerFailedError if workers had to be killed.
+        `report` gets `metrics()` every so often. Only in the main thread, else InvalidArgumentError. Raises
+        like `wait`; also WorkerFailedError if workers had to be killed.
         """
+        if threading.current_thread() is not threading.main_thread():
+            raise InvalidArgumentError(
+                "run() waits for signals, which only the main thread gets: use `with`, or start() and wait()"
+            )
         signals = SignalPipe(stop_signals())
         try:
             self.start()

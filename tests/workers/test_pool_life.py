@@ -3,11 +3,13 @@
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tailrace import Admin
+from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.testing import Cluster
 from tailrace.workers import Pool
 
@@ -114,3 +116,13 @@ def test_a_fork_is_told_and_the_pool_goes_on(cluster: Cluster, topic: MakeTopic)
     assert done.stdout.splitlines() == ["3 True", "child: 7", "False 1"], done.stderr
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_run_is_for_the_main_thread() -> None:
+    pool = Pool(repr, "t", "g")
+    with (
+        ThreadPoolExecutor() as executor,
+        pytest.raises(InvalidArgumentError, match=r"only the main thread gets: use `with`, or start\(\)"),
+    ):
+        executor.submit(pool.run).result()
+    assert not pool.started
