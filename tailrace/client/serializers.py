@@ -9,12 +9,15 @@
 
 JSON has fewer kinds than Python: tuples and sets are read back as lists, bytes as base64, the keys of a dict,
 Decimals, UUIDs, dates and times (ISO 8601) as str. msgpack keeps bytes, and keys that are numbers. NaN and
-infinity, which JSON does not have, raise SerializationError.
+infinity, which JSON does not have, raise SerializationError. Subclasses of these kinds count as what they are
+made of: numpy's float64 and str_, pandas' Timestamp (to the microsecond).
 
 Bytes are unpickled only by a consumer that names "pickle": who can write to its topics can run code in it.
 """
 
 from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from math import isfinite
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -45,13 +48,43 @@ def _unpickled(data: bytes) -> object:
     return pickle.loads(data)
 
 
-_encoded: Final = json.Encoder().encode
+def _datetime_of(value: datetime) -> datetime:
+    if value != value:
+        raise ValueError(f"{value!r} is no time: give None for what is missing")
+    return datetime.combine(value.date(), value.timetz())
+
+
+_KINDS: Final[tuple[tuple[type, Callable[[Any], object]], ...]] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (datetime, _datetime_of),  # a date, too
+    (date, lambda value: date(value.year, value.month, value.day)),
+    (time, lambda value: time(value.hour, value.minute, value.second, value.microsecond, value.tzinfo)),
+    (timedelta, lambda value: timedelta(value.days, value.seconds, value.microseconds)),
+    (Decimal, Decimal),
+    (bytes, bytes.__bytes__),
+)
+"""What msgspec takes itself, but no subclasses of; and how one of those becomes what it is made of."""
+
+
+def _plain(value: object) -> object:
+    """Called with what msgspec does not know. Raises TypeError for what is no subclass of what it does."""
+    if value is None or isinstance(value, tuple | frozenset | bool):  # known, but not as a key in JSON
+        raise TypeError("Only dicts with str-like or number-like keys are supported")
+    for kind, of in _KINDS:
+        if isinstance(value, kind):
+            return of(value)
+    raise TypeError(f"Encoding objects of type {type(value).__qualname__} is unsupported")
+
+
+_encoded: Final = json.Encoder(enc_hook=_plain).encode
 
 
 def _json(value: object) -> bytes:
     """Raises ValueError for NaN and infinity, of which the encoder makes a null."""
     data = _encoded(value)
-    if b"null" in data and not _is_finite(to_builtins(value)):
+    if b"null" in data and not _is_finite(to_builtins(value, enc_hook=_plain)):
         raise ValueError("JSON has no NaN and no infinity: give None for what is missing")
     return data
 
@@ -71,7 +104,7 @@ def _is_finite(value: Any) -> bool:
 _CODECS: Final = {
     "json": _Codec(_json, json.Decoder().decode),
     "str": _Codec(str.encode, bytes.decode),
-    "msgpack": _Codec(msgpack.Encoder().encode, msgpack.Decoder().decode),
+    "msgpack": _Codec(msgpack.Encoder(enc_hook=_plain).encode, msgpack.Decoder().decode),
     "pickle": _Codec(_pickled, _unpickled),
 }
 

@@ -4,13 +4,15 @@ import math
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import numpy
+import pandas
 import pytest
-from msgspec import json
+from msgspec import json, msgpack
 
 from tailrace import Admin, Consumer, Producer
 from tailrace.client.serializers import deserializer_of, serializer_of
@@ -56,7 +58,7 @@ class Price:
     amount: float
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, numpy.float64("nan")])
 @pytest.mark.parametrize(
     "made",
     [
@@ -90,6 +92,54 @@ def test_what_json_makes_of_other_kinds(value: Any, read: Any) -> None:
     assert serialize is not None
     assert deserialize is not None
     assert deserialize(serialize(value) or b"") == read
+
+
+def a(kind: type, *arguments: Any) -> Any:
+    """Of a subclass."""
+    return type(f"My{kind.__name__}", (kind,), {"__str__": lambda _: "?", "__repr__": lambda _: "?"})(
+        *arguments
+    )
+
+
+SUBCLASSES: list[tuple[Any, Any]] = [
+    (numpy.float64(1.5), 1.5),
+    (numpy.str_("ä"), "ä"),
+    (a(str, "text"), "text"),
+    (a(int, 2**60), 2**60),
+    (a(float, 0.5), 0.5),
+    (a(bytes, b"\xff"), b"\xff"),
+    (a(Decimal, "1.10"), Decimal("1.10")),
+    (a(date, 2020, 1, 2), date(2020, 1, 2)),
+    (a(time, 1, 2, 3, 4, UTC), time(1, 2, 3, 4, UTC)),
+    (a(timedelta, 1, 2, 3), timedelta(1, 2, 3)),
+    (pandas.Timestamp("2020-01-02 03:04:05.000006"), datetime(2020, 1, 2, 3, 4, 5, 6)),
+    (pandas.Timestamp("2020-01-02", tz="UTC"), datetime(2020, 1, 2, tzinfo=UTC)),
+    (pandas.Timedelta(days=1, microseconds=3), timedelta(1, 0, 3)),
+    ({a(str, "key"): [a(int, 1)], a(int, 2): (a(float, 0.5), None)}, {"key": [1], 2: [0.5, None]}),
+]
+
+
+@pytest.mark.parametrize(("value", "plain"), SUBCLASSES)
+def test_subclasses_count_as_what_they_are_made_of(value: Any, plain: Any) -> None:
+    for name, encode in (("json", json.encode), ("msgpack", msgpack.encode)):
+        serialize = serializer_of("value_serializer", name)
+        assert serialized("value", value, serialize) == encode(plain)
+
+
+@pytest.mark.parametrize("name", ["json", "msgpack"])
+def test_what_no_serializer_takes(name: str) -> None:
+    serialize = serializer_of("value_serializer", name)
+    with pytest.raises(SerializationError, match="objects of type object is unsupported"):
+        serialized("value", [object()], serialize)
+    with pytest.raises(SerializationError, match="NaT is no time: give None for what is missing"):
+        serialized("value", [pandas.NaT], serialize)
+
+
+@pytest.mark.parametrize("key", [None, (1, 2), frozenset([1]), True])
+def test_what_is_no_key_in_json(key: Any) -> None:
+    serialize = serializer_of("value_serializer", "json")
+    with pytest.raises(SerializationError, match="dicts with str-like or number-like keys"):
+        serialized("value", {key: 1}, serialize)
 
 
 def test_functions_of_main_are_pickled_whole() -> None:
