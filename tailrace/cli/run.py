@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -51,7 +51,8 @@ def find_handler(text: str) -> Callable[..., Any]:
         module_name = Path(name.removesuffix(".py")).name
         raise click.BadParameter(f"{name!r} is a file: write {module_name}:{attribute}, in its folder")
     try:
-        module = import_module(name)
+        with redirect_stdout(sys.stderr):  # what is said meanwhile, each worker says, too
+            module = import_module(name)
     except Exception as error:
         what = f"{type(error).__name__}: {error}" if not isinstance(error, ImportError) else error
         raise click.BadParameter(f"module {name!r} cannot be imported: {what}") from error
@@ -134,6 +135,8 @@ def run(
         )
     except InvalidArgumentError as error:
         raise click.UsageError(str(error)) from None
+    if as_json:  # stdout is for one who reads JSON
+        pool.stdout = sys.stderr.fileno()
     pool.check_topics()
     started = time.monotonic()
     try:
@@ -150,7 +153,8 @@ def _summarize(done: dict[str, Any], seconds: float, *, as_json: bool) -> None:
     if as_json:
         print_json({"event": "ended", "seconds": round(seconds, 3), **done})
     else:
-        click.echo(f"{_line(done)}, in {seconds:.1f} s", err=True)
+        unknown = "; what workers did just before they died is not counted" if done["restarts"] else ""
+        click.echo(f"{_line(done)}, in {seconds:.1f} s{unknown}", err=True)
 
 
 @contextmanager

@@ -29,17 +29,24 @@ class Keeper:
 
     `spec_fd` stays the caller's: the keeper has a copy, since it may outlive who made it, and a number that
     was closed is soon another file's. `ends`: offsets by topic and partition; when all are committed, it ends
-    by itself. None: never.
+    by itself. None: never. `stdout`: what workers print goes there, None: where it goes here.
     """
 
     _fds: tuple[int, ...] = ()
     """To give back."""
 
-    def __init__(self, spec_fd: int, processes: int, ends: dict[tuple[str, int], int] | None) -> None:
+    def __init__(
+        self,
+        spec_fd: int,
+        processes: int,
+        ends: dict[tuple[str, int], int] | None,
+        stdout: int | None,
+    ) -> None:
         self.owner: Final = os.getpid()
         self._spec_fd = os.dup(spec_fd)
         self._members = [Member(index) for index in range(processes)]
         self._left = ends
+        self._stdout = stdout
         self._board = Board.create(processes)
         self._parent = ParentPipe()
         self._selector = selectors.DefaultSelector()
@@ -145,7 +152,7 @@ class Keeper:
         return self._stop_by is not None and all(member.process is None for member in self._members)
 
     def _start(self, member: Member) -> None:
-        member.start(self._spec_fd, self._board, self._parent, len(self._members))
+        member.start(self._spec_fd, self._board, self._parent, len(self._members), self._stdout)
         assert member.ear is not None
         self._selector.register(member.ear.fd, selectors.EVENT_READ, member)
         self._selector.register(member.exit_fd, selectors.EVENT_READ, member)

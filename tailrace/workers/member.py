@@ -41,8 +41,8 @@ class Member:
         """Its process, if it has one."""
         return None if self.process is None else self.process.pid
 
-    def start(self, spec_fd: int, board: Board, parent: ParentPipe, workers: int) -> None:
-        """A fresh process, in a group of its own: Ctrl-C is the pool's."""
+    def start(self, spec_fd: int, board: Board, parent: ParentPipe, workers: int, stdout: int | None) -> None:
+        """A fresh process, in a group of its own: Ctrl-C is the pool's. `stdout`: None is the pool's."""
         reader, writer = os.pipe()
         inherited = (spec_fd, board.fd, writer, parent.reader)
         arguments = [str(number) for number in (*inherited, self.index, workers)]
@@ -50,6 +50,7 @@ class Member:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tailrace.workers.worker", *arguments],
                 stdin=subprocess.DEVNULL,
+                stdout=stdout,
                 pass_fds=inherited,
                 process_group=0,
             )

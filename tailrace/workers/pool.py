@@ -134,6 +134,8 @@ class Pool:
         )
         self._servers = servers
         self._stop_at_end = stop_at_end
+        self.stdout: int | None = None
+        """Where what handlers print goes, a file descriptor. None: where it goes in this process."""
         self._keeper: Keeper | None = None
         self._spec_fd = ship(self._spec)
 
@@ -173,7 +175,7 @@ class Pool:
         with self._admin() as admin:
             topics = self._topics(admin)
             ends = _ends(admin, topics) if self._stop_at_end else None
-        self._keeper = Keeper(self._spec_fd, self._processes, ends)
+        self._keeper = Keeper(self._spec_fd, self._processes, ends, self.stdout)
         self._keeper.start()
 
     def check_topics(self) -> None:
@@ -269,6 +271,8 @@ class Pool:
         """Records, errors, retries, dead letters, rate, lag and restarts, in all and for each of `workers`.
 
         Records count when they are done, as a result or as a dead letter; errors are attempts that failed.
+        Workers tell twice a second: what one that died had done since is missing, and counts again if it was
+        not committed.
         """
         return self._kept().metrics()
 

@@ -13,10 +13,12 @@ import pytest
 from tailrace import Admin, Consumer, Producer
 from tailrace.testing import Cluster
 
-from .conftest import COMMAND
+from .conftest import COMMAND, Run
 
 SOON = ("--commit-interval-ms", "50")
 MODULE = """
+import os
+
 def shout(record):
     return record.value.upper()
 
@@ -28,6 +30,16 @@ def total(batch, state):
 
 async def later(record):
     return record.value
+
+print("a module is imported")
+
+def tell(record):
+    print("a handler has", record.value)
+
+def die_once(record):
+    if not os.path.exists("died"):
+        open("died", "w").close()
+        os.kill(os.getpid(), 9)
 
 number = 3
 """
@@ -66,6 +78,23 @@ def test_to_the_end(cluster: Cluster, tailrace: Callable[..., object], folder: P
     again = json.loads(tailrace("run", "handlers:shout", *options, "--json").stdout.splitlines()[-1])  # type: ignore[attr-defined]
     assert (again["event"], again["records"]) == ("ended", 0)
     assert len(again["workers"]) == 2
+
+
+def test_what_handlers_print(tailrace: Run, folder: Path, words: str) -> None:
+    options = ("-t", words, "-n", 1, "--exit", *SOON)
+    printed = tailrace("run", "handlers:tell", *options, "-g", f"{words}-p").stdout.splitlines()
+    assert sorted(printed) == [*(f"a handler has b'{n}'" for n in range(10)), "a module is imported"]
+    done = tailrace("run", "handlers:tell", *options, "-g", f"{words}-j", "--json")
+    assert [json.loads(line) for line in done.stdout.splitlines()][-1]["event"] == "ended"
+    assert done.stderr.count("a handler has") == 10
+
+
+def test_counts_are_said_to_be_too_low_where_workers_died(tailrace: Run, folder: Path, words: str) -> None:
+    options = ("-t", words, "-g", f"{words}-d", "-n", 1, "--exit", *SOON)
+    last = tailrace("run", "handlers:die_once", *options).stderr.splitlines()[-1]
+    assert "10 records, " in last
+    assert ", 1 restart, " in last
+    assert last.endswith(" s; what workers did just before they died is not counted")
 
 
 def test_batches_and_state(tailrace: Callable[..., object], folder: Path, words: str) -> None:
