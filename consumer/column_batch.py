@@ -123,7 +123,7 @@ class ColumnBatch:
         """
         try:
             import pandas
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise ImportError('to_pandas() needs pandas: pip install "tailrace[pandas]"') from error
         frame: pandas.DataFrame = self.to_arrow().to_pandas(types_mapper=pandas.ArrowDtype)
         return frame
@@ -135,7 +135,7 @@ class ColumnBatch:
         """
         try:
             import polars
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise ImportError('to_polars() needs polars: pip install "tailrace[polars]"') from error
         frame = polars.from_arrow(self.to_arrow(), rechunk=False)
         assert isinstance(frame, polars.DataFrame)

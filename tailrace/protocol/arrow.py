@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 try:
     import numpy as np
     import pyarrow as pa
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise ImportError('to_arrow() needs pyarrow: pip install "tailrace[arrow]"') from error
 
 from .layout import Span

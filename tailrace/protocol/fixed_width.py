@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 try:
     import numpy as np
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise ImportError('to_numpy() needs numpy: pip install "tailrace[arrow]"') from error
 
 from numpy.typing import NDArray
@@ -62,7 +62,11 @@ def _sized(name: str, has_nulls: bool, shortest: int, longest: int, dtype: Any) 
         raise InvalidArgumentError(
             f"dtype={dtype!r:.100} has no unit: give one, such as '{item_type.kind}8[ms]'"
         )
-    if item_type.hasobject or item_type.itemsize != longest:
+    if item_type.hasobject:
+        raise InvalidArgumentError(
+            f"dtype {item_type} has no bytes of its own, it refers to objects: {instead}"
+        )
+    if item_type.itemsize != longest:
         raise InvalidArgumentError(
             f"{name} have {longest} bytes each, dtype {item_type} has {item_type.itemsize}: not the same"
         )

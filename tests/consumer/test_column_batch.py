@@ -166,6 +166,29 @@ else:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.parametrize("broken", ["numpy", "pyarrow", "pandas", "polars"])
+def test_what_is_there_and_fails_is_not_said_to_be_missing(broken: str, tmp_path: Path) -> None:
+    """As after Ctrl-C in the middle of an import: what was loaded before cannot be loaded again."""
+    (tmp_path / f"{broken}.py").write_text("raise ImportError('half of it is loaded')")
+    method = "to_arrow" if broken == "pyarrow" else f"to_{broken}"
+    script = f"""
+import sys
+from tailrace.consumer.column_batch import ColumnBatch
+from tailrace.consumer.decoding import Decoding
+from tailrace.protocol.columns import encode
+from tailrace.protocol.decode import decode
+batch = ColumnBatch(None, decode(encode([b"v"])), 0, Decoding())
+sys.path.insert(0, {str(tmp_path)!r})
+try:
+    batch.{method}()
+except ImportError as error:
+    assert str(error) == "half of it is loaded", error
+else:
+    raise SystemExit("no error")
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(items=st.lists(st.binary(max_size=20), min_size=1, max_size=20))
 def test_arrays_through_a_cluster_are_the_lists(feeder: Feeder, items: list[bytes]) -> None:

@@ -78,6 +78,11 @@ def test_rows_are_copied() -> None:
         (batch_of([b"a"], [None]), (None, "key"), "no record of the batch has a key"),
         (batch_of([b"a", b"b"], [b"k", None]), (None, "key"), "some keys are null"),
         (batch_of(VALUES), ("i4",), "values have 8 bytes each, dtype int32 has 4"),
+        (
+            batch_of(VALUES),
+            (object,),
+            "dtype object has no bytes of its own, it refers to objects: use .values",
+        ),
         (batch_of(VALUES), (object,), "dtype object"),
         (batch_of(VALUES), ("nonsense",), "dtype='nonsense'"),
         (batch_of(VALUES), ("M8",), r"dtype='M8' has no unit: give one, such as 'M8\[ms\]'"),
