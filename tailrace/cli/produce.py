@@ -80,7 +80,11 @@ def _parse_headers(_: click.Context, __: click.Parameter, pairs: Sequence[str]) 
     help="A header of every record; may be repeated.",
 )
 @click.option(
-    "--headers", "parse_headers", is_flag=True, help="Each line begins with name:value,name:value and a tab."
+    "--headers",
+    "parse_headers",
+    is_flag=True,
+    help=r"Each line begins with name=value,name=value and a tab, as `consume -f '%h\t%s\n'` prints it; "
+    "name:value is taken, too.",
 )
 @click.option(
     "--csv",

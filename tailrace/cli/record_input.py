@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ from tailrace.protocol.record import Headers
 READ_BYTES: Final = MIB
 ROWS_A_SEND: Final = 5_000
 _GZIP: Final = b"\x1f\x8b"
+_HEADER: Final = re.compile(b"[=:]")
+"""Behind a header's name: as `consume` prints it, or as Kafka's console producer takes it."""
 
 Advance = Callable[[int], None]
 """Told how many bytes of the input are done."""
@@ -95,13 +98,13 @@ def _columns(
 def _headers(line: bytes, number: int) -> tuple[list[tuple[str, bytes]], bytes]:
     text, tab, rest = line.partition(b"\t")
     try:
-        pairs = [pair.split(b":", 1) for pair in text.split(b",")] if text else []
+        pairs = [_HEADER.split(pair, 1) for pair in text.split(b",")] if text else []
         if not tab or any(len(pair) != 2 for pair in pairs) or len(pairs) > HEADERS_PER_RECORD_MAX:
             raise ValueError
         return [(name.decode(), value) for name, value in pairs], rest
     except ValueError:
         raise InvalidRecordError(
-            f"line {number:,} does not begin with headers and a tab: write name:value,name:value<TAB>..., "
+            f"line {number:,} does not begin with headers and a tab: write name=value,name=value<TAB>..., "
             "or only the tab for none"
         ) from None
 

@@ -146,6 +146,18 @@ def test_lines_with_headers(topic: str, tailrace: Run, stored: Callable[[int], l
     assert printed == "all=z,a=1,b=x:y value\nall=z v\n"
 
 
+def test_headers_are_read_as_they_are_printed(
+    topic: str, tailrace: Run, stored: Callable[[int], list[Any]]
+) -> None:
+    given = "url=http://x/?a=b,at:10:30,a:b=c,empty=\tvalue\n\tnone\n"
+    tailrace("produce", topic, "--headers", given=given)
+    headers = (("url", b"http://x/?a=b"), ("at", b"10:30"), ("a", b"b=c"), ("empty", b""))
+    assert [tuple(record.headers) for record in stored(2)] == [headers, ()]
+    printed = tailrace("consume", topic, "-e", "-f", r"%h\t%s\n").stdout
+    tailrace("produce", topic, "--headers", given=printed)
+    assert [tuple(record.headers) for record in stored(4)[2:]] == [headers, ()]
+
+
 @pytest.mark.parametrize("bad", ["no tab", "nocolon\tvalue"])
 def test_lines_without_their_headers(
     topic: str, tailrace: Run, stored: Callable[[int], list[Any]], bad: str
