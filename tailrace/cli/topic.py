@@ -37,8 +37,20 @@ def _parse_config(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -
             raise click.BadParameter(f"{pair!r}: write KEY=VALUE, such as retention_ms=7d")
         if key in config:
             raise click.BadParameter(f"{key!r} is given twice")
+        _check_key(key)
         config[key] = _in_base_unit(key, value)
     return config
+
+
+def _check_key(key: str) -> None:
+    if key == "partitions":
+        raise click.BadParameter("how many partitions there are is no setting: --partitions says it")
+
+
+def _parse_defaults(_: click.Context, __: click.Parameter, keys: Sequence[str]) -> Sequence[str]:
+    for key in keys:
+        _check_key(key)
+    return keys
 
 
 def _in_base_unit(key: str, value: str) -> str | int:
@@ -135,7 +147,7 @@ def describe(
         if as_json:
             print_json(_topic_fields(each, logs))
             continue
-        settings = ", ".join(f"{key}={value}" for key, value in each.config.items())
+        settings = _settings(each)
         click.echo(f"{chr(10) if number else ''}{each.name}  (id {each.topic_id}; {settings})")
         print_table(
             ("PARTITION", "LEADER", "EPOCH", "REPLICAS", "ISR", "ELR", "START", "END", "SIZE"),
@@ -150,7 +162,12 @@ def describe(
     "-c", "--config", multiple=True, metavar="KEY=VALUE", callback=_parse_config, help="May be repeated."
 )
 @click.option(
-    "--default", "defaults", multiple=True, metavar="KEY", help="Back to the default; may be repeated."
+    "--default",
+    "defaults",
+    multiple=True,
+    metavar="KEY",
+    callback=_parse_defaults,
+    help="Back to the default; may be repeated.",
 )
 @bootstrap_option
 @timeout_option
@@ -176,8 +193,15 @@ def alter(
     if as_json:
         print_json(_topic_fields(altered))
         return
-    settings = ", ".join(f"{key}={value}" for key, value in altered.config.items())
-    click.echo(f"{name} has {plural(len(altered.partitions), 'partition')}; {settings}")
+    click.echo(f"{name} has {plural(len(altered.partitions), 'partition')}; {_settings(altered)}")
+
+
+def _settings(each: "TopicDescription") -> str:
+    """As they are given, and written in files: `true` for True."""
+    return ", ".join(
+        f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+        for key, value in each.config.items()
+    )
 
 
 def _changes(config: dict[str, str | int], defaults: Sequence[str]) -> dict[str, str | int | None]:

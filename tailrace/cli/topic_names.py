@@ -46,14 +46,20 @@ def matching(names: Iterable[str], pattern: str, what: str = "topic") -> list[st
 
 def chosen_topics(admin: "Admin", names: Sequence[str], *, regex: bool) -> Sequence[str]:
     """The names themselves, or the topics that they match."""
-    return matching(admin.list_topics(), pattern_of(names)) if regex else names
+    return _of_each(admin.list_topics(), names, "topic") if regex else names
 
 
 def chosen_groups(admin: "Admin", names: Sequence[str], *, regex: bool) -> Sequence[str]:
     """The names themselves, or the groups that they match."""
     if not regex:
         return names
-    return matching((group.group_id for group in admin.list_groups()), pattern_of(names), "group")
+    return _of_each([group.group_id for group in admin.list_groups()], names, "group")
+
+
+def _of_each(names: Sequence[str], patterns: Sequence[str], what: str) -> list[str]:
+    """Those that match any pattern, in order. Raises click.ClickException for a pattern that none matches."""
+    pattern_of(patterns)
+    return sorted({name for pattern in patterns for name in matching(names, pattern, what)})
 
 
 def complete_topics(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -102,6 +102,18 @@ def test_what_the_cluster_refuses_is_one_line(topic: str, tailrace: Run) -> None
         assert done.stdout == ""
 
 
+def test_switches_are_printed_as_they_are_given(topic: str, tailrace: Run) -> None:
+    altered = tailrace("topic", "alter", topic, "-c", "unclean_leader_election=true").stdout
+    assert "unclean_leader_election=true" in altered
+    tailrace("topic", "alter", topic, "--default", "unclean_leader_election")
+    assert "unclean_leader_election=false" in tailrace("topic", "describe", topic).stdout
+
+
+@pytest.mark.parametrize("given", [("--default", "partitions"), ("-c", "partitions=3")])
+def test_how_many_partitions_is_no_setting(tailrace: Run, given: tuple[str, str]) -> None:
+    assert "is no setting: --partitions says it" in tailrace("topic", "alter", "t", *given, code=2).stderr
+
+
 def test_settings_have_units(cluster: Cluster, tailrace: Run) -> None:
     settings = ("-c", "retention_ms=7d", "-c", "retention.bytes=1GiB")
     (created,) = objects(tailrace("topic", "create", "units", *settings, "--json"))

@@ -186,6 +186,10 @@ def test_topics_by_regular_expression(cluster: Cluster, tailrace: Run) -> None:
     assert "regex-b  (id" in tailrace("topic", "describe", "-r", "regex-b|nothing").stdout
     assert "would delete topic regex-a" in tailrace("topic", "delete", "-r", "regex-.*").stdout
     tailrace("topic", "delete", "-r", "regex-.*", "--execute")
+    tailrace("topic", "create", "regex-c")
+    both = ("topic", "delete", "-r", "regex-.*", "jj", "--execute")
+    assert "no topic matches jj" in tailrace(*both, code=1).stderr
+    assert tailrace("topic", "delete", "-r", "regex-.", ".*-c", "--execute").stdout.count("deleted") == 1
     assert "no topic matches regex-.*" in tailrace("topic", "list", "-r", "regex-.*", code=1).stderr
     assert "is no regular expression" in tailrace("topic", "list", "-r", "(", code=2).stderr
     assert "other-regex-a" in tailrace("topic", "list", "other-regex-a").stdout
