@@ -69,7 +69,8 @@ class Asking:
     def next(self, take: Callable[[], T | None], timeout_s: float | None) -> T | None:
         """Ask for more: what was handed over before is settled by that.
 
-        Waits until `take` has something; None when `timeout_s` is over or `wakeup` was called.
+        Waits until `take` has something; None when `timeout_s` is over, or `wakeup` was called: then whatever
+        there is to take.
         """
         # `enter` and `ask` written out: it is called for each record where polls are small.
         one_thread = self._one_thread
@@ -86,7 +87,7 @@ class Asking:
             if self._group is not None:
                 self._group.asked()
             deadline = None if timeout_s is None else monotonic() + timeout_s
-            while True:
+            while not (self._fetching.loop_ends and self._fetching.take_woken()):
                 now = monotonic()
                 if self.house_keeping_due(now):
                     self.keep_house(now)
@@ -94,8 +95,9 @@ class Asking:
                 if taken is not None:
                     return taken
                 if not self._goes_on(now, deadline):
-                    self.come_back(outer)
-                    return None
+                    break
+            self.come_back(outer)
+            return None
         except BaseException:
             self.come_back(outer)
             raise
@@ -110,6 +112,7 @@ class Asking:
         Ends after `wakeup`, or when nothing came for `consumer_timeout_ms`. `_owner` is not forgotten while
         the iterator is there, as in `for record in Consumer(...)`.
         """
+        fetching = self._fetching
         timeout_s = self._config.wait_s()
         take = partial(self._hand_over.chunk, self._config.max_poll_records)
         while (chunk := self.next(take, timeout_s)) is not None:
@@ -118,7 +121,7 @@ class Asking:
                 for record in chunk:
                     yield record
                     # The next one is asked for, so this one is done.
-                    if self._fetching.group_moved:
+                    if fetching.loop_ends:
                         break  # what is not handed over yet goes back, and perhaps to another member
                     now = monotonic()
                     if self._group is not None:
@@ -126,7 +129,10 @@ class Asking:
                     if now >= self._commits.due_at and self.transaction is None:
                         self.commit_in_loop()
             else:
-                yield from chunk
+                for record in chunk:
+                    yield record
+                    if fetching.loop_ends:
+                        break
             if self._one_thread.asked_by != thread:
                 raise self._one_thread.shared(
                     f"thread {self._one_thread.asked_by} asked for records while a loop of thread {thread} "
@@ -204,12 +210,12 @@ class Asking:
         return min(max(0.0, min(ends) - now), threading.TIMEOUT_MAX) if ends else None
 
     @property
-    def group_moved(self) -> bool:
-        """Has the group another assignment for us? Then what is not handed over yet goes back."""
-        return self._fetching.group_moved
+    def loop_ends(self) -> bool:
+        """Is a loop to come for more? Then what is not handed over yet goes back: the group may want it."""
+        return self._fetching.loop_ends
 
     def take_woken(self) -> bool:
-        """Was `wakeup` called since the last look?"""
+        """Was `wakeup` called since the last look? To be asked first of all; then nothing is handed over."""
         return self._fetching.take_woken()
 
     def listen(self, news: Callable[[], None] | None) -> None:

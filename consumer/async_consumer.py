@@ -159,7 +159,7 @@ class AsyncConsumer(OfOneProcess):
             yield batch
 
     def wakeup(self) -> None:
-        """From any thread: have the call that is waiting for records, or the next one, return at once."""
+        """From any thread: end the loop before its next record, or have the next call return with nothing."""
         self._session.wakeup()
 
     # -------------------------------------------------------------- assignment
@@ -307,6 +307,9 @@ class AsyncConsumer(OfOneProcess):
                 self._session.one_thread.touch(asking.ask)
             kept = False
             while True:
+                if asking.take_woken():
+                    asking.come_back()
+                    return None
                 async with self._turns.lock:
                     due, taken = self._session.one_thread.touch(partial(self._look, take, kept))
                 if due:
@@ -338,7 +341,7 @@ class AsyncConsumer(OfOneProcess):
         self._session.one_thread.touch(partial(self._session.asking.keep_house, monotonic()))
 
     async def _wait(self, deadline: float | None) -> bool:
-        """Until there may be something to take or to do; False after the deadline and `wakeup`."""
+        """Until there may be something to take or to do, or `wakeup` was called; False after the deadline."""
         asking, now = self._session.asking, monotonic()
         if deadline is not None and now >= deadline:
             return False
@@ -351,7 +354,7 @@ class AsyncConsumer(OfOneProcess):
         finally:
             asking.listen(None)
         self._session.check()
-        return not asking.take_woken()
+        return True
 
     async def _records(self, timeout_s: float | None, *, alone: bool) -> AsyncIterator[AnyRecord]:
         """As `Asking.records`. `alone`: it is refused when another task has read meanwhile."""
@@ -366,7 +369,7 @@ class AsyncConsumer(OfOneProcess):
                 if self._turns.lock.locked():
                     async with self._turns.lock:
                         pass  # whatever another task does to the positions comes first
-                if asking.group_moved:
+                if asking.loop_ends:
                     break  # what is not handed over yet goes back, and perhaps to another member
                 now = monotonic()
                 if group is not None:

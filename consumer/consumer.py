@@ -204,7 +204,7 @@ class Consumer(Positions, OfOneProcess):
         return iter(partial(self._next_batch, self._session.config.wait_s(timeout_ms)), None)
 
     def wakeup(self) -> None:
-        """From any thread: have the call that is waiting for records, or the next one, return at once."""
+        """From any thread: end the loop before its next record, or have the next call return with nothing."""
         self._session.wakeup()
 
     # -------------------------------------------------------------- assignment

@@ -53,6 +53,9 @@ class FetchTask:
         thread when it has looked at it."""
         self.group_moved = False
         """The group has another assignment for us, or has lost us. Cleared as `cluster_moved`."""
+        self.loop_ends = False
+        """Is a `for` loop to come for more before its next record? Since the last look at that `wakeup` was
+        called, or the group has moved."""
         self._over = False
         """Has the engine ended? It knows why."""
 
@@ -89,7 +92,7 @@ class FetchTask:
 
     def tell_group_moved(self) -> None:
         """There is news of the group. The caller has the lock."""
-        self.group_moved = True
+        self.group_moved = self.loop_ends = True
         self._tell()
 
     def _fetch(self, plan: FetchPlan) -> None:
@@ -185,7 +188,7 @@ class FetchTask:
         return met
 
     def wakeup(self) -> None:
-        """End the wait that is going on, or else the next one. For any thread, and for signal handlers.
+        """End the wait or loop that is going on, or else the next one. For any thread, and for handlers.
 
         By way of the I/O thread: a handler may have interrupted the very thread that has the lock. When
         closed, there is no wait to end.
@@ -195,11 +198,14 @@ class FetchTask:
 
     def _wake_up(self) -> None:
         with self._lock:
-            self._woken = True
+            self._woken = self.loop_ends = True
             self._tell()
 
     def take_woken(self) -> bool:
-        """Was `wakeup` called since the last wait or look?"""
+        """Was `wakeup` called since the last wait or look? Raises what has ended the engine."""
+        if self._over:
+            self._engine.check()
+        self.loop_ends = False  # who is told of from here on ends a loop again
         woken, self._woken = self._woken, False
         return woken
 

@@ -151,7 +151,7 @@ class Session:
         self.engine.check()
 
     def wakeup(self) -> None:
-        """End the wait that is going on, or the next one."""
+        """End the loop or the wait that is going on, or the next one."""
         self._task.wakeup()
 
     # ---------------------------------------------------------------- changing

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -20,7 +20,7 @@ from tailrace.protocol.errors import (
 )
 from tailrace.protocol.record import Record
 
-from ..patience import PATIENCE_S
+from ..patience import PATIENCE_S, wait_until
 from .conftest import Feeder
 
 
@@ -137,6 +137,39 @@ def test_ends_and_wakeups(feeder: Feeder) -> None:
             assert await waiting == {}
             assert [batch async for batch in consumer.batches(timeout_ms=20)] == []
             assert [batch async for batch in consumer.batches()] == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("options", [{}, {"enable_auto_commit": False}])
+@pytest.mark.parametrize("way", ["poll", "loop", "batches"])
+def test_wakeup_ends_a_loop_that_always_finds_something(
+    feeder: Feeder, way: str, options: dict[str, Any]
+) -> None:
+    topic = feeder.topic()
+    for first in range(0, 12, 3):
+        feeder.send_numbers(topic, range(first, first + 3))
+
+    async def polls(consumer: AsyncConsumer) -> AsyncIterator[list[Any]]:
+        while polled := await consumer.poll(None, max_records=2):
+            yield [record.value for records in polled.values() for record in records]
+
+    async def main() -> None:
+        async with consumer_of(feeder, topic, **options) as consumer:
+            loops: dict[str, Callable[[], AsyncIterator[list[Any]]]] = {
+                "poll": lambda: polls(consumer),
+                "loop": lambda: ([record.value] async for record in consumer),
+                "batches": lambda: (batch.values async for batch in consumer.batches()),
+            }
+            seen: list[Any] = []
+            async for values in loops[way]():
+                assert not seen, "it goes on"
+                seen += values
+                consumer.wakeup()
+                wait_until(lambda: consumer._session._task._woken, "the consumer knows")
+            rest = await consumer.poll(PATIENCE_S * 1_000)
+            seen += [record.value for records in rest.values() for record in records]
+            assert list(map(int, seen)) == list(range(12))
 
     asyncio.run(main())
 

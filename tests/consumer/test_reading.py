@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 import pyarrow
@@ -207,6 +207,30 @@ def test_wakeup_ends_the_wait_and_reading_goes_on_after_it(consume: Make, feeder
     timer.join()
     feeder.send(topic, b"later")
     assert values_of(consumer, 1) == [b"later"]
+
+
+@pytest.mark.parametrize("options", [{}, {"enable_auto_commit": False}, {"group_id": "woken"}])
+@pytest.mark.parametrize("way", ["poll", "iterate", "batches"])
+def test_wakeup_ends_a_loop_that_always_finds_something(
+    consume: Make, numbers: str, way: str, options: dict[str, object]
+) -> None:
+    consumer = consume(numbers, **options)
+    loops: dict[str, Callable[[], Iterable[Sequence[bytes]]]] = {
+        "poll": lambda: (
+            [record.value for records in polled.values() for record in records]
+            for polled in iter(lambda: consumer.poll(None, max_records=2), {})
+        ),
+        "iterate": lambda: ([record.value] for record in consumer),
+        "batches": lambda: (batch.values for batch in consumer.batches()),
+    }
+    seen: list[bytes] = []
+    for values in loops[way]():
+        assert not seen, "it goes on"
+        seen += values
+        consumer.wakeup()
+        wait_until(lambda: consumer._session._task._woken, "the consumer knows")
+    seen += values_of(consumer, 13 - len(seen))
+    assert sorted(map(int, seen)) == list(range(13))
 
 
 def test_a_wakeup_that_comes_early_ends_the_next_wait(consume: Make, feeder: Feeder) -> None:
