@@ -13,7 +13,7 @@ FIRST_ERRORS_MAX: Final = 100
 
 
 class Failures(NamedTuple):
-    """Records that were not stored, and the error of the first of them."""
+    """Records that were not acknowledged, and the error of the first of them."""
 
     records: int
     first: TailraceError | None

@@ -310,7 +310,7 @@ class Producer(OfOneProcess):
         self._raise_failures(told)
 
     def close(self, timeout: float | None = None) -> None:
-        """Flush as `flush` does, then stop. A second call does nothing.
+        """Take no more records, flush as `flush` does, then stop. A second call does nothing.
 
         What is not resolved after `timeout` seconds fails with ClosedError. Raises DeliveryFailedError if
         records failed since the last flush, or now.
@@ -322,9 +322,9 @@ class Producer(OfOneProcess):
         told = self._accumulator.ledger.told
         try:
             self._engine.ending = True
+            self._accumulator.fail(ClosedError(f"{self._name} is closed"))  # nobody would wait for more
             flush(self._engine, self._accumulator, timeout_s)
         finally:
-            self._accumulator.fail(ClosedError(f"{self._name} is closed"))
             self._engine.close()
             self._closed = True  # not before: what is interrupted can be done again, and `__del__` does it
             at_exit.unregister(self)
@@ -396,5 +396,5 @@ class Producer(OfOneProcess):
     def _raise_failures(self, told: int) -> None:
         failures = self._accumulator.take_failures(told)
         if failures.records:
-            what = f"{plural(failures.records, 'record')} not stored; the first error: {failures.first}"
+            what = f"{plural(failures.records, 'record')} not acknowledged; the first error: {failures.first}"
             raise DeliveryFailedError(what) from failures.first

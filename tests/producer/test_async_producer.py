@@ -214,11 +214,11 @@ def test_leaving_with_undelivered_records(cluster: Cluster, topic: Callable[...,
                     raise error
         assert delivery.done()
 
-    with pytest.raises(DeliveryFailedError, match="1 record not stored"):
+    with pytest.raises(DeliveryFailedError, match="1 record not acknowledged"):
         asyncio.run(fail(None))
     with pytest.raises(KeyError) as raised:
         asyncio.run(fail(KeyError("the application's")))
-    assert "not stored" in raised.value.__notes__[0]
+    assert "not acknowledged" in raised.value.__notes__[0]
 
 
 def test_a_cancelled_close_ends_the_producer(cluster: Cluster, topic: Callable[..., str]) -> None:

@@ -209,7 +209,9 @@ def test_everybody_who_flushes_hears_of_what_failed(fragile: Cluster) -> None:
             for thread in threads:
                 thread.join(PATIENCE_S)
         assert len(told) == 3
-        assert all(each.startswith("1 record not stored; the first error: 1 record to") for each in told)
+        assert all(
+            each.startswith("1 record not acknowledged; the first error: 1 record to") for each in told
+        )
         writer.flush()
 
 

@@ -23,7 +23,7 @@ from tailrace.protocol.errors import ClosedError, DeliveryFailedError, TailraceE
 from tailrace.testing import Cluster
 
 from ..conftest import MakeTopic
-from ..patience import BUSY_S, PATIENCE_S
+from ..patience import BUSY_S, PATIENCE_S, wait_until
 from ..suspended import suspended
 from .conftest import MakeProducer, Read
 
@@ -43,7 +43,7 @@ def too_late() -> int:
 
 
 def test_leaving_raises_if_something_was_not_stored(cluster: Cluster, topic: MakeTopic) -> None:
-    with pytest.raises(DeliveryFailedError, match="1 record not stored"):  # noqa: SIM117
+    with pytest.raises(DeliveryFailedError, match="1 record not acknowledged"):  # noqa: SIM117
         with Producer(cluster.bootstrap_servers) as writer:
             writer.send(topic(), b"x", timestamp_ms=too_late())
 
@@ -53,7 +53,7 @@ def test_leaving_never_masks_an_exception(cluster: Cluster, topic: MakeTopic) ->
         with Producer(cluster.bootstrap_servers, client_id="w") as writer:
             writer.send(topic(), b"x", timestamp_ms=too_late())
             raise ZeroDivisionError
-    assert left.value.__notes__[0].startswith("and w: 1 record not stored")
+    assert left.value.__notes__[0].startswith("and w: 1 record not acknowledged")
 
 
 def test_close_gives_up_after_its_timeout(producer: MakeProducer, topic: MakeTopic, cluster: Cluster) -> None:
@@ -70,6 +70,41 @@ def test_close_gives_up_after_its_timeout(producer: MakeProducer, topic: MakeTop
             writer.close(0.1)
     with pytest.raises(ClosedError, match="may or may not be stored"):
         sent.result(0)
+
+
+def test_what_others_send_while_it_closes_is_refused_or_stored(
+    producer: MakeProducer, topic: MakeTopic, cluster: Cluster, read: Read
+) -> None:
+    name = topic()
+    writer = producer()
+    taken = [writer.send(name, b"x")]
+    taken[0].result(PATIENCE_S)
+    failures: list[BaseException | None] = []
+
+    def close() -> None:
+        try:
+            writer.close()
+            failures.append(None)
+        except TailraceError as error:
+            failures.append(error)
+
+    def refused() -> bool:
+        try:
+            taken.append(writer.send(name, b"x"))
+        except ClosedError:
+            return True
+        return False
+
+    closing = threading.Thread(target=close)
+    with suspended(cluster.pid(1)):
+        taken.append(writer.send(name, b"x"))
+        closing.start()
+        wait_until(refused, "it takes no more", BUSY_S)
+        assert not writer.closed
+    closing.join(PATIENCE_S)
+    assert failures == [None]
+    assert [each.result(0).offset for each in taken] == list(range(len(taken)))
+    assert len(read(name)[0]) == len(taken)
 
 
 def test_a_forgotten_producer_delivers_and_ends(producer: MakeProducer, topic: MakeTopic, read: Read) -> None:
@@ -148,7 +183,7 @@ def test_the_end_of_the_interpreter_closes_also_what_has_failed(cluster: Cluster
         assert process.stdout.readline() == "known\n"
         with suspended(cluster.pid(1)):
             printed, told = process.communicate("go\n", PATIENCE_S)
-    assert "a producer that was not closed: 1 record not stored" in told
+    assert "a producer that was not closed: 1 record not acknowledged" in told
     assert printed == "True\n"
 
 

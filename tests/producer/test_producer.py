@@ -330,7 +330,7 @@ def test_failures_are_told_by_handle_errback_and_flush_and_only_once(
     future = (int(time.time()) + 2 * 3_600) * 1_000
     bad = writer.send(name, b"bad", timestamp_ms=future).add_errback(heard.append)
     bad_many = writer.send_many(name, [b"bad"] * 3, timestamps_ms=future).add_errback(heard.append)
-    with pytest.raises(DeliveryFailedError, match="4 records not stored") as failed:
+    with pytest.raises(DeliveryFailedError, match="4 records not acknowledged") as failed:
         writer.flush()
     assert isinstance(failed.value.__cause__, InvalidTimestampError)
     assert [type(error) for error in heard] == [InvalidTimestampError] * 2

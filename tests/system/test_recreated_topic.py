@@ -173,7 +173,7 @@ def test_what_waits_for_a_node_that_is_down_fails_with_the_topic() -> None:
         admin.delete_topic("t")
         with pytest.raises(UnknownTopicError, match="topic 't' was deleted"):
             waiting.result(PATIENCE_S)
-        with pytest.raises(DeliveryFailedError, match="1 record not stored"):
+        with pytest.raises(DeliveryFailedError, match="1 record not acknowledged"):
             producer.flush(PATIENCE_S)
         cluster.start(1)
         admin.create_topic("t")

@@ -162,7 +162,7 @@ def test_too_few_in_sync(three: Cluster, admin: Admin) -> None:
             three.start(node_id)
         whole(admin, topic)
         producer.send(topic, b"again").result()
-        with pytest.raises(Exception, match="1 record not stored"):
+        with pytest.raises(Exception, match="1 record not acknowledged"):
             producer.close()
 
 
