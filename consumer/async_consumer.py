@@ -26,8 +26,10 @@ from .async_transactions import async_local_transaction
 from .column_batch import ColumnBatch
 from .config import OPTIONS, ConsumerConfig
 from .consumer import Consumer
+from .group.task import LEAVE_WITHIN_S
 from .listener import RebalanceListener, Through
 from .local.transaction import LocalTransaction
+from .making import Making
 from .session import Session
 from .turns import Turns
 
@@ -51,7 +53,7 @@ class AsyncConsumer(OfOneProcess):
     `async with` (or `start`) connects and subscribes. Records are decoded in the loop's thread, and handed
     over without a task or a wake-up of their own; whatever may wait for a disk or the cluster runs in a
     thread of the consumer's. A call that is cancelled takes no record; if it was a change (`commit`,
-    `subscribe`), that may be made nevertheless, and the next call waits for its end.
+    `subscribe`), that may be made nevertheless, and the next call waits for its end, `close` for two seconds.
 
     One task reads at a time (ConcurrentUseError); other tasks may make other calls meanwhile: these take
     turns. With auto-commit a record is done when its task asks for the next one, as in `Consumer`. It
@@ -63,7 +65,7 @@ class AsyncConsumer(OfOneProcess):
         unknown = {name: value for name, value in options.items() if name not in OPTIONS}
         reject_unknown("AsyncConsumer", unknown, OPTIONS)
         ConsumerConfig(**options)
-        self._make = partial(Consumer, *topics_of(topics), **options)
+        self._topics, self._options = topics_of(topics), options
         self._made: Consumer | None = None
         self._bridge = Bridge("AsyncConsumer", threads=1)
         self._turns = Turns(self._bridge)
@@ -74,9 +76,14 @@ class AsyncConsumer(OfOneProcess):
         self._one_wanted = False
 
     async def start(self) -> None:
-        """Connect, and subscribe to the topics that the constructor was given. Raises like `Consumer`."""
+        """Connect, and subscribe to the constructor's topics. Raises like `Consumer`. May be repeated."""
         if self._made is None:
-            await self._turns.in_thread(self._start)
+            making = Making()
+            try:
+                await self._turns.in_thread(self._start, making)
+            except asyncio.CancelledError:
+                making.give_up()  # its thread would go on, and the interpreter waits for that
+                raise
 
     async def __aenter__(self) -> Self:
         try:
@@ -256,14 +263,25 @@ class AsyncConsumer(OfOneProcess):
     def _session(self) -> Session:
         return self._sync._session
 
-    def _start(self) -> None:
+    def _start(self, making: Making) -> None:
         if self._made is None:
-            self._made = self._make()
+            self._made = making.make(*self._topics, **self._options)
 
     async def _close(self, *, failed: bool) -> None:
-        if not self._bridge.closed:
+        if self._bridge.closed:
+            return
+        try:
+            if not await self._turns.none_abandoned(LEAVE_WITHIN_S):
+                self._give_up()
             await self._turns.in_thread(self._stop, failed)
-            self._bridge.close()
+        except asyncio.CancelledError:
+            self._give_up()  # as Ctrl-C ends `Consumer.close`
+            raise
+        self._bridge.close()
+
+    def _give_up(self) -> None:
+        if self._made is not None:
+            self._made._session.engine.give_up()
 
     def _stop(self, failed: bool) -> None:
         if self._made is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from tailrace.client.bridge import Bridge
@@ -21,6 +22,8 @@ class Turns:
         self._bridge = bridge
         self.lock = asyncio.Lock()
         """Held while something touches the consumer, in whatever thread."""
+        self.abandoned = False
+        """Does a call go on whose task was cancelled?"""
 
     @property
     def within_call(self) -> bool:
@@ -29,7 +32,20 @@ class Turns:
 
     async def in_thread(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """Call it when it is its turn. If the task is cancelled, its turn still lasts until the call ends."""
-        return await asyncio.shield(await self.begin(function, *arguments, **options))
+        call = await self.begin(function, *arguments, **options)
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            self.abandoned |= not (call.done() or self._bridge.within_call)
+            raise
+
+    async def none_abandoned(self, timeout_s: float) -> bool:
+        """Wait for a call whose task was cancelled; False if it goes on after so long."""
+        if self.abandoned:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s), self.lock:
+                    pass
+        return not self.abandoned
 
     async def begin(
         self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs
@@ -74,5 +90,6 @@ class Turns:
 
     def _end_turn(self, call: "asyncio.Future[Any]") -> None:
         self.lock.release()
+        self.abandoned = False
         if not call.cancelled():
             call.exception()  # known, also if nobody waits for it any more

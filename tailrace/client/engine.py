@@ -97,6 +97,14 @@ class Engine:
         loop.end()
         lifecycle.unregister(self)
 
+    def give_up(self) -> None:
+        """Have whoever waits, or begins to, get ClosedError. Any thread; never waits. `close` must follow."""
+        loop = self._loop
+        if loop.over is None:
+            loop.over = ClosedError(f"{self.name} is closed")
+        if loop.begun:
+            loop.stop()
+
     def __del__(self) -> None:
         """Forgotten: the thread ends by itself, since it knows the loop, not its engine."""
         loop = getattr(self, "_loop", None)

@@ -2,7 +2,11 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
+import textwrap
 from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -21,6 +25,7 @@ from tailrace.protocol.errors import (
 from tailrace.protocol.record import Record
 
 from ..patience import PATIENCE_S, wait_until
+from ..suspended import suspended
 from .conftest import Feeder
 
 
@@ -401,6 +406,69 @@ def test_starting_may_be_cancelled_and_does_not_stop_the_loop(caplog: pytest.Log
     with caplog.at_level(logging.ERROR):
         asyncio.run(main())
     assert not caplog.records
+
+
+@pytest.mark.parametrize("way", ["start", "async with"])
+def test_a_process_whose_start_was_cancelled_ends(way: str) -> None:
+    script = f"""
+        import asyncio
+        from tailrace import AsyncConsumer
+        async def main():
+            consumer = AsyncConsumer("any", bootstrap_servers="127.0.0.1:1", request_timeout_ms=300_000)
+            async with asyncio.timeout(0.1):
+                if {way == "start"}:
+                    await consumer.start()
+                async with consumer:
+                    pass
+        try:
+            asyncio.run(main())
+        except TimeoutError:
+            print("cancelled", flush=True)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=True)
+    assert ended.stdout == "cancelled\n"
+
+
+def test_a_start_that_was_cancelled_may_be_tried_again(feeder: Feeder) -> None:
+    topic = feeder.topic()
+    feeder.send_numbers(topic, [7])
+
+    async def main() -> None:
+        consumer = consumer_of(feeder, topic, request_timeout_ms=300_000)
+        with suspended(feeder.cluster.coordinator_pid):
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await consumer.start()
+        async with asyncio.timeout(PATIENCE_S), consumer:
+            assert await by_getone(consumer, 1) == [7]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_what_hangs_and_was_cancelled_does_not_keep_it_from_closing(feeder: Feeder, *, closes: bool) -> None:
+    """A call before `close`, or that itself."""
+    topic = feeder.topic()
+    feeder.send_numbers(topic, range(3))
+
+    async def main() -> None:
+        consumer = consumer_of(feeder, topic, group_id=f"of-{topic}", request_timeout_ms=300_000)
+        async with asyncio.timeout(PATIENCE_S):
+            await consumer.start()
+            assert await by_getone(consumer, 2) == [0, 1]
+            with suspended(feeder.cluster.coordinator_pid):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await (consumer.close() if closes else consumer.commit())
+                with suppress(ClosedError):
+                    await consumer.close()
+                await consumer.close()
+                with pytest.raises(ClosedError):
+                    await consumer.commit()
+
+    asyncio.run(main())
 
 
 def test_a_getmany_of_some_partitions_that_is_cancelled_takes_nothing(feeder: Feeder) -> None:
