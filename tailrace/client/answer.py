@@ -36,11 +36,23 @@ class Answer:
         self._frames = frames
         self._come.set()
 
-    def wait(self, timeout_s: float, look: Callable[[], None] | None = None) -> tuple[Reply, Sequence[Frame]]:
-        """The reply and its frames. Raises the error that came instead; Ctrl-C interrupts it."""
+    def outcome(
+        self, timeout_s: float, look: Callable[[], None] | None = None
+    ) -> tuple[Reply, Sequence[Frame]] | TailraceError:
+        """The reply and its frames, or the error that came instead.
+
+        What it raises is a signal handler's: no error of the request, whatever its class is.
+        """
         wait_in_steps(self._come.wait, timeout_s + GRACE_S, look)
         if self._reply is None:
-            raise TimedOutError(f"the I/O thread was busy for {timeout_s + GRACE_S:.1f} s")
+            return TimedOutError(f"the I/O thread was busy for {timeout_s + GRACE_S:.1f} s")
         if isinstance(self._reply, TailraceError):
-            raise self._reply
+            return self._reply
         return self._reply, self._frames
+
+    def wait(self, timeout_s: float) -> tuple[Reply, Sequence[Frame]]:
+        """The reply and its frames. Raises the error that came instead; Ctrl-C interrupts it."""
+        outcome = self.outcome(timeout_s)
+        if isinstance(outcome, TailraceError):
+            raise outcome
+        return outcome

@@ -125,13 +125,13 @@ def _try_to_append(
         return LeaderNotAvailableError(f"dead letters: {without_leader({place: leader})}")
     entry = ProduceEntry(info.topic_id, place.partition, leader.leader_epoch)
     timeout_s = max(0.0, min(deadline - monotonic(), engine.request_timeout_s))
-    try:
-        answer = engine.ask(leader.leader, partial(Produce, entries=[entry]), [batch], timeout_s=timeout_s)
-        reply, _ = answer.wait(timeout_s)
-    except TailraceError as error:
-        if not error.retriable:
-            raise
-        return error
+    answer = engine.ask(leader.leader, partial(Produce, entries=[entry]), [batch], timeout_s=timeout_s)
+    outcome = answer.outcome(timeout_s)
+    if isinstance(outcome, TailraceError):
+        if not outcome.retriable:
+            raise outcome
+        return outcome
+    reply, _ = outcome
     if not isinstance(reply, Produced) or len(reply.results) != 1:
         raise TailraceError(f"dead letters to {place.topic}-{place.partition}: got {reply!r:.200}")
     refused = reply.results[0].error

@@ -290,16 +290,16 @@ class Engine:
         while True:
             left_s = max(0.0, started + timeout_s - monotonic())
             answer = self.ask(destination, request, frames, timeout_s=left_s, heard=heard)
-            try:
-                return answer.wait(left_s, notice.look)
-            except TailraceError as failed:
-                if destination == COORDINATOR and isinstance(failed, _FROM_ANOTHER_ROLE):
-                    raise self._no_coordinator(failed) from failed
-                if not failed.retriable or isinstance(failed, fatal):
-                    raise
-                # An attempt that had little time left says less than what ended the one before.
-                if error is None or left_s > timeout_s / 2 or not isinstance(failed, TimedOutError):
-                    error = failed
+            outcome = answer.outcome(left_s, notice.look)
+            if not isinstance(outcome, TailraceError):
+                return outcome
+            if destination == COORDINATOR and isinstance(outcome, _FROM_ANOTHER_ROLE):
+                raise self._no_coordinator(outcome) from outcome
+            if not outcome.retriable or isinstance(outcome, fatal):
+                raise outcome
+            # An attempt that had little time left says less than what ended the one before.
+            if error is None or left_s > timeout_s / 2 or not isinstance(outcome, TimedOutError):
+                error = outcome
             pause_s = backoff.pause()
             if monotonic() + pause_s >= started + timeout_s:
                 break

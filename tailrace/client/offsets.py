@@ -91,12 +91,12 @@ def _query(
 def _take(
     queries: _Queries, answer: Answer, timeout_s: float, found: dict[TopicPartition, OffsetAndTimestamp]
 ) -> TailraceError | None:
-    try:
-        reply, _ = answer.wait(timeout_s)
-    except TailraceError as error:
-        if not error.retriable:
-            raise
-        return error
+    outcome = answer.outcome(timeout_s)
+    if isinstance(outcome, TailraceError):
+        if not outcome.retriable:
+            raise outcome
+        return outcome
+    reply, _ = outcome
     results = reply.results if isinstance(reply, OffsetsListed) else []
     if len(results) != len(queries):
         raise TailraceError(f"{names_of(queries)}: asked {len(queries)} offsets, got {reply!r:.200}")

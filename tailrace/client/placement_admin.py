@@ -1,7 +1,6 @@
 """The admin client's part for who holds and who leads partitions, and for nodes that come and go."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -120,10 +119,9 @@ class PlacementAdmin(AdminCalls):
         answers = {n: self._engine.ask(n, DescribeLogs, timeout_s=asked_s) for n in sorted(wanted)}
         logs = {}
         for node_id, answer in answers.items():
-            with suppress(TailraceError):
-                reply, _ = answer.wait(asked_s)
-                if isinstance(reply, LogsDescribed):
-                    logs[node_id] = describe_logs(node_id, reply, state)
+            outcome = answer.outcome(asked_s)
+            if not isinstance(outcome, TailraceError) and isinstance(outcome[0], LogsDescribed):
+                logs[node_id] = describe_logs(node_id, outcome[0], state)
         sizes = sizes_of(logs)
         return [describe_move(topic, index, part, sizes) for topic, index, part in moves]
 

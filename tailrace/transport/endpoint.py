@@ -1,11 +1,12 @@
 """Addresses: how users write them, which of two to take, and why one does not answer."""
 
+import errno
 import functools
 import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tailrace.protocol.cluster import Listener
 from tailrace.protocol.errors import InvalidArgumentError
@@ -54,33 +55,47 @@ def parse_bootstrap(servers: str | Sequence[str]) -> list[str]:
 
 
 def diagnose(endpoint: str) -> str:
-    """Why nobody answers at `endpoint`, in a few words, found out by a plain connect (at most 1 s)."""
+    """Why nobody answers at `endpoint`, in a few words, found out by a plain connect (at most 1 s).
+
+    It may be a thread of the application's that asks: what a signal handler raises there, OSError or not, is
+    raised.
+    """
     try:
-        with _plain_connect(endpoint):
-            return "it accepts connections but does not answer: no Tailrace process (yet), or a stopped one"
+        places = _places_of(endpoint)
     except socket.gaierror:
         return "no such host"
-    except TimeoutError:
+    code = 0
+    for family, place in places:
+        code = _plain_connect(family, place)
+        if code == 0:
+            return "it accepts connections but does not answer: no Tailrace process (yet), or a stopped one"
+    if code in {errno.EAGAIN, errno.ETIMEDOUT}:
         return f"no answer within {DIAGNOSE_TIMEOUT_S:g} s"
-    except ConnectionRefusedError:
+    if code == errno.ECONNREFUSED:
         return "connection refused: no process listens there"
-    except FileNotFoundError:
+    if code == errno.ENOENT:
         return "no such socket: no process listens there"
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
+    return os.strerror(code).lower()
 
 
-def _plain_connect(endpoint: str) -> socket.socket:
-    if not endpoint.startswith("ipc://"):
-        return socket.create_connection(split_tcp(endpoint), timeout=DIAGNOSE_TIMEOUT_S)
-    plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    plain.settimeout(DIAGNOSE_TIMEOUT_S)
+def _places_of(endpoint: str) -> list[tuple[socket.AddressFamily, Any]]:
+    if endpoint.startswith("ipc://"):
+        return [(socket.AF_UNIX, endpoint.removeprefix("ipc://"))]
+    host, port = split_tcp(endpoint)
+    return [(found[0], found[4]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+def _plain_connect(family: socket.AddressFamily, place: Any) -> int:
+    """0, or the error's code."""
     try:
-        plain.connect(endpoint.removeprefix("ipc://"))
-    except BaseException:
-        plain.close()
-        raise
-    return plain
+        plain = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        if error.errno is None:
+            raise  # not the system's
+        return error.errno
+    with plain:
+        plain.settimeout(DIAGNOSE_TIMEOUT_S)
+        return plain.connect_ex(place)
 
 
 def split_tcp(endpoint: str) -> tuple[str, int]:

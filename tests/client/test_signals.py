@@ -10,6 +10,9 @@ import pytest
 
 from tailrace import Admin, Consumer, Producer
 from tailrace.client.signals import may_call_back
+from tailrace.protocol.errors import BusyError
+from tailrace.protocol.messages import LATEST
+from tailrace.protocol.record import TopicPartition
 from tailrace.testing import Cluster
 
 from ..patience import PATIENCE_S
@@ -66,3 +69,27 @@ def test_who_does_the_work(cluster: Cluster, handle: Callable[[Any], None], hand
             if number == 20 if handler is nothing else attempts and borrowed:
                 break
     assert handler is not nothing or not (attempts or borrowed)
+
+
+def test_what_a_handler_raises_is_not_taken_for_the_error_of_a_request(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be tried again, if the handler's is an error of ours that may pass."""
+    raised = count()
+
+    def interrupted(*_: object) -> bool:
+        next(raised)
+        raise BusyError("the handler's")
+
+    with Admin(cluster.bootstrap_servers) as admin:
+        admin.create_topic("asked")
+        place = TopicPartition("asked", 0)
+        calls: list[Callable[[], object]] = [admin.list_topics, lambda: admin.list_offsets({place: LATEST})]
+        for call in calls:
+            call()
+            with monkeypatch.context() as patched:
+                patched.setattr("tailrace.client.answer.wait_in_steps", interrupted)
+                before = next(raised)
+                with pytest.raises(BusyError, match="the handler's"):
+                    call()
+            assert next(raised) == before + 2, "it was raised once"

@@ -1,7 +1,10 @@
 """Addresses as users write them, the choice between two, and why one does not answer."""
 
+import signal
 import socket
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from tailrace.transport import endpoint as endpoint_module
 from tailrace.transport.context import Context
 from tailrace.transport.endpoint import boot_id, choose, diagnose, parse_bootstrap, why_apart
 from tailrace.transport.server import Server
+
+from ..patience import PATIENCE_S
 
 Own = Callable[..., Any]
 
@@ -91,3 +96,31 @@ def test_diagnose_names_the_cause(
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(plain))
     assert "connection refused" in diagnose(f"ipc://{plain}")
+
+
+class HandlersError(TimeoutError):
+    """What a signal handler raises, such as one that bounds the application's time."""
+
+
+def test_diagnose_does_not_take_a_signal_handlers_error_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def handle(_number: int, _frame: object) -> None:
+        raise HandlersError
+
+    with socket.socket() as full, ExitStack() as stack:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):
+            one_more = stack.enter_context(socket.socket())
+            one_more.setblocking(False)
+            one_more.connect_ex(full.getsockname())
+        endpoint = f"tcp://127.0.0.1:{full.getsockname()[1]}"
+        monkeypatch.setattr(endpoint_module, "DIAGNOSE_TIMEOUT_S", 0.2)
+        assert "no answer within 0.2 s" in diagnose(endpoint)
+        monkeypatch.setattr(endpoint_module, "DIAGNOSE_TIMEOUT_S", PATIENCE_S)
+        before = signal.signal(signal.SIGUSR1, handle)
+        stack.callback(signal.signal, signal.SIGUSR1, before)
+        timer = threading.Timer(0.1, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
+        with pytest.raises(HandlersError):  # noqa: PT012
+            timer.start()
+            diagnose(endpoint)
+        timer.join()
