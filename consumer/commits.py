@@ -12,6 +12,7 @@ from time import monotonic
 from tailrace.client.answer import GRACE_S
 from tailrace.client.waiting import Sign, wait_in_steps
 from tailrace.protocol.errors import (
+    ClosedError,
     FencedMemberError,
     InvalidArgumentError,
     TailraceError,
@@ -200,7 +201,9 @@ class Commits:
 
     def _auto_committed(self, error: TailraceError | None) -> None:
         self._on_its_way = False
-        if error is not None:
+        if isinstance(error, ClosedError):
+            _log.warning("what was read last is perhaps not committed, and read again then: %s", error)
+        elif error is not None:
             _log.warning("auto-commit failed, the next one covers it too: %s", error)
 
     def _differs(self, partition: AssignedPartition) -> bool:

@@ -232,6 +232,9 @@ class AsyncProducer(OfOneProcess):
         """As `Producer.metrics`."""
         return self._sync.metrics()
 
+    def __repr__(self) -> str:
+        return f"<Async{repr(self._sync)[1:]}"
+
     # ------------------------------------------------------------------ inside
 
     async def _run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:

@@ -23,26 +23,27 @@ class Open(Protocol):
         """This process is a fork of the one that the producer belongs to."""
 
 
-_open: "weakref.WeakSet[Open]" = weakref.WeakSet()
+_open: "weakref.WeakKeyDictionary[Open, str]" = weakref.WeakKeyDictionary()
+"""By producer: its name."""
 
 
-def register(producer: Open) -> None:
+def register(producer: Open, name: str) -> None:
     """It may hold records from now on."""
-    _open.add(producer)
+    _open[producer] = name
 
 
 def unregister(producer: Open) -> None:
     """It was closed."""
-    _open.discard(producer)
+    _open.pop(producer, None)
 
 
 def _close_all() -> None:
-    for producer in tuple(_open):
+    for producer, name in tuple(_open.items()):
         try:
             producer.close()
         except TailraceError as error:
-            _log.error("a producer that was not closed: %s", error)
-        warnings.warn("a producer was not closed", ResourceWarning, stacklevel=1, source=producer)
+            _log.error("%s was not closed: %s", name, error)
+        warnings.warn(f"{name} was not closed", ResourceWarning, stacklevel=1, source=producer)
 
 
 def _disown_all() -> None:

@@ -5,6 +5,7 @@ from time import monotonic
 
 from tailrace.client.engine import Engine
 from tailrace.client.notice import TOLD_AFTER_S, Notice
+from tailrace.protocol.errors import DeliveryFailedError
 from tailrace.protocol.text import plural
 
 from .accumulator import Accumulator
@@ -27,6 +28,14 @@ def flush(engine: Engine, accumulator: Accumulator, timeout_s: float | None) -> 
         if left == before:
             told.look()
     return left
+
+
+def raise_failures(accumulator: Accumulator, told: int) -> None:
+    """Raise DeliveryFailedError if records failed since the ledger had `told` so much."""
+    failures = accumulator.take_failures(told)
+    if failures.records:
+        what = f"{plural(failures.records, 'record')} not acknowledged; the first error: {failures.first}"
+        raise DeliveryFailedError(what) from failures.first
 
 
 def notice(

@@ -14,10 +14,9 @@ from tailrace.client.lifecycle import OfOneProcess
 from tailrace.client.options import reject_unknown
 from tailrace.client.serializers import Serializer, serializer_of
 from tailrace.protocol.compression import Compression
-from tailrace.protocol.errors import ClosedError, DeliveryFailedError, TailraceError
+from tailrace.protocol.errors import ClosedError, TailraceError
 from tailrace.protocol.limits import MIB, RECORD_BYTES_MAX
 from tailrace.protocol.record import Headers
-from tailrace.protocol.text import plural
 
 from . import at_exit
 from .accumulator import Accumulator
@@ -27,7 +26,7 @@ from .bulk import accept
 from .columns import columns_of
 from .config import BATCH_SIZE_DEFAULT, OPTIONS, ProducerConfig
 from .delivery import Delivery, ManyDelivery
-from .flushing import flush
+from .flushing import flush, raise_failures
 from .look_up import look_up
 from .metrics import metrics_of
 from .partitioner import Partitioner, PartitionerOption
@@ -155,7 +154,7 @@ class Producer(OfOneProcess):
             compression=config.compression,
         )
         self._closed = False  # whatever comes from here on, `__del__` ends what there is
-        at_exit.register(self)
+        at_exit.register(self, self._name)
         self._engine.start(self._pipeline)
 
     def __enter__(self) -> Self:
@@ -307,7 +306,7 @@ class Producer(OfOneProcess):
         told = self._accumulator.ledger.told
         if left := flush(self._engine, self._accumulator, timeout_s):
             raise late(left, timeout_s, self._accumulator.obstacle())
-        self._raise_failures(told)
+        raise_failures(self._accumulator, told)
 
     def close(self, timeout: float | None = None) -> None:
         """Take no more records, flush as `flush` does, then stop. A second call does nothing.
@@ -328,7 +327,7 @@ class Producer(OfOneProcess):
             self._engine.close()
             self._closed = True  # not before: what is interrupted can be done again, and `__del__` does it
             at_exit.unregister(self)
-        self._raise_failures(told)
+        raise_failures(self._accumulator, told)
 
     # ----------------------------------------------------------------- looking
 
@@ -348,6 +347,10 @@ class Producer(OfOneProcess):
         return metrics_of(
             self._pipeline.counters, self._accumulator, self._pipeline.sender, self._engine.paths
         )
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<Producer {self._name} of {self._engine.bootstrap}: {state}>"
 
     def disown(self) -> None:
         """Called in a forked child, which has no I/O thread: everything raises ClosedError from now on."""
@@ -392,9 +395,3 @@ class Producer(OfOneProcess):
         return self._accumulator.append(
             target, place, value, key, headers=headers, timestamp_ms=timestamp_ms, size=size
         )
-
-    def _raise_failures(self, told: int) -> None:
-        failures = self._accumulator.take_failures(told)
-        if failures.records:
-            what = f"{plural(failures.records, 'record')} not acknowledged; the first error: {failures.first}"
-            raise DeliveryFailedError(what) from failures.first

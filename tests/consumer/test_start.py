@@ -15,11 +15,18 @@ from tailrace.consumer.commits import Commits
 from tailrace.consumer.fetcher import Fetcher
 from tailrace.consumer.local.partition import PartitionStore
 from tailrace.consumer.local.store import LocalStore
-from tailrace.consumer.offsets import LocalOffsets
+from tailrace.consumer.offsets import Done, LocalOffsets, Offsets
 from tailrace.consumer.start import LogRange, new_partitions, start_offset
 from tailrace.consumer.stored_offset import StoredOffset
 from tailrace.protocol.cluster import ClusterState, TopicInfo
-from tailrace.protocol.errors import DataFolderError, InvalidArgumentError, OffsetOutOfRangeError
+from tailrace.protocol.errors import (
+    BusyError,
+    ClosedError,
+    DataFolderError,
+    InvalidArgumentError,
+    OffsetOutOfRangeError,
+    TailraceError,
+)
 from tailrace.protocol.record import TopicPartition
 
 from .model import TOPIC, TOPIC_ID, ModelCluster
@@ -124,6 +131,33 @@ def test_without_auto_commit_nothing_is_ever_due(tmp_path: Path) -> None:
     assert not clerk.commits.automatic
     clerk.commits.store_settled(clerk.partitions, now=0.0)
     assert clerk.commits.due_at == inf
+    clerk.commits.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            BusyError("the coordinator is"),
+            "auto-commit failed, the next one covers it too: the coordinator is",
+        ),
+        (ClosedError("it is closed"), "is perhaps not committed, and read again then: it is closed"),
+    ],
+)
+def test_an_auto_commit_that_fails_tells_what_follows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: TailraceError, told: str
+) -> None:
+    class Remote(LocalOffsets):
+        remote = True
+
+        def write_later(self, offsets: Offsets, done: Done) -> None:
+            done(error)
+
+    clerk = Clerk(tmp_path, 1.0)
+    clerk.commits._store = Remote(LocalStore(tmp_path, "remote"))
+    clerk.commits.store_in_time(clerk.partitions, now=2.0)
+    (record,) = caplog.records
+    assert record.getMessage().endswith(told)
     clerk.commits.close()
 
 

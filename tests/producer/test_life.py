@@ -1,5 +1,6 @@
 """Leaving, forgetting, forking and interrupting a producer."""
 
+import asyncio
 import inspect
 import os
 import random
@@ -17,6 +18,7 @@ from typing import Any, Self
 
 import pytest
 
+from tailrace import AsyncProducer
 from tailrace.client.admin import Admin
 from tailrace.producer import Producer
 from tailrace.protocol.errors import ClosedError, DeliveryFailedError, TailraceError, TimedOutError
@@ -35,6 +37,16 @@ def test_leaving_delivers_without_waiting_for_linger(cluster: Cluster, topic: Ma
         writer.send(name, b"x")
     assert time.monotonic() - started < BUSY_S
     assert len(read(name)[0]) == 1
+
+
+def test_repr_tells_which_one_it_is(cluster: Cluster) -> None:
+    servers = cluster.bootstrap_servers
+    with Producer(servers, client_id="w") as writer:
+        assert repr(writer) == f"<Producer w of {servers}: open>"
+    assert repr(writer) == f"<Producer w of {servers}: closed>"
+    async_writer = AsyncProducer(servers, client_id="w")
+    assert repr(async_writer) == f"<AsyncProducer w of {servers}: open>"
+    asyncio.run(async_writer.close())
 
 
 def too_late() -> int:
@@ -170,20 +182,22 @@ def test_the_end_of_the_interpreter_closes_also_what_has_failed(cluster: Cluster
         import atexit, sys
         atexit.register(lambda: print(producer.closed))  # runs after the producers' own, which comes later
         from tailrace.producer import Producer
-        producer = Producer(sys.argv[1], delivery_timeout_ms=300)
+        producer = Producer(sys.argv[1], client_id="open", delivery_timeout_ms=300)
         producer.partitions_for(sys.argv[2])
         print("known", flush=True)
         sys.stdin.readline()
         producer.send(sys.argv[2], b"x")
     """
-    command = [sys.executable, "-c", textwrap.dedent(script), cluster.bootstrap_servers, topic()]
+    command = [sys.executable, "-W", "default", "-c", textwrap.dedent(script)]
+    command += [cluster.bootstrap_servers, topic()]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "known\n"
         with suspended(cluster.pid(1)):
             printed, told = process.communicate("go\n", PATIENCE_S)
-    assert "a producer that was not closed: 1 record not acknowledged" in told
+    assert "open was not closed: 1 record not acknowledged" in told
+    assert "ResourceWarning: open was not closed" in told
     assert printed == "True\n"
 
 
