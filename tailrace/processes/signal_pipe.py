@@ -2,6 +2,7 @@
 
 import os
 import signal
+import weakref
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,6 +24,8 @@ class SignalPipe:
         os.set_blocking(self._writer, False)
         self._before = [(number, signal.signal(number, lambda *_: None)) for number in numbers]
         self._before_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._is_open = True
+        _pipes.add(self)
 
     def read(self) -> bytes:
         """The numbers of the signals that came."""
@@ -36,9 +39,25 @@ class SignalPipe:
             return b""
 
     def close(self) -> None:
-        """Let the signals do what they did before."""
+        """Let the signals do what they did before. May be repeated."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        _pipes.discard(self)
         signal.set_wakeup_fd(self._before_fd)
         for number, handler in self._before:
             signal.signal(number, handler)
         os.close(self.reader)
         os.close(self._writer)
+
+
+_pipes: Final[weakref.WeakSet[SignalPipe]] = weakref.WeakSet()
+
+
+def _close_in_fork() -> None:
+    """A signal to a fork is none to its parent, whose pipe it would go into."""
+    for pipe in list(_pipes):
+        pipe.close()
+
+
+os.register_at_fork(after_in_child=_close_in_fork)
