@@ -92,7 +92,7 @@ def test_what_cannot_be_repeated_or_may_wait_is_left_to_the_io_thread(
         producer.send(name, b"x").result(PATIENCE_S)
         producer.flush(PATIENCE_S)
     assert threading.get_ident() not in writers
-    assert values_of(cluster, name) == [b"x"]
+    wait_until(lambda: values_of(cluster, name) == [b"x"], "it is stored, also without an answer")
 
 
 def test_an_answer_that_wakes_the_io_thread(

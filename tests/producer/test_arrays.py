@@ -128,7 +128,7 @@ def test_text_of_numpy_makes_no_object_for_each(
     assert max(blocks) - before < count / 10
     assert column.items()[-1] == f"{letter}{count - 1}".encode()
     packed_of("values", array.tolist())
-    assert max(blocks) - before >= count, "it would have been noticed"
+    assert max(blocks) - before > count * 0.9, "it would have been noticed; other threads free some, too"
 
 
 @settings(deadline=None)
