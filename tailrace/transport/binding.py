@@ -42,6 +42,7 @@ class Binding:
         assert isinstance(bound, bytes)
         self.listener = Listener(_reachable(bound.rstrip(b"\0").decode()))
         self._file: os.stat_result | None = None
+        self._connections = 0
         self._hidden = False
         if ipc:
             _prepare(ipc)
@@ -55,8 +56,9 @@ class Binding:
         Who comes then takes tcp. libzmq 4.3 aborts the process if there is no descriptor for a connection
         over ipc; one over tcp waits. (To unbind would end the connections that there are.)
         """
-        if self._file is None:
+        if self._file is None or connections == self._connections:
             return
+        self._connections = connections
         path, most = _path(self.listener.ipc), connections_max()
         if not self._hidden and connections > most:
             logger.warning(

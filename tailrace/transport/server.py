@@ -59,7 +59,6 @@ class Server:
         self._socket.copy_threshold = COPY_BYTES_MAX + 1
         self._send = sender(self._socket)
         self._complaints = Complaints()
-        self._admitted = 0
         self.used = True
         try:
             self._peers = Peers(context, self._socket)
@@ -89,9 +88,7 @@ class Server:
         """
         self.used = True
         gone = self._peers.take_gone()
-        if self.connections != self._admitted:
-            self._admitted = self.connections
-            self._binding.admit(self._admitted)
+        self._binding.admit(self.connections)
         return gone
 
     def passed(self, peer: bytes) -> int:
