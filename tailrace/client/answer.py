@@ -50,6 +50,13 @@ class Answer:
             return self._reply
         return self._reply, self._frames
 
+    def attempt(self, timeout_s: float) -> tuple[Reply, Sequence[Frame]] | TailraceError:
+        """As `outcome`, but an error that another attempt would not be without is raised."""
+        outcome = self.outcome(timeout_s)
+        if isinstance(outcome, TailraceError) and not outcome.retriable:
+            raise outcome
+        return outcome
+
     def wait(self, timeout_s: float) -> tuple[Reply, Sequence[Frame]]:
         """The reply and its frames. Raises the error that came instead; Ctrl-C interrupts it."""
         outcome = self.outcome(timeout_s)

@@ -126,10 +126,8 @@ def _try_to_append(
     entry = ProduceEntry(info.topic_id, place.partition, leader.leader_epoch)
     timeout_s = max(0.0, min(deadline - monotonic(), engine.request_timeout_s))
     answer = engine.ask(leader.leader, partial(Produce, entries=[entry]), [batch], timeout_s=timeout_s)
-    outcome = answer.outcome(timeout_s)
+    outcome = answer.attempt(timeout_s)
     if isinstance(outcome, TailraceError):
-        if not outcome.retriable:
-            raise outcome
         return outcome
     reply, _ = outcome
     if not isinstance(reply, Produced) or len(reply.results) != 1:

@@ -91,10 +91,8 @@ def _query(
 def _take(
     queries: _Queries, answer: Answer, timeout_s: float, found: dict[TopicPartition, OffsetAndTimestamp]
 ) -> TailraceError | None:
-    outcome = answer.outcome(timeout_s)
+    outcome = answer.attempt(timeout_s)
     if isinstance(outcome, TailraceError):
-        if not outcome.retriable:
-            raise outcome
         return outcome
     reply, _ = outcome
     results = reply.results if isinstance(reply, OffsetsListed) else []
