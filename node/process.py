@@ -2,7 +2,6 @@
 
 import ctypes
 import logging
-import resource
 import sys
 from typing import Final
 
@@ -24,16 +23,9 @@ logger: Final = logging.getLogger(__name__)
 
 
 def set_up_process() -> None:
-    """Raise the limit on open files, keep freed memory, hand the interpreter over quickly."""
-    _raise_file_limit()
+    """Keep freed memory, hand the interpreter over quickly."""
     _keep_freed_memory()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-
-
-def _raise_file_limit() -> None:
-    """Each connection takes a file descriptor; the soft limit is often far below what is allowed."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _keep_freed_memory() -> None:
