@@ -1,10 +1,7 @@
 """Full quota and full disk: refused for a while, never lost, and deleting always works."""
 
 import errno
-import os
 import random
-import subprocess
-import sys
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from tailrace.protocol.errors import (
 )
 from tailrace.protocol.limits import BALLAST_BYTES, GIB, MIB
 
+from ...small_disk import run_on_small_disk
 from .support import (
     KEY,
     NOW,
@@ -228,22 +226,7 @@ def test_a_full_disk_is_no_broken_disk(error: Any, free: int, kind: type[Excepti
 
 def test_a_real_full_disk(tmp_path: Path) -> None:
     """On a small tmpfs of its own: writes are refused, reads and deleting go on, writing resumes."""
-    mount = f"mount -t tmpfs -o size=24m tmpfs {tmp_path} && exec {sys.executable} {SCRIPT} {tmp_path}"
-    try:
-        probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no unshare")
-    if probe.returncode != 0:
-        pytest.skip("no user namespaces here")
-    done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", mount],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=os.environ,
-    )
-    assert done.stdout.split()[-1:] == ["passed"], done.stdout + done.stderr
+    run_on_small_disk(SCRIPT, tmp_path)
 
 
 def test_fill_leaves_room_for_everything_else(house: Any) -> None:
