@@ -10,7 +10,7 @@ from .patience import PATIENCE_S
 
 
 def run_on_small_disk(script: Path, folder: Path, *arguments: str) -> None:
-    """Run it with `folder`, where a tmpfs of 24 MiB is mounted, and `arguments`. Skips where that cannot be."""
+    """Run it with `folder`, a tmpfs of 24 MiB, and `arguments`. Skips where none can be mounted."""
     mount = f"mount -t tmpfs -o size=24m tmpfs {folder} && exec {sys.executable} {script} {folder}"
     try:
         probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False)
