@@ -76,6 +76,8 @@ def test_it_has_what_the_leader_has(
     cluster.start(second)
     wait_until(lambda: cluster.partition().leader == second, "an unclean election")
     cluster.produce(topic, second, more, b"new")
+    new_start = 3 if deleted == "all" else 0
+    wait_until(lambda: cluster.log(second).log_start_offset == new_start, "the second leader deletes")
     caplog.clear()
     cluster.start(first)
     wait_until(lambda: cluster.partition().isr == (1, 2), "back in sync")
