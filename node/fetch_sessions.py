@@ -9,20 +9,17 @@ A fetch without a session (number 0) has one of its own, which ends with the rep
 seconds of any monotonic clock.
 """
 
-import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
-from typing import Final
 
 from tailrace.protocol.errors import BusyError, RequestTooLargeError, UnknownFetchSessionError
 from tailrace.protocol.limits import PARTITIONS_PER_REQUEST_MAX
 from tailrace.protocol.messages import Fetch, FetchEntry
+from tailrace.transport.deadlines import Deadlines
 
 from .fetch_reply import Slot
 from .storage.partition_log import PartitionKey
-
-_STALE_DEADLINES_MIN: Final = 64
 
 
 class FetchSession:
@@ -65,7 +62,7 @@ class FetchSessions:
         """Those without a request, by ticket."""
         self._parked: dict[int, FetchSession] = {}
         self._watching: dict[PartitionKey, dict[int, FetchSession]] = {}
-        self._deadlines: list[tuple[float, int]] = []
+        self._deadlines = Deadlines(self._parked)
         self._replaced: list[FetchSession] = []
         self._tickets = 0
         self._count = 0
@@ -119,7 +116,7 @@ class FetchSessions:
         session.missing_bytes = missing_bytes
         session.parked = True
         self._parked[session.ticket] = session
-        heapq.heappush(self._deadlines, (session.deadline, session.ticket))
+        self._deadlines.add(session.ticket)
 
     def answered(self, session: FetchSession, keys: Iterable[PartitionKey]) -> None:
         """The fetch gets its reply, which speaks of these partitions."""
@@ -178,19 +175,11 @@ class FetchSessions:
 
     def expired(self, now: float) -> list[FetchSession]:
         """The sessions whose fetches have waited enough."""
-        due: list[FetchSession] = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, ticket = heapq.heappop(self._deadlines)
-            session = self._parked.get(ticket)
-            if session is not None and session.deadline == deadline:
-                due.append(self._unpark(session))
-        return due
+        return [self._unpark(self._parked[ticket]) for ticket in self._deadlines.due(now)]
 
-    def next_deadline(self) -> float | None:
-        """When `expired` has something to say at the earliest (it may turn out to have nothing)."""
-        while self._deadlines and self._is_stale(self._deadlines[0]):
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+    def next_deadline(self) -> float:
+        """When `expired` has something to say; infinity: never."""
+        return self._deadlines.next()
 
     def gone(self, peers: Iterable[bytes]) -> None:
         """These connections have ended: their sessions end, with the reply of a fetch that has none yet."""
@@ -262,12 +251,4 @@ class FetchSessions:
     def _unpark(self, session: FetchSession) -> FetchSession:
         session.parked = False
         self._parked.pop(session.ticket, None)
-        # Deadlines of woken fetches stay in the heap; it is rebuilt when most of it is such.
-        if len(self._deadlines) > 2 * len(self._parked) + _STALE_DEADLINES_MIN:
-            self._deadlines = [(each.deadline, ticket) for ticket, each in self._parked.items()]
-            heapq.heapify(self._deadlines)
         return session
-
-    def _is_stale(self, entry: tuple[float, int]) -> bool:
-        session = self._parked.get(entry[1])
-        return session is None or session.deadline != entry[0]

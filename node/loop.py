@@ -183,15 +183,15 @@ class Loop:
             self._membership.next_tick(),
             self._following.next_tick(),
             self._intake.next_tick(),
-            self._fetches.next_deadline() or inf,
-            self._parked_replicas.next_deadline() or inf,
+            self._fetches.next_deadline(),
+            self._parked_replicas.next_deadline(),
             self._replication.next_tick(now),
         )
         self._replicates = self._replication.busy
 
     def next_step(self) -> float:
         """When `step` has something to do at the latest, if nothing comes in before: then it will look."""
-        self._due_at = min(self._due_at, self._fetches.next_deadline() or inf, self._end_at)
+        self._due_at = min(self._due_at, self._fetches.next_deadline(), self._end_at)
         return self._due_at
 
     def _parent_is_gone(self, parent_fd: int) -> bool:

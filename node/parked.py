@@ -4,17 +4,14 @@ Pure: time is an argument, in seconds of any monotonic clock. A commit costs in 
 fetches that wait for the partitions it moved, not to all that wait.
 """
 
-import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from tailrace.protocol.replica_messages import ReplicaFetch
+from tailrace.transport.deadlines import Deadlines
 
 from .fetch_reply import Slot
 from .storage.partition_log import PartitionKey
-
-_STALE_DEADLINES_MIN: Final = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +39,7 @@ class ParkedFetches:
         self._fetches: dict[int, ParkedFetch] = {}
         self._waiting: dict[PartitionKey, set[int]] = {}
         self._waits = 0
-        self._deadlines: list[tuple[float, int]] = []
+        self._deadlines = Deadlines(self._fetches)
         self._tickets = 0
 
     def __len__(self) -> int:
@@ -59,7 +56,7 @@ class ParkedFetches:
         for key in fetch.keys:
             self._waiting.setdefault(key, set()).add(fetch.ticket)
         self._waits += waits
-        heapq.heappush(self._deadlines, (fetch.deadline, fetch.ticket))
+        self._deadlines.add(fetch.ticket)
         return True
 
     def changed(self, keys: Iterable[PartitionKey]) -> list[ParkedFetch]:
@@ -69,18 +66,11 @@ class ParkedFetches:
 
     def expired(self, now: float) -> list[ParkedFetch]:
         """The fetches whose wait is over."""
-        due: list[ParkedFetch] = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            fetch = self._fetches.get(heapq.heappop(self._deadlines)[1])
-            if fetch is not None:
-                due.append(self._remove(fetch))
-        return due
+        return [self._remove(self._fetches[ticket]) for ticket in self._deadlines.due(now)]
 
-    def next_deadline(self) -> float | None:
-        """When `expired` has something to say at the earliest (it may turn out to have nothing)."""
-        while self._deadlines and self._deadlines[0][1] not in self._fetches:
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+    def next_deadline(self) -> float:
+        """When `expired` has something to say; infinity: never."""
+        return self._deadlines.next()
 
     def remove_all(self) -> list[ParkedFetch]:
         """The node stops: whoever waits."""
@@ -95,8 +85,4 @@ class ParkedFetches:
                 waiting.discard(fetch.ticket)
                 if not waiting:
                     del self._waiting[key]
-        # Deadlines of woken fetches stay in the heap; it is rebuilt when most of it is such.
-        if len(self._deadlines) > 2 * len(self._fetches) + _STALE_DEADLINES_MIN:
-            self._deadlines = [(fetch.deadline, ticket) for ticket, fetch in self._fetches.items()]
-            heapq.heapify(self._deadlines)
         return fetch

@@ -1,8 +1,6 @@
 """Requests that were not answered yet, when each stops waiting, and what an answer says."""
 
-import heapq
 from collections.abc import Callable, Sequence
-from math import inf
 from typing import TypeAlias
 
 import msgspec
@@ -11,6 +9,7 @@ from tailrace.protocol.errors import ConnectionFailedError, TailraceError, Timed
 from tailrace.protocol.messages import Failed, Reply
 from tailrace.protocol.parts import Payload
 from tailrace.protocol.wire import decode_reply, request_id_of
+from tailrace.transport.deadlines import Deadlines
 
 Frame: TypeAlias = bytes | bytearray | memoryview
 ReplyHandler: TypeAlias = Callable[[Reply | TailraceError, Sequence[Frame]], None]
@@ -54,11 +53,11 @@ class Pending(msgspec.Struct, eq=False):
 
 
 class PendingRequests:
-    """Requests by id. Deadlines lie in a heap whose entries outlive their requests for a while."""
+    """Requests by id."""
 
     def __init__(self) -> None:
         self._requests: dict[int, Pending] = {}
-        self._deadlines: list[tuple[float, int]] = []
+        self._deadlines = Deadlines(self._requests)
         self._claimed: tuple[Pending, Reply, Sequence[Frame]] | None = None
         """What the application's thread handles, or was interrupted in."""
 
@@ -68,9 +67,7 @@ class PendingRequests:
     def add(self, pending: Pending) -> None:
         """Wait for an answer until the request's deadline."""
         self._requests[pending.request_id] = pending
-        heapq.heappush(self._deadlines, (pending.deadline, pending.request_id))
-        if len(self._deadlines) > 2 * len(self._requests) + 1_000:
-            self._drop_answered()
+        self._deadlines.add(pending.request_id)
 
     def get(self, request_id: int) -> Pending | None:
         """The request, which stays."""
@@ -115,29 +112,18 @@ class PendingRequests:
 
     def take_expired(self, now: float) -> list[Pending]:
         """Remove the requests whose deadline is not after `now`."""
-        expired = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            pending = self._requests.pop(heapq.heappop(self._deadlines)[1], None)
-            if pending is not None:
-                expired.append(pending)
-        return expired
+        taken = (self._requests.pop(request_id, None) for request_id in self._deadlines.due(now))
+        return [pending for pending in taken if pending is not None]
 
     def take_all(self) -> list[Pending]:
         """Remove everything, oldest first."""
         found = list(self._requests.values())
         self._requests.clear()
-        self._deadlines.clear()
         return found
 
     def next_deadline(self) -> float:
         """When `take_expired` has something to do at the latest (monotonic seconds; infinity: never)."""
-        while self._deadlines and self._deadlines[0][1] not in self._requests:
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else inf
-
-    def _drop_answered(self) -> None:
-        self._deadlines = [entry for entry in self._deadlines if entry[1] in self._requests]
-        heapq.heapify(self._deadlines)
+        return self._deadlines.next()
 
 
 def read_reply(header: bytes) -> tuple[int, Reply | TailraceError, bool]:

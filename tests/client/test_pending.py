@@ -73,10 +73,10 @@ def test_an_answer_takes_only_what_its_sender_was_asked() -> None:
 
 def test_many_answered_requests_leave_no_heap_behind() -> None:
     requests = PendingRequests()
-    for request_id in range(50_000):
+    for request_id in range(10_000):
         requests.add(_pending(request_id, deadline=30.0 + request_id))
         assert requests.take(request_id) is not None
-    assert len(requests._deadlines) < 2_000
+    assert len(requests._deadlines) < 100
     assert requests.next_deadline() == inf
 
 

@@ -1,5 +1,7 @@
 """Fetch sessions against a model that looks at every session each time, and the rules for each fetch."""
 
+from math import inf
+
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -247,7 +249,7 @@ class SessionsModel(RuleBasedStateMachine):
             assert session.entries.keys() == set(keys(*waits))
             assert session.ready.keys() <= session.entries.keys()
         deadlines = [deadline for deadline, _ in self.parked.values()]
-        assert self.sessions.next_deadline() == min(deadlines, default=None)
+        assert self.sessions.next_deadline() == min(deadlines, default=inf)
 
 
 TestSessionsModel = SessionsModel.TestCase

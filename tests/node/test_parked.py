@@ -1,5 +1,7 @@
 """Parked fetches against a model that looks at every fetch each time."""
 
+from math import inf
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -54,7 +56,7 @@ class ParkedModel(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         assert len(self.parked) == len(self.model)
-        assert self.parked.next_deadline() == min((one.deadline for one, _ in self.model), default=None)
+        assert self.parked.next_deadline() == min((one.deadline for one, _ in self.model), default=inf)
 
 
 ParkedModel.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -1,0 +1,54 @@
+"""When the requests that wait have waited enough. Pure."""
+
+import heapq
+from collections.abc import Iterator, Mapping
+from math import inf
+from typing import Final, Protocol
+
+_STALE_MIN: Final = 64
+"""So many entries may outlive what they were of, however few wait."""
+
+
+class _Due(Protocol):
+    @property
+    def deadline(self) -> float: ...
+
+
+class Deadlines:
+    """A heap beside the table `waiting` of what waits, by ticket; that says what is due, and until when.
+
+    What leaves the table, or gets another deadline, leaves its entry here. Entries that are stale are passed
+    over, and dropped when they are most of the heap.
+    """
+
+    def __init__(self, waiting: Mapping[int, _Due]) -> None:
+        self._waiting = waiting
+        self._heap: list[tuple[float, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, ticket: int) -> None:
+        """It is in the table now, or has another deadline there."""
+        heapq.heappush(self._heap, (self._waiting[ticket].deadline, ticket))
+        if len(self._heap) > 2 * len(self._waiting) + _STALE_MIN:
+            self._heap = [entry for entry in self._heap if not self._is_stale(entry)]
+            heapq.heapify(self._heap)
+
+    def due(self, now: float) -> Iterator[int]:
+        """The tickets whose deadline is not after `now`, earliest first. Each is to leave the table now."""
+        while self._heap and self._heap[0][0] <= now:
+            entry = heapq.heappop(self._heap)
+            if not self._is_stale(entry):
+                yield entry[1]
+
+    def next(self) -> float:
+        """The earliest deadline; infinity without any."""
+        while self._heap and self._is_stale(self._heap[0]):
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else inf
+
+    def _is_stale(self, entry: tuple[float, int]) -> bool:
+        deadline, ticket = entry
+        waiting = self._waiting.get(ticket)
+        return waiting is None or waiting.deadline != deadline
