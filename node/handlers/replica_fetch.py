@@ -12,9 +12,10 @@
 - older records, which may have to come from the disk, are read by the reader thread, which checks their CRC.
 """
 
+import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tailrace.protocol.errors import (
     BusyError,
@@ -41,6 +42,8 @@ from ..storage.environment import Storage
 from ..storage.partition_log import PartitionLog
 from ..storage.reading import checked
 from . import faults
+
+logger: Final = logging.getLogger(__name__)
 
 
 class _Reading(NamedTuple):
@@ -98,13 +101,17 @@ def _park(broker: Broker, fetch: ParkedFetch) -> None:
 
 
 def unpark(broker: Broker, fetches: Sequence[ParkedFetch], now: float) -> None:
-    """These were woken, or have waited enough. One that fails hurts no other."""
+    """These were woken, or have waited enough. One that fails hurts no other, as in `dispatch`."""
     for fetch in fetches:
         broker.fetch_slots.release(fetch.peer, 1)
         try:
             serve(broker, fetch, now)
         except TailraceError as error:
             broker.reply(fetch.peer, failure(fetch.request.request_id, error))
+        except Exception as error:
+            logger.exception("a parked fetch of follower %d failed", fetch.request.node_id)
+            told = TailraceError(f"internal error: {error!r}")
+            broker.reply(fetch.peer, failure(fetch.request.request_id, told))
 
 
 def release(broker: Broker, fetches: Sequence[ParkedFetch], error: TailraceError | None) -> None:
