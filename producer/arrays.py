@@ -186,7 +186,7 @@ def as_arrow(name: str, column: Any) -> Any:
         raise InvalidArgumentError(f"{name} is a series of Python objects: give a list, column.to_list()")
     try:
         import pyarrow as pa
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InvalidArgumentError(f'{name} is an Arrow array: pip install "tailrace[arrow]"') from error
     if isinstance(column, pa.Array | pa.ChunkedArray):
         return column
