@@ -13,7 +13,7 @@ from .cluster_config import load_cluster
 from .connect import admin_of
 from .control import Fields, ask
 from .options import SOME_SECONDS, data_dir_option, json_option, throttle_option
-from .output import print_json
+from .output import print_json, say
 
 if TYPE_CHECKING:
     from tailrace.client.admin import Admin
@@ -83,7 +83,7 @@ def _show(plan: Plan, *, execute: bool, as_json: bool) -> None:
     if not plan.steps:
         click.echo("the cluster is as the file says: nothing to do")
     elif not execute and not plan.refused:
-        click.echo("nothing is done yet: add --execute to do it", err=True)
+        say("nothing is done yet: add --execute to do it")
 
 
 def _execute(steps: "Steps", plan: Plan, *, as_json: bool) -> None:
@@ -95,5 +95,5 @@ def _execute(steps: "Steps", plan: Plan, *, as_json: bool) -> None:
             else:
                 click.echo(f"done: {step.text}")
     except KeyboardInterrupt:
-        click.echo("interrupted; call it again to go on", err=True)
+        say("interrupted; call it again to go on")
         raise

@@ -14,7 +14,7 @@ from tailrace.protocol.text import plural
 from .connect import admin_of
 from .offsets import parse_time
 from .options import Parsed, bootstrap_option, json_option, timeout_option
-from .output import print_json, print_table
+from .output import print_json, print_table, say
 from .topic_names import chosen_groups, complete_groups, regex_option
 from .units import parse_duration_ms
 
@@ -210,7 +210,7 @@ def _check_resettable(admin: "Admin", group_id: str, *, named: bool) -> None:
     except UnknownGroupError as error:
         if not named:
             raise
-        click.echo(f"{error}: --execute makes it", err=True)
+        say(f"{error}: --execute makes it")
 
 
 def _row(group_id: str, offset: "GroupOffset") -> tuple[object, ...]:
@@ -328,6 +328,6 @@ def _show_reset(
     print_table(("TOPIC", "PARTITION", "CURRENT-OFFSET", "NEW-OFFSET", "NEW-LAG"), rows)
     if clamped:
         count = plural(len(clamped), "partition")
-        click.echo(f"{count}: the wanted offset lies outside the log, its nearer end is taken", err=True)
+        say(f"{count}: the wanted offset lies outside the log, its nearer end is taken")
     if not execute:
-        click.echo("nothing was changed: --execute does it", err=True)
+        say("nothing was changed: --execute does it")

@@ -16,7 +16,7 @@ from tailrace.protocol.errors import TailraceError
 from tailrace.protocol.similar import did_you_mean
 
 from . import exit_codes
-from .output import discard_stdout, open_standard_streams, os_error_text, say
+from .output import discard_stdout, open_standard_streams, os_error_text, say, saying
 
 COMMANDS: Final = {
     "up": ("tailrace.cli.up:up", "Run a whole cluster from a YAML file."),
@@ -105,7 +105,8 @@ def _run(args: Sequence[str]) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
+        with saying():
+            error.show()
         return error.exit_code
     except TailraceError as error:
         say(f"Error: {error}")

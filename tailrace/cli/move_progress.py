@@ -10,12 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import click
-
 from tailrace.protocol.record import TopicPartition
 from tailrace.protocol.text import plural
 
-from .output import print_json
+from .output import print_json, say
 from .units import human_bytes
 
 if TYPE_CHECKING:
@@ -115,10 +113,9 @@ def wait_for_moves(admin: "Admin", places: Iterable[TopicPartition], *, as_json:
                     return
                 time.sleep(LOOK_EVERY_S)
     except KeyboardInterrupt:
-        click.echo(
+        say(
             "not watched any more; the cluster moves on. How far it is: tailrace cluster moves. "
-            "To call a move off: tailrace cluster move --cancel TOPIC-PARTITION",
-            err=True,
+            "To call a move off: tailrace cluster move --cancel TOPIC-PARTITION"
         )
         raise
 
@@ -149,7 +146,7 @@ class _Lines:
         now = time.monotonic()
         if now >= self._next or progress.done == progress.partitions:
             self._next = now + PLAIN_EVERY_S
-            click.echo(progress.text, err=True)
+            say(progress.text)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from .options import (
     timeout_option,
     wait_option,
 )
-from .output import print_json, print_table
+from .output import print_json, print_table, say
 from .topic_names import complete_topics
 from .units import human_bytes
 
@@ -202,7 +202,7 @@ def drain(
     click.echo(f"node {node_id} is {'not draining any more' if cancel else 'draining'}: it holds {held}")
     if progress.stuck:
         stuck = plural(progress.stuck, "partition")
-        click.echo(f"no other node can take {stuck}: start more nodes, then drain again", err=True)
+        say(f"no other node can take {stuck}: start more nodes, then drain again")
     elif not progress.held and not cancel:
         click.echo(f"stop it, then: tailrace cluster remove {node_id}")
     return code
@@ -233,7 +233,7 @@ def remove(node_id: int, bootstrap_servers: str, timeout_s: float, *, as_json: b
         return
     click.echo(f"removed node {node_id}")
     if not stopped:
-        click.echo("it was not known to have stopped: if it runs, it comes back by itself", err=True)
+        say("it was not known to have stopped: if it runs, it comes back by itself")
 
 
 @click.command()
@@ -282,7 +282,7 @@ def _print_plan(
     ]
     print_table(("PARTITION", "FROM", "TO"), rows)
     if not execute:
-        click.echo("nothing is moved yet: add --execute to do it", err=True)
+        say("nothing is moved yet: add --execute to do it")
 
 
 def _replicas(admin: "Admin", plan: Iterable[TopicPartition]) -> dict[TopicPartition, Sequence[int]]:

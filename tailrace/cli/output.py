@@ -6,7 +6,8 @@ import os
 import resource
 import select
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final, TextIO
 
 import click
@@ -48,8 +49,15 @@ def open_standard_streams() -> None:
 
 def say(text: str, *, newline: bool = True) -> None:
     """Tell on stderr. That nobody takes it is no reason to end."""
-    try:
+    with saying():
         click.echo(text, err=True, nl=newline)
+
+
+@contextmanager
+def saying() -> Iterator[None]:
+    """As `say`, for what writes to stderr itself."""
+    try:
+        yield
     except OSError:
         _discard(sys.stderr)
 

@@ -17,7 +17,7 @@ from tailrace.protocol.text import plural
 
 from . import exit_codes
 from .options import bootstrap_option, json_option, timeout_option
-from .output import print_json
+from .output import print_json, say
 from .record_format import unescape
 from .record_input import (
     Advance,
@@ -234,7 +234,7 @@ class _Tally:
             print_json({"topic": topic, **figures})
         else:
             amount = f"{plural(self.records, 'record')} ({human_bytes(self.size)})"
-            click.echo(f"produced {amount} to {topic} in {seconds:.1f} s", err=True)
+            say(f"produced {amount} to {topic} in {seconds:.1f} s")
 
 
 def _named(source: Source, file: BinaryIO) -> Source:

@@ -20,7 +20,7 @@ from . import exit_codes
 from .cluster_config import load_cluster
 from .open_files import raise_file_limit
 from .options import config_option, data_dir_option, json_option, port_option
-from .output import os_error_text, print_json
+from .output import os_error_text, print_json, say
 
 _log = logging.getLogger(__name__)
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -131,7 +131,7 @@ def _failed(role: Role, error: TailraceError, *, as_json: bool) -> int:
     if as_json:
         print_json({"event": "failed", **role.fields(), "code": error.code.name, "message": str(error)})
     else:
-        click.echo(f"Error: {role.name}: {error}", err=True)
+        say(f"Error: {role.name}: {error}")
     return exit_codes.STORAGE_FAULT if isinstance(error, StorageFaultError) else exit_codes.ERROR
 
 

@@ -17,7 +17,7 @@ from tailrace.protocol.similar import did_you_mean
 from tailrace.protocol.text import plural
 
 from .options import bootstrap_option, json_option, timeout_option
-from .output import print_json
+from .output import print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,7 +154,7 @@ def _summarize(done: dict[str, Any], seconds: float, *, as_json: bool) -> None:
         print_json({"event": "ended", "seconds": round(seconds, 3), **done})
     else:
         unknown = "; what workers did just before they died is not counted" if done["restarts"] else ""
-        click.echo(f"{_line(done)}, in {seconds:.1f} s{unknown}", err=True)
+        say(f"{_line(done)}, in {seconds:.1f} s{unknown}")
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def _reporting(*, as_json: bool) -> "Iterator[tuple[Report, float]]":
         yield print_json, PLAIN_EVERY_S
         return
     if not sys.stderr.isatty():
-        yield lambda metrics: click.echo(_line(metrics), err=True), PLAIN_EVERY_S
+        yield lambda metrics: say(_line(metrics)), PLAIN_EVERY_S
         return
     from rich.console import Console
     from rich.live import Live

@@ -12,7 +12,7 @@ from tailrace.protocol.text import plural
 
 from .connect import admin_of
 from .options import bootstrap_option, json_option, timeout_option
-from .output import print_json, print_table
+from .output import print_json, print_table, say
 from .topic_names import chosen_topics, complete_topics, regex_option
 from .units import human_bytes, parse_duration_ms, parse_size
 
@@ -246,7 +246,7 @@ def delete(
                 shape = plural(len(each.partitions), "partition")
                 click.echo(f"{verb} topic {each.name}: {shape}, {extent}")
     if not execute and not as_json:
-        click.echo("nothing is deleted yet: add --execute to do it", err=True)
+        say("nothing is deleted yet: add --execute to do it")
 
 
 Logs = dict[tuple[str, int, int], "LogDescription"]

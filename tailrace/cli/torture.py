@@ -15,7 +15,7 @@ from tailrace.protocol.errors import InvalidArgumentError, TailraceError
 
 from . import exit_codes
 from .options import RATE, SECONDS, json_option
-from .output import os_error_text, print_json, print_table
+from .output import os_error_text, print_json, print_table, say
 
 if TYPE_CHECKING:
     from tailrace.torture.network import Network
@@ -132,15 +132,13 @@ def _run_one(
         if any(each.iterdir()):
             raise click.UsageError(f"{each} is not empty")
     kinds = ", ".join(spec.kinds)
-    click.echo(
-        f"seed {spec.seed}: {spec.duration_s:g} s, a fault every {spec.every_s:g} s ({kinds})", err=True
-    )
+    say(f"seed {spec.seed}: {spec.duration_s:g} s, a fault every {spec.every_s:g} s ({kinds})")
     try:
         runner = Runner(spec, settings, folder=folder, history=history, network=network, report=_reporting())
         return runner.run()
     finally:
         if sys.stderr.isatty():
-            click.echo("\r\033[K", err=True, nl=False)
+            say("\r\033[K", newline=False)
         if data_dir is None:
             shutil.rmtree(folder, ignore_errors=True)  # what is mounted in it goes with the process
 
@@ -179,15 +177,15 @@ def _reporting() -> "Report":
     """One line on stderr that is replaced on a terminal; one every few seconds elsewhere."""
     said_at = [-PLAIN_EVERY_S]
 
-    def say(seconds: float, text: str) -> None:
+    def report(seconds: float, text: str) -> None:
         line = f"{seconds:.1f} s: {text}"
         if sys.stderr.isatty():
-            click.echo(f"\r\033[K{line}", err=True, nl=False)
+            say(f"\r\033[K{line}", newline=False)
         elif seconds >= said_at[0] + PLAIN_EVERY_S:
             said_at[0] = seconds
-            click.echo(line, err=True)
+            say(line)
 
-    return say
+    return report
 
 
 def _show(results: "Results", *, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from .control import Control
 from .lost_store import lost_store
 from .new_folder import NewFolder
 from .options import data_dir_option, json_option, port_option
-from .output import discard_stdout, print_json
+from .output import discard_stdout, print_json, say
 from .relay import prefix_of
 from .supervisor import Supervisor
 
@@ -85,13 +85,13 @@ def _print_text(event: Event) -> None:
     elif event["event"] == "removed":
         _say(f"{_name(event)} was stopped for good")
     elif event["event"] == "warning":
-        click.echo(event["message"], err=True)
+        say(event["message"])
     elif event["event"] == "failed":
-        click.echo(f"Error: {event['message']}", err=True)
+        say(f"Error: {event['message']}")
 
 
 def _say(text: str) -> None:
-    click.echo(f"{prefix_of('up')}{text}", err=True)
+    say(f"{prefix_of('up')}{text}")
 
 
 def _name(event: Event) -> str:

@@ -13,7 +13,7 @@ from tailrace.protocol.text import plural
 
 from . import exit_codes
 from .options import json_option
-from .output import print_json
+from .output import print_json, say
 from .units import human_bytes
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def verify(folders: Sequence[Path], *, as_json: bool) -> int:
             if as_json:
                 print_json({"folder": str(folder), "ok": False, "error": str(error)})
             else:
-                click.echo(f"Error: {error}", err=True)
+                say(f"Error: {error}")
             continue
         wrong = wrong or bool(report.problem_count)
         if as_json:
@@ -83,9 +83,9 @@ def _shown(folder: Path) -> "Iterator[Progress]":
 
     def show(done: int, total: int) -> None:
         share = f"{done * 100 // total}% of {human_bytes(total)}" if total else human_bytes(done)
-        click.echo(f"\r\033[K{folder}: {share}", err=True, nl=False)
+        say(f"\r\033[K{folder}: {share}", newline=False)
 
     try:
         yield show
     finally:
-        click.echo("\r\033[K", err=True, nl=False)
+        say("\r\033[K", newline=False)

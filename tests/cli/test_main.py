@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import pytest
 from tailrace.cli.main import COMMANDS, cli
 from tailrace.cli.output import os_error_text
 
-LOCAL = Path(__file__).resolve().parents[2] / "configs" / "local.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+LOCAL = ROOT / "configs" / "local.yaml"
 COMMAND = (sys.executable, "-P", "-m", "tailrace")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -127,10 +129,22 @@ def test_closed_streams(closed: str) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_an_error_that_nobody_takes_is_the_same_error() -> None:
-    command = [*COMMAND, "topic", "list", "-b", "127.0.0.1:1", "--timeout", "0.2"]
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        pytest.param(("topic", "list", "-b", "127.0.0.1:1", "--timeout", "0.2"), 1, id="error"),
+        pytest.param(("topic", "list", "--no-such-option"), 2, id="usage"),
+    ],
+)
+def test_an_error_that_nobody_takes_is_the_same_error(args: tuple[str, ...], code: int) -> None:
     with Path("/dev/full").open("w") as full:
-        assert subprocess.run(command, stdout=full, stderr=full, check=False).returncode == 1
+        assert subprocess.run([*COMMAND, *args], stdout=full, stderr=full, check=False).returncode == code
+
+
+def test_what_commands_tell_on_stderr_ends_none_of_them() -> None:
+    """It goes through `say`: `click.echo` raises where nobody takes it."""
+    modules = {path.name: path.read_text() for path in (ROOT / "tailrace" / "cli").glob("*.py")}
+    assert [name for name, text in modules.items() if re.search(r"\berr=True", text)] == ["output.py"]
 
 
 def test_the_limit_of_files_is_named() -> None:
