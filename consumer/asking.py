@@ -66,7 +66,9 @@ class Asking:
 
     # ----------------------------------------------------------------- asking
 
-    def next(self, take: Callable[[], T | None], timeout_s: float | None) -> T | None:
+    def next(  # noqa: C901
+        self, take: Callable[[], T | None], timeout_s: float | None
+    ) -> T | None:
         """Ask for more: what was handed over before is settled by that.
 
         Waits until `take` has something; None when `timeout_s` is over, or `wakeup` was called: then whatever
@@ -86,9 +88,11 @@ class Asking:
             self._hand_over.settle()
             if self._group is not None:
                 self._group.asked()
-            deadline = None if timeout_s is None else monotonic() + timeout_s
-            while not (self._fetching.loop_ends and self._fetching.take_woken()):
-                now = monotonic()
+            now = monotonic()
+            deadline = None if timeout_s is None else now + timeout_s
+            while True:  # it ends in a statement (tests/test_interruptible.py)
+                if self._fetching.loop_ends and self._fetching.take_woken():
+                    break
                 if self.house_keeping_due(now):
                     self.keep_house(now)
                 taken = self.try_take(take, now)
@@ -96,6 +100,7 @@ class Asking:
                     return taken
                 if not self._goes_on(now, deadline):
                     break
+                now = monotonic()
             self.come_back(outer)
             return None
         except BaseException:

@@ -79,16 +79,20 @@ class LocalOffsets:
     def hold(self, wanted: Mapping[TopicPartition, bytes], timeout_s: float) -> Held:
         """Lock them one by one; one that another process holds hurts no other."""
         held = Held({}, {})
+        try:
+            self._hold_each(wanted, held)
+        except BaseException:
+            for taken in held.stored:
+                self._store.release((wanted[taken], taken.partition))
+            raise
+        return held
+
+    def _hold_each(self, wanted: Mapping[TopicPartition, bytes], held: Held) -> None:
         for name, topic_id in wanted.items():
             try:
                 held.stored[name] = self._store.hold(name, topic_id)
             except DataFolderError as error:
                 held.refused[name] = error
-            except BaseException:
-                for taken in held.stored:
-                    self._store.release((wanted[taken], taken.partition))
-                raise
-        return held
 
     def ask(self, name: TopicPartition, topic_id: bytes, timeout_s: float) -> StoredOffset | None:
         """From the disk."""

@@ -121,8 +121,9 @@ class Session:
 
     def _start(self, dead_letters: str | None) -> None:
         keep_freed_memory()
+        tasks = [task for task in (self._task, self.group, self._forgotten) if task is not None]
         try:
-            self.engine.start(*[t for t in (self._task, self.group, self._forgotten) if t is not None])
+            self.engine.start(*tasks)
             self.engine.ready(self.engine.request_timeout_s)
             if dead_letters is not None:
                 self.engine.wait_for_topic(dead_letters, self.engine.request_timeout_s)

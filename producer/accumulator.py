@@ -7,6 +7,7 @@ room for it, and when someone flushes; while the pipeline is busy it fills up in
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from time import monotonic, sleep
 
@@ -248,9 +249,7 @@ class Accumulator:
     def wait_resolved(self, generation: int, until: float) -> int:
         """Wait until all up to this generation is resolved; how many batches are not, at `until`."""
         with self.lock:
-            while (left := self._unresolved(generation)) and self.waiters.wait(until - monotonic()):
-                pass
-            return left
+            return self.waiters.wait_for_none(partial(self._unresolved, generation), until)
 
     def take_failures(self, since: int) -> Failures:
         """What failed since the ledger had `told` so much."""
@@ -336,7 +335,7 @@ class Accumulator:
                     topic.update(info)
                     continue
                 self.topics.pop(topic.name).gone = True
-                for batch in [each for each in (*topic.shelf, *topic.open) if each is not NOWHERE]:
+                for batch in topic.batches():
                     self._seal(batch, topic)
 
     def unresolved(self) -> bool:

@@ -46,6 +46,10 @@ class TopicBuffers:
         if partition is not None and partition >= self.count:
             raise no_partition(self.name, partition, self.count)
 
+    def batches(self) -> list[Batch]:
+        """All that are open, those of each partition in their order."""
+        return [each for each in (*self.shelf, *self.open) if each is not NOWHERE]
+
     def before(self, batch: Batch) -> list[Batch]:
         """Those of its partition that are to be sealed before it, in their order."""
         older = [each for each in self.shelf if each.partition == batch.partition]

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 from typing import Final
 
 from tailrace.client.notice import TOLD_AFTER_S, Notice
@@ -55,6 +56,12 @@ class Waiters:
             raise
         finally:
             self._count -= 1
+
+    def wait_for_none(self, left: Callable[[], int], until: float) -> int:
+        """Wait until there are none left, or until then (monotonic seconds); how many there are."""
+        while (count := left()) and self.wait(until - monotonic()):
+            pass
+        return count
 
     def notice_of_delivery(self, what: str, timeout_s: float) -> Notice:
         """`notice`, for who waits for a record to be stored: without the lock, or ConcurrentUseError."""

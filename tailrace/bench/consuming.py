@@ -83,14 +83,7 @@ class Consuming:
             consumer.resume(*self._places.values())
             if self._task.repeat and spec.duration_s is not None:
                 self._over_at_ns = start_ns + round(spec.duration_s * 1e9)
-            while not self._is_over():
-                self._read(consumer)
-                self._look_at_positions(consumer)
-                if self._at_end():
-                    if not self._task.repeat:
-                        break
-                    self._go_to_start(consumer)
-                    consumer.resume(*self._places.values())
+            self._read_all(consumer)
         self._voice.sample(time.monotonic_ns(), self._records, last=True)
         seen = self._checker.seen() if self._checker is not None and spec.verify else None
         return Done(last_ns=self._last_ns, seen=seen)
@@ -99,6 +92,16 @@ class Consuming:
         for number, offset in self._task.starts.items():
             consumer.seek(self._places[number], offset)
         self._next = dict(self._task.starts)
+
+    def _read_all(self, consumer: Consumer) -> None:
+        while not self._is_over():
+            self._read(consumer)
+            self._look_at_positions(consumer)
+            if self._at_end():
+                if not self._task.repeat:
+                    break
+                self._go_to_start(consumer)
+                consumer.resume(*self._places.values())
 
     def _read(self, consumer: Consumer) -> None:
         """What comes, until nothing does for a while or there is something else to do."""

@@ -50,7 +50,7 @@ def list_(
         groups = admin.list_groups()
         if names:
             chosen = set(chosen_groups(admin, names, regex=regex))
-            groups = [each for each in groups if each.group_id in chosen]
+            groups = list(filter(lambda each: each.group_id in chosen, groups))
             for missing in chosen - {each.group_id for each in groups}:
                 admin.describe_group(missing)  # raises, with similar names
     if as_json:

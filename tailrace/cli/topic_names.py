@@ -78,6 +78,7 @@ def _complete(context: click.Context, incomplete: str, names: "Callable[[Admin],
     servers = context.params.get("bootstrap_servers") or DEFAULT_BOOTSTRAP_SERVERS
     try:
         with Admin(servers, request_timeout_ms=COMPLETE_WITHIN_MS) as admin:
-            return [name for name in names(admin) if name.startswith(incomplete)]
+            found = names(admin)
     except TailraceError:  # there is no place to say it on a line that is being typed
         return []
+    return [name for name in found if name.startswith(incomplete)]

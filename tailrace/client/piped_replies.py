@@ -89,10 +89,8 @@ class PipedReplies:
         """Nobody waits. If nothing can come, the I/O thread watches them when it has sent a request."""
         self.occupied = False
         with self._lock:
-            for link in self._links.values():
-                if link.owed:
-                    self._end_loan()
-                    break
+            if any(link.owed for link in self._links.values()):
+                self._end_loan()
 
     def take_in(self, pipes: Pipes) -> None:
         """Read what has come, and call the handlers of swift requests, up to what is not for this thread."""
@@ -104,8 +102,7 @@ class PipedReplies:
                 if self.unfinished:
                     self._pending.finish_claimed()
                 pipes.read()
-                while pipes.inbox and self._take(link, pipes, *pipes.inbox[0]):
-                    pass
+                self._take_all(link, pipes)
                 self.unfinished = self.unfinished or bool(pipes.inbox)
             except MalformedRequestError:
                 self.unfinished = True  # the I/O thread comes to it again
@@ -115,6 +112,10 @@ class PipedReplies:
             if pipes in self._links:
                 self._poller.resume(pipes)
         self.lent = ()
+
+    def _take_all(self, link: Link, pipes: Pipes) -> None:
+        while pipes.inbox and self._take(link, pipes, *pipes.inbox[0]):
+            pass
 
     def _take(self, link: Link, pipes: Pipes, header: bytes, frames: list[bytes]) -> bool:
         request_id, reply, _ = read_reply(header)

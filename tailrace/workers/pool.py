@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 from tailrace.client.admin import Admin
 from tailrace.client.arguments import (
@@ -34,6 +34,7 @@ from .keeper import STOP_WITHIN_S, Keeper
 from .spec import Spec, ship
 
 PROCESSES_MAX: Final = 1_000
+Report: TypeAlias = Callable[[dict[str, Any]], None]
 _OURS: Final = frozenset(
     {
         "auto_commit_interval_ms", "bootstrap_servers", "consumer_timeout_ms", "enable_auto_commit",
@@ -217,7 +218,7 @@ class Pool:
             self._spec_fd = -1
         self.wait()
 
-    def run(self, report: Callable[[dict[str, Any]], None] | None = None, every_s: float = 1.0) -> None:
+    def run(self, report: Report | None = None, every_s: float = 1.0) -> None:
         """Start, and stop when it has ended by itself, or at SIGTERM or Ctrl-C (the second one kills).
 
         `report` gets `metrics()` every so often. Only in the main thread, else InvalidArgumentError. Raises
@@ -231,15 +232,7 @@ class Pool:
         try:
             self.start()
             keeper = self._kept()
-            within_s = STOP_WITHIN_S
-            while not self._kept().over.is_set():  # raises if `report` has forked, and this is the fork
-                readable, _, _ = select.select([signals.reader, keeper.over_reader], [], [], every_s)
-                if signals.reader in readable:
-                    signals.read()
-                    keeper.stop(within_s)
-                    within_s = 0.0
-                if report is not None and not keeper.over.is_set():
-                    report(keeper.metrics())
+            self._attend(keeper, signals, report, every_s)
         finally:
             try:
                 if self._keeper is not None:
@@ -250,6 +243,17 @@ class Pool:
             raise WorkerFailedError(
                 "workers did not end in time and were killed: what they have not committed is handled again"
             )
+
+    def _attend(self, keeper: Keeper, signals: SignalPipe, report: Report | None, every_s: float) -> None:
+        within_s = STOP_WITHIN_S
+        while not self._kept().over.is_set():  # raises if `report` has forked, and this is the fork
+            readable, _, _ = select.select([signals.reader, keeper.over_reader], [], [], every_s)
+            if signals.reader in readable:
+                signals.read()
+                keeper.stop(within_s)
+                within_s = 0.0
+            if report is not None and not keeper.over.is_set():
+                report(keeper.metrics())
 
     def __repr__(self) -> str:
         spec, keeper = self._spec, self._keeper
