@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any, Final
 
@@ -50,30 +51,21 @@ class Interrupts:
     _come = property(ctypes.PyDLL(None).PyErr_SetInterruptEx)
     _as_parameter_ = int(signal.SIGUSR1)
 
-    def begin(self, frame: FrameType, _event: str, _argument: Any) -> Any:
-        """A function begins, or goes on."""
-        if not is_ours(frame):
-            return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+    def watch(self) -> None:
+        """Count from now on what this thread comes to."""
+        watch(self._reached)
+
+    def _reached(self) -> None:
+        """A function begins or goes on, or an instruction comes next."""
         self._left -= 1
         if self._left == 0:
-            sys.settrace(None)
+            unwatch()
             self._come  # noqa: B018
-        return self._step
-
-    def _step(self, frame: FrameType, event: str, _argument: Any) -> Any:
-        """An instruction comes next."""
-        if event == "opcode" and frame.f_lasti in points_of(frame.f_code):
-            self._left -= 1
-            if self._left == 0:
-                sys.settrace(None)
-                self._come  # noqa: B018
-        return self._step
 
     def handle(self, _number: int, at: FrameType | None) -> None:
         """Raise; unless the call has just returned, or Python would swallow it (as in `__del__`)."""
         frame = at
-        while frame is not None and not is_ours(frame):
+        while frame is not None and not is_ours(frame.f_code):
             frame = frame.f_back
         if frame is None or at is None or at.f_code.co_filename == _weakrefset.__file__:
             return
@@ -82,17 +74,72 @@ class Interrupts:
         self.places.append(f"{Path(at.f_code.co_filename).name}:{at.f_lineno} {at.f_code.co_name}")
         if self._further:
             self._left = self._further.pop(0)
-            sys.settrace(self.begin)
+            self.watch()
         raise InterruptionError
 
 
-def is_ours(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(PACKAGES)
+def is_ours(code: CodeType) -> bool:
+    return code.co_filename.startswith(PACKAGES)
 
 
 @cache
 def points_of(code: CodeType) -> frozenset[int]:
     return frozenset(at.offset for at in dis.get_instructions(code) if at.opname not in QUIET)
+
+
+if sys.version_info < (3, 12):
+
+    def watch(reached: Callable[[], None]) -> None:
+        """Have it called at each point that this thread comes to, in functions that begin from now on."""
+
+        def begin(frame: FrameType, _event: str, _argument: Any) -> Any:
+            if not is_ours(frame.f_code):
+                return None
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            reached()
+            return step
+
+        def step(frame: FrameType, event: str, _argument: Any) -> Any:
+            if event == "opcode" and frame.f_lasti in points_of(frame.f_code):
+                reached()
+            return step
+
+        sys.settrace(begin)
+
+    def unwatch() -> None:
+        sys.settrace(None)
+
+else:  # where not all instructions are traced any more
+    MONITORING: Final = sys.monitoring
+    BEGINS: Final = MONITORING.events.PY_START | MONITORING.events.PY_RESUME
+    COMES: Final = MONITORING.events.INSTRUCTION
+    TOOL: Final = 4
+    MONITORING.use_tool_id(TOOL, "interrupts")
+
+    def watch(reached: Callable[[], None]) -> None:
+        """Have it called at each point that this thread comes to, in functions that begin from now on."""
+        thread = get_ident()
+
+        def begin(code: CodeType, _offset: int) -> Any:
+            if not is_ours(code):
+                return MONITORING.DISABLE
+            if get_ident() == thread:
+                MONITORING.set_local_events(TOOL, code, COMES)
+                reached()
+            return None
+
+        def step(code: CodeType, offset: int) -> None:
+            if get_ident() == thread and offset in points_of(code):
+                reached()
+
+        MONITORING.register_callback(TOOL, MONITORING.events.PY_START, begin)
+        MONITORING.register_callback(TOOL, MONITORING.events.PY_RESUME, begin)
+        MONITORING.register_callback(TOOL, COMES, step)
+        MONITORING.set_events(TOOL, BEGINS)
+
+    def unwatch() -> None:
+        MONITORING.set_events(TOOL, 0)
+        MONITORING.register_callback(TOOL, COMES, None)
 
 
 @contextmanager
@@ -127,10 +174,10 @@ def _at(
         HARMLESS.add(handle)
     gc.disable()  # what is raised in a finalizer Python drops
     try:
-        sys.settrace(interrupts.begin)
+        interrupts.watch()
         yield
     finally:
-        sys.settrace(None)
+        unwatch()
         gc.enable()
         HARMLESS.discard(handle)
         signal.signal(signal.SIGUSR1, before)
