@@ -603,6 +603,7 @@ def test_a_node_is_killed(start: Callable[..., Bench], forgetful: bool) -> None:
     assert re.search(r"records? \d+( to \d+)? of producer 0: acknowledged, and never read", err)
 
 
+@pytest.mark.slow
 def test_a_topic_that_fails_the_verification_stays(start: Callable[..., Bench]) -> None:
     """What is wrong with it can be looked up."""
     with Cluster(ephemeral=True) as cluster, Admin(cluster.bootstrap_servers) as admin:

@@ -97,6 +97,7 @@ def test_an_error_is_one_line_and_code_1(tailrace: Run, args: list[str], line: s
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_who_waits_is_told_for_what(tailrace: Run) -> None:
     def wait(*command: str) -> list[str]:
         return tailrace(*command, "-b", "127.0.0.1:1", "--timeout", 4, code=1).stderr.splitlines()

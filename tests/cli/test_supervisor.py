@@ -145,6 +145,7 @@ def test_what_takes_too_long_to_stop_is_killed(
     assert b"killing node-1\n" in log
 
 
+@pytest.mark.slow
 def test_a_process_that_is_never_ready_is_named(
     run: Callable[..., tuple], monkeypatch: pytest.MonkeyPatch
 ) -> None:

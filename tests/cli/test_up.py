@@ -75,6 +75,7 @@ def test_data_survives_a_restart(up: Start, tailrace: Start, tmp_path: Path) -> 
     assert tailrace("consume", "t", "-e", *where).stdout == "again\nagain\n"
 
 
+@pytest.mark.slow
 def test_a_coordinator_without_its_store_is_told_last(up: Start, tailrace: Start, tmp_path: Path) -> None:
     running = up(LOCAL, "--data-dir", tmp_path, "--port", 0)
     where = ("-b", running.event()["bootstrap_servers"])

@@ -139,6 +139,7 @@ def test_an_older_controller_is_not_believed(coordinator, start_engine, start_co
     assert engine.cluster.controller_epoch == 5
 
 
+@pytest.mark.slow
 def test_a_restarted_coordinator_is_followed_to_its_new_publisher(
     start_coordinator, start_engine, topic, eventually
 ) -> None:
@@ -234,6 +235,7 @@ def test_what_cannot_be_read_is_made_up_for_by_a_snapshot(coordinator, engine, t
     eventually(lambda: engine.topic("more"))
 
 
+@pytest.mark.slow
 def test_another_cluster_at_the_same_address(
     start_coordinator, start_engine, topic, eventually, caplog
 ) -> None:

@@ -175,6 +175,7 @@ CONSUMER = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "what", "how_long"),
     [

@@ -71,6 +71,7 @@ def test_a_node_of_which_nothing_is_wanted_is_kept(often, start_node, ask, engin
     assert connection.state is ConnectionState.READY
 
 
+@pytest.mark.slow
 def test_a_ping_does_not_wait_behind_what_nobody_answers(start_piped, engine) -> None:
     """There may be much of that: a node may be busy with it for longer than it may be silent."""
     node = start_piped()

@@ -106,6 +106,7 @@ def test_a_disk_that_takes_nothing_is_a_warning(tmp_path: Path, caplog: pytest.L
     assert "that the node is in cluster ours is not recorded" in caplog.text
 
 
+@pytest.mark.slow
 def test_folders_that_were_mixed_up() -> None:
     with Cluster() as ours, Cluster() as theirs:
         for cluster in (ours, theirs):

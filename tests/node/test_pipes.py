@@ -332,6 +332,7 @@ def test_a_node_that_stops_answers_first(house: Any, topic: Any, piped: Callable
     assert sorted([ids[1], *answers]) == ids
 
 
+@pytest.mark.slow
 def test_busy_pipes_starve_nobody(house: Any, topic: Any, piped: Callable[[], Piped]) -> None:
     """Nor do busy connections starve pipes: there is an answer though the others have not paused."""
     busy, quiet, around = piped(), piped(), house.peer()

@@ -86,6 +86,7 @@ def test_a_resting_session_makes_room(house: Any, monkeypatch: pytest.MonkeyPatc
     assert told(fetch(other, [], 1, max_wait_ms=1)) == []
 
 
+@pytest.mark.slow
 def test_sessions_end_with_their_connection(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LOOP + "PARKED_PARTITIONS_MAX", 1)
     house.start()

@@ -147,6 +147,7 @@ def test_a_node_that_dies_before_it_reads(monkeypatch: pytest.MonkeyPatch, woken
         assert values_of(cluster, "orders") == [b"1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("calls_back", "options"),
     [(True, {}), (False, {}), (True, {"linger_ms": 5, "batch_size": 100})],

@@ -165,6 +165,7 @@ def test_an_older_copy_of_the_coordinators_folder(own: Cluster, tmp_path: Path) 
     assert read(own, 2) == [b"before", b"after"]
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_lost_its_folder_while_nodes_run(own: Cluster, tmp_path: Path) -> None:
     folder, lost = own.data_dir / "coordinator", tmp_path / "lost"
     own.kill_coordinator()

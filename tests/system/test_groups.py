@@ -196,6 +196,7 @@ def test_a_static_member_that_is_restarted_moves_nothing(
     two.stop()
 
 
+@pytest.mark.slow
 def test_two_that_want_to_be_the_same_instance(
     cluster: Cluster, topic: MakeTopic, start: Start, group_id: str
 ) -> None:

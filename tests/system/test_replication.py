@@ -140,6 +140,7 @@ def test_the_coordinator_away_while_data_flows(three: Cluster, admin: Admin) -> 
         load.wait_for_traffic()
 
 
+@pytest.mark.slow
 def test_too_few_in_sync(three: Cluster, admin: Admin) -> None:
     """With min_insync_replicas=2 and one node left: no acks=all, reads go on, and all of it comes back."""
     topic = create(admin, partitions=1)
