@@ -6,7 +6,7 @@ from math import inf
 from typing import Final, Protocol
 
 _STALE_MIN: Final = 64
-"""So many entries may outlive what they were of, however few wait."""
+"""So many entries may be superfluous, however few wait."""
 
 
 class _Due(Protocol):
@@ -15,10 +15,10 @@ class _Due(Protocol):
 
 
 class Deadlines:
-    """A heap beside the table `waiting` of what waits, by ticket; that says what is due, and until when.
+    """A heap beside the table `waiting`, which has what waits by its ticket.
 
-    What leaves the table, or gets another deadline, leaves its entry here. Entries that are stale are passed
-    over, and dropped when they are most of the heap.
+    What leaves the table, or gets another deadline, leaves its entry here, and what comes again with the same
+    one has two. Such entries are passed over, and dropped when they are most of the heap.
     """
 
     def __init__(self, waiting: Mapping[int, _Due]) -> None:
@@ -32,7 +32,7 @@ class Deadlines:
         """It is in the table now, or has another deadline there."""
         heapq.heappush(self._heap, (self._waiting[ticket].deadline, ticket))
         if len(self._heap) > 2 * len(self._waiting) + _STALE_MIN:
-            self._heap = [entry for entry in self._heap if not self._is_stale(entry)]
+            self._heap = list({entry for entry in self._heap if not self._is_stale(entry)})
             heapq.heapify(self._heap)
 
     def due(self, now: float) -> Iterator[int]:

@@ -63,3 +63,13 @@ def test_what_has_left_the_table_is_forgotten() -> None:
         del waiting[ticket]
         assert len(deadlines) < 100
     assert deadlines.next() == 1e9
+
+
+def test_what_comes_again_and_again_with_the_same_deadline_is_kept_once() -> None:
+    waiting: dict[int, Waiting] = {}
+    deadlines = Deadlines(waiting)
+    for _ in range(10_000):
+        waiting[1] = Waiting(1.0)
+        deadlines.add(1)
+        assert len(deadlines) < 100
+    assert [waiting.pop(ticket).deadline for ticket in deadlines.due(1.0)] == [1.0]
