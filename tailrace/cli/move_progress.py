@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from tailrace.protocol.record import TopicPartition
 from tailrace.protocol.text import plural
 
-from .output import print_json, say
+from .output import print_json, progress_console, say
 from .units import human_bytes
 
 if TYPE_CHECKING:
@@ -151,11 +151,10 @@ class _Lines:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[Progress], None]]:
-    from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    with Bar(BarColumn(), TextColumn("{task.description}"), console=Console(stderr=True)) as bar:
+    with Bar(BarColumn(), TextColumn("{task.description}"), console=progress_console()) as bar:
         task = bar.add_task("looking")
 
         def update(progress: Progress) -> None:

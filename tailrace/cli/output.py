@@ -8,9 +8,12 @@ import select
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LOOK_AT_READER_MS: Final = 1_000
 """How often who has nothing to print looks whether anybody would still read it."""
@@ -54,22 +57,62 @@ def say(text: str, *, newline: bool = True) -> None:
 
 
 @contextmanager
-def saying() -> Iterator[None]:
-    """As `say`, for what writes to stderr itself."""
+def saying(stream: TextIO | None = None) -> Iterator[None]:
+    """As `say`, for what writes to stderr itself, and does nothing else that raises OSError."""
     try:
         yield
     except OSError:
-        _discard(sys.stderr)
+        drop_buffered(stream or sys.stderr)
+
+
+class Teller:
+    """stderr for those who write to it all the time, such as a progress bar: it raises no OSError."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """As that of a TextIO."""
+        with saying(self._stream):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As that of a TextIO."""
+        with saying(self._stream):
+            self._stream.flush()
+
+
+def progress_console() -> "Console":
+    """Where bars and tables are drawn on stderr."""
+    from rich.console import Console
+
+    return Console(file=cast(TextIO, Teller(sys.stderr)))
+
+
+def drop_buffered(stream: TextIO) -> None:
+    """What it could not write is lost, and not tried again; what is told later may find its way."""
+    fd = stream.fileno()
+    kept = os.dup(fd)
+    try:
+        _to_devnull(fd)
+        stream.flush()
+    finally:
+        os.dup2(kept, fd)
+        os.close(kept)
 
 
 def discard_stdout() -> None:
     """Nobody takes it any more: let nothing that is still buffered, or said later, raise for that."""
-    _discard(sys.stdout)
+    _to_devnull(sys.stdout.fileno())
 
 
-def _discard(stream: TextIO) -> None:
+def _to_devnull(fd: int) -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, stream.fileno())
+    os.dup2(devnull, fd)
     os.close(devnull)
 
 

@@ -17,7 +17,7 @@ from tailrace.protocol.text import plural
 
 from . import exit_codes
 from .options import bootstrap_option, json_option, timeout_option
-from .output import print_json, say
+from .output import print_json, progress_console, say
 from .record_format import unescape
 from .record_input import (
     Advance,
@@ -291,10 +291,9 @@ def _progress(files: Sequence[BinaryIO]) -> Iterator[Advance]:
     if not sys.stderr.isatty() or not all(stat.S_ISREG(each.st_mode) for each in found):
         yield lambda _: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     columns = BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=progress_console(), transient=True) as progress:
         task = progress.add_task("", total=sum(each.st_size for each in found))
         yield lambda size: progress.advance(task, size)

@@ -43,7 +43,7 @@ class Relay:
 
     def say(self, name: str, line: bytes) -> None:
         """One line of one sender; what is over 4 KiB is cut."""
-        if self._dropped and self._write(b"[%d lines dropped: nobody read them]\n" % self._dropped):
+        if self._dropped and self._write(b"[%d lines dropped: nobody took them]\n" % self._dropped):
             self._dropped = 0
         if not self._write(prefix_of(name).encode() + line[: _PIECE_BYTES_MAX - 64] + b"\n"):
             self._dropped += 1
@@ -54,6 +54,6 @@ class Relay:
             return False
         try:
             os.write(self._fd, piece)
-        except (BrokenPipeError, BlockingIOError):
+        except OSError:  # its reader is gone, the disk under it is full, ...
             return False
         return True

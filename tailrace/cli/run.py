@@ -17,7 +17,7 @@ from tailrace.protocol.similar import did_you_mean
 from tailrace.protocol.text import plural
 
 from .options import bootstrap_option, json_option, timeout_option
-from .output import print_json, say
+from .output import print_json, progress_console, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,10 +166,9 @@ def _reporting(*, as_json: bool) -> "Iterator[tuple[Report, float]]":
     if not sys.stderr.isatty():
         yield lambda metrics: say(_line(metrics)), PLAIN_EVERY_S
         return
-    from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+    with Live(console=progress_console(), auto_refresh=False, transient=True) as live:
         yield lambda metrics: live.update(_table(metrics), refresh=True), LIVE_EVERY_S
 
 

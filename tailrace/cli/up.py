@@ -16,7 +16,7 @@ from .control import Control
 from .lost_store import lost_store
 from .new_folder import NewFolder
 from .options import data_dir_option, json_option, port_option
-from .output import discard_stdout, print_json, say
+from .output import drop_buffered, print_json, say
 from .relay import prefix_of
 from .supervisor import Supervisor
 
@@ -49,7 +49,7 @@ def up(file: Path, data_dir: Path | None, port: int | None, *, as_json: bool) ->
             if lost is not None and event["event"] in ("ready", "failed"):
                 show({"event": "warning", "message": lost})
         except OSError:  # its reader may go, or a disk under it fill up; the cluster stays
-            discard_stdout()
+            drop_buffered(sys.stdout)
 
     code = exit_codes.ERROR
     try:

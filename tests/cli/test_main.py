@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import pytest
@@ -142,10 +142,38 @@ def test_an_error_that_nobody_takes_is_the_same_error(args: tuple[str, ...], cod
         assert subprocess.run([*COMMAND, *args], stdout=full, stderr=full, check=False).returncode == code
 
 
+SAYS: Final = """
+import resource
+from tailrace.cli.output import progress_console, say
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+say("before")
+console = progress_console()
+limit(7)
+say("lost")
+console.print("lost, too")
+limit(1_000)
+say("after")
+console.print("drawn")
+"""
+
+
+def test_what_comes_after_what_nobody_took_is_told(tmp_path: Path) -> None:
+    """A disk that was full under a log file may have space again."""
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        subprocess.run([sys.executable, "-c", SAYS], stderr=stderr, check=True, cwd=ROOT)
+    assert log.read_text() == "before\nafter\ndrawn\n"
+
+
 def test_what_commands_tell_on_stderr_ends_none_of_them() -> None:
     """It goes through `say`: `click.echo` raises where nobody takes it."""
     modules = {path.name: path.read_text() for path in (ROOT / "tailrace" / "cli").glob("*.py")}
-    assert [name for name, text in modules.items() if re.search(r"\berr=True", text)] == ["output.py"]
+    assert [name for name, text in modules.items() if re.search(r"\b(err|stderr)=True", text)] == [
+        "output.py"
+    ]
 
 
 def test_the_limit_of_files_is_named() -> None:

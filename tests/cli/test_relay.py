@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_a_reader_that_does_not_read_costs_lines_not_time(pipes: tuple[int, int,
     assert len(os.read(out, 1 << 20)) <= 1 << 16
     relay.say("node-1", b"after")
     lines = os.read(out, 1_000).splitlines()
-    assert lines[0].endswith(b" lines dropped: nobody read them]")
+    assert lines[0].endswith(b" lines dropped: nobody took them]")
     assert lines[1] == b"node-1      | after"
 
 
@@ -59,6 +60,23 @@ def test_a_reader_that_is_gone_is_no_error() -> None:
     os.close(reader)
     relay.say("node-1", b"line")
     os.close(writer)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_no_error(pipes: tuple[int, int, int, int]) -> None:
+    _, _, out, out_writer = pipes
+    relay_fd, full = os.dup(out_writer), os.open("/dev/full", os.O_WRONLY)
+    relay = Relay(relay_fd)
+    os.dup2(full, relay_fd)
+    relay.say("node-1", b"lost")
+    os.dup2(out_writer, relay_fd)
+    relay.say("node-1", b"after")
+    for fd in (relay_fd, full):
+        os.close(fd)
+    assert os.read(out, 1_000).splitlines() == [
+        b"[1 lines dropped: nobody took them]",
+        b"node-1      | after",
+    ]
 
 
 def test_a_very_long_line_is_cut(pipes: tuple[int, int, int, int]) -> None:

@@ -164,13 +164,14 @@ def test_the_cluster_stays_when_nobody_reads_its_events(up: Start, tmp_path: Pat
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_the_cluster_stays_when_its_events_do_not_fit(tmp_path: Path, free_address: str) -> None:
+@pytest.mark.parametrize("form", [["--json"], []], ids=["json", "text"])
+def test_the_cluster_stays_when_nothing_fits_that_it_tells(
+    tmp_path: Path, free_address: str, form: list[str]
+) -> None:
     port = free_address.rpartition(":")[2]
-    command = [sys.executable, "-P", "-m", "tailrace", "up", str(LOCAL), "--port", port, "--json"]
+    command = [sys.executable, "-P", "-m", "tailrace", "up", str(LOCAL), "--port", port, *form]
     with Path("/dev/full").open("wb") as full:
-        process = subprocess.Popen(
-            [*command, "--data-dir", str(tmp_path)], stdout=full, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen([*command, "--data-dir", str(tmp_path)], stdout=full, stderr=full)
     try:
         with Admin(free_address) as admin:
             admin.ready()
