@@ -116,7 +116,7 @@ class FetchSessions:
         session.missing_bytes = missing_bytes
         session.parked = True
         self._parked[session.ticket] = session
-        self._deadlines.add(session.ticket)
+        self._deadlines.add(session.ticket, session.deadline)
 
     def answered(self, session: FetchSession, keys: Iterable[PartitionKey]) -> None:
         """The fetch gets its reply, which speaks of these partitions."""

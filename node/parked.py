@@ -56,7 +56,7 @@ class ParkedFetches:
         for key in fetch.keys:
             self._waiting.setdefault(key, set()).add(fetch.ticket)
         self._waits += waits
-        self._deadlines.add(fetch.ticket)
+        self._deadlines.add(fetch.ticket, fetch.deadline)
         return True
 
     def changed(self, keys: Iterable[PartitionKey]) -> list[ParkedFetch]:

@@ -53,7 +53,7 @@ class Pending(msgspec.Struct, eq=False):
 
 
 class PendingRequests:
-    """Requests by id."""
+    """Requests by id. The I/O thread's, but for what the application's `claim`s and finishes."""
 
     def __init__(self) -> None:
         self._requests: dict[int, Pending] = {}
@@ -67,7 +67,7 @@ class PendingRequests:
     def add(self, pending: Pending) -> None:
         """Wait for an answer until the request's deadline."""
         self._requests[pending.request_id] = pending
-        self._deadlines.add(pending.request_id)
+        self._deadlines.add(pending.request_id, pending.deadline)
 
     def get(self, request_id: int) -> Pending | None:
         """The request, which stays."""
@@ -82,16 +82,17 @@ class PendingRequests:
         pending = self._requests.get(request_id)
         if pending is None or pending.destination != destination:
             return None
-        del self._requests[request_id]
-        return pending
+        return self._requests.pop(request_id, None)
 
     def claim(self, pending: Pending, reply: Reply, frames: Sequence[Frame]) -> bool:
         """It is answered: `finish_claimed` must follow. False if it was taken out meanwhile."""
         request_id, claimed = pending.request_id, (pending, reply, frames)
-        if request_id not in self._requests:  # not a call from here on
+        self._claimed = claimed  # not a call from here on
+        try:
+            del self._requests[request_id]
+        except KeyError:
+            self._claimed = None
             return False
-        self._claimed = claimed
-        del self._requests[request_id]
         return True
 
     def finish_claimed(self) -> None:
@@ -122,7 +123,7 @@ class PendingRequests:
         return found
 
     def next_deadline(self) -> float:
-        """When `take_expired` has something to do at the latest (monotonic seconds; infinity: never)."""
+        """When `take_expired` has something to do at the earliest (monotonic seconds; infinity: never)."""
         return self._deadlines.next()
 
 

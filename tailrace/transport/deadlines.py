@@ -18,7 +18,8 @@ class Deadlines:
     """A heap beside the table `waiting`, which has what waits by its ticket.
 
     What leaves the table, or gets another deadline, leaves its entry here, and what comes again with the same
-    one has two. Such entries are passed over, and dropped when they are most of the heap.
+    one has two. Such entries are passed over, and dropped when they are most of the heap. Another thread may
+    take out of the table; everything else is for one.
     """
 
     def __init__(self, waiting: Mapping[int, _Due]) -> None:
@@ -28,9 +29,9 @@ class Deadlines:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def add(self, ticket: int) -> None:
-        """It is in the table now, or has another deadline there."""
-        heapq.heappush(self._heap, (self._waiting[ticket].deadline, ticket))
+    def add(self, ticket: int, deadline: float) -> None:
+        """It was put into the table with this deadline, or got it there: a deadline not told never comes."""
+        heapq.heappush(self._heap, (deadline, ticket))
         if len(self._heap) > 2 * len(self._waiting) + _STALE_MIN:
             self._heap = list({entry for entry in self._heap if not self._is_stale(entry)})
             heapq.heapify(self._heap)

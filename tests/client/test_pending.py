@@ -57,7 +57,10 @@ def test_another_thread_claims_an_answer_meanwhile(monkeypatch: pytest.MonkeyPat
     assert requests.take_sent(1) == [lost]
     assert requests.get(2) is None
     assert requests.get(3) is left
+    requests.finish_claimed()
+    answered.on_reply = lambda reply, frames: pytest.fail("told twice")
     assert not requests.claim(answered, Pong(2), []), "it was taken out"
+    requests.finish_claimed()
 
 
 def test_an_answer_takes_only_what_its_sender_was_asked() -> None:

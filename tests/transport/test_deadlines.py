@@ -29,7 +29,7 @@ class DeadlinesModel(RuleBasedStateMachine):
     def wait(self, ticket: int, wait: int) -> None:
         """Also once more, with another deadline or the same."""
         self.waiting[ticket] = Waiting(self.now + wait)
-        self.deadlines.add(ticket)
+        self.deadlines.add(ticket, self.now + wait)
 
     @rule(ticket=TICKETS)
     def answer(self, ticket: int) -> None:
@@ -56,13 +56,21 @@ TestDeadlines = DeadlinesModel.TestCase
 def test_what_has_left_the_table_is_forgotten() -> None:
     waiting: dict[int, Waiting] = {0: Waiting(1e9)}
     deadlines = Deadlines(waiting)
-    deadlines.add(0)
+    deadlines.add(0, 1e9)
     for ticket in range(1, 10_000):
         waiting[ticket] = Waiting(float(ticket))
-        deadlines.add(ticket)
+        deadlines.add(ticket, float(ticket))
         del waiting[ticket]
         assert len(deadlines) < 100
     assert deadlines.next() == 1e9
+
+
+def test_what_left_the_table_before_its_deadline_was_told_is_passed_over() -> None:
+    """Another thread may have taken it in between."""
+    deadlines = Deadlines({})
+    deadlines.add(1, 1.0)
+    assert deadlines.next() == inf
+    assert list(deadlines.due(2.0)) == []
 
 
 def test_what_comes_again_and_again_with_the_same_deadline_is_kept_once() -> None:
@@ -70,6 +78,6 @@ def test_what_comes_again_and_again_with_the_same_deadline_is_kept_once() -> Non
     deadlines = Deadlines(waiting)
     for _ in range(10_000):
         waiting[1] = Waiting(1.0)
-        deadlines.add(1)
+        deadlines.add(1, 1.0)
         assert len(deadlines) < 100
     assert [waiting.pop(ticket).deadline for ticket in deadlines.due(1.0)] == [1.0]
