@@ -90,7 +90,8 @@ class Asking:
                 self._group.asked()
             now = monotonic()
             deadline = None if timeout_s is None else now + timeout_s
-            while True:  # it ends in a statement (tests/test_interruptible.py)
+            # `while` with a condition would jump back outside of the `try` (tests/test_interruptible.py)
+            while True:
                 if self._fetching.loop_ends and self._fetching.take_woken():
                     break
                 if self.house_keeping_due(now):

@@ -121,6 +121,7 @@ class Session:
 
     def _start(self, dead_letters: str | None) -> None:
         keep_freed_memory()
+        # Not within the `try`, outside of which it would jump back (tests/test_interruptible.py).
         tasks = [task for task in (self._task, self.group, self._forgotten) if task is not None]
         try:
             self.engine.start(*tasks)

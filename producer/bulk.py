@@ -122,7 +122,8 @@ def pour(  # noqa: C901
     start, count = 0, columns.record_count
     lent: Batch | None = None  # it holds records where the application has them, until it is encoded
     try:
-        while True:  # a condition here would end the loop (tests/test_interruptible.py)
+        # `while` with a condition would jump back outside of the `try` (tests/test_interruptible.py)
+        while True:
             if start == count:
                 return spans
             place = topic.sticky if partition == STICKY else partition

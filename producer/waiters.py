@@ -58,7 +58,7 @@ class Waiters:
             self._count -= 1
 
     def wait_for_none(self, left: Callable[[], int], until: float) -> int:
-        """Wait until there are none left, or until then (monotonic seconds); how many there are."""
+        """Wait until there are none left, or until then (monotonic seconds): how many there were last."""
         while (count := left()) and self.wait(until - monotonic()):
             pass
         return count

@@ -43,13 +43,24 @@ def unguarded(source: str) -> list[int]:
 def guarded(tree: ast.AST) -> Iterator[tuple[int, int]]:
     """First and last line of each block that something must follow."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.With) or (isinstance(node, ast.Try) and must_go_through(node)):
-            yield node.body[0].lineno, node.body[-1].end_lineno or 0
+        for block in blocks_of(node):
+            yield block[0].lineno, block[-1].end_lineno or 0
 
 
-def must_go_through(node: ast.Try) -> bool:
-    catches_all = any(ast.unparse(each.type) == "BaseException" for each in node.handlers if each.type)
-    return catches_all or bool(node.finalbody)
+def blocks_of(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    if isinstance(node, ast.With | ast.AsyncWith):
+        yield node.body
+    elif isinstance(node, ast.Try | ast.TryStar):
+        if node.finalbody or any(catches_all(handler) for handler in node.handlers):
+            yield node.body
+        if node.finalbody:
+            yield from (handler.body for handler in node.handlers)
+            if node.orelse:
+                yield node.orelse
+
+
+def catches_all(handler: ast.ExceptHandler) -> bool:
+    return handler.type is None or "BaseException" in ast.unparse(handler.type)
 
 
 def functions(code: CodeType) -> Iterator[CodeType]:

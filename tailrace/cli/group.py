@@ -46,7 +46,7 @@ def list_(
     names: Sequence[str], bootstrap_servers: str, timeout_s: float, *, regex: bool, as_json: bool
 ) -> None:
     """All groups, or those that are named: how many members, and whether partitions are on their way."""
-    with admin_of(bootstrap_servers, timeout_s) as admin:
+    with admin_of(bootstrap_servers, timeout_s) as admin:  # no loop with a condition: test_interruptible.py
         groups = admin.list_groups()
         if names:
             chosen = set(chosen_groups(admin, names, regex=regex))

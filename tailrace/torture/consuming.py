@@ -25,7 +25,8 @@ def consume(task: ClientTask, history: Writer, until: Callable[[], dict[int, int
         request_timeout_ms=task.request_timeout_ms,
     ) as consumer:
         consumer.assign(places)
-        while True:  # a condition here would end the loop (tests/test_interruptible.py)
+        # `while` with a condition would jump back outside of the `with` (tests/test_interruptible.py)
+        while True:
             if _reached(following, until()):
                 break
             for place, records in consumer.poll(timeout_ms=IDLE_MS).items():
