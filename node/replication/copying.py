@@ -261,6 +261,13 @@ class Copier:
         self._steps = left
         return taken
 
+    def follows(self, step: CopyStep) -> bool:
+        """Is this log still copied, from the leader that the step came from?"""
+        copied = self._copied.get(step.key)
+        return (
+            copied is not None and copied.log is step.log and copied.source.leader_epoch == step.leader_epoch
+        )
+
     def failed(self, fetch_id: int, now: float) -> None:
         """A fetch got no answer."""
         for copied in self._land(fetch_id).partitions.values():
@@ -271,9 +278,9 @@ class Copier:
         """The writer is through with a step. One that failed is tried again later, from the log as it is."""
         self._ahead_bytes -= step.size
         self._large_bytes -= step.large_size
-        copied = self._copied.get(step.key)
-        if copied is None or copied.log is not step.log or copied.source.leader_epoch != step.leader_epoch:
+        if not self.follows(step):
             return
+        copied = self._copied[step.key]
         copied.steps -= 1
         if error is not None:
             copied.settling = True

@@ -31,9 +31,7 @@ class Failing:
         self._troubles: dict[ErrorCode, _Trouble] = {}
 
     def take(self, step: CopyStep, error: TailraceError | None, now: float) -> str | None:
-        """The writer is through with a step; what to say of it, if anything."""
-        if step.log.removed:
-            return None
+        """The writer is through with a step of a log that is followed; what to say of it, if anything."""
         if error is not None:
             return self._failed(step, error, now)
         if self._troubles and step.batches:  # one without any succeeds on a full disk, too

@@ -264,7 +264,7 @@ class Replication:
         """The writer is through with a group, with these steps in it, and was at it for so long."""
         self.copier.pace.committed(max([step.size for step, _ in results]) if results else 0, seconds)
         for step, error in results:
-            if (told := self._failing.take(step, error, now)) is not None:
+            if self.copier.follows(step) and (told := self._failing.take(step, error, now)) is not None:
                 logger.warning("%s", told)
             self.copier.done(step, error, now)
             if isinstance(error, StorageFaultError):
