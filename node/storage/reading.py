@@ -22,7 +22,7 @@ from .partition_log import PartitionLog
 from .tables import Tables
 
 if TYPE_CHECKING:
-    from lmdb import Cursor
+    from lmdb import Cursor, Transaction
 
 B = TypeVar("B")
 Keep: TypeAlias = Callable[[memoryview | bytes], B | None]
@@ -65,11 +65,15 @@ def read(
                 if last_offset >= upto or (room < 0 and batches):
                     break
                 check_place(log.name, last_offset, batch)
+                if not batches and _PLACE.unpack_from(batch)[0] > offset:
+                    _refuse_cut_off(tables, transaction, log, offset)
                 kept = keep(batch)
                 if kept is None:
                     break
                 batches.append(kept)
                 positioned = room > 0 and cursor.next()
+            if not batches:
+                _refuse_cut_off(tables, transaction, log, offset)
     except lmdb.Error as error:
         raise read_error(log, error) from error
     refuse_removed(log)
@@ -96,7 +100,23 @@ def checked(log: PartitionLog, keep: Keep[B]) -> Keep[B]:
 
 def refuse_out_of_range(log: PartitionLog, offset: int) -> None:
     """Raises OffsetOutOfRangeError; the log's end itself is in range."""
-    start, end = log.log_start_offset, log.log_end_offset
+    _refuse_outside(log, offset, log.log_start_offset, log.log_end_offset)
+
+
+def _refuse_cut_off(
+    tables: Tables, transaction: "Transaction[memoryview]", log: PartitionLog, offset: int
+) -> None:
+    """Raises OffsetOutOfRangeError if the log has begun behind `offset` since that was found to be in range.
+
+    Asked where no batch holds the offset: what comes next would be taken for what follows it.
+    """
+    stored = transaction.get(schema.partition_key(log.partition_id), db=tables.partitions)
+    if stored is not None:
+        row = schema.read_partition_row(stored)
+        _refuse_outside(log, offset, row.log_start_offset, row.log_end_offset)
+
+
+def _refuse_outside(log: PartitionLog, offset: int, start: int, end: int) -> None:
     if not start <= offset <= end:
         raise OffsetOutOfRangeError(f"offset {offset} of partition {log.name}, which holds {start} to {end}")
 

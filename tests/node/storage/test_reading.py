@@ -7,6 +7,7 @@ import pytest
 
 from tailrace.node.storage import PartitionLog, Storage, hot, schema
 from tailrace.node.storage.partition_log import LAST_BATCH_BYTES_MAX
+from tailrace.node.storage.schema import PartitionRow
 from tailrace.protocol.batch import parse_header
 from tailrace.protocol.decode import decode
 from tailrace.protocol.errors import (
@@ -165,6 +166,28 @@ def test_readers_beside_a_writer_see_whole_groups_up_to_the_high_watermark(house
         reader.join()
     assert failures == []
     assert log.log_end_offset == 720
+
+
+@pytest.mark.parametrize("kept", [3, 0], ids=["some are left", "none is left"])
+def test_what_was_cut_off_is_no_gap(storage: Storage, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    """A read that comes between the commit and when it is known: another thread may be anywhere then."""
+    log = one_log(storage)
+    fill(storage, log, 6, records=2)
+    reads: list[str] = []
+    adopt = PartitionLog.adopt
+
+    def read_before(log: PartitionLog, row: PartitionRow) -> None:
+        assert log.log_start_offset == 0
+        with pytest.raises(OffsetOutOfRangeError) as raised:
+            storage.read(log, 1, MIB, 12, bytes)
+        reads.append(str(raised.value))
+        adopt(log, row)
+
+    monkeypatch.setattr(PartitionLog, "adopt", read_before)
+    storage.retain(log, -1, kept * log.size_bytes // 6, NOW)
+    start = 12 - 2 * kept
+    assert reads == [f"offset 1 of partition {log.name}, which holds {start} to 12"]
+    assert storage.read(log, 12, MIB, 12, bytes) == []
 
 
 def test_reads_pin_no_pages(storage: Storage) -> None:
