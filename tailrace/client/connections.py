@@ -385,6 +385,7 @@ class Connections:
     def _give_up(self, link: Link, error: TailraceError) -> None:
         """Nowhere to send to."""
         self._drop(link)
+        link.missing_since = inf
         for pending in self._take_unsent(link):
             pending.on_reply(error, [])
 

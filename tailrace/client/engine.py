@@ -42,6 +42,8 @@ from .waiting import wait_in_steps
 
 __all__ = ["COORDINATOR", "Answer", "Engine", "ReplyHandler", "Task"]
 
+HANDSHAKE_S: Final = 0.1
+"""A connection that has been on its way for less stands in nobody's way."""
 _FROM_ANOTHER_ROLE: Final = (MalformedRequestError, UnsupportedVersionError)
 """How a node answers what only a coordinator understands."""
 
@@ -206,12 +208,12 @@ class Engine:
 
         Tries each address with a plain socket, which may take a second: not for the I/O thread.
         """
-        missing = self._loop.connections.links.unreachable()
+        missing = self._loop.connections.links.missing(since=monotonic() - HANDSHAKE_S)
         return "; ".join(self._why(link) for link in missing if destination in (None, link.destination))
 
     def misses(self, destination: int) -> bool:
         """Is a connection to it wanted, and not there?"""
-        return any(link.destination == destination for link in self._loop.connections.links.unreachable())
+        return any(link.destination == destination for link in self._loop.connections.links.missing())
 
     # -------------------------------------------------------- work, any thread
 

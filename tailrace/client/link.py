@@ -64,6 +64,8 @@ class Link:
         self.look_at = inf
         self.location = Location("")
         self.endpoint = ""
+        self.missing_since = inf
+        """When it was first tried to connect, since it was there or nobody wanted it (monotonic s)."""
         self.unsent: deque[int] = deque()
         self.backoff = Backoff(random)
         self.reopen_at = 0.0
@@ -77,6 +79,7 @@ class Link:
     def connected(self, now: float) -> None:
         """The handshake is done."""
         self.ready = self.heard = True
+        self.missing_since = inf
         self.look_at = now + LOOK_INTERVAL_S
         self._patience_s = CONNECT_PATIENCE_MS_FIRST / 1000
 
@@ -139,6 +142,7 @@ class Link:
 
     def be_patient(self, now: float) -> None:
         """Begin to wait for the handshake."""
+        self.missing_since = min(self.missing_since, now)
         self.patient_until = now + self._patience_s
 
     def be_more_patient(self, now: float) -> None:
@@ -162,12 +166,12 @@ class Links(dict[int, Link]):
             if link.ready and link.destination != COORDINATOR
         }
 
-    def unreachable(self) -> list[Link]:
-        """Those that are wanted and not there. Any thread: as of a moment."""
+    def missing(self, since: float = inf) -> list[Link]:
+        """Those that are wanted and not there, since then at the latest. Any thread: as of a moment."""
         return [
             link
             for link in tuple(self.values())
-            if not link.ready and (link.unsent or link.connection is not None)
+            if not link.ready and (link.unsent or link.connection is not None) and link.missing_since <= since
         ]
 
     def __missing__(self, destination: int) -> Link:
