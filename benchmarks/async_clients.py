@@ -15,6 +15,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+from arguments import positive
+
 from tailrace import Admin, AsyncConsumer, AsyncProducer, Consumer, Producer
 from tailrace.testing import Cluster
 
@@ -115,8 +117,8 @@ def measure(servers: str, records: int) -> dict[str, float]:
 def main() -> None:
     """Print the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--records", type=int, default=300_000)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--records", type=positive, default=300_000)
+    parser.add_argument("--repeat", type=positive, default=3)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with Cluster() as cluster:

@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from arguments import amount, positive
+
 from tailrace import Admin
 from tailrace.client.engine import Engine
 from tailrace.protocol.columns import encode
@@ -108,9 +110,9 @@ def help_ms() -> float:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--idle-seconds", type=float, default=60)
-    parser.add_argument("--gigabytes", type=float, default=5)
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--idle-seconds", type=amount, default=60)
+    parser.add_argument("--gigabytes", type=amount, default=5)
+    parser.add_argument("--repeat", type=positive, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     starts = [start_and_rest(0)[0] for _ in range(options.repeat)]

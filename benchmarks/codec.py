@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import google_crc32c
+from arguments import natural, positive
 
 from tailrace.protocol.columns import encode
 from tailrace.protocol.compression import Compression
@@ -48,8 +49,8 @@ class Figure(NamedTuple):
 def main() -> None:
     """Measure every case and print the table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--records", type=int, default=1_000, help="records a batch")
-    parser.add_argument("--bytes", type=int, default=100, help="bytes a value")
+    parser.add_argument("--records", type=positive, default=1_000, help="records a batch")
+    parser.add_argument("--bytes", type=natural, default=100, help="bytes a value")
     parser.add_argument(
         "--repeat", type=int, default=31, help=f"rounds of {CALLS} calls; the median is shown"
     )

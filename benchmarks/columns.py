@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from arguments import natural, positive
 
 from tailrace.client.admin import Admin
 from tailrace.consumer import Consumer
@@ -39,12 +40,14 @@ Shapes = dict[str, tuple[Sequence[Any], Sequence[Any]]]
 def main() -> None:
     """Measure every shape and print the table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--bytes", type=int, default=100, help="bytes a value")
-    parser.add_argument("--partitions", type=int, default=1)
-    parser.add_argument("--repeat", type=int, default=5, help="rounds; the median is shown")
+    parser.add_argument("--records", type=positive, default=1_000_000)
+    parser.add_argument("--bytes", type=natural, default=100, help="bytes a value")
+    parser.add_argument("--partitions", type=positive, default=1)
+    parser.add_argument("--repeat", type=positive, default=5, help="rounds; the median is shown")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.records < 2 * CALL_RECORDS:  # the first batch that is read is not measured
+        parser.error(f"--records is {2 * CALL_RECORDS} or more")
     shapes = shapes_of(options.records, options.bytes)
     rates: dict[str, list[tuple[float, float]]] = {}
     reads: dict[str, list[float]] = {name: [] for name in READERS}
@@ -121,11 +124,10 @@ def read(cluster: Cluster, use: Callable[[ColumnBatch], object], records: int) -
         use(first)  # imports what it needs
         left = records - len(first)
         started = time.thread_time()
-        for batch in batches:
+        while left:
+            batch = next(batches)
             use(batch)
             left -= len(batch)
-            if not left:
-                break
         return time.thread_time() - started
 
 

@@ -17,12 +17,16 @@ from collections.abc import Callable, Iterator
 from statistics import median
 from typing import NamedTuple
 
+from arguments import natural, positive
+
 from tailrace.client.admin import Admin
 from tailrace.client.engine import Engine
 from tailrace.consumer import Consumer
 from tailrace.protocol.columns import encode
 from tailrace.protocol.messages import Produce, Produced, ProduceEntry
 from tailrace.testing import Cluster
+
+BATCHES_PER_REQUEST = 10
 
 
 class Case(NamedTuple):
@@ -70,12 +74,14 @@ CASES = (
 def main() -> None:
     """Measure every case and print the table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--records", type=int, default=2_000_000)
-    parser.add_argument("--bytes", type=int, default=100, help="bytes a value")
-    parser.add_argument("--batch", type=int, default=1_000, help="records a batch")
-    parser.add_argument("--repeat", type=int, default=5, help="rounds; the median is shown")
+    parser.add_argument("--records", type=positive, default=2_000_000)
+    parser.add_argument("--bytes", type=natural, default=100, help="bytes a value")
+    parser.add_argument("--batch", type=positive, default=1_000, help="records a batch")
+    parser.add_argument("--repeat", type=positive, default=5, help="rounds; the median is shown")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.records % (step := BATCHES_PER_REQUEST * options.batch):
+        parser.error(f"--records is a multiple of {step}: {BATCHES_PER_REQUEST} batches a request")
     with Cluster() as cluster:
         for topic in ("plain", "keyed"):
             fill(cluster, topic, options)
@@ -107,9 +113,9 @@ def fill(cluster: Cluster, topic: str, options: argparse.Namespace) -> None:
     values = [b"%0*d" % (options.bytes, number) for number in range(options.batch)]
     keys = [b"key-%d" % (number % 100) for number in range(options.batch)] if topic == "keyed" else None
     batch = encode(values, keys, timestamps=1_700_000_000_000)
-    for _ in range(options.records // options.batch // 10):
-        produce = lambda request_id: Produce(request_id, entries=[entry] * 10)  # noqa: E731
-        reply, _ = engine.call(leader.leader, produce, [batch] * 10, timeout_s=30)
+    for _ in range(options.records // options.batch // BATCHES_PER_REQUEST):
+        produce = lambda request_id: Produce(request_id, entries=[entry] * BATCHES_PER_REQUEST)  # noqa: E731
+        reply, _ = engine.call(leader.leader, produce, [batch] * BATCHES_PER_REQUEST, timeout_s=30)
         assert isinstance(reply, Produced)
         assert all(result.error.code == 0 for result in reply.results), reply
     engine.close()

@@ -10,13 +10,13 @@ missed. `--quick` takes fewer rounds, for a look.
 import argparse
 import json
 import platform
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from arguments import output_file, output_of
 from machine import speed, touch_memory
 
 HERE = Path(__file__).resolve().parent
@@ -158,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--cold", action="store_true", help="do not touch the memory first")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write all figures there")
     options = parser.parse_args()
     missing = [name for name in ("pytest", "hdrh", "numpy", "pyarrow") if find_spec(name) is None]
     if missing:
@@ -171,9 +171,8 @@ def main() -> None:
     print(speed(), flush=True)
     for run in RUNS:
         arguments = (run.quick if options.quick else run.thorough).split()
-        command = [sys.executable, HERE / run.script, *arguments, "--json"]
-        output = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
-        figures: dict[str, Any] = json.loads(output)
+        command = [sys.executable, str(HERE / run.script), *arguments, "--json"]
+        figures: dict[str, Any] = json.loads(output_of(command))
         found.append({"script": run.script, "arguments": arguments, **figures})
         for floor in run.floors:
             value = floor.take(figures)

@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from arguments import amount, positive
+
 from tailrace import Admin
 from tailrace.client.engine import COORDINATOR, Engine
 from tailrace.coordinator.groups.assignors import Target, Wish, uniform
@@ -223,8 +225,8 @@ def measure(seconds: float) -> dict[str, float]:
 def main() -> None:
     """Print the medians of the rounds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5, help="of committing")
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--seconds", type=amount, default=5, help="of committing")
+    parser.add_argument("--repeat", type=positive, default=3)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rounds = [measure(options.seconds) for _ in range(options.repeat)]

@@ -21,6 +21,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from arguments import amount, output_file, positives
+
 from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.bench.plot import Series, chart, linear, logarithmic
 from tailrace.node.storage.space import FRAGMENTATION_SHARE
@@ -256,20 +258,16 @@ def write(page: Path, parts: dict[str, tuple[str, dict[int, Row]]]) -> None:
     page.write_text(f"{before}{BEGIN}\n" + "\n\n".join(text) + f"\n{END}{after}")
 
 
-def numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",") if part]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--partitions", type=numbers, default=[1, 10, 100, 1000])
-    parser.add_argument("--gigabytes", type=numbers, default=[1, 5, 20, 50])
-    parser.add_argument("--consumers", type=numbers, default=[1, 10, 50, 200])
-    parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--write", type=Path, metavar="PAGE")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--partitions", type=positives, default=[1, 10, 100, 1000])
+    parser.add_argument("--gigabytes", type=positives, default=[1, 5, 20, 50])
+    parser.add_argument("--consumers", type=positives, default=[1, 10, 50, 200])
+    parser.add_argument("--seconds", type=amount, default=4)
+    parser.add_argument("--write", type=output_file, metavar="PAGE")
+    parser.add_argument("--json", type=output_file, metavar="FILE")
     arguments = parser.parse_args()
     measures: dict[str, tuple[str, Callable[[list[int], float], dict[int, Row]], list[int]]] = {
         "partitions": ("partitions on the node", by_partitions, arguments.partitions),

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 import zmq
+from arguments import amount, positive
 
 STAMP = struct.Struct("<q")
 TAIL = bytes(152)
@@ -143,8 +144,8 @@ def measure(kind: str, seconds: float) -> float:
 def main() -> None:
     """Print the medians of the rounds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--seconds", type=amount, default=3)
+    parser.add_argument("--repeat", type=positive, default=3)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     figures = {

@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from arguments import amount, positive
+
 from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.node.storage.environment import Storage
 from tailrace.node.storage.log_plan import Append, Appended
@@ -114,9 +116,9 @@ def measure(rate: int, seconds: float, *, ephemeral: bool) -> dict[str, float]:
 def main() -> None:
     """Print the medians of the rounds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--rate", type=int, default=1_000, help="records a second")
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--seconds", type=amount, default=10)
+    parser.add_argument("--rate", type=positive, default=1_000, help="records a second")
+    parser.add_argument("--repeat", type=positive, default=3)
     parser.add_argument("--ephemeral", action="store_true", help="a node that keeps nothing over a restart")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -15,6 +15,8 @@ import sys
 from collections import defaultdict
 from typing import Any
 
+from arguments import output_of, positive
+
 SIZES = {"100 B": 100, "1 KiB": 1 << 10, "64 KiB": 1 << 16, "1 MiB": 1 << 20}
 MANY = ("--producers", 4, "--consumers", 4, "--partitions", 8, "--nodes", 2)
 
@@ -23,8 +25,7 @@ def bench(mode: str, *options: object) -> dict[str, Any]:
     """The figures of one run of `tailrace bench`, which starts a cluster whatever the environment says."""
     command = [sys.executable, "-m", "tailrace", "bench", mode, "--json", "-", *map(str, options)]
     own = {name: value for name, value in os.environ.items() if name != "TAILRACE_BOOTSTRAP_SERVERS"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=own, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(output_of(command, stderr=subprocess.DEVNULL, env=own))
     return found
 
 
@@ -56,8 +57,8 @@ def measure(megabytes: int) -> dict[str, float]:
 def main() -> None:
     """Print the medians of the rounds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--megabytes", type=int, default=500, help="written in each measurement")
-    parser.add_argument("--repeat", type=int, default=3, help="rounds; the median is shown")
+    parser.add_argument("--megabytes", type=positive, default=500, help="written in each measurement")
+    parser.add_argument("--repeat", type=positive, default=3, help="rounds; the median is shown")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rounds: dict[str, list[float]] = defaultdict(list)

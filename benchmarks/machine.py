@@ -28,6 +28,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from arguments import share
+
 GIB: Final = 1 << 30
 MIB: Final = 1 << 20
 WAKE_UPS: Final = 2_000
@@ -131,7 +133,7 @@ def speed() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--share", type=float, default=0.85, help="of the memory that is available")
+    parser.add_argument("--share", type=share, default=0.85, help="of the memory that is available")
     touch_memory(parser.parse_args().share)
     print(speed())
     print(f"Python {sys.version}")

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from arguments import amount
+
 from tailrace.coordinator.config import CoordinatorConfig
 from tailrace.coordinator.main import Coordinator
 from tailrace.node.config import NodeConfig
@@ -224,7 +226,7 @@ def show_latency(what: str, taken: list[float]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--seconds", type=amount, default=3.0)
     parser.add_argument(
         "--dir", type=Path, default=None, help="where the data goes (default: a temporary folder)"
     )

@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
+from arguments import natural, positive
 
 from tailrace.client.admin import Admin
 from tailrace.producer import Producer
@@ -71,10 +72,10 @@ CASES = (
 def main() -> None:
     """Measure every case and print the table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--bytes", type=int, default=100, help="bytes a value")
-    parser.add_argument("--partitions", type=int, default=1)
-    parser.add_argument("--repeat", type=int, default=5, help="rounds; the median is shown")
+    parser.add_argument("--records", type=positive, default=1_000_000)
+    parser.add_argument("--bytes", type=natural, default=100, help="bytes a value")
+    parser.add_argument("--partitions", type=positive, default=1)
+    parser.add_argument("--repeat", type=positive, default=5, help="rounds; the median is shown")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     values = values_of(options.records, options.bytes)

@@ -21,6 +21,8 @@ from collections.abc import Collection
 from multiprocessing.connection import Connection
 from typing import Any
 
+from arguments import positive
+
 from tailrace import Admin, Consumer, Producer, RebalanceListener, TopicPartition
 from tailrace.testing import Cluster
 
@@ -184,7 +186,7 @@ def _figures(delays: list[float]) -> list[tuple[str, float]]:
 def main() -> None:
     """Print the delays."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="of a kill and a leave")
+    parser.add_argument("--rounds", type=positive, default=5, help="of a kill and a leave")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     figures: dict[str, Any] = measure(options.rounds)

@@ -14,6 +14,8 @@ import statistics
 import threading
 import time
 
+from arguments import amount
+
 from tailrace import Admin, Producer
 from tailrace.protocol.cluster import PartitionInfo
 from tailrace.testing import Cluster
@@ -118,8 +120,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--gigabytes", type=float, default=1)
+    parser.add_argument("--seconds", type=amount, default=5)
+    parser.add_argument("--gigabytes", type=amount, default=1)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with Cluster(nodes=3) as cluster, Admin(cluster.bootstrap_servers) as admin:

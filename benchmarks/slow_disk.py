@@ -3,7 +3,7 @@
     python benchmarks/slow_disk.py [--delay-ms 50] [--seconds 10] [--json]
 
 One process keeps a node's writer waiting for the disk; another fetches the first batch, one request at a
-time. Needs Linux and a C compiler (the delay is made by a library that is loaded into the node).
+time. Needs `.[dev]`, Linux and a C compiler (the delay is made by a library that is loaded into the node).
 """
 
 import argparse
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from arguments import amount, natural
 
 from tests.durability import recording
 from tests.durability.cluster import Served, start_node
@@ -48,8 +50,8 @@ def read(coordinator: str, seconds: float, fetches: Any) -> None:
 def main() -> None:
     """Print both sides."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--delay-ms", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--delay-ms", type=natural, default=50)
+    parser.add_argument("--seconds", type=amount, default=10)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     spawn = multiprocessing.get_context("spawn")

@@ -2,16 +2,17 @@
 
     python benchmarks/slowed.py [--delay-ms 5] produce.py [options of that one]
 
-Needs Linux and a C compiler (the delay is made by a library that is loaded into all of its processes).
+Needs `.[dev]`, Linux and a C compiler: the delay is made by a library that is loaded into all processes.
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from arguments import natural, run
 
 from tests.durability import recording
 
@@ -21,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 def main() -> None:
     """Run the other one, and end with its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--delay-ms", type=int, default=5)
+    parser.add_argument("--delay-ms", type=natural, default=5)
     parser.add_argument("script", help="a file of this folder")
     parser.add_argument("options", nargs=argparse.REMAINDER)
     options = parser.parse_args()
@@ -29,7 +30,8 @@ def main() -> None:
         control = Path(folder) / "control"
         control.write_text(f"delay {options.delay_ms}")
         command = [sys.executable, str(HERE / options.script), *options.options]
-        sys.exit(subprocess.run(command, env=recording.environment(control=control), check=False).returncode)
+        code, _ = run(command, env=recording.environment(control=control))
+    sys.exit(code)
 
 
 if __name__ == "__main__":

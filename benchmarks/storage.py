@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 import lmdb
+from arguments import positive
 
 from tailrace.node.storage import Append, Appended, Storage
 from tailrace.protocol.batch import check_crc, parse_header
@@ -149,7 +150,7 @@ def main() -> None:
     """Run it all and print one JSON line a measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=None, help="where to write (a real disk)")
-    parser.add_argument("--groups", type=int, default=200)
+    parser.add_argument("--groups", type=positive, default=200)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=options.folder, prefix="bench-storage-"))
     try:

@@ -76,6 +76,11 @@ def keys_of(count: int, distinct: int) -> list[bytes] | None:
     return [b"key-%d" % (number % distinct) for number in range(count)]
 
 
+def key_bytes_max(distinct: int) -> int:
+    """How long the longest of so many different keys is; 0 without any."""
+    return len(b"key-%d" % (distinct - 1)) if distinct else 0
+
+
 def fillers_of(size: int, count: int) -> list[bytes]:
     """So many, always the same ones."""
     text = Random(0).randbytes(size * count).translate(_LETTERS)

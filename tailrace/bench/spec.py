@@ -16,7 +16,7 @@ from tailrace.protocol.limits import (
 )
 from tailrace.protocol.text import plural
 
-from .records import HEADER_BYTES
+from .records import HEADER_BYTES, key_bytes_max
 
 Mode: TypeAlias = Literal["produce", "consume", "e2e", "latency"]
 Role: TypeAlias = Literal["producer", "consumer"]
@@ -34,6 +34,8 @@ ONE_BY_ONE_RECORDS: Final = 64
 """Calls of `send` between two looks at the clock and at the answers."""
 KEYS_MAX: Final = 1_000_000
 """All are made before the start."""
+FIGURE_MAX: Final = 1e15
+"""Records, records a second and seconds stay below: they are multiplied with nanoseconds."""
 BATCH_SIZE_MAX: Final = BATCH_BYTES_MAX - MIB
 """What a producer takes as `batch_size`."""
 OF_WRITING: Final = (
@@ -196,19 +198,20 @@ def _check_sizes(spec: Spec) -> None:
             raise InvalidArgumentError(f"{name} is {count}; it is 1 to {most}")
     if not 0 <= spec.keys <= KEYS_MAX:
         raise InvalidArgumentError(f"keys is {spec.keys}; it is 0 (none) to {KEYS_MAX}")
-    least = HEADER_BYTES if spec.marked else 1
-    if not least <= spec.record_bytes <= RECORD_BYTES_MAX:
+    least, most = HEADER_BYTES if spec.marked else 1, RECORD_BYTES_MAX - key_bytes_max(spec.keys)
+    if not least <= spec.record_bytes <= most:
         why = " (a header that tells records apart and when they were sent)" if spec.marked else ""
+        beside = " beside a key" if spec.keys else ""
         raise InvalidArgumentError(
-            f"record_bytes is {spec.record_bytes}; it is {least}{why} to {RECORD_BYTES_MAX} here"
+            f"record_bytes is {spec.record_bytes}; it is {least}{why} to {most}{beside} here"
         )
     if not 1 <= spec.batch_bytes <= BATCH_SIZE_MAX:
         raise InvalidArgumentError(f"batch_bytes is {spec.batch_bytes}; it is 1 to {BATCH_SIZE_MAX}")
     if not 0 <= spec.linger_ms < 1e9:
         raise InvalidArgumentError(f"linger_ms is {spec.linger_ms:g}; it is 0 or more")
     for name, value in (("records", spec.records), ("duration_s", spec.duration_s), ("rate", spec.rate)):
-        if value is not None and not 0 < value < 1e15:
-            raise InvalidArgumentError(f"{name} is {value:g}; it is more than 0")
+        if value is not None and not 0 < value < FIGURE_MAX:
+            raise InvalidArgumentError(f"{name} is {value:g}; it is more than 0, below {FIGURE_MAX:g}")
 
 
 def _check_sense(spec: Spec) -> None:

@@ -61,7 +61,9 @@ _COMMON: Final[tuple[Option, ...]] = (
         "10 s of them.",
     ),
     click.option(
-        "--duration", "duration_s", type=SECONDS, help="Such as 10s or 5m; seconds."
+        "--duration", "duration_s", type=SECONDS,
+        help="Such as 10s or 5m; seconds. No more is written after it, be it less than --records; consume "
+        "reads so long, again and again.",
     ),
     click.option("--acks", type=click.Choice(["all", "1", "0"]), default="all", show_default=True),
     click.option(

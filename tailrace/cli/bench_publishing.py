@@ -17,6 +17,8 @@ def check_files(json_file: Path | None, report_file: Path | None) -> None:
     """A long test is not to end with a path that cannot be written."""
     if report_file is not None and str(report_file) == "-":
         raise click.UsageError("--report is a page to open in a browser: name a file for it")
+    if json_file is not None and report_file is not None and json_file.absolute() == report_file.absolute():
+        raise click.UsageError(f"--json and --report both name {report_file}: give each a file of its own")
     for file in (json_file, report_file):
         if file is not None and str(file) != "-" and not file.absolute().parent.is_dir():
             raise click.UsageError(f"{file}: there is no folder {file.absolute().parent}")

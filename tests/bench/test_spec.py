@@ -9,7 +9,7 @@ from tailrace.bench.spec import BATCH_SIZE_MAX, RECORDS_DEFAULT, Spec, check_sha
 from tailrace.consumer.config import ConsumerConfig
 from tailrace.producer.config import ProducerConfig
 from tailrace.protocol.errors import InvalidArgumentError
-from tailrace.protocol.limits import GIB, MIB
+from tailrace.protocol.limits import GIB, MIB, RECORD_BYTES_MAX
 
 
 def test_defaults() -> None:
@@ -38,9 +38,10 @@ def test_clients_take_what_a_test_takes() -> None:
         ({"mode": "latency", "record_bytes": HEADER_BYTES - 1}, "record_bytes is 23; it is 24 .a header"),
         ({"mode": "e2e", "verify": True, "record_bytes": 8}, "it is 24 .a header that tells records apart"),
         ({"mode": "produce", "record_bytes": 10 * MIB}, "record_bytes is 10485760"),
+        ({"mode": "e2e", "record_bytes": 8 * MIB - 5, "keys": 11}, "it is 1 to 8388602 beside a key"),
         ({"mode": "produce", "records": 0}, "records is 0; it is more than 0"),
         ({"mode": "produce", "rate": -5.0}, "rate is -5; it is more than 0"),
-        ({"mode": "produce", "rate": float("nan")}, "rate is nan; it is more than 0"),
+        ({"mode": "produce", "rate": float("nan")}, "rate is nan; it is more than 0, below 1e.15"),
         ({"mode": "produce", "records": 1, "producers": 2}, "1 records are too few for 2 producers"),
         ({"mode": "produce", "acks": "0", "verify": True}, "there is nothing to verify"),
         ({"mode": "consume", "duration_s": 1.0, "verify": True}, "read the records again and again"),
@@ -55,6 +56,11 @@ def test_clients_take_what_a_test_takes() -> None:
 def test_what_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         completed(Spec(**options))
+
+
+def test_the_largest_record_fits_beside_its_key() -> None:
+    completed(Spec(mode="produce", record_bytes=RECORD_BYTES_MAX))
+    completed(Spec(mode="produce", record_bytes=RECORD_BYTES_MAX - len(b"key-10"), keys=11))
 
 
 def test_every_consumer_needs_a_partition() -> None:

@@ -645,6 +645,7 @@ def stored(admin: Admin, topic: str) -> int:
         (("consume", "--rate", "5"), "No such option"),
         (("produce", "--batch-size", "0"), "--batch-size is 0"),
         (("produce", "--report", "/nowhere/report.html"), "there is no folder /nowhere"),
+        (("produce", "--report", "one", "--json", "./one"), "--json and --report both name one"),
         (("produce", "--topic", "t"), "--topic is one of a running cluster"),
         (("produce", "-b", "localhost:1", "--nodes", "1"), "--nodes is for a cluster that is started here"),
         (("e2e", "-b", "localhost:1", "--topic", "t", "--partitions", "1"), "t has its own"),
