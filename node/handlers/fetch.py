@@ -110,7 +110,8 @@ def serve(broker: Broker, session: FetchSession, request: Fetch, now: float) -> 
     answer = faults.noted(broker, read_now)
     more = len(session.ready) > len(readings)
     missing = wanted - reply.size - reply.no_room
-    if failed or more or reply.full or missing <= 0 or now >= session.deadline:
+    refused = any(result.error.code for result in read_now.results)
+    if refused or more or reply.full or missing <= 0 or now >= session.deadline:
         _answer(broker, session, answer, frames)
     else:
         _park(broker, session, missing)

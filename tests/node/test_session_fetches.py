@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tailrace.protocol.errors import ErrorCode
+from tailrace.node.storage import Storage
+from tailrace.protocol.errors import ErrorCode, OffsetOutOfRangeError
 from tailrace.protocol.messages import Failed, Fetch, Fetched, FetchEntry
 
 from ..patience import PATIENCE_S
@@ -47,6 +48,21 @@ def test_a_parked_fetch_is_woken_for_what_was_named_before(house: Any, topic: An
     peer.send(Fetch, entries=[], session=1, epoch=1, max_wait_ms=30_000)
     topic.produce(writer, b"a", partition=2)
     assert told(peer.receive()[0]) == [(2, 1)]
+
+
+def test_what_cannot_be_read_is_not_waited_for(
+    house: Any, topic: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as an offset that retention deletes between the look at the log and the read."""
+    peer, writer = house.peer(), house.peer()
+    topic.produce(writer, b"a")
+
+    def refuse(*_: object) -> None:
+        raise OffsetOutOfRangeError("it was cut off")
+
+    monkeypatch.setattr(Storage, "read", refuse)
+    reply = fetch(peer, [topic.fetch_entry(0)], 0, max_wait_ms=60_000)
+    assert [result.error.code for result in reply.results] == [ErrorCode.OFFSET_OUT_OF_RANGE]
 
 
 def test_small_records_are_waited_for_in_all_partitions_together(house: Any, topic: Any) -> None:
