@@ -19,6 +19,8 @@ STATE: Final = b"application"
 """The database with the application's keys."""
 DATABASES_MAX: Final = 8
 FULL_DISK_FREE_BYTES_MAX: Final = 1 * MIB
+_OF_THE_SYSTEM: Final = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What it refuses for want of something, whatever the folder holds."""
 
 
 @contextmanager
@@ -44,6 +46,8 @@ def opening(what: str) -> Iterator[None]:
     except lmdb.DiskError as error:
         raise StorageFullError(f"{what} has no space: {error}") from error
     except lmdb.Error as error:
+        if getattr(error, "code", 0) in _OF_THE_SYSTEM:
+            raise DataFolderError(f"{what} cannot be opened: {error}") from error
         raise DataFolderError(f"{what} is damaged or not one of ours: {error}") from error
 
 

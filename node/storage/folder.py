@@ -92,21 +92,29 @@ class DataFolder:
         self.file(EPHEMERAL).unlink(missing_ok=True)
         fsync_folder(self.path)
 
+    def refuse_without_data(self) -> None:
+        """Raises DataFolderError if there is none, of a node that was complete."""
+        if self._without_data():
+            raise DataFolderError(
+                f"{self.file(DATA)} is missing or empty; put it back as it was last, or remove the folder: "
+                "the node then starts with nothing, and copies what other nodes have"
+            )
+
+    def _without_data(self) -> bool:
+        data = self.file(DATA)
+        return not data.exists() or data.stat().st_size <= EMPTY_DATA_BYTES_MAX
+
     def clear_void_data(self) -> None:
         """Before LMDB opens: drop what holds nothing, or came from an ephemeral node that was killed.
 
         Raises DataFolderError if data is missing that was there.
         """
-        data = self.file(DATA)
         if self.file(EPHEMERAL).exists():
             void = True
         else:
-            void = not data.exists() or data.stat().st_size <= EMPTY_DATA_BYTES_MAX
+            void = self._without_data()
             if void and self.file(FORMAT).exists():
-                raise DataFolderError(
-                    f"{data} is missing or empty; put it back as it was last, or remove the folder: the node "
-                    "then starts with nothing, and copies what other nodes have"
-                )
+                self.refuse_without_data()
         if void:
             for name in (DATA, LMDB_LOCK):
                 self.file(name).unlink(missing_ok=True)

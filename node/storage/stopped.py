@@ -30,6 +30,7 @@ def opened_read_only(path: Path) -> "Iterator[Environment]":
         raise DataFolderError(f"{path} is not the data folder of a node")
     folder = DataFolder(path)
     try:
+        folder.refuse_without_data()
         refuse_cut_short(path)
         environment = lmdb.open(os.fspath(path), readonly=True, max_dbs=NAMED_DATABASES_MAX)
         try:

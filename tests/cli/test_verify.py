@@ -87,6 +87,18 @@ def test_a_file_that_was_cut_short_does_not_end_the_command(tmp_path: Path) -> N
     assert data.stat().st_size == size
 
 
+@pytest.mark.parametrize("left", ["missing", "empty"])
+def test_data_that_is_missing_is_told_as_the_node_does(tmp_path: Path, command: Run, left: str) -> None:
+    write(tmp_path)
+    data = tmp_path / "data.mdb"
+    data.unlink()
+    if left == "empty":
+        data.touch()
+    code, _, err = command(tmp_path)
+    assert code == 1
+    assert f"{data} is missing or empty; put it back as it was last" in err
+
+
 def test_what_cannot_be_walked_does_not_hide_the_others(tmp_path: Path, command: Run) -> None:
     for number in (1, 2):
         write(tmp_path / f"node-{number}")

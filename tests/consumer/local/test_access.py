@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import lmdb
 import pytest
 
-from tailrace.consumer.local.access import working
-from tailrace.protocol.errors import StorageFaultError, StorageFullError
+from tailrace.consumer.local.access import opening, working
+from tailrace.protocol.errors import DataFolderError, StorageFaultError, StorageFullError
 from tailrace.protocol.limits import GIB
 
 
@@ -29,6 +29,17 @@ def test_a_write_that_fell_short_is_a_full_disk(
     error = lmdb.Error("commit")
     error.code = code  # type: ignore[misc]
     with pytest.raises(kind), working("the store", tmp_path):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(errno.ENOMEM, "the store cannot be opened: "), (0, "the store is damaged or not one of")],
+)
+def test_a_store_that_the_system_refuses_is_not_called_damaged(code: int, said: str) -> None:
+    error = lmdb.Error("open")
+    error.code = code  # type: ignore[misc]
+    with pytest.raises(DataFolderError, match=said), opening("the store"):
         raise error
 
 
