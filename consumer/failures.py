@@ -11,6 +11,7 @@ from tailrace.protocol.errors import (
     UnknownTopicError,
 )
 from tailrace.protocol.record import TopicPartition
+from tailrace.protocol.text import told
 
 
 def corrupt_batch(
@@ -80,7 +81,7 @@ def undeserialized(name: TopicPartition, offset: int, what: str, cause: Exceptio
     """What is wrong with one record whose key or value its deserializer refused."""
     return (
         f"{name.topic}-{name.partition}: the {what} of the record at offset {offset} does not deserialize: "
-        f"{type(cause).__name__}: {cause}"
+        f"{type(cause).__name__}: {told(cause)}"
     )
 
 

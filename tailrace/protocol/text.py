@@ -14,6 +14,14 @@ def were(count: int, noun: str) -> str:
     return f"{plural(count, noun)} {'was' if count == 1 else 'were'}"
 
 
+def told(error: object) -> str:
+    """What an error of the application's says, whose own code may fail at that."""
+    try:
+        return str(error)
+    except Exception as another:  # noqa: BLE001 - whatever that raises; the error itself is what counts
+        return f"(its text cannot be made: {type(another).__name__})"
+
+
 def nodes_named(node_ids: Collection[object]) -> str:
     """`node 2`, `nodes 1, 3`."""
     return f"node{'' if len(node_ids) == 1 else 's'} {', '.join(map(str, node_ids))}"

@@ -1,6 +1,7 @@
 """One item through the handler: attempts, pauses, dead letters."""
 
 import logging
+import os
 import traceback
 from collections.abc import Callable
 from random import Random
@@ -13,6 +14,7 @@ from tailrace.protocol.errors import (
     SerializationError,
     WorkerFailedError,
 )
+from tailrace.protocol.text import told
 
 from .board import Board
 from .items import Item
@@ -72,6 +74,7 @@ class Handling:
         self._pause = pause
         self._random = Random()
         self._logged: set[str] = set()
+        self._pid = os.getpid()
 
     def work(self, item: Item) -> None:
         """Through the handler, with its retries; then it is done, as a result or as a dead letter.
@@ -110,6 +113,8 @@ class Handling:
             except BaseException as error:
                 raise self._failed(item, error) from error
             finally:
+                if os.getpid() != self._pid:  # the handler has forked, and its child came back from it
+                    os._exit(0)
                 self._board.put_down(self._worker)
             try:
                 self._letters.send_results(result, item.key)
@@ -164,4 +169,4 @@ def _told(error: BaseException) -> str:
     """The error, and where in the handler it came up."""
     frames = traceback.extract_tb(error.__traceback__)[1:][-TRACE_FRAMES_MAX:]
     where = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
-    return f"{type(error).__name__}: {error} ({where})" if where else f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {told(error)}" + (f" ({where})" if where else "")

@@ -121,6 +121,35 @@ def test_what_does_not_deserialize_is_left_out(feeder: Feeder, way: str, on_erro
         )
 
 
+class SilentError(Exception):
+    def __str__(self) -> str:
+        raise AttributeError("mesage")
+
+
+def refuse(data: bytes) -> Any:
+    if data == b"bad":
+        raise SilentError
+    return data
+
+
+@pytest.mark.parametrize("on_error", ["skip", "raise"])
+def test_an_error_that_cannot_be_told_is_as_others(feeder: Feeder, on_error: str) -> None:
+    topic = feeder.topic()
+    feeder.send(topic, b"bad", b"good")
+    with Consumer(
+        topic,
+        bootstrap_servers=feeder.cluster.bootstrap_servers,
+        auto_offset_reset="earliest",
+        value_deserializer=refuse,
+        on_error=on_error,
+    ) as consumer:
+        if on_error == "raise":
+            with pytest.raises(SerializationError, match=r"SilentError: \(its text cannot be made"):
+                next(iter(consumer))
+        else:
+            assert next(iter(consumer)).value == b"good"
+
+
 def test_a_letter_has_key_and_headers_of_its_record(feeder: Feeder) -> None:
     topic, dead = feeder.topic(partitions=3), feeder.topic(partitions=2)
     feeder.send(

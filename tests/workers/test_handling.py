@@ -110,6 +110,19 @@ def test_what_ends_programs_is_a_failure_like_others(board: Board, error: BaseEx
     assert (bench.counters.errors, board.in_hand(0)) == (2, None)
 
 
+class SilentError(Exception):
+    def __str__(self) -> str:
+        raise AttributeError("mesage")
+
+
+def test_an_error_that_cannot_be_told_is_a_failure_like_others(board: Board) -> None:
+    bench = Bench(board, failures=9)
+    bench.error = SilentError()
+    bench.handling.work(item())
+    ((_, reason),) = bench.letters.dead
+    assert reason.startswith("SilentError: (its text cannot be made: AttributeError) (")
+
+
 def test_without_a_topic_for_them_it_ends(board: Board) -> None:
     bench = Bench(board, failures=9, dead_letters=False)
     with pytest.raises(WorkerFailedError, match="orders-2 offset 7: ZeroDivisionError: no luck"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tailrace import Admin
+from tailrace import Admin, Producer
 from tailrace.protocol.errors import InvalidArgumentError
 from tailrace.testing import Cluster
 from tailrace.workers import Pool
@@ -116,6 +116,36 @@ def test_a_fork_is_told_and_the_pool_goes_on(cluster: Cluster, topic: MakeTopic)
     assert done.stdout.splitlines() == ["3 True", "child: 7", "False 1"], done.stderr
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+FORKING = """
+    import os, sys, warnings
+    from tailrace.workers import Pool
+
+    def fork(record):
+        warnings.simplefilter("ignore")  # 3.12 and later warn of threads
+        child = os.fork()
+        if child == 0:
+            sys.exit(3)
+        return str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode()
+
+    names = {"output_topic": sys.argv[2] + "-out", "dead_letter_topic": sys.argv[2] + "-dead"}
+    pool = Pool(fork, sys.argv[2], "forking", stop_at_end=True, bootstrap_servers=sys.argv[1], **names)
+    pool.run()
+    done = pool.metrics()
+    print(done["records"], done["dead_letters"], done["restarts"])
+"""
+
+
+def test_the_child_of_a_handler_that_forks_is_no_worker(cluster: Cluster, topic: MakeTopic) -> None:
+    name = topic()
+    with Admin(cluster.bootstrap_servers) as admin, Producer(cluster.bootstrap_servers) as producer:
+        for other in ("out", "dead"):
+            admin.create_topic(f"{name}-{other}")
+        producer.send_many(name, [b"1", b"2", b"3"])
+    command = [sys.executable, "-c", textwrap.dedent(FORKING), cluster.bootstrap_servers, name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["3", "0", "0"]), done.stderr
 
 
 def test_run_is_for_the_main_thread() -> None:
