@@ -32,6 +32,10 @@ class _Printed(RebalanceListener):
     def note(self, place: TopicPartition, offset: int) -> None:
         """Everything before `offset` is out."""
         self._offsets[place] = offset
+        self.look()
+
+    def look(self) -> None:
+        """Commit, if it is time: also when nothing comes any more."""
         if time.monotonic() >= self._due_at:
             self.commit()
 
@@ -131,6 +135,7 @@ def _print(
     look_ms = LOOK_AT_READER_MS if goal is None else LOOK_AT_GOAL_MS
     while left != 0 and not (goal is not None and goal.reached(printed)):
         check_reader()
+        printed.look()
         for batch in consumer.batches(timeout_ms=look_ms):
             wanted = len(batch) if goal is None else goal.wanted(batch)
             if left is not None:

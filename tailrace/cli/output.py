@@ -1,6 +1,7 @@
 """How commands print: JSON lines for programs, aligned columns for people."""
 
 import errno
+import io
 import json
 import os
 import resource
@@ -46,8 +47,20 @@ def open_standard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     sys.stdin = sys.stdin or os.fdopen(STDIN, closefd=False)
-    sys.stdout = sys.stdout or os.fdopen(STDOUT, "w", closefd=False)
+    sys.stdout = _buffered(sys.stdout or os.fdopen(STDOUT, "w", closefd=False))
     sys.stderr = sys.stderr or os.fdopen(STDERR, "w", closefd=False)
+
+
+def _buffered(stream: TextIO) -> TextIO:
+    """With a buffer, which goes on where a write fell short, or says that it could not.
+
+    An unbuffered one (PYTHONUNBUFFERED, `python -u`) loses the rest without a word: at the end of a disk, in
+    a pipe that does not block, in one that is full when the process is suspended.
+    """
+    if not isinstance(stream.buffer, io.RawIOBase):
+        return stream
+    buffer = io.BufferedWriter(io.FileIO(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=True)
 
 
 def say(text: str, *, newline: bool = True) -> None:

@@ -19,11 +19,12 @@ import msgspec
 
 from tailrace.client.arguments import INT64_MAX
 from tailrace.protocol.errors import InvalidRecordError
-from tailrace.protocol.limits import HEADERS_PER_RECORD_MAX, MIB
+from tailrace.protocol.limits import HEADERS_PER_RECORD_MAX, MIB, RECORD_BYTES_MAX
 from tailrace.protocol.record import Headers
 
 READ_BYTES: Final = MIB
 ROWS_A_SEND: Final = 5_000
+_NO_UTF8: Final = "there are bytes that are no UTF-8"
 _GZIP: Final = b"\x1f\x8b"
 _HEADER: Final = re.compile(b"[=:]")
 """Behind a header's name: as `consume` prints it, or as Kafka's console producer takes it."""
@@ -174,9 +175,10 @@ def records_of_csv(file: BinaryIO, advance: Advance, form: CsvFormat) -> Iterato
     """
     raw = io.BufferedReader(_Counted(file, advance), READ_BYTES)
     plain: Any = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP else raw
-    reader = csv.reader(
-        io.TextIOWrapper(plain, "utf-8-sig", newline=""), delimiter=form.delimiter, strict=True
-    )
+    # What is no UTF-8 is refused where its row is: it is decoded long before that.
+    text = io.TextIOWrapper(plain, "utf-8-sig", "surrogateescape", newline="")
+    csv.field_size_limit(RECORD_BYTES_MAX)
+    reader = csv.reader(text, delimiter=form.delimiter, strict=True)
     try:
         rows = _Rows(reader, form)
     except (csv.Error, ValueError, EOFError, OSError) as error:
@@ -195,6 +197,8 @@ class _Rows:
     def __init__(self, reader: Any, form: CsvFormat) -> None:
         self._reader = reader
         self._names: list[str] = next(reader, [])
+        if not _is_utf8("".join(self._names)):
+            raise ValueError(_NO_UTF8)
         twice = [name for name, times in Counter(self._names).items() if times > 1]
         if twice:
             raise click.UsageError(f"the first line names {', '.join(map(repr, twice))} more than once")
@@ -216,18 +220,23 @@ class _Rows:
                 if not row:
                     continue  # an empty line
                 self._check(row)
-                if self._time is not None:
-                    times.append(self._moment(row[self._time]))
-                if self._key is not None:
-                    keys.append(row[self._key].encode())
-                if self._value is None:
-                    values.append(encode(dict(zip(names, row, strict=True))))
-                else:
-                    values.append(row[self._value].encode())
+                moment = None if self._time is None else self._moment(row[self._time])
+                key = None if self._key is None else row[self._key].encode()
+                values.append(
+                    encode(dict(zip(names, row, strict=True)))
+                    if self._value is None
+                    else row[self._value].encode()
+                )
+                if key is not None:
+                    keys.append(key)
+                if moment is not None:
+                    times.append(moment)
             more = self._reader.line_num > self._read
             self._read = self._reader.line_num
         except InvalidRecordError as error:
             self.failure, more = error, False
+        except UnicodeEncodeError:
+            self.failure, more = self._refused(_NO_UTF8), False
         except (csv.Error, ValueError, EOFError, OSError) as error:
             self.failure = InvalidRecordError(f"behind line {self._reader.line_num:,}: {error}")
             more = False
@@ -258,6 +267,14 @@ class _Rows:
                 f"{option}: there is no column {column!r}; there are {', '.join(self._names)}"
             )
         return self._names.index(column)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=10_000)

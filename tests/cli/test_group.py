@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +14,8 @@ import pytest
 from tailrace import Admin, Consumer, Producer, TopicPartition
 from tailrace.cli.main import run
 from tailrace.testing import Cluster
+
+from ..patience import wait_until
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -210,6 +214,26 @@ def test_consume_as_a_group_to_the_end(cluster: Cluster, command: Run) -> None:
     assert set(map(int, (out + rest).split())) <= set(range(10))
     assert command("consume", "-g", "ending", "-e", "orders")[:2] == (0, ""), "nothing is left"
     assert command("consume", "-g", "late", "-e", "-o", "end", "orders")[:2] == (0, "")
+
+
+def test_what_is_printed_is_committed_when_nothing_more_comes(cluster: Cluster) -> None:
+    command = [sys.executable, "-P", "-m", "tailrace", "consume", "-g", "idle", "-o", "start", "orders"]
+    with (
+        subprocess.Popen(
+            [*command, "-b", cluster.bootstrap_servers], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process,
+        Admin(cluster.bootstrap_servers) as admin,
+    ):
+        assert process.stdout is not None
+        try:
+            for _ in range(10):
+                assert process.stdout.readline()
+            wait_until(
+                lambda: sum(at.offset for at in admin.list_group_offsets("idle").values()) == 10,
+                "it is committed",
+            )
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(

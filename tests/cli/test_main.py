@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -140,6 +141,22 @@ def test_closed_streams(closed: str) -> None:
 def test_an_error_that_nobody_takes_is_the_same_error(args: tuple[str, ...], code: int) -> None:
     with Path("/dev/full").open("w") as full:
         assert subprocess.run([*COMMAND, *args], stdout=full, stderr=full, check=False).returncode == code
+
+
+def test_output_that_is_cut_short_is_an_error() -> None:
+    """Also where Python does not buffer it, as in most container images."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    with tempfile.TemporaryFile() as out:
+        done = subprocess.run(
+            [*COMMAND, "bench", "produce", "--help"],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit)),
+        )
+        assert (done.returncode, done.stderr) == (1, "Error: file too large\n")
 
 
 SAYS: Final = """

@@ -223,3 +223,23 @@ def test_what_cannot_be_rows_or_lines(topic: str, tailrace: Run, tmp_path: Path)
     bad = tmp_path / "bad.csv"
     bad.write_bytes(b"\xff\xfe\n1\n")
     assert "line 1, which is to name the columns" in tailrace("produce", topic, bad, "--csv", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--value-column", "n"), ("--key-column", "n", "--value-column", "n")]
+)
+def test_a_row_that_is_no_utf8_is_named_and_those_before_it_are_sent(
+    topic: str, tailrace: Run, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_bytes(b"n\n" + b"1\n" * 300 + b"\xff\n2\n")
+    said = tailrace("produce", topic, bad, "--csv", *options, code=1).stderr
+    assert "the row that ends in line 302: there are bytes that are no UTF-8" in said
+    assert "300 records" in said
+
+
+def test_a_field_may_be_as_large_as_a_record(topic: str, tailrace: Run, tmp_path: Path) -> None:
+    large = tmp_path / "large.csv"
+    large.write_text("n\n" + "x" * 1_000_000 + "\n")
+    tailrace("produce", topic, large, "--csv", "--value-column", "n")
+    assert tailrace("consume", topic, "-o", "start", "-e", "-f", "%S").stdout == "1000000"
