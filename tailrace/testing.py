@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
 
+from tailrace.client.arguments import check_int
 from tailrace.processes.launch import (
     COORDINATOR,
     Child,
@@ -26,7 +27,7 @@ from tailrace.processes.launch import (
 from tailrace.processes.layout import layout_of
 from tailrace.processes.parent_pipe import ParentPipe, describe_exit
 from tailrace.protocol.errors import InvalidArgumentError, TailraceError
-from tailrace.protocol.limits import GIB
+from tailrace.protocol.limits import GIB, NODES_MAX
 from tailrace.transport.endpoint import split_tcp
 
 READY_WITHIN_S: Final = 60.0
@@ -42,7 +43,7 @@ class Cluster:
     however it ends. Sizes in bytes, times in milliseconds; the options are those of a node, and the
     coordinator's `session_timeout_ms`.
 
-    Raises TailraceError, with the end of its log, when a process does not start.
+    Raises InvalidArgumentError; TailraceError, with the end of its log, when a process does not start.
     """
 
     def __init__(
@@ -56,8 +57,7 @@ class Cluster:
         retention_check_ms: int | None = None,
         session_timeout_ms: int = 6_000,
     ) -> None:
-        if nodes < 1:
-            raise InvalidArgumentError(f"nodes is {nodes}; a cluster has at least one")
+        check_int("nodes", nodes, 1, NODES_MAX)
         folder = Path(tempfile.mkdtemp(prefix="tailrace-"))
         self._resources = _Resources(folder)
         self._finalizer = weakref.finalize(self, self._resources.close)

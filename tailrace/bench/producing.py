@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from tailrace.client.engine import Engine
-from tailrace.client.notice import Notice
+from tailrace.client.notice import TOLD_AFTER_S, Notice
 from tailrace.producer.delivery import Outcome
 from tailrace.producer.flushing import notice
 from tailrace.producer.producer import Producer
@@ -31,12 +31,20 @@ class WatchedProducer(Producer):
         """For who waits for `what` as long as a delivery may take."""
         accumulator = self._accumulator
         timeout_s = accumulator.delivery_timeout_s
-        return notice(self._engine, accumulator, what, timeout_s, otherwise="no answer so far")
+        return notice(self._engine, accumulator, what, timeout_s, otherwise=self._otherwise)
 
     @property
     def obstacle(self) -> str:
         """Why records are not acknowledged, as far as that is known."""
-        return str(self._accumulator.obstacle() or "no answer so far")
+        return str(self._accumulator.obstacle() or self._otherwise)
+
+    @property
+    def _otherwise(self) -> str:
+        """What is said when nothing is known to stand in the way."""
+        linger_s = self._accumulator.linger_s
+        if linger_s < TOLD_AFTER_S:
+            return "no answer so far"
+        return f"no answer so far, and what fills no batch waits for {linger_s:g} s (linger) before it is sent"
 
 
 class RemoteProducer(WatchedProducer):

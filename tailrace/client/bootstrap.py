@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tailrace.protocol.errors import ConnectionFailedError
+from tailrace.protocol.text import span
 from tailrace.transport.endpoint import diagnose, parse_bootstrap
 
 
@@ -34,7 +35,7 @@ class Bootstrap:
         """
         with ThreadPoolExecutor(len(self.endpoints)) as pool:
             causes = "; ".join(pool.map(_explain, self.endpoints))
-        return ConnectionFailedError(f"{causes} (waited {waited_s:.1f} s): is `tailrace up` running?")
+        return ConnectionFailedError(f"{causes} (waited {span(waited_s)}): is `tailrace up` running?")
 
     def causes(self) -> str:
         """Why no address can be used now: tried one after the other, which may take a second each.

@@ -8,6 +8,7 @@ import msgspec
 from tailrace.protocol.errors import ConnectionFailedError, TailraceError, TimedOutError, error_from
 from tailrace.protocol.messages import Failed, Reply
 from tailrace.protocol.parts import Payload
+from tailrace.protocol.text import span
 from tailrace.protocol.wire import decode_reply, request_id_of
 from tailrace.transport.deadlines import Deadlines
 
@@ -43,8 +44,8 @@ class Pending(msgspec.Struct, eq=False):
         """What it is told when nobody has answered in time."""
         waited_s = now - self.since
         if self.sent:
-            return TimedOutError(f"{whom} did not answer within {waited_s:.1f} s")
-        return ConnectionFailedError(f"{whom} could not be reached for {waited_s:.1f} s")
+            return TimedOutError(f"{whom} did not answer within {span(waited_s)}")
+        return ConnectionFailedError(f"{whom} could not be reached for {span(waited_s)}")
 
     def mark_sent(self) -> None:
         """Let go of the bytes."""

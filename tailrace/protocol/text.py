@@ -1,4 +1,4 @@
-"""Counts and names in messages."""
+"""Counts, times and names in messages."""
 
 from collections.abc import Collection
 
@@ -12,6 +12,11 @@ def plural(count: int, noun: str) -> str:
 def were(count: int, noun: str) -> str:
     """`1 record was`, `2,000 records were`."""
     return f"{plural(count, noun)} {'was' if count == 1 else 'were'}"
+
+
+def span(seconds: float) -> str:
+    """How long something took: `2.5 s`, `10 ms`."""
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms"
 
 
 def told(error: object) -> str:

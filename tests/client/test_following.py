@@ -1,5 +1,6 @@
 """How a client finds the coordinator and keeps its copy of the cluster state."""
 
+import re
 import socket
 import time
 from contextlib import closing
@@ -35,7 +36,7 @@ def test_dead_address_is_named_with_its_cause_in_time(free_address, start_engine
         engine.ready(0.3)
     assert 0.3 <= time.monotonic() - started < 0.3 + BUSY_S
     assert f"{free_address}: connection refused" in str(caught.value)
-    assert "0.3 s" in str(caught.value)
+    assert re.search(r"\(waited 3\d\d ms\)", str(caught.value))
     with pytest.raises(ConnectionFailedError, match=f"{free_address}: connection refused"):
         engine.call(-1, Ping, timeout_s=0.2)
     with pytest.raises(ConnectionFailedError, match=f"{free_address}: connection refused"):

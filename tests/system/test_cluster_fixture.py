@@ -121,8 +121,9 @@ def test_a_node_that_cannot_start_says_why() -> None:
 
 
 def test_misuse_is_an_error() -> None:
-    with pytest.raises(InvalidArgumentError, match="at least one"):
-        Cluster(nodes=0)
+    for nodes in (0, "2", 1.5, 10_000):
+        with pytest.raises(InvalidArgumentError, match="^nodes is .*; it is a whole number from 1 to 1000$"):
+            Cluster(nodes=nodes)  # type: ignore[arg-type]
     with pytest.raises(TailraceError, match="quota_bytes"):
         Cluster(quota_bytes=5)
     with Cluster() as cluster:
