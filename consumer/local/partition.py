@@ -22,6 +22,7 @@ from typing import Any, Final
 import lmdb
 import msgspec
 
+from tailrace.cut_short import cut_short
 from tailrace.durable import (
     FILE_MODE,
     FOLDER_MODE,
@@ -89,6 +90,11 @@ class PartitionStore:
         with ExitStack() as opened:
             opened.callback(self._lock.release)
             with folder_access(folder):
+                if (reason := cut_short(folder / "data.mdb")) is not None:
+                    raise DataFolderError(
+                        f"{self._what} is damaged: {reason}. Put a copy of it back, or remove it: the "
+                        "partition is then read from where auto_offset_reset says"
+                    )
                 make_reader_table(folder)
             with opening(self._what):
                 self._environment = _open(folder)

@@ -37,7 +37,7 @@ from ..groups.changes import (
     OffsetStored,
 )
 from ..groups.state import GroupsState
-from .room import DATA_FILE, make_room, refuse_full
+from .room import DATA_FILE, damaged, make_room, refuse_cut_short, refuse_full
 
 FORMAT: Final = 1
 _META: Final = b"meta"
@@ -61,6 +61,7 @@ class LmdbGroupStore:
         self._folder = folder
         try:
             make_folder(folder)
+            refuse_cut_short(folder)
             make_reader_table(folder)
             self._environment = lmdb.open(
                 str(folder),
@@ -72,13 +73,13 @@ class LmdbGroupStore:
             )
         except (lmdb.Error, OSError) as error:
             refuse_full(folder, error)
-            raise self._damaged(error) from None
+            raise damaged(folder, error) from None
         try:
             self._open()
         except (lmdb.Error, OSError) as error:
             self._environment.close()
             refuse_full(folder, error)
-            raise self._damaged(error) from None
+            raise damaged(folder, error) from None
         except BaseException:
             self._environment.close()
             raise
@@ -98,7 +99,7 @@ class LmdbGroupStore:
                 for key, value in transaction.cursor(self._offsets):
                     state.apply(OffsetStored(_group_of(bytes(key)), offset(value)))
         except _DAMAGE as error:
-            raise self._damaged(error) from None
+            raise damaged(self._folder, repr(error)) from None
         return state
 
     def commit(self, changes: Sequence[GroupChange]) -> None:
@@ -146,7 +147,7 @@ class LmdbGroupStore:
             with self._environment.begin() as transaction:
                 found = msgspec.msgpack.decode(transaction.get(_FORMAT_KEY, db=meta) or b"", type=int)
         except _DAMAGE as error:
-            raise self._damaged(error) from None
+            raise damaged(self._folder, repr(error)) from None
         if found > FORMAT:
             raise DataFolderError(
                 f"{self._folder} has format {found}, this version reads up to {FORMAT}: use a newer Tailrace"
@@ -172,11 +173,6 @@ class LmdbGroupStore:
                         found = cursor.delete()
             case _:
                 raise AssertionError(change)
-
-    def _damaged(self, error: Exception) -> DataFolderError:
-        return DataFolderError(
-            f"the store of groups in {self._folder} is damaged or cannot be used: {error!r}"
-        )
 
 
 def _member_key(group_id: str, member_id: str) -> bytes:

@@ -20,7 +20,7 @@ from tailrace.protocol.messages import Update
 
 from ..private_state import PrivateChange
 from ..state import State
-from .room import DATA_FILE, make_room, refuse_full
+from .room import DATA_FILE, damaged, make_room, refuse_cut_short, refuse_full
 from .rows import (
     DAMAGE,
     FORMAT,
@@ -66,7 +66,7 @@ class LmdbStore:
         except (lmdb.Error, msgspec.MsgspecError, OSError) as error:
             self.close()
             refuse_full(folder, error)
-            raise DataFolderError(f"{folder} is damaged, or no coordinator's data folder: {error}") from None
+            raise damaged(folder, error) from None
         except BaseException:
             self.close()
             raise
@@ -77,9 +77,7 @@ class LmdbStore:
             with self._environment.begin() as transaction:
                 return state_of({name: list(transaction.cursor(db)) for name, db in self._tables.items()})
         except (lmdb.Error, *DAMAGE) as error:
-            raise DataFolderError(
-                f"the coordinator's store in {self._folder} is damaged: {error!r}"
-            ) from None
+            raise damaged(self._folder, repr(error)) from None
 
     def commit(self, updates: Sequence[Update], private: Sequence[PrivateChange]) -> None:
         """Make changes durable, all or none. Raises StorageFaultError; then the coordinator must stop."""
@@ -106,6 +104,7 @@ class LmdbStore:
         self._lock.release()
 
     def _open(self) -> None:
+        refuse_cut_short(self._folder)
         make_reader_table(self._folder)
         self._environment = lmdb.open(
             str(self._folder),

@@ -7,6 +7,7 @@ from typing import Final
 
 import lmdb
 
+from tailrace.cut_short import cut_short
 from tailrace.durable import fsync_folder
 from tailrace.protocol.errors import DataFolderError
 from tailrace.protocol.limits import COORDINATOR_ROOM_BYTES
@@ -22,6 +23,20 @@ def refuse_full(folder: Path, error: Exception) -> None:
     if code in _NO_SPACE or isinstance(error, lmdb.DiskError):
         reason = os.strerror(code or errno.ENOSPC).lower()
         raise DataFolderError(f"no space for {folder}: {reason}; free some, then start it again") from error
+
+
+def refuse_cut_short(folder: Path) -> None:
+    """Before LMDB opens a store: what lies behind the end would end the process. Raises DataFolderError."""
+    if (reason := cut_short(folder / DATA_FILE)) is not None:
+        raise damaged(folder, reason)
+
+
+def damaged(folder: Path, what: object) -> DataFolderError:
+    """What to say of a store that was one of ours, perhaps."""
+    return DataFolderError(
+        f"{folder} is damaged, or no store of a coordinator's: {what}. Put the coordinator's whole folder "
+        "back as it was when the coordinator ran last"
+    )
 
 
 def make_room(file: Path) -> None:

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from tailrace.cut_short import cut_short
 from tailrace.durable import FOLDER_MODE, LockFile, LockHeldError, fsync_folder, make_folder, write_durably
 from tailrace.protocol.errors import DataFolderError
 
@@ -91,6 +92,11 @@ class DataFolder:
         """The data is synced."""
         self.file(EPHEMERAL).unlink(missing_ok=True)
         fsync_folder(self.path)
+
+    def refuse_cut_short(self) -> None:
+        """Before LMDB opens it. Raises DataFolderError."""
+        if (reason := cut_short(self.file(DATA))) is not None:
+            raise damaged(self.path, reason)
 
     def refuse_without_data(self) -> None:
         """Raises DataFolderError if there is none, of a node that was complete."""

@@ -11,7 +11,6 @@ import lmdb
 from tailrace.protocol.errors import DataFolderError
 
 from . import schema
-from .cut_short import refuse_cut_short
 from .folder import FORMAT, DataFolder, damaged
 from .schema import PartitionRow
 from .tables import DAMAGE, NAMED_DATABASES_MAX
@@ -31,7 +30,7 @@ def opened_read_only(path: Path) -> "Iterator[Environment]":
     folder = DataFolder(path)
     try:
         folder.refuse_without_data()
-        refuse_cut_short(path)
+        folder.refuse_cut_short()
         environment = lmdb.open(os.fspath(path), readonly=True, max_dbs=NAMED_DATABASES_MAX)
         try:
             yield environment

@@ -13,7 +13,6 @@ from tailrace.protocol.errors import DataFolderError, InvalidConfigError
 from tailrace.protocol.limits import OPENINGS_KEPT_MAX, PARTITIONS_PER_NODE_MAX
 
 from . import schema
-from .cut_short import refuse_cut_short
 from .faults import storage_error
 from .folder import DATA, DataFolder, damaged, refuse_newer
 from .space import Space, live_pages
@@ -175,7 +174,7 @@ class Tables:
 
 def _open(folder: DataFolder, map_bytes: int, flush: Flush, ephemeral: bool) -> "Environment":
     try:
-        refuse_cut_short(folder.path)
+        folder.refuse_cut_short()
         make_reader_table(folder.path)
         return lmdb.open(
             os.fspath(folder.path),

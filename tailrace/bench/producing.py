@@ -44,7 +44,7 @@ class WatchedProducer(Producer):
         linger_s = self._accumulator.linger_s
         if linger_s < TOLD_AFTER_S:
             return "no answer so far"
-        return f"no answer so far, and what fills no batch waits for {linger_s:g} s (linger) before it is sent"
+        return f"no answer so far, and what fills no batch waits for {linger_s:g} s (linger)"
 
 
 class RemoteProducer(WatchedProducer):

@@ -155,7 +155,8 @@ def test_errors_that_the_caller_gives_up_on_at_once(engine, start_node, join) ->
 def test_silence_ends_in_a_time_out_that_says_who_and_how_long(engine, start_node, join) -> None:
     node = start_node(lambda request: None)
     join(node.listener)
-    with pytest.raises(TimedOutError, match=rf"node 1 at {node.address} did not answer within 2\d\d ms$") as caught:
+    told = rf"node 1 at {node.address} did not answer within 2\d\d ms$"
+    with pytest.raises(TimedOutError, match=told) as caught:
         engine.call(1, Ping, timeout_s=0.2)
     assert 0.2 <= seconds_in(caught) < 0.2 + BUSY_S
 

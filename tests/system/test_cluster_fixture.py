@@ -122,7 +122,7 @@ def test_a_node_that_cannot_start_says_why() -> None:
 
 def test_misuse_is_an_error() -> None:
     for nodes in (0, "2", 1.5, 10_000):
-        with pytest.raises(InvalidArgumentError, match="^nodes is .*; it is a whole number from 1 to 1000$"):
+        with pytest.raises(InvalidArgumentError, match=r"^nodes is .*; it is a whole number from 1 to 1000$"):
             Cluster(nodes=nodes)  # type: ignore[arg-type]
     with pytest.raises(TailraceError, match="quota_bytes"):
         Cluster(quota_bytes=5)

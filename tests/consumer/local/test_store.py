@@ -118,6 +118,25 @@ def test_a_damaged_file_is_reported_and_does_not_stay_locked(tmp_path: Path) -> 
     store.close()
 
 
+def test_a_file_that_was_cut_short_is_reported_and_does_not_stay_locked(tmp_path: Path) -> None:
+    """LMDB would end the application by SIGBUS."""
+    store = LocalStore(tmp_path, "test")
+    store.hold(ORDERS, ID)
+    store.write({KEY: StoredOffset(1)})
+    store.release(KEY)
+    data = folder_of(tmp_path) / "data.mdb"
+    whole = data.read_bytes()
+    os.truncate(data, 2 * 4096 + 1)
+    for _ in range(2):
+        with pytest.raises(
+            DataFolderError, match=r"damaged: data\.mdb was cut short.* Put a copy of it back"
+        ):
+            store.hold(ORDERS, ID)
+    data.write_bytes(whole)
+    assert store.hold(ORDERS, ID) == StoredOffset(1)
+    store.close()
+
+
 def test_a_file_in_place_of_the_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "offsets").write_text("a file")
     with pytest.raises(

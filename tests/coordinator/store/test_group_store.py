@@ -166,7 +166,7 @@ def test_damaged_rows_are_refused(tmp_path: Path, table: bytes) -> None:
 
 def test_no_store_of_ours(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(os.urandom(8192))
-    with pytest.raises(DataFolderError, match="damaged or cannot be used"):
+    with pytest.raises(DataFolderError, match="damaged, or no store of a coordinator's: "):
         LmdbGroupStore(tmp_path)
 
 

@@ -18,6 +18,7 @@ from tailrace.coordinator.private_state import (
     TopicBuried,
 )
 from tailrace.coordinator.state import State
+from tailrace.coordinator.store.group_store import LmdbGroupStore
 from tailrace.coordinator.store.lmdb_store import LmdbStore
 from tailrace.protocol.cluster import (
     Change,
@@ -174,8 +175,19 @@ def test_an_environment_of_somebody_else_is_refused(tmp_path: Path, table: bytes
 def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(b"not a database" * 1000)
     for _ in range(2):
-        with pytest.raises(DataFolderError, match="damaged, or no coordinator's data folder"):
+        with pytest.raises(DataFolderError, match=r"damaged, or no store of a coordinator's: .* Put the "):
             LmdbStore(tmp_path)
+
+
+@pytest.mark.parametrize("name", [".", "groups"])
+def test_a_store_that_was_cut_short_is_refused(tmp_path: Path, name: str) -> None:
+    """LMDB would end the process by SIGBUS."""
+    folder = tmp_path / name
+    kind = LmdbStore if name == "." else LmdbGroupStore
+    kind(folder).close()
+    os.truncate(folder / "data.mdb", 2 * 4096 + 1)
+    with pytest.raises(DataFolderError, match=r"is damaged, .*: data\.mdb was cut short: .* byte 8193"):
+        kind(folder)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

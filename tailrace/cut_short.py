@@ -1,4 +1,4 @@
-"""Was a data file cut short? To read a page behind its end would end the process, by SIGBUS.
+"""Was a file of LMDB's cut short? To read a page behind its end would end the process, by SIGBUS.
 
 A whole file, too, may end before its last page: what a transaction takes at the end and gives back is never
 written. But such pages are in LMDB's list of free ones, a tree of its own, which is read here without LMDB,
@@ -15,12 +15,11 @@ and only if the file is short. The format (0.9, mdb.c), little endian, with leng
 """
 
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct, unpack_from
 from typing import BinaryIO, Final, NamedTuple
-
-from .folder import DATA, damaged
 
 _META: Final = Struct("<16xII16xI36xQ48xQQ")
 _PAGE: Final = Struct("<10xHH2x")
@@ -50,16 +49,18 @@ class _Meta(NamedTuple):
     transaction: int
 
 
-def refuse_cut_short(folder: Path) -> None:
-    """Before LMDB opens it. Raises DataFolderError; struct.error if the list of free pages cannot be read."""
-    data = folder / DATA
-    if data.exists() and is_cut_short(data):
-        size = data.stat().st_size
-        raise damaged(folder, f"{DATA} was cut short: pages that are in use lie behind its end, byte {size}")
+def cut_short(data: Path) -> str | None:
+    """What to say of it, before LMDB opens it; None if it is whole or not there. Raises OSError."""
+    if not data.exists() or not is_cut_short(data):
+        return None
+    return f"{data.name} was cut short: pages that are in use lie behind its end, byte {data.stat().st_size}"
 
 
 def is_cut_short(data: Path) -> bool:
-    """Does a page that is in use lie behind the end? No if it is no file of LMDB, which LMDB tells itself."""
+    """Does a page that is in use lie behind the end, as far as the list of free ones can be read?
+
+    No if it is no file of LMDB, which LMDB tells itself.
+    """
     with data.open("rb") as file:
         meta = _newest(file)
         if meta is None:
@@ -70,7 +71,7 @@ def is_cut_short(data: Path) -> bool:
             return False
         try:
             return sum(number >= pages for number in _free_pages(file, meta)) < missing
-        except _EndedError:
+        except (_EndedError, struct.error):
             return True
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from tailrace.node.storage.cut_short import is_cut_short
+from tailrace.cut_short import is_cut_short
 from tailrace.node.storage.folder import DATA
 from tailrace.protocol.errors import DataFolderError
 
-from ...patience import PATIENCE_S
-from .support import fill, one_log, open_storage
+from .node.storage.support import fill, one_log, open_storage
+from .patience import PATIENCE_S
 
 PAGE = 4096
 SIZES = (10, 100, 1_900, 9_000, 60_000)
