@@ -75,7 +75,7 @@ def times_of(column: Any, count: int) -> Integers:
     elif count:
         look_for_seconds(name, int(stamps[0]))
     found: Integers = np.ascontiguousarray(stamps.astype(np.int64, copy=False))
-    if count and found.min() < 0:
+    if count and np.min(found) < 0:
         at = int(np.flatnonzero(found < 0)[0])
         raise InvalidArgumentError(f"{name}[{at}] is {stamps[at]}; it is in milliseconds since 1970, to 2^63")
     return found

@@ -71,7 +71,7 @@ class PackedColumns:
             ends += self.keys.ends()
         if self.header_sizes is not None:
             ends[1:] += np.cumsum(self.header_sizes)
-        return memoryview(ends)  # type: ignore[arg-type]
+        return ends.data
 
     def larger_than(self, limit: int) -> int:
         """The bytes of a record that has more than `limit`; 0 if none has."""
