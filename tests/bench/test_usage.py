@@ -62,10 +62,12 @@ def test_listeners() -> None:
 
 
 def test_who_listens_elsewhere_at_the_same_port_is_another() -> None:
-    with socket.create_server(("127.0.0.2", 0)) as other:
-        port = other.getsockname()[1]
-        assert listening_at(f"tcp://127.0.0.1:{port}") is None
-        with socket.create_server(("127.0.0.1", port)):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))  # so that no other process listens there
+        port = server.getsockname()[1]
+        with socket.create_server(("127.0.0.2", port)):
+            assert listening_at(f"tcp://127.0.0.1:{port}") is None
+            server.listen()
             assert listening_at(f"tcp://127.0.0.1:{port}") == os.getpid()
 
 
